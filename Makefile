@@ -1,0 +1,68 @@
+# Everything runs in .venv, which the first target that needs it makes. No Docker, no root.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUN    := $(VENV)/.installed-run
+DEV    := $(VENV)/.installed-dev
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+
+help:  ## Show what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+up: $(RUN)  ## Run the service; make up ARGS=--demo adds three organisations and traffic
+	@exec $(BIN)/creditledger up $(ARGS)
+
+test: $(DEV)  ## Run every test that needs nothing but Python
+	$(BIN)/python -m pytest -m "not kafka" --cov --cov-report=term-missing:skip-covered --cov-fail-under=100 $(ARGS)
+
+check: $(DEV)  ## Format, lint, types, and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV)  ## Format the code and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(RUN)  ## Measure the usage path; make bench ARGS=--quick takes a minute
+	$(BIN)/python -m benchmarks $(ARGS)
+
+kafka: $(RUN)  ## Run real Apache Kafka (Java and Maven); BROKERS=3 for a cluster
+	@exec $(BIN)/python -m infra.embedded.apache_kafka --brokers $(or $(BROKERS),1)
+
+test-kafka: $(DEV)  ## Run the tests that need real Apache Kafka
+	$(BIN)/python -m pytest -m kafka $(ARGS)
+
+lock: $(VENV)/.uv  ## Pin the dependencies of pyproject.toml anew
+	$(VENV)/.uv/bin/uv pip compile pyproject.toml --extra embedded --extra build --upgrade $(LOCK) -o requirements/run.txt
+	$(VENV)/.uv/bin/uv pip compile pyproject.toml --all-extras --upgrade $(LOCK) -o requirements/dev.txt
+
+LOCK := --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header --quiet
+
+clean:  ## Remove the environment and the embedded servers' data
+	rm -rf $(VENV) var
+
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-input
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN): $(BIN)/python requirements/run.txt pyproject.toml
+	$(PIP) --require-hashes -r requirements/run.txt
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DEV): $(BIN)/python requirements/dev.txt pyproject.toml
+	$(PIP) --require-hashes -r requirements/dev.txt
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@ $(RUN)
+
+$(VENV)/.uv: $(BIN)/python
+	$(PYTHON) -m venv $@ && $@/bin/pip install --quiet uv
+
+.PHONY: help up test check format bench kafka test-kafka lock clean
