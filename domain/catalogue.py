@@ -1,0 +1,72 @@
+"""The catalogue of stored facts: every topic, its type, and how older versions become today's.
+
+A topic is written once and never changes: `name.vN`. Appending a field with a default keeps the topic;
+any other change gets a new one, and the old topic stays here with the function that lifts its facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from domain import organisation as org
+from domain.errors import UnknownEventType
+
+FactType = type[Any]
+
+
+class Superseded(msgspec.Struct, frozen=True):
+    """A topic no longer written: its stored shape, and the step to a fact of a current topic."""
+
+    shape: FactType
+    lift: Callable[[Any], org.Fact]
+
+
+CURRENT: Final[Mapping[str, FactType]] = {
+    "organisation_opened.v1": org.OrganisationOpened,
+    "credits_granted.v1": org.CreditsGranted,
+    "credits_purchased.v1": org.CreditsPurchased,
+    "usage_charged.v1": org.UsageCharged,
+    "charge_refunded.v1": org.ChargeRefunded,
+    "price_changed.v1": org.PriceChanged,
+    "plan_changed.v1": org.PlanChanged,
+    "time_zone_changed.v1": org.TimeZoneChanged,
+    "organisation_snapshot.v1": org.OrganisationSnapshot,
+}
+
+SUPERSEDED: Final[Mapping[str, Superseded]] = {}
+
+
+class FactCodec:
+    """Turns facts into stored bytes (a JSON array of their fields) and back."""
+
+    def __init__(
+        self,
+        current: Mapping[str, FactType] = CURRENT,
+        superseded: Mapping[str, Superseded] = SUPERSEDED,
+    ) -> None:
+        self.encode: Callable[[org.Fact], bytes] = msgspec.json.Encoder().encode
+        self.topic_of: Mapping[FactType, str] = {shape: topic for topic, shape in current.items()}
+        self.decoders: Mapping[str, Callable[[bytes], org.Fact]] = {
+            **{topic: msgspec.json.Decoder(shape).decode for topic, shape in current.items()},
+            **{topic: _lifting(old) for topic, old in superseded.items()},
+        }
+
+    def decode(self, topic: str, state: bytes) -> org.Fact:
+        """Return the fact of a stored row.
+
+        Raises:
+            UnknownEventType: the topic is not in the catalogue.
+        """
+        decode = self.decoders.get(topic)
+        if decode is None:
+            raise UnknownEventType(f"no stored event has the topic {topic!r}", topic=topic)
+        return decode(state)
+
+
+def _lifting(old: Superseded) -> Callable[[bytes], org.Fact]:
+    decode = msgspec.json.Decoder(old.shape).decode
+    lift = old.lift
+    return lambda state: lift(decode(state))

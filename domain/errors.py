@@ -1,0 +1,79 @@
+"""Every error a caller of the ledger can meet, under one root."""
+
+from __future__ import annotations
+
+
+class LedgerError(Exception):
+    """The ledger refused the request."""
+
+    def __init__(self, message: str | None = None, **details: object) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
+        self.details = details
+
+
+class OrganisationUnknown(LedgerError):
+    """No organisation has this id."""
+
+
+class OrganisationAlreadyOpen(LedgerError):
+    """An organisation with this id is already open."""
+
+
+class InvalidInput(LedgerError):
+    """A value is outside what the ledger accepts; `field` names it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message, field=field)
+        self.field = field
+
+
+class CurrencyMismatch(LedgerError):
+    """The currency is not the one of the organisation."""
+
+
+class PurchaseAlreadyRecorded(LedgerError):
+    """This payment has already added its credits."""
+
+
+class ChargeUnknown(LedgerError):
+    """The organisation has no charge with this number."""
+
+
+class RefundExceedsCharge(LedgerError):
+    """The refund is larger than what is left of the charge."""
+
+
+class IdempotencyConflict(LedgerError):
+    """The idempotency key was used before with a different request."""
+
+
+class InvariantBroken(LedgerError):
+    """The books do not add up: a programmer's error, never an input's."""
+
+
+class StoreError(LedgerError):
+    """The event store could not do what was asked."""
+
+
+class StaleVersion(StoreError):
+    """Another writer appended to the organisation first."""
+
+
+class RepeatedKey(StoreError):
+    """A deduplication key is already in the ledger."""
+
+
+class PositionMoved(StoreError):
+    """The stored position is not the expected one: another consumer owns the partition."""
+
+
+class StoreUnavailable(StoreError):
+    """The database cannot be reached at the moment."""
+
+
+class UnknownEventType(StoreError):
+    """A stored event has a topic this version of the ledger does not know."""
+
+
+class DeadLettersUnavailable(LedgerError):
+    """The dead-letter topic did not take a record in time."""

@@ -1,0 +1,432 @@
+"""The ledger's use cases: each method is a command on one organisation, recorded at most once.
+
+A command reads the organisation, lets it decide, and appends what it decided. When another writer was
+first it decides again on the newer state; the last attempt decides under the write lock, so a busy
+organisation never starves anyone. With a `Once` the first answer is stored in the same transaction and
+given again to every repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Final, Protocol, cast
+from uuid import UUID
+
+import msgspec
+from eventsourcing.application import AggregateNotFoundError, Application
+
+from domain.errors import (
+    ChargeUnknown,
+    InvalidInput,
+    OrganisationAlreadyOpen,
+    OrganisationUnknown,
+    PurchaseAlreadyRecorded,
+    RepeatedKey,
+    StaleVersion,
+    StoreError,
+)
+from domain.identity import stream_id
+from domain.money import DEFAULT_PRICE_MILLIONTHS, Currency, cost_of
+from domain.organisation import (
+    ChargeRefunded,
+    CreditsPurchased,
+    Event,
+    GrantKind,
+    Organisation,
+    Plan,
+    Request,
+    UsageCharged,
+    lot_opened_by,
+)
+from domain.ports import Once, OrganisationStore
+
+OPTIMISTIC_ATTEMPTS: Final = 3
+SNAPSHOT_EVERY: Final = 500
+TRIAL_CREDITS: Final = 200
+ORGANISATION_ID_MAX_LENGTH: Final = 64
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """The answer to every command: what the organisation stands at after it.
+
+    `version` is the number of the last event it recorded in the organisation's history (a charge or an
+    addition is named by it), `balance` and `credits` are credits, prices are millionths, and amounts
+    minor units of the currency.
+    """
+
+    organisation_id: str
+    version: int
+    balance: int
+    credits: int = 0
+    amount_minor: int | None = None
+    tax_minor: int | None = None
+    currency: str | None = None
+
+
+class Result(msgspec.Struct, frozen=True):
+    """A command's answer, the log position it is true at, and whether it repeats an earlier answer."""
+
+    recorded: Recorded
+    position: int
+    repeated: bool
+
+
+Decision = Callable[[Organisation], Recorded]
+
+
+class _Store(OrganisationStore, Protocol):
+    """The store, as the library sees it: an event store with the ledger's extras."""
+
+    def get(self, originator_id: UUID, *, gt: int | None = None, lte: int | None = None) -> Any: ...
+
+
+class Ledger(Application[UUID]):
+    """Commands and point-in-time reads on organisations."""
+
+    name = "ledger"
+    is_snapshotting_enabled = True
+
+    # ---------------------------------------------------------------------------------- commands
+
+    def open_organisation(
+        self,
+        organisation_id: str,
+        *,
+        request: Request,
+        time_zone: str = "UTC",
+        currency: Currency = Currency.USD,
+        price_millionths: int | None = None,
+        trial_credits: int = TRIAL_CREDITS,
+        once: Once | None = None,
+    ) -> Result:
+        """Open an organisation on the Trial plan.
+
+        Raises:
+            InvalidInput: a bad id, time zone, price or number of credits.
+            OrganisationAlreadyOpen: it is open already.
+            IdempotencyConflict: the key was used for another request.
+            StoreUnavailable: the database cannot be reached.
+        """
+        check_organisation_id(organisation_id)
+        if price_millionths is None:
+            price_millionths = DEFAULT_PRICE_MILLIONTHS[currency]
+
+        def decide() -> tuple[Organisation, Recorded]:
+            organisation = Organisation.open(
+                organisation_id,
+                time_zone=time_zone,
+                currency=currency,
+                price_millionths=price_millionths,
+                trial_credits=trial_credits,
+                request=request,
+            )
+            return organisation, _standing(organisation, credits_count=trial_credits)
+
+        return self._record_once(decide, once, on_stale=OrganisationAlreadyOpen)
+
+    def grant(
+        self,
+        organisation_id: str,
+        credits_count: int,
+        *,
+        kind: GrantKind,
+        reason: str,
+        request: Request,
+        once: Once | None = None,
+    ) -> Result:
+        """Give credits.
+
+        Raises:
+            OrganisationUnknown, InvalidInput, IdempotencyConflict, StoreUnavailable.
+        """
+
+        def decide(organisation: Organisation) -> Recorded:
+            organisation.grant(credits_count, kind, reason, request)
+            return _standing(organisation, credits_count=credits_count)
+
+        return self._change(organisation_id, decide, once)
+
+    def record_purchase(
+        self,
+        organisation_id: str,
+        credits_count: int,
+        *,
+        payment_id: str,
+        order_id: str,
+        gateway: str,
+        currency: Currency | None = None,
+        request: Request,
+        once: Once | None = None,
+    ) -> Result:
+        """Record credits that were paid for, at the organisation's price of this moment.
+
+        A payment adds its credits once, whatever key the request carries.
+
+        Raises:
+            OrganisationUnknown, InvalidInput, IdempotencyConflict, StoreUnavailable.
+            CurrencyMismatch: paid in another currency than the organisation's.
+            PurchaseAlreadyRecorded: the payment has added its credits before.
+        """
+
+        def decide(organisation: Organisation) -> Recorded:
+            paid_in = currency or organisation.currency
+            cost = cost_of(credits_count, organisation.price_millionths, paid_in)
+            purchased = organisation.purchase(
+                credits_count,
+                payment_id=payment_id,
+                order_id=order_id,
+                gateway=gateway,
+                unit_price_millionths=organisation.price_millionths,
+                cost=cost,
+                currency=paid_in,
+                request=request,
+            )
+            fact = cast(CreditsPurchased, purchased.fact)
+            return Recorded(
+                organisation.organisation_id,
+                purchased.originator_version,
+                organisation.balance,
+                credits_count,
+                fact.amount_minor,
+                fact.tax_minor,
+                fact.currency.value,
+            )
+
+        return self._change(organisation_id, decide, once, on_repeated=PurchaseAlreadyRecorded)
+
+    def refund_charge(
+        self,
+        organisation_id: str,
+        charge: int,
+        credits_count: int | None,
+        *,
+        reason: str,
+        request: Request,
+        once: Once | None = None,
+    ) -> Result:
+        """Return credits of a charge, named by its version; all that is left of it without a number.
+
+        Raises:
+            OrganisationUnknown, InvalidInput, IdempotencyConflict, StoreUnavailable.
+            ChargeUnknown: the version is not a charge.
+            RefundExceedsCharge: less than that is left of the charge.
+        """
+
+        def decide(organisation: Organisation) -> Recorded:
+            charged = self._event(organisation, charge)
+            if charged is None or not isinstance(charged.fact, UsageCharged):
+                raise ChargeUnknown(f"event {charge} of {organisation_id} is not a charge")
+            origins = (self._event(organisation, portion.lot) for portion in charged.fact.draws)
+            refunded = organisation.refund(
+                charged,
+                credits_count,
+                earlier_refunds=[
+                    cast(ChargeRefunded, event.fact)
+                    for event in self._store.refunds_of(organisation.id, charge)
+                ],
+                opened_lots=[lot for origin in origins if origin for lot in lot_opened_by(origin)],
+                reason=reason,
+                request=request,
+            )
+            return _standing(organisation, credits_count=cast(ChargeRefunded, refunded.fact).credits)
+
+        return self._change(organisation_id, decide, once)
+
+    def change_price(
+        self, organisation_id: str, price_millionths: int, *, request: Request, once: Once | None = None
+    ) -> Result:
+        """Set the price of one credit, in millionths of the currency unit.
+
+        Raises:
+            OrganisationUnknown, InvalidInput, IdempotencyConflict, StoreUnavailable.
+        """
+
+        def decide(organisation: Organisation) -> Recorded:
+            organisation.change_price(price_millionths, request)
+            return _standing(organisation)
+
+        return self._change(organisation_id, decide, once)
+
+    def change_plan(
+        self,
+        organisation_id: str,
+        plan: Plan,
+        *,
+        expires_at: datetime | None = None,
+        request: Request,
+        once: Once | None = None,
+    ) -> Result:
+        """Move to another plan.
+
+        Raises:
+            OrganisationUnknown, InvalidInput, IdempotencyConflict, StoreUnavailable.
+        """
+        if expires_at is not None and expires_at.tzinfo is None:
+            raise InvalidInput("expires_at", "the end of a plan needs its zone, such as 2027-01-01T00:00:00Z")
+
+        def decide(organisation: Organisation) -> Recorded:
+            organisation.change_plan(plan, expires_at, request)
+            return _standing(organisation)
+
+        return self._change(organisation_id, decide, once)
+
+    def change_time_zone(
+        self, organisation_id: str, time_zone: str, *, request: Request, once: Once | None = None
+    ) -> Result:
+        """Count later charges in another zone's days and months; past months stay.
+
+        Raises:
+            OrganisationUnknown, InvalidInput, IdempotencyConflict, StoreUnavailable.
+        """
+
+        def decide(organisation: Organisation) -> Recorded:
+            organisation.change_time_zone(time_zone, request)
+            return _standing(organisation)
+
+        return self._change(organisation_id, decide, once)
+
+    # ------------------------------------------------------------------------------------- reads
+
+    def organisation(self, organisation_id: str, *, version: int | None = None) -> Organisation:
+        """Return the organisation as of a version of its history, or as it is now.
+
+        Raises:
+            OrganisationUnknown: nobody opened it, or not by that version.
+        """
+        try:
+            found: Organisation = self.repository.get(
+                stream_id(organisation_id), version=version, projector_func=replay
+            )
+        except AggregateNotFoundError:
+            raise OrganisationUnknown(f"no organisation has the id {organisation_id!r}") from None
+        return found
+
+    def organisation_as_of(self, organisation_id: str, moment: datetime) -> Organisation:
+        """Return the organisation as the ledger knew it at a moment: all it had recorded by then.
+
+        Raises:
+            OrganisationUnknown: it was not open yet.
+        """
+        latest = self.organisation(organisation_id)
+        recorded_by_then, after = 0, latest.version + 1
+        while after - recorded_by_then > 1:  # bisection: a million events take twenty reads
+            middle = (recorded_by_then + after) // 2
+            event = self._event(latest, middle)
+            if event is not None and event.fact.recorded_at <= moment:
+                recorded_by_then = middle
+            else:
+                after = middle
+        if recorded_by_then == 0:
+            raise OrganisationUnknown(f"{organisation_id!r} was not open at {moment.isoformat()}")
+        return self.organisation(organisation_id, version=recorded_by_then)
+
+    # --------------------------------------------------------------------------------- mechanism
+
+    @property
+    def _store(self) -> _Store:
+        return cast(_Store, self.events)
+
+    def _event(self, organisation: Organisation, version: int) -> Event | None:
+        if not 1 <= version <= organisation.version:
+            return None
+        events = self._store.get(organisation.id, gt=version - 1, lte=version)
+        return next(iter(events), None)
+
+    def _change(
+        self,
+        organisation_id: str,
+        decision: Decision,
+        once: Once | None,
+        *,
+        on_repeated: type[RepeatedKey] | type[PurchaseAlreadyRecorded] = RepeatedKey,
+    ) -> Result:
+        def decide() -> tuple[Organisation, Recorded]:
+            organisation = self.organisation(organisation_id)
+            return organisation, decision(organisation)
+
+        return self._record_once(decide, once, on_repeated=on_repeated)
+
+    def _record_once(
+        self,
+        decide: Callable[[], tuple[Organisation, Recorded]],
+        once: Once | None,
+        *,
+        on_stale: type[OrganisationAlreadyOpen] | None = None,
+        on_repeated: type[RepeatedKey] | type[PurchaseAlreadyRecorded] = RepeatedKey,
+    ) -> Result:
+        for _ in range(OPTIMISTIC_ATTEMPTS):
+            try:
+                return self._first_answer(once) or self._decide_and_keep_snapshot(decide, once)
+            except StaleVersion:
+                if on_stale is not None:
+                    return self._first_answer(once) or _raise(on_stale())
+            except RepeatedKey:
+                # Either this very request was recorded meanwhile, or its payment was by another.
+                return self._first_answer(once) or _raise(on_repeated())
+        try:
+            with self._store.exclusive():
+                return self._first_answer(once) or self._record_decision(decide, once)[0]
+        except RepeatedKey:
+            # Its payment was recorded by another request; under the lock this one cannot have been.
+            raise on_repeated() from None
+
+    def _first_answer(self, once: Once | None) -> Result | None:
+        answer = self._store.answer_to(once) if once is not None else None
+        if answer is None:
+            return None
+        return Result(msgspec.json.decode(answer.body, type=Recorded), answer.position, repeated=True)
+
+    def _decide_and_keep_snapshot(
+        self, decide: Callable[[], tuple[Organisation, Recorded]], once: Once | None
+    ) -> Result:
+        result, organisation, events = self._record_decision(decide, once)
+        if snapshot_is_due(organisation.version - len(events), organisation.version):
+            assert self.snapshots is not None
+            with suppress(StoreError):  # the decision is recorded; a later write keeps the next one
+                self.snapshots.put([organisation.snapshot()])
+        return result
+
+    def _record_decision(
+        self, decide: Callable[[], tuple[Organisation, Recorded]], once: Once | None
+    ) -> tuple[Result, Organisation, Sequence[Event]]:
+        """Decide and append; return the answer, the organisation after it, and what it decided."""
+        organisation, recorded = decide()
+        organisation.check_invariants()
+        events = organisation.collect_events()
+        position = self._store.append(events, once=once, answer=msgspec.json.encode(recorded))
+        return Result(recorded, position, repeated=False), organisation, events
+
+
+def replay(organisation: Organisation | None, events: Any) -> Organisation | None:
+    """Apply events in order: the library's projector, without its checks per event."""
+    for event in events:
+        organisation = event.mutate(organisation)
+    return organisation
+
+
+def snapshot_is_due(before: int, after: int) -> bool:
+    """Tell whether a multiple of `SNAPSHOT_EVERY` lies between two versions."""
+    return before // SNAPSHOT_EVERY != after // SNAPSHOT_EVERY
+
+
+def check_organisation_id(organisation_id: str) -> None:
+    """Check the platform's own id: opaque, 1 to 64 printable characters.
+
+    Raises:
+        InvalidInput: empty, too long, or with a control character.
+    """
+    if not 1 <= len(organisation_id) <= ORGANISATION_ID_MAX_LENGTH or not organisation_id.isprintable():
+        raise InvalidInput(
+            "organisation_id",
+            f"an organisation id has 1 to {ORGANISATION_ID_MAX_LENGTH} printable characters",
+        )
+
+
+def _standing(organisation: Organisation, credits_count: int = 0) -> Recorded:
+    return Recorded(organisation.organisation_id, organisation.version, organisation.balance, credits_count)
+
+
+def _raise(error: Exception) -> Any:
+    raise error

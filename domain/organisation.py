@@ -1,0 +1,774 @@
+"""The Organisation aggregate: its events, its decisions, and how each event changes it.
+
+An event is an envelope (`Event`: stream, version) around a fact. A fact is a frozen struct stored as a
+JSON array: fields are only ever appended, with a default, or the fact gets a new topic (see
+`domain.catalogue`). A decision checks, builds a fact, and applies it at once through the same `apply`
+that replay uses.
+
+This module is longer than others because an aggregate is read as a whole: events, decisions, state.
+
+Recorded times of an organisation never go back, whatever the writers' clocks say: an event whose time would
+be before the one it follows gets the time of that one.
+
+Invariant: sum of lots - overdraft = balance = sum of the credits of all events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from itertools import takewhile
+from typing import ClassVar, Final, Protocol, cast
+from uuid import UUID
+
+import msgspec
+
+from domain.calendar import check_time_zone, local_day
+from domain.credits import Lot, LotKind, Portion, draw, plan_draws, put_back
+from domain.errors import CurrencyMismatch, InvalidInput, InvariantBroken, RefundExceedsCharge
+from domain.identity import stream_id
+from domain.money import Cost, Currency
+from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType, credits_for
+from domain.usage import UsageReport
+
+CREDITS_MAX: Final = 1_000_000_000_000
+PRICE_MILLIONTHS_MAX: Final = 10_000_000_000  # with CREDITS_MAX and tax, an amount still fits 64 bits
+RUN_TOTALS_KEPT_FOR: Final = timedelta(days=90)
+
+
+class Plan(StrEnum):
+    """What an organisation pays by."""
+
+    TRIAL = "trial"
+    PAY_AS_YOU_GO = "pay_as_you_go"
+    PRO = "pro"
+    ENTERPRISE = "enterprise"
+
+
+class GrantKind(StrEnum):
+    """Why credits were given without payment."""
+
+    TRIAL = "trial"
+    PROMOTIONAL = "promotional"
+    ADMIN = "admin"
+
+
+class Request(msgspec.Struct, frozen=True):
+    """Who asked for a decision, when, and by which message or request.
+
+    `actor` is an opaque user id, None for the System; `cause` a request id. Neither is personal.
+    """
+
+    at: datetime
+    actor: str | None
+    cause: str
+
+
+class Fact(Protocol):
+    """What happened. Every fact says when it was recorded, by whom, and because of what."""
+
+    @property
+    def recorded_at(self) -> datetime: ...
+
+    @property
+    def balance_delta(self) -> int:
+        """Credits that the fact added to the balance; negative for a charge."""
+
+    def apply(self, organisation: Organisation) -> None:
+        """Change the organisation, which already stands at the fact's version."""
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """A fact at its place in an organisation's history. `originator_version` counts from 1."""
+
+    originator_id: UUID
+    originator_version: int
+    fact: Fact
+
+    def mutate(self, aggregate: Organisation | None) -> Organisation:
+        """Apply the fact: the library's projector calls this on replay."""
+        if isinstance(self.fact, OrganisationSnapshot):
+            return self.fact.restore(self.originator_version)
+        if aggregate is None:
+            aggregate = Organisation(self.originator_id)
+        if aggregate.id != self.originator_id or aggregate.version + 1 != self.originator_version:
+            raise InvariantBroken(
+                f"event {self.originator_version} of {self.originator_id} does not follow "
+                f"version {aggregate.version} of {aggregate.id}"
+            )
+        aggregate.version = self.originator_version
+        aggregate.last_recorded_at = self.fact.recorded_at
+        self.fact.apply(aggregate)
+        return aggregate
+
+
+class OrganisationOpened(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An organisation has credits from now on."""
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    organisation_id: str
+    time_zone: str
+    currency: Currency
+    price_millionths: int
+    plan: Plan
+
+    balance_delta: ClassVar[int] = 0
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.organisation_id = self.organisation_id
+        organisation.time_zone = self.time_zone
+        organisation.currency = self.currency
+        organisation.price_millionths = self.price_millionths
+        organisation.plan = self.plan
+
+
+class CreditsGranted(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Credits were given; `covered` of them paid an overdraft, the rest opened a free lot."""
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    credits: int
+    kind: GrantKind
+    reason: str
+    covered: int
+
+    @property
+    def balance_delta(self) -> int:
+        return self.credits
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.open_lot(LotKind.FREE, self.credits, self.covered)
+
+
+class CreditsPurchased(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Credits were bought; `covered` of them paid an overdraft, the rest opened a paid lot.
+
+    The price is in millionths of the currency unit, amount and tax in its minor units.
+    """
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    credits: int
+    payment_id: str
+    order_id: str
+    gateway: str
+    unit_price_millionths: int
+    amount_minor: int
+    tax_minor: int
+    currency: Currency
+    covered: int
+
+    @property
+    def balance_delta(self) -> int:
+        return self.credits
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.open_lot(LotKind.PAID, self.credits, self.covered)
+
+
+class UsageCharged(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Photos of a run were processed; `credits` may be 0, and then only the message is on record.
+
+    `draws` are the lots it drew on, in spend order; `overdraft` what none of them covered. `day` is
+    the calendar day of `occurred_at` in the organisation's zone at that moment, frozen for ever.
+    """
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    source: str
+    run_id: str
+    usage_type: UsageType
+    photos: int
+    ai_search: bool
+    rate_millionths: int
+    credits: int
+    draws: tuple[Portion, ...]
+    overdraft: int
+    event_id: int
+    event_name: str
+    occurred_at: datetime
+    day: date
+    hold_id: str | None
+
+    @property
+    def balance_delta(self) -> int:
+        return -self.credits
+
+    @property
+    def substance(self) -> tuple[str, UsageType, int, bool, int]:
+        """The fields that a repeat of the message must agree in."""
+        return (self.run_id, self.usage_type, self.photos, self.ai_search, self.event_id)
+
+    def apply(self, organisation: Organisation) -> None:
+        draw(organisation.lots, self.draws)
+        organisation.overdraft += self.overdraft
+        organisation.balance -= self.credits
+        if self.rate_millionths % WHOLE_CREDIT_MILLIONTHS:
+            organisation.add_to_run_total(self)
+
+
+class ChargeRefunded(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Credits of a charge were returned, as if the charge had been that much smaller.
+
+    `charge` is the number (version) of the charge; `covered` of the credits paid an overdraft and
+    `returned` went back to lots, where a lot with this event's own number is new.
+    """
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    charge: int
+    credits: int
+    returned: tuple[Lot, ...]
+    covered: int
+    reason: str
+    run_id: str
+    event_id: int
+    event_name: str
+
+    @property
+    def balance_delta(self) -> int:
+        return self.credits
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.overdraft -= self.covered
+        organisation.balance += self.credits
+        for lot in self.returned:
+            # A copy: the lot in the event must never change when the organisation spends from it.
+            put_back(organisation.lots, Lot(lot.kind, lot.number, lot.size, lot.remaining))
+
+
+class PriceChanged(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A credit costs something else from now on. What was bought stays as it was bought."""
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    price_millionths: int
+
+    balance_delta: ClassVar[int] = 0
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.price_millionths = self.price_millionths
+
+
+class PlanChanged(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The organisation pays by another plan; None never expires."""
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    plan: Plan
+    expires_at: datetime | None
+
+    balance_delta: ClassVar[int] = 0
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.plan = self.plan
+        organisation.plan_expires_at = self.expires_at
+
+
+class TimeZoneChanged(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Days and months of later charges are those of another zone; past months stay."""
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    time_zone: str
+
+    balance_delta: ClassVar[int] = 0
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.time_zone = self.time_zone
+
+
+class RunTotal(msgspec.Struct, array_like=True):
+    """Photos and credits of a run so far at one fractional rate."""
+
+    photos: int
+    credits: int
+    last_recorded_at: datetime
+
+
+RunKey = tuple[str, UsageType, int]
+"""Run id, usage type, rate in millionths: what is rounded up together."""
+
+
+class OrganisationSnapshot(msgspec.Struct, frozen=True, array_like=True):
+    """The whole state of an organisation at a version: replay may start here."""
+
+    recorded_at: datetime
+    organisation_id: str
+    time_zone: str
+    currency: Currency
+    price_millionths: int
+    plan: Plan
+    plan_expires_at: datetime | None
+    lots: list[Lot]
+    overdraft: int
+    run_totals: list[tuple[RunKey, RunTotal]]
+
+    balance_delta: ClassVar[int] = 0
+
+    def restore(self, version: int) -> Organisation:
+        """Return the organisation as it stood at the version."""
+        organisation = Organisation(stream_id(self.organisation_id))
+        organisation.version = version
+        organisation.last_recorded_at = self.recorded_at
+        organisation.organisation_id = self.organisation_id
+        organisation.time_zone = self.time_zone
+        organisation.currency = self.currency
+        organisation.price_millionths = self.price_millionths
+        organisation.plan = self.plan
+        organisation.plan_expires_at = self.plan_expires_at
+        organisation.lots = _copies(self.lots)
+        organisation.overdraft = self.overdraft
+        organisation.balance = sum(lot.remaining for lot in self.lots) - self.overdraft
+        organisation.run_totals = {
+            key: RunTotal(total.photos, total.credits, total.last_recorded_at)
+            for key, total in self.run_totals
+        }
+        return organisation
+
+    def apply(self, organisation: Organisation) -> None:
+        raise InvariantBroken("a snapshot is not part of a history")
+
+
+class Organisation:
+    """An organisation's credits. Small whatever its history: only lots that are not empty are kept."""
+
+    __slots__ = (
+        "_pending",
+        "balance",
+        "currency",
+        "id",
+        "last_recorded_at",
+        "lots",
+        "organisation_id",
+        "overdraft",
+        "plan",
+        "plan_expires_at",
+        "price_millionths",
+        "run_totals",
+        "time_zone",
+        "version",
+    )
+
+    def __init__(self, stream: UUID) -> None:
+        self.id = stream
+        self.version = 0
+        self.last_recorded_at = datetime.min.replace(tzinfo=UTC)
+        self.organisation_id = ""
+        self.time_zone = "UTC"
+        self.currency = Currency.USD
+        self.price_millionths = 0
+        self.plan = Plan.TRIAL
+        self.plan_expires_at: datetime | None = None
+        self.lots: list[Lot] = []
+        self.overdraft = 0
+        self.balance = 0
+        self.run_totals: dict[RunKey, RunTotal] = {}
+        self._pending: list[Event] = []
+
+    # ----------------------------------------------------------------- decisions
+
+    @classmethod
+    def open(
+        cls,
+        organisation_id: str,
+        *,
+        time_zone: str,
+        currency: Currency,
+        price_millionths: int,
+        trial_credits: int,
+        request: Request,
+    ) -> Organisation:
+        """Open an organisation on the Trial plan, with trial credits unless they are 0.
+
+        Raises:
+            InvalidInput: unknown time zone, or a price or a number of credits out of range.
+        """
+        organisation = cls(stream_id(organisation_id))
+        _check_price(price_millionths)
+        opened = OrganisationOpened(
+            request.at,
+            request.actor,
+            request.cause,
+            organisation_id,
+            check_time_zone(time_zone),
+            currency,
+            price_millionths,
+            Plan.TRIAL,
+        )
+        organisation._record(opened)
+        if trial_credits:
+            organisation.grant(trial_credits, GrantKind.TRIAL, "trial", request)
+        return organisation
+
+    def grant(self, credits_count: int, kind: GrantKind, reason: str, request: Request) -> Event:
+        """Give credits. They pay an overdraft first.
+
+        Raises:
+            InvalidInput: credits outside 1 to `CREDITS_MAX`.
+        """
+        _check_credits(credits_count)
+        covered = min(credits_count, self.overdraft)
+        return self._record(
+            CreditsGranted(request.at, request.actor, request.cause, credits_count, kind, reason, covered)
+        )
+
+    def purchase(
+        self,
+        credits_count: int,
+        *,
+        payment_id: str,
+        order_id: str,
+        gateway: str,
+        unit_price_millionths: int,
+        cost: Cost,
+        currency: Currency,
+        request: Request,
+    ) -> Event:
+        """Record credits that were paid for. The first purchase ends the trial.
+
+        Raises:
+            InvalidInput: credits outside 1 to `CREDITS_MAX`, or the price out of range.
+            CurrencyMismatch: paid in another currency than the organisation's.
+        """
+        _check_credits(credits_count)
+        _check_price(unit_price_millionths)
+        if currency is not self.currency:
+            raise CurrencyMismatch(f"the organisation pays in {self.currency}, not {currency}")
+        event = self._record(
+            CreditsPurchased(
+                request.at,
+                request.actor,
+                request.cause,
+                credits_count,
+                payment_id,
+                order_id,
+                gateway,
+                unit_price_millionths,
+                cost.amount_minor,
+                cost.tax_minor,
+                currency,
+                min(credits_count, self.overdraft),
+            )
+        )
+        if self.plan is Plan.TRIAL:
+            self.change_plan(Plan.PAY_AS_YOU_GO, None, request)
+        return event
+
+    def charge(self, report: UsageReport, rate_millionths: int, recorded_at: datetime) -> Event:
+        """Charge reported usage. A charge is a fact: it is never refused, the balance may go below zero.
+
+        A fractional rate rounds up once per run: the charge is what the photos of the run so far cost
+        less what the run was charged so far. This method does what `UsageCharged.apply` does in one
+        step; a property test holds the two equal.
+        """
+        # First of all: nothing may fail once the state has begun to change.
+        day = local_day(self.time_zone, report.occurred_at)
+        if rate_millionths % WHOLE_CREDIT_MILLIONTHS:
+            credits_count = self._fractional_credits(report, rate_millionths)
+        else:
+            credits_count = report.photos * (rate_millionths // WHOLE_CREDIT_MILLIONTHS)
+        if recorded_at < self.last_recorded_at:
+            recorded_at = self.last_recorded_at
+        else:
+            self.last_recorded_at = recorded_at
+        lots = self.lots
+        overdraft = 0
+        if credits_count == 0:
+            draws: tuple[Portion, ...] = ()
+        elif lots and lots[0].remaining > credits_count:
+            lot = lots[0]
+            draws = (Portion(lot.number, credits_count),)
+            lot.remaining -= credits_count
+        else:
+            draws, overdraft = plan_draws(lots, credits_count)
+            draw(lots, draws)
+            self.overdraft += overdraft
+        self.balance -= credits_count
+        fact = UsageCharged(
+            recorded_at,
+            report.user,
+            report.message_id,
+            report.source,
+            report.run_id,
+            report.usage_type,
+            report.photos,
+            report.ai_search,
+            rate_millionths,
+            credits_count,
+            draws,
+            overdraft,
+            report.event_id,
+            report.event_name,
+            report.occurred_at,
+            day,
+            report.hold_id,
+        )
+        if rate_millionths % WHOLE_CREDIT_MILLIONTHS:
+            self.add_to_run_total(fact)
+        self.version += 1
+        event = Event(self.id, self.version, fact)
+        self._pending.append(event)
+        return event
+
+    def refund(
+        self,
+        charge: Event,
+        credits_count: int | None,
+        *,
+        earlier_refunds: Sequence[ChargeRefunded],
+        opened_lots: Sequence[Lot],
+        reason: str,
+        request: Request,
+    ) -> Event:
+        """Return credits of a charge, all that is left of it unless a number is given.
+
+        The last drawn portion is undone first: the overdraft, then the lots in reverse spend order. An
+        open overdraft is paid first. Returned credits reopen their lot at its original rank; a refunded
+        overdraft that is paid already has no lot of its own left and opens a free one.
+
+        Args:
+            charge: the charge's event, from this organisation's history.
+            earlier_refunds: all refunds of the charge so far.
+            opened_lots: the charge's lots as they were opened (`lot_opened_by`).
+
+        Raises:
+            InvalidInput: credits below 1.
+            RefundExceedsCharge: more credits than are left of the charge, or nothing is left.
+        """
+        fact = charge.fact
+        if not isinstance(fact, UsageCharged):
+            raise InvariantBroken(f"event {charge.originator_version} is not a charge")
+        refunded = sum(refund.credits for refund in earlier_refunds)
+        left = fact.credits - refunded
+        if credits_count is None:
+            credits_count = left
+        elif credits_count < 1:
+            raise InvalidInput("credits", "a refund returns at least 1 credit")
+        if credits_count > left or left == 0:
+            raise RefundExceedsCharge(
+                f"the charge has {left} of its {fact.credits} credits left to refund",
+                charged=fact.credits,
+                refundable=left,
+            )
+        undone = _undo(fact, skip=refunded, credits_count=credits_count)
+        covered = min(credits_count, self.overdraft)
+        lots = {lot.number: lot for lot in opened_lots}
+        return self._record(
+            ChargeRefunded(
+                request.at,
+                request.actor,
+                request.cause,
+                charge.originator_version,
+                credits_count,
+                _returned_lots(undone, covered, lots, new_lot=self.version + 1),
+                covered,
+                reason,
+                fact.run_id,
+                fact.event_id,
+                fact.event_name,
+            )
+        )
+
+    def change_price(self, price_millionths: int, request: Request) -> Event:
+        """Set the price of one credit, in millionths of the currency unit.
+
+        Raises:
+            InvalidInput: the price is out of range.
+        """
+        _check_price(price_millionths)
+        return self._record(PriceChanged(request.at, request.actor, request.cause, price_millionths))
+
+    def change_plan(self, plan: Plan, expires_at: datetime | None, request: Request) -> Event:
+        """Move to another plan, with or without an end."""
+        return self._record(PlanChanged(request.at, request.actor, request.cause, plan, expires_at))
+
+    def change_time_zone(self, time_zone: str, request: Request) -> Event:
+        """Count later charges in another zone's days and months.
+
+        Raises:
+            InvalidInput: unknown time zone.
+        """
+        return self._record(
+            TimeZoneChanged(request.at, request.actor, request.cause, check_time_zone(time_zone))
+        )
+
+    # ------------------------------------------------------------ state and the library's protocols
+
+    @property
+    def available(self) -> int:
+        """Credits a new run may use; processing is paused while this is 0 or less."""
+        return self.balance
+
+    def collect_events(self) -> Sequence[Event]:
+        """Hand over the events decided since the last call."""
+        pending, self._pending = self._pending, []
+        return pending
+
+    def fork(self) -> Organisation:
+        """Return a copy to decide on: what becomes of it leaves this one untouched."""
+        copy = Organisation.__new__(Organisation)
+        copy.id = self.id
+        copy.version = self.version
+        copy.last_recorded_at = self.last_recorded_at
+        copy.organisation_id = self.organisation_id
+        copy.time_zone = self.time_zone
+        copy.currency = self.currency
+        copy.price_millionths = self.price_millionths
+        copy.plan = self.plan
+        copy.plan_expires_at = self.plan_expires_at
+        copy.lots = _copies(self.lots)
+        copy.overdraft = self.overdraft
+        copy.balance = self.balance
+        # Totals are replaced, never changed in place, so a shallow copy is enough.
+        copy.run_totals = self.run_totals.copy() if self.run_totals else {}
+        copy._pending = []
+        return copy
+
+    def snapshot(self) -> Event:
+        """Return the state as an event at the current version, for the snapshot store."""
+        return Event(
+            self.id,
+            self.version,
+            OrganisationSnapshot(
+                self.last_recorded_at,
+                self.organisation_id,
+                self.time_zone,
+                self.currency,
+                self.price_millionths,
+                self.plan,
+                self.plan_expires_at,
+                _copies(self.lots),
+                self.overdraft,
+                list(self.run_totals.items()),
+            ),
+        )
+
+    def check_invariants(self) -> None:
+        """Check the books.
+
+        Raises:
+            InvariantBroken: lots less overdraft are not the balance, or a lot is out of its bounds.
+        """
+        if sum(lot.remaining for lot in self.lots) - self.overdraft != self.balance:
+            raise InvariantBroken(f"lots less overdraft are not the balance of {self.organisation_id}")
+        if any(not 0 < lot.remaining <= lot.size for lot in self.lots):
+            raise InvariantBroken(f"a lot of {self.organisation_id} is out of its bounds")
+        if self.overdraft < 0 or (self.overdraft and self.lots):
+            raise InvariantBroken(f"{self.organisation_id} has an overdraft beside credits to pay it")
+
+    def open_lot(self, kind: LotKind, credits_count: int, covered: int) -> None:
+        """Take in an addition at the current version: pay the overdraft, keep the rest as a lot."""
+        self.overdraft -= covered
+        self.balance += credits_count
+        if credits_count > covered:
+            size = credits_count - covered
+            put_back(self.lots, Lot(kind, self.version, size, size))
+
+    def add_to_run_total(self, charged: UsageCharged) -> None:
+        """Keep what a run of a fractional rate has used, and forget runs not heard of for long."""
+        key = (charged.run_id, charged.usage_type, charged.rate_millionths)
+        before = self.run_totals.pop(key, None)
+        if before is None:
+            self._forget_old_runs(charged.recorded_at)
+            before = RunTotal(0, 0, charged.recorded_at)
+        self.run_totals[key] = RunTotal(
+            before.photos + charged.photos, before.credits + charged.credits, charged.recorded_at
+        )
+
+    def _forget_old_runs(self, now: datetime) -> None:
+        # Each charge moves its run to the end, so the old ones stand in front.
+        oldest = now - RUN_TOTALS_KEPT_FOR
+        old = takewhile(lambda key: self.run_totals[key].last_recorded_at < oldest, self.run_totals)
+        for key in list(old):
+            del self.run_totals[key]
+
+    def _fractional_credits(self, report: UsageReport, rate_millionths: int) -> int:
+        so_far = self.run_totals.get((report.run_id, report.usage_type, rate_millionths))
+        if so_far is None:
+            return credits_for(report.photos, rate_millionths)
+        return credits_for(so_far.photos + report.photos, rate_millionths) - so_far.credits
+
+    def _record(self, fact: Fact) -> Event:
+        if fact.recorded_at < self.last_recorded_at:
+            struct = msgspec.structs.replace(cast(msgspec.Struct, fact), recorded_at=self.last_recorded_at)
+            fact = cast(Fact, struct)
+        event = Event(self.id, self.version + 1, fact)
+        event.mutate(self)
+        self._pending.append(event)
+        return event
+
+
+def lot_opened_by(event: Event) -> tuple[Lot, ...]:
+    """Return the lot an addition or a refund opened, full, as it stood then; none if all paid overdraft."""
+    fact, number = event.fact, event.originator_version
+    if isinstance(fact, CreditsGranted | CreditsPurchased):
+        size = fact.credits - fact.covered
+        kind = LotKind.FREE if isinstance(fact, CreditsGranted) else LotKind.PAID
+        return (Lot(kind, number, size, size),) if size else ()
+    if isinstance(fact, ChargeRefunded):
+        return tuple(
+            Lot(lot.kind, number, lot.size, lot.size) for lot in fact.returned if lot.number == number
+        )
+    return ()
+
+
+_OVERDRAFT: Final = 0
+"""Stands for the overdraft where portions name lots: no event has version 0."""
+
+
+def _undo(charge: UsageCharged, *, skip: int, credits_count: int) -> list[Portion]:
+    """Return the portions to undo, last drawn first, past what earlier refunds have undone."""
+    undone = []
+    for portion in (Portion(_OVERDRAFT, charge.overdraft), *reversed(charge.draws)):
+        skipped = min(skip, portion.credits)
+        skip -= skipped
+        taken = min(portion.credits - skipped, credits_count)
+        credits_count -= taken
+        if taken:
+            undone.append(Portion(portion.lot, taken))
+    return undone
+
+
+def _returned_lots(
+    undone: Sequence[Portion], covered: int, lots: dict[int, Lot], *, new_lot: int
+) -> tuple[Lot, ...]:
+    returned = []
+    for portion in undone:
+        paid = min(covered, portion.credits)
+        covered -= paid
+        remaining = portion.credits - paid
+        if remaining == 0:
+            continue
+        if portion.lot == _OVERDRAFT:
+            returned.append(Lot(LotKind.FREE, new_lot, remaining, remaining))
+        else:
+            origin = lots[portion.lot]
+            returned.append(Lot(origin.kind, origin.number, origin.size, remaining))
+    return tuple(returned)
+
+
+def _copies(lots: Sequence[Lot]) -> list[Lot]:
+    return [Lot(lot.kind, lot.number, lot.size, lot.remaining) for lot in lots]
+
+
+def _check_credits(credits_count: int) -> None:
+    if not 1 <= credits_count <= CREDITS_MAX:
+        raise InvalidInput("credits", f"credits must be between 1 and {CREDITS_MAX:,}")
+
+
+def _check_price(price_millionths: int) -> None:
+    if not 0 <= price_millionths <= PRICE_MILLIONTHS_MAX:
+        raise InvalidInput(
+            "price_millionths", f"the price must be between 0 and {PRICE_MILLIONTHS_MAX:,} millionths"
+        )

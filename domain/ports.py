@@ -1,0 +1,210 @@
+"""What the ledger needs from outside: small protocols, with the errors each operation raises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+import msgspec
+
+from domain.organisation import Event, Organisation, UsageCharged
+
+Clock = Callable[[], datetime]
+"""Returns the present moment as an aware UTC datetime."""
+
+
+class Once(msgspec.Struct, frozen=True):
+    """Makes a request count once: its key within a scope, and a digest of what was asked."""
+
+    scope: str
+    key: str
+    request_digest: bytes
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a decision returned the first time: JSON, and the log position it is true at."""
+
+    body: bytes
+    position: int
+
+
+class OrganisationStore(Protocol):
+    """Histories of organisations, read and appended one decision at a time."""
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Hold the write lock: reads and appends inside see and become one transaction.
+
+        Raises:
+            StoreUnavailable: the database cannot be reached, or the lock took too long.
+        """
+
+    def append(self, events: Sequence[Event], *, once: Once | None, answer: bytes) -> int:
+        """Append events, and the answer of a request that must count once, in one transaction.
+
+        Returns:
+            The log position of the last event; without events, the present end of the log.
+
+        Raises:
+            StaleVersion: another writer appended to the organisation first.
+            RepeatedKey: an event's dedupe key, or the request's key, is there already.
+            StoreUnavailable: the database cannot be reached; the append may or may not have happened.
+        """
+
+    def answer_to(self, once: Once) -> Answer | None:
+        """Return the first answer to a request.
+
+        Raises:
+            IdempotencyConflict: the key was used for another request.
+        """
+
+    def refunds_of(self, stream: UUID, charge: int) -> list[Event]:
+        """Return all refunds of a charge, oldest first."""
+
+
+class PositionMove(msgspec.Struct, frozen=True):
+    """A consumer's progress on a partition, as a compare-and-set of the stored position."""
+
+    topic: str
+    partition: int
+    topic_id: str
+    expected_offset: int
+    next_offset: int
+    last_record_digest: bytes
+
+
+class ParkedMessage(msgspec.Struct, frozen=True):
+    """A usage message that waits for its organisation to open, with its record as it came."""
+
+    dedupe_key: bytes
+    organisation_id: str
+    report: bytes
+    record_key: bytes | None
+    record_value: bytes | None
+    record_headers: bytes
+    topic: str
+    partition: int
+    record_offset: int
+    parked_at: datetime
+
+
+class UsageTransaction(Protocol):
+    """One batch on its way into the ledger, opened under the write lock.
+
+    Every method raises StoreUnavailable when the database is lost; the batch may or may not be in.
+    """
+
+    @property
+    def log_end(self) -> int:
+        """Position of the last event before this transaction."""
+
+    @property
+    def any_parked(self) -> bool:
+        """Tell whether any message waits parked."""
+
+    def parked(self, keys: Sequence[bytes]) -> Mapping[bytes, ParkedMessage]:
+        """Return which of these keys wait for their organisation."""
+
+    def streams_appended_after(self, position: int) -> set[UUID]:
+        """Return the organisations that got events after a position."""
+
+    def catch_up(self, organisations: Collection[Organisation]) -> None:
+        """Bring organisations to the end of their histories."""
+
+    def load(self, streams: Collection[UUID]) -> dict[UUID, Organisation]:
+        """Return organisations as of this transaction; unknown ones are missing."""
+
+    def park(self, messages: Sequence[ParkedMessage], streams: Sequence[UUID]) -> None:
+        """Keep messages until their organisations open. A message parked before stays as it is."""
+
+    def unpark(self, keys: Sequence[bytes]) -> int:
+        """Forget parked messages and return how many there were."""
+
+    def write(self, charges: Sequence[Event], payload: bytes) -> None:
+        """Send the rows of charges, as `UsageStore.rows` made them. Call `commit` next, from any thread."""
+
+    def commit(self) -> int:
+        """Commit and return the position of the last event in the log.
+
+        Raises:
+            RepeatedKey: a message is in the ledger already; nothing was written.
+            StaleVersion: two writers broke the write lock's rule; nothing was written.
+        """
+
+    def rollback(self) -> None:
+        """Give up: nothing was written."""
+
+
+class UsageStore(Protocol):
+    """The fast path of usage into the ledger, a batch at a time."""
+
+    def log_end(self) -> int:
+        """Return the position of the last event in the log."""
+
+    def load(self, streams: Collection[UUID]) -> dict[UUID, Organisation]:
+        """Return organisations at the end of their histories; unknown ones are missing.
+
+        Raises:
+            StoreUnavailable: the database cannot be reached.
+        """
+
+    def recorded(self, keys: Sequence[bytes]) -> dict[bytes, tuple[UUID, UsageCharged]]:
+        """Return what is in the ledger already under these keys: stream and charge.
+
+        Raises:
+            StoreUnavailable: the database cannot be reached.
+        """
+
+    def parked(self, keys: Sequence[bytes]) -> Mapping[bytes, ParkedMessage]:
+        """Return which of these keys wait for their organisation.
+
+        Raises:
+            StoreUnavailable: the database cannot be reached.
+        """
+
+    def rows(self, charges: Sequence[Event], keys: Sequence[bytes]) -> bytes:
+        """Return charges as the payload that `UsageTransaction.write` sends; needs no database."""
+
+    def parked_for_known(self, limit: int) -> Sequence[ParkedMessage]:
+        """Return parked messages whose organisation has opened since, oldest first."""
+
+    def parked_before(self, moment: datetime, limit: int) -> Sequence[ParkedMessage]:
+        """Return messages parked before a moment, oldest first."""
+
+    def begin(self, moves: Sequence[PositionMove]) -> UsageTransaction:
+        """Open a transaction, move the positions and take the write lock.
+
+        Raises:
+            PositionMoved: a stored position is not the expected one.
+            StoreUnavailable: the database cannot be reached.
+        """
+
+    def keep_snapshots(self, snapshots: Sequence[Event]) -> None:
+        """Store snapshots of committed versions."""
+
+
+class DeadLetterRecord(msgspec.Struct, frozen=True):
+    """A record that cannot be charged: as it came, with why and where from."""
+
+    reason: str
+    field: str | None
+    topic: str
+    partition: int
+    record_offset: int
+    record_key: bytes | None
+    record_value: bytes | None
+    record_headers: Sequence[tuple[str, bytes]]
+    rejected_at: datetime
+
+
+class DeadLetters(Protocol):
+    """Where records go that cannot be charged."""
+
+    def send(self, letters: Sequence[DeadLetterRecord]) -> Callable[[], None]:
+        """Start sending; the returned function waits until every letter is safe.
+
+        Raises (from the returned function):
+            DeadLettersUnavailable: the broker did not take them in time.
+        """

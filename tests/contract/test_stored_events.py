@@ -1,0 +1,107 @@
+"""What was stored once loads for ever.
+
+`stored_events.tsv` has lines of a topic, a tab, and the bytes of a fact as they lie in databases. Lines
+are only ever added. A topic's first line is the fact of that topic in `tests/unit/domain/facts.py`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from domain.catalogue import CURRENT, SUPERSEDED, FactCodec
+from domain.money import Currency
+from domain.organisation import CreditsGranted, GrantKind, Plan
+from domain.rate_card import UsageType
+from tests.unit.domain.facts import FACTS
+
+GOLDEN_FILE: Final = Path(__file__).with_name("stored_events.tsv")
+LINES: Final = [
+    (topic, state)
+    for topic, _, state in (line.partition(b"\t") for line in GOLDEN_FILE.read_bytes().splitlines())
+]
+CODEC: Final = FactCodec()
+
+
+def first_line(topic: str) -> bytes:
+    return next(state for name, state in LINES if name.decode() == topic)
+
+
+def test_every_topic_has_a_golden_line() -> None:
+    known = {topic.decode() for topic, _ in LINES}
+    missing = [topic for topic in (*CURRENT, *SUPERSEDED) if topic not in known]
+    lines = [
+        f"{topic}\t{CODEC.encode(FACTS[topic]).decode()}"
+        if topic in FACTS
+        else f"(add a fact of {topic} to tests/unit/domain/facts.py first)"
+        for topic in missing
+    ]
+    assert not missing, (
+        f"topics without a golden line: {', '.join(missing)}.\n"
+        f"Append to tests/contract/{GOLDEN_FILE.name}, and never change a line that is there:\n"
+        + "\n".join(lines)
+    )
+
+
+@pytest.mark.parametrize(
+    ("topic", "state"), LINES, ids=[f"line {number}" for number in range(1, len(LINES) + 1)]
+)
+def test_stored_bytes_load(topic: bytes, state: bytes) -> None:
+    """A failure here is a database that this version cannot read: give the fact a new topic instead."""
+    assert CODEC.decode(topic.decode(), state).recorded_at.tzinfo is not None
+
+
+@pytest.mark.parametrize("words", [Currency, GrantKind, Plan, UsageType], ids=lambda words: words.__name__)
+def test_every_word_a_fact_may_use_is_on_some_golden_line(words: type[StrEnum]) -> None:
+    stored = GOLDEN_FILE.read_text()
+    assert [word for word in words if f'"{word.value}"' not in stored] == []
+
+
+@pytest.mark.parametrize("topic", FACTS)
+def test_stored_bytes_mean_what_they_meant(topic: str) -> None:
+    assert CODEC.decode(topic, first_line(topic)) == FACTS[topic]
+
+
+@pytest.mark.parametrize("topic", FACTS)
+def test_today_the_same_bytes_are_stored_but_for_fields_appended_since(topic: str) -> None:
+    stored_then = first_line(topic).removesuffix(b"]")
+    assert CODEC.encode(FACTS[topic]).startswith(stored_then)
+
+
+class _Campaign(CreditsGranted, frozen=True, array_like=True, gc=False):
+    campaign: str | None = None
+
+
+class _CampaignWithoutDefault(CreditsGranted, frozen=True, array_like=True, gc=False):
+    campaign: str
+
+
+class TestEvolution:
+    """Appending a field with a default keeps the topic. Nothing else does."""
+
+    TOPIC = "credits_granted.v1"
+
+    def codec_of(self, shape: type[Any]) -> FactCodec:
+        return FactCodec({**CURRENT, self.TOPIC: shape})
+
+    def test_a_field_appended_with_a_default_loads_old_bytes(self) -> None:
+        old = FACTS[self.TOPIC]
+        assert isinstance(old, CreditsGranted)
+        grown = self.codec_of(_Campaign).decode(self.TOPIC, first_line(self.TOPIC))
+        assert grown == _Campaign(**msgspec.structs.asdict(old), campaign=None)
+
+    def test_an_older_version_reads_newer_bytes_and_ignores_the_new_field(self) -> None:
+        old = FACTS[self.TOPIC]
+        assert isinstance(old, CreditsGranted)
+        grown = _Campaign(**msgspec.structs.asdict(old), campaign="spring")
+        newer_bytes = self.codec_of(_Campaign).encode(grown)
+        assert newer_bytes.endswith(b',"spring"]')
+        assert CODEC.decode(self.TOPIC, newer_bytes) == old
+
+    def test_a_field_appended_without_a_default_does_not(self) -> None:
+        with pytest.raises(msgspec.ValidationError, match="at least length 8, got 7"):
+            self.codec_of(_CampaignWithoutDefault).decode(self.TOPIC, first_line(self.TOPIC))

@@ -1,0 +1,133 @@
+"""Organisations, requests and usage for tests, with defaults for all a story does not tell."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+
+from domain.money import Currency, cost_of
+from domain.organisation import (
+    ChargeRefunded,
+    Event,
+    GrantKind,
+    Organisation,
+    Request,
+    UsageCharged,
+    lot_opened_by,
+)
+from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType
+from domain.usage import UsageReport
+
+NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
+TENTH = 100_000
+"""The rate of watermarks, in millionths: 10 %."""
+
+_message_numbers = count(1)
+
+
+def request(at: datetime = NOON, *, actor: str | None = "u-1", cause: str = "request-1") -> Request:
+    return Request(at, actor, cause)
+
+
+def usage(photos: int, **fields: Any) -> UsageReport:
+    """Return a usage message of its own identity, of one run unless `run_id` says otherwise."""
+    defaults: dict[str, Any] = {
+        "source": "/photo-processing/worker-7",
+        "message_id": f"message-{next(_message_numbers)}",
+        "run_id": "run-88",
+        "usage_type": UsageType.PHOTO_PROCESSING,
+        "ai_search": True,
+        "event_id": 1042,
+        "event_name": "City Marathon 2026",
+        "user": "u-17",
+        "hold_id": None,
+        "occurred_at": NOON,
+    }
+    return UsageReport(photos=photos, **(defaults | fields))
+
+
+def opened(trial_credits: int = 0, **fields: Any) -> Organisation:
+    """Return an organisation that has just opened."""
+    defaults: dict[str, Any] = {
+        "time_zone": "UTC",
+        "currency": Currency.USD,
+        "price_millionths": 20_000,
+        "request": request(),
+    }
+    return Organisation.open("org-4711", trial_credits=trial_credits, **(defaults | fields))
+
+
+def grant(organisation: Organisation, credits_count: int, kind: GrantKind = GrantKind.ADMIN) -> Event:
+    return organisation.grant(credits_count, kind, "goodwill", request())
+
+
+def purchase(organisation: Organisation, credits_count: int, *, payment_id: str = "pay-1") -> Event:
+    return organisation.purchase(
+        credits_count,
+        payment_id=payment_id,
+        order_id="order-1",
+        gateway="razorpay",
+        unit_price_millionths=organisation.price_millionths,
+        cost=cost_of(credits_count, organisation.price_millionths, organisation.currency),
+        currency=organisation.currency,
+        request=request(),
+    )
+
+
+def charge(organisation: Organisation, photos: int, **fields: Any) -> Event:
+    """Charge photos at one credit each."""
+    return organisation.charge(usage(photos, **fields), WHOLE_CREDIT_MILLIONTHS, NOON)
+
+
+def charged(event: Event) -> UsageCharged:
+    assert isinstance(event.fact, UsageCharged)
+    return event.fact
+
+
+class Story:
+    """An organisation with its history at hand, as the store has it for a refund."""
+
+    def __init__(self, organisation: Organisation) -> None:
+        self.organisation = organisation
+        self.history: list[Event] = list(organisation.collect_events())
+
+    def refund(self, charge_event: Event, credits_count: int | None = None) -> ChargeRefunded:
+        self.history += self.organisation.collect_events()
+        number = charge_event.originator_version
+        event = self.organisation.refund(
+            charge_event,
+            credits_count,
+            earlier_refunds=[
+                past.fact
+                for past in self.history
+                if isinstance(past.fact, ChargeRefunded) and past.fact.charge == number
+            ],
+            opened_lots=[
+                lot
+                for portion in charged(charge_event).draws
+                for lot in lot_opened_by(self.history[portion.lot - 1])
+            ],
+            reason="photos were blurred",
+            request=request(),
+        )
+        self.history += self.organisation.collect_events()
+        self.organisation.check_invariants()
+        assert isinstance(event.fact, ChargeRefunded)
+        return event.fact
+
+
+def lots_of(organisation: Organisation) -> list[tuple[int, int]]:
+    """Return (number, remaining) of each lot in spend order."""
+    return [(lot.number, lot.remaining) for lot in organisation.lots]
+
+
+def state_of(organisation: Organisation) -> dict[str, Any]:
+    """Return all that an organisation is, apart from events not collected yet."""
+    state = {name: getattr(organisation, name) for name in Organisation.__slots__ if name != "_pending"}
+    state["lots"] = [(lot.kind, lot.number, lot.size, lot.remaining) for lot in organisation.lots]
+    state["run_totals"] = [
+        (key, total.photos, total.credits, total.last_recorded_at)
+        for key, total in organisation.run_totals.items()
+    ]
+    return state

@@ -1,0 +1,113 @@
+"""One fact of every topic, as its first golden line in `tests/contract/stored_events.tsv` tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from typing import Final
+
+from domain import organisation as org
+from domain.credits import Lot, LotKind, Portion
+from domain.money import Currency
+from domain.rate_card import UsageType
+
+_RECORDED_AT = datetime(2026, 12, 31, 18, 30, 0, 250_000, tzinfo=UTC)
+_OCCURRED_AT = datetime(2026, 12, 31, 18, 29, 59, tzinfo=UTC)
+
+FACTS: Final[Mapping[str, org.Fact]] = {
+    "organisation_opened.v1": org.OrganisationOpened(
+        recorded_at=_RECORDED_AT,
+        actor="u-1",
+        cause="request-1",
+        organisation_id="org-4711",
+        time_zone="Asia/Kolkata",
+        currency=Currency.INR,
+        price_millionths=1_500_000,
+        plan=org.Plan.TRIAL,
+    ),
+    "credits_granted.v1": org.CreditsGranted(
+        recorded_at=_RECORDED_AT,
+        actor=None,
+        cause="request-2",
+        credits=200,
+        kind=org.GrantKind.TRIAL,
+        reason="trial",
+        covered=0,
+    ),
+    "credits_purchased.v1": org.CreditsPurchased(
+        recorded_at=_RECORDED_AT,
+        actor="u-1",
+        cause="request-3",
+        credits=1_000,
+        payment_id="pay-1",
+        order_id="order-1",
+        gateway="razorpay",
+        unit_price_millionths=1_500_000,
+        amount_minor=150_000,
+        tax_minor=27_000,
+        currency=Currency.INR,
+        covered=50,
+    ),
+    "usage_charged.v1": org.UsageCharged(
+        recorded_at=_RECORDED_AT,
+        actor="u-17",
+        cause="0198f0c2-7a3b-7c4d-8e5f-0123456789ab",
+        source="/photo-processing/worker-7",
+        run_id="run-88",
+        usage_type=UsageType.WATERMARK_REPROCESS,
+        photos=5_000,
+        ai_search=True,
+        rate_millionths=100_000,
+        credits=500,
+        draws=(Portion(lot=2, credits=200), Portion(lot=3, credits=290)),
+        overdraft=10,
+        event_id=1042,
+        event_name="Médaille d'or 🥇",
+        occurred_at=_OCCURRED_AT,
+        day=date(2026, 12, 31),
+        hold_id=None,
+    ),
+    "charge_refunded.v1": org.ChargeRefunded(
+        recorded_at=_RECORDED_AT,
+        actor="staff-3",
+        cause="request-4",
+        charge=5,
+        credits=120,
+        returned=(Lot(kind=LotKind.PAID, number=3, size=950, remaining=110),),
+        covered=10,
+        reason="photos were blurred",
+        run_id="run-88",
+        event_id=1042,
+        event_name="City Marathon 2026",
+    ),
+    "price_changed.v1": org.PriceChanged(
+        recorded_at=_RECORDED_AT, actor="staff-3", cause="request-5", price_millionths=15_000
+    ),
+    "plan_changed.v1": org.PlanChanged(
+        recorded_at=_RECORDED_AT,
+        actor="staff-3",
+        cause="request-6",
+        plan=org.Plan.PRO,
+        expires_at=datetime(2027, 12, 31, 18, 30, tzinfo=UTC),
+    ),
+    "time_zone_changed.v1": org.TimeZoneChanged(
+        recorded_at=_RECORDED_AT, actor="u-1", cause="request-7", time_zone="America/New_York"
+    ),
+    "organisation_snapshot.v1": org.OrganisationSnapshot(
+        recorded_at=_RECORDED_AT,
+        organisation_id="org-4711",
+        time_zone="Asia/Kolkata",
+        currency=Currency.INR,
+        price_millionths=1_500_000,
+        plan=org.Plan.PAY_AS_YOU_GO,
+        plan_expires_at=None,
+        lots=[Lot(LotKind.FREE, 2, 200, 20), Lot(LotKind.PAID, 3, 950, 950)],
+        overdraft=0,
+        run_totals=[
+            (
+                ("run-88", UsageType.WATERMARK_REPROCESS, 100_000),
+                org.RunTotal(photos=5_000, credits=500, last_recorded_at=_RECORDED_AT),
+            )
+        ],
+    ),
+}

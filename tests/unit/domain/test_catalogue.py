@@ -1,0 +1,94 @@
+"""Every fact comes back from its stored bytes as it was, and old shapes come back as today's."""
+
+from datetime import datetime
+
+import msgspec
+import pytest
+
+from domain.catalogue import CURRENT, FactCodec, Superseded
+from domain.credits import Lot
+from domain.errors import UnknownEventType
+from domain.organisation import ChargeRefunded, CreditsGranted, GrantKind, OrganisationSnapshot, PlanChanged
+from tests.unit.domain.builders import NOON
+from tests.unit.domain.facts import FACTS
+
+CODEC = FactCodec()
+
+
+def test_every_topic_has_an_example() -> None:
+    assert {topic: type(fact) for topic, fact in FACTS.items()} == dict(CURRENT)
+
+
+@pytest.mark.parametrize("topic", CURRENT)
+def test_a_fact_comes_back_as_it_was(topic: str) -> None:
+    fact = FACTS[topic]
+    assert CODEC.topic_of[type(fact)] == topic
+    assert CODEC.decode(topic, CODEC.encode(fact)) == fact
+
+
+@pytest.mark.parametrize("topic", CURRENT)
+def test_a_fact_is_stored_as_a_json_array_that_begins_with_its_time(topic: str) -> None:
+    stored = msgspec.json.decode(CODEC.encode(FACTS[topic]))
+    assert isinstance(stored, list)
+    assert datetime.fromisoformat(stored[0]) == FACTS[topic].recorded_at
+
+
+@pytest.mark.parametrize("topic", CURRENT)
+def test_topics_are_names_with_a_version_and_no_module_paths(topic: str) -> None:
+    name, _, version = topic.partition(".")
+    assert name.replace("_", "").isalpha()
+    assert version.startswith("v")
+    assert int(version[1:]) >= 1
+
+
+def test_what_may_be_missing_comes_back_missing() -> None:
+    plan = FACTS["plan_changed.v1"]
+    assert isinstance(plan, PlanChanged)
+    endless = msgspec.structs.replace(plan, expires_at=None, actor=None)
+    assert CODEC.decode("plan_changed.v1", CODEC.encode(endless)) == endless
+
+
+def test_lots_come_back_as_lots() -> None:
+    refund = CODEC.decode("charge_refunded.v1", CODEC.encode(FACTS["charge_refunded.v1"]))
+    snapshot = CODEC.decode("organisation_snapshot.v1", CODEC.encode(FACTS["organisation_snapshot.v1"]))
+    assert isinstance(refund, ChargeRefunded)
+    assert isinstance(snapshot, OrganisationSnapshot)
+    assert all(isinstance(lot, Lot) for lot in (*refund.returned, *snapshot.lots))
+
+
+def test_a_topic_nobody_knows_is_refused_by_name() -> None:
+    with pytest.raises(UnknownEventType, match=r"'credits_borrowed\.v1'") as refusal:
+        CODEC.decode("credits_borrowed.v1", b"[]")
+    assert refusal.value.details == {"topic": "credits_borrowed.v1"}
+
+
+class TestSupersededTopics:
+    """How an event changes otherwise than by a new last field: a new topic, and a lift from the old one."""
+
+    class GrantedInDozens(msgspec.Struct, frozen=True, array_like=True):
+        """As if credits had once been given by the dozen, to pay no overdraft."""
+
+        recorded_at: datetime
+        dozens: int
+
+    @staticmethod
+    def lift(old: GrantedInDozens) -> CreditsGranted:
+        return CreditsGranted(
+            old.recorded_at, None, "before causes were kept", old.dozens * 12, GrantKind.ADMIN, "", 0
+        )
+
+    @pytest.fixture
+    def codec(self) -> FactCodec:
+        return FactCodec(superseded={"credits_granted.v0": Superseded(self.GrantedInDozens, self.lift)})
+
+    def test_old_bytes_are_lifted_to_a_fact_of_today(self, codec: FactCodec) -> None:
+        fact = codec.decode("credits_granted.v0", b'["2026-07-01T12:00:00Z",3]')
+        assert fact == CreditsGranted(NOON, None, "before causes were kept", 36, GrantKind.ADMIN, "", 0)
+
+    def test_only_the_current_topic_is_written(self, codec: FactCodec) -> None:
+        assert codec.topic_of[CreditsGranted] == "credits_granted.v1"
+        assert "credits_granted.v0" not in codec.topic_of.values()
+
+    def test_the_current_topic_is_read_as_before(self, codec: FactCodec) -> None:
+        fact = FACTS["credits_granted.v1"]
+        assert codec.decode("credits_granted.v1", codec.encode(fact)) == fact
