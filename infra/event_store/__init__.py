@@ -1,0 +1,1 @@
+"""The event store on PostgreSQL, through the eventsourcing library's own extension points."""

@@ -1,0 +1,109 @@
+"""Connections: the library's datastore for any libpq connection string, with the ledger's errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+import psycopg
+from eventsourcing.postgres import PostgresDatastore
+from psycopg import Connection, errors
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import DictRow
+from psycopg_pool import PoolTimeout
+
+from domain.errors import RepeatedKey, StaleVersion, StoreError, StoreUnavailable
+
+SCHEMA: Final = "ledger"
+CHANNEL: Final = "ledger_events"
+"""Writers NOTIFY it in the transaction that appends; whoever tails the log LISTENs."""
+
+WRITE_LOCK: Final = 0x4C65_6467_6572  # one key for every writer of the log
+TAKE_WRITE_LOCK: Final = f"SELECT pg_advisory_xact_lock({WRITE_LOCK})"
+"""Writers hold it from before ids are drawn until the commit, so ids become visible in order."""
+
+LOCK_TIMEOUT_S: Final = 20
+IDLE_IN_TRANSACTION_TIMEOUT_S: Final = 10
+
+
+class LedgerDatastore(PostgresDatastore):
+    """A pool of connections in autocommit mode; a thread inside `exclusive` keeps one for itself."""
+
+    def __init__(self, conninfo: str, *, pool_size: int = 4) -> None:
+        options = conninfo_to_dict(conninfo)
+        super().__init__(
+            dbname=str(options.pop("dbname", "")),
+            host=str(options.pop("host", "")),
+            port=str(options.pop("port", "")),
+            user=str(options.pop("user", "")),
+            password=str(options.pop("password", "")),
+            pool_size=1,
+            max_overflow=pool_size - 1,
+            idle_in_transaction_session_timeout=IDLE_IN_TRANSACTION_TIMEOUT_S,
+            pre_ping=True,
+            schema=SCHEMA,
+        )
+        given = {key: value for key, value in self.pool.kwargs.items() if value != ""}  # type: ignore[union-attr]
+        self.pool.kwargs = given | options
+        self._held: ContextVar[Connection[DictRow] | None] = ContextVar("held_connection", default=None)
+
+    @contextmanager
+    def get_connection(self) -> Iterator[Connection[DictRow]]:
+        """Lend a connection.
+
+        Raises:
+            StaleVersion, RepeatedKey: a statement met rows of another writer.
+            StoreUnavailable: the database cannot be reached, or is too busy to answer in time.
+        """
+        held = self._held.get()
+        with as_store_errors():
+            if held is not None:
+                yield held
+                return
+            self.pool.open()
+            with self.pool.connection() as connection:
+                yield connection
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Run all that happens inside in one transaction that holds the write lock."""
+        with self.get_connection() as connection, connection.transaction():
+            connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'")
+            connection.execute(TAKE_WRITE_LOCK)
+            token = self._held.set(connection)
+            try:
+                yield
+            finally:
+                self._held.reset(token)
+
+
+@contextmanager
+def as_store_errors() -> Iterator[None]:
+    """Turn the driver's errors into the ledger's."""
+    try:
+        yield
+    except errors.UniqueViolation as error:
+        raise unique_violation(error) from error
+    except (
+        psycopg.OperationalError,  # a lost server, a lock time-out, a cancelled statement
+        psycopg.InterfaceError,
+        errors.IdleInTransactionSessionTimeout,
+        errors.ReadOnlySqlTransaction,  # a standby after a failover
+        PoolTimeout,
+    ) as error:
+        raise StoreUnavailable(f"the database does not answer: {_first_line(error)}") from error
+
+
+def unique_violation(error: errors.UniqueViolation) -> StoreError:
+    """Tell a lost race from a repeat by the constraint that refused the row."""
+    constraint = error.diag.constraint_name
+    if constraint in ("events_pkey", "snapshots_pkey"):
+        return StaleVersion(constraint=constraint)
+    return RepeatedKey(constraint=constraint)
+
+
+def _first_line(error: Exception) -> str:
+    lines: list[Any] = str(error).strip().splitlines()
+    return str(lines[0]) if lines else type(error).__name__

@@ -1,0 +1,219 @@
+"""The library's recorders on the ledger's own tables: COPY in, binary rows out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final
+from uuid import UUID
+
+from eventsourcing.persistence import EventStore, StoredEvent
+from eventsourcing.postgres import (
+    BasePostgresFactory,
+    PostgresAggregateRecorder,
+    PostgresFactory,
+    PostgresProcessRecorder,
+)
+from eventsourcing.utils import Environment
+from psycopg import Connection
+from psycopg.rows import tuple_row
+
+from domain.errors import IdempotencyConflict, InvariantBroken
+from domain.organisation import Event
+from domain.ports import Answer, Once
+from infra.event_store.datastore import CHANNEL, TAKE_WRITE_LOCK, LedgerDatastore
+from infra.event_store.mapper import COPY_COLUMNS, LedgerMapper, copy_rows
+
+COPY_EVENTS: Final = f"COPY ledger.events ({COPY_COLUMNS}) FROM STDIN (FORMAT BINARY)"
+
+_SELECT_EVENTS: Final = """
+    SELECT originator_id, originator_version, topic, state FROM ledger.events
+    WHERE originator_id = %s AND originator_version > %s AND originator_version <= %s
+    ORDER BY originator_version {order} LIMIT %s
+"""
+# A snapshot above the stream's end is of a history that never came to be: it is not even looked at.
+_SELECT_SNAPSHOTS: Final = """
+    SELECT s.originator_id, s.originator_version, s.topic, s.state FROM ledger.snapshots s
+    WHERE s.originator_id = %s AND s.originator_version > %s AND s.originator_version <= %s
+      AND EXISTS (SELECT 1 FROM ledger.events e
+                  WHERE e.originator_id = s.originator_id AND e.originator_version = s.originator_version)
+    ORDER BY s.originator_version {order} LIMIT %s
+"""
+_SELECT_REFUNDS: Final = """
+    SELECT originator_id, originator_version, topic, state FROM ledger.events
+    WHERE originator_id = %s AND refers_to = %s ORDER BY originator_version
+"""
+_INSERT_SNAPSHOT: Final = """
+    INSERT INTO ledger.snapshots (originator_id, originator_version, topic, state)
+    VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING
+"""
+_INSERT_ANSWER: Final = """
+    INSERT INTO ledger.idempotency_keys (scope, key, request_digest, answer, "position")
+    VALUES (%s, %s, %s, %s, %s)
+"""
+_SELECT_ANSWER: Final = """
+    SELECT request_digest, answer, "position" FROM ledger.idempotency_keys WHERE scope = %s AND key = %s
+"""
+LOG_END: Final = "SELECT coalesce(max(notification_id), 0) FROM ledger.events"
+_ALL: Final = (1 << 63) - 1
+
+
+class _Reader(PostgresAggregateRecorder):
+    """Reads versions of a stream as binary tuples: six times as fast as the library's dict rows."""
+
+    statement: str
+
+    def select_events(
+        self,
+        originator_id: UUID | str,
+        *,
+        gt: int | None = None,
+        lte: int | None = None,
+        desc: bool = False,
+        limit: int | None = None,
+    ) -> Sequence[StoredEvent]:
+        """Return stored events in version order."""
+        bounds = (originator_id, gt or 0, _ALL if lte is None else lte, _ALL if limit is None else limit)
+        with (
+            self.datastore.get_connection() as connection,
+            connection.cursor(binary=True, row_factory=tuple_row) as cursor,
+        ):
+            cursor.execute(self.statement.format(order="DESC" if desc else "ASC"), bounds, prepare=True)
+            return [StoredEvent(*row) for row in cursor]
+
+
+class LedgerRecorder(_Reader, PostgresProcessRecorder):
+    """Appends to ledger.events: write lock, NOTIFY, COPY, and the request's answer in one transaction."""
+
+    datastore: LedgerDatastore
+    statement = _SELECT_EVENTS
+
+    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int]:
+        """Append rows; `once` and `answer` make a request count once.
+
+        Returns:
+            Their positions in the log, or its end if there are none.
+
+        Raises:
+            StaleVersion, RepeatedKey, StoreUnavailable.
+        """
+        once: Once | None = kwargs.get("once")
+        with self.datastore.get_connection() as connection, connection.transaction():
+            connection.execute(f"{TAKE_WRITE_LOCK}; NOTIFY {CHANNEL}")
+            positions = _copy_in(connection, stored_events)
+            if once is not None:
+                row = (once.scope, once.key, once.request_digest, kwargs["answer"], positions[-1])
+                connection.execute(_INSERT_ANSWER, row, prepare=True)
+        return positions
+
+    def select_answer(self, once: Once) -> Answer | None:
+        """Return the answer stored under a request's key.
+
+        Raises:
+            IdempotencyConflict: it belongs to another request.
+        """
+        with (
+            self.datastore.get_connection() as connection,
+            connection.cursor(binary=True, row_factory=tuple_row) as cursor,
+        ):
+            row = cursor.execute(_SELECT_ANSWER, (once.scope, once.key), prepare=True).fetchone()
+        if row is None:
+            return None
+        digest, answer, position = row
+        if digest != once.request_digest:
+            raise IdempotencyConflict
+        return Answer(answer, position)
+
+    def select_refunds(self, originator_id: UUID, charge: int) -> Sequence[StoredEvent]:
+        """Return the refunds of a charge in version order."""
+        with (
+            self.datastore.get_connection() as connection,
+            connection.cursor(binary=True, row_factory=tuple_row) as cursor,
+        ):
+            cursor.execute(_SELECT_REFUNDS, (originator_id, charge), prepare=True)
+            return [StoredEvent(*row) for row in cursor]
+
+
+class SnapshotRecorder(_Reader):
+    """Keeps snapshots; the same one twice is one."""
+
+    statement = _SELECT_SNAPSHOTS
+
+    def insert_events(self, stored_events: Sequence[StoredEvent], **_: Any) -> None:
+        """Keep snapshots."""
+        with self.datastore.get_connection() as connection, connection.cursor() as cursor:
+            cursor.executemany(
+                _INSERT_SNAPSHOT,
+                [(e.originator_id, e.originator_version, e.topic, e.state) for e in stored_events],
+            )
+
+
+class LedgerEventStore(EventStore[UUID]):
+    """The library's event store, without an object per recording, and with what requests need."""
+
+    recorder: LedgerRecorder
+
+    def append(self, events: Sequence[Event], *, once: Once | None, answer: bytes) -> int:
+        """See `domain.ports.OrganisationStore.append`."""
+        rows = [self.mapper.to_stored_event(event) for event in events]
+        return self.recorder.insert_events(rows, once=once, answer=answer)[-1]
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """See `domain.ports.OrganisationStore.exclusive`."""
+        return self.recorder.datastore.exclusive()
+
+    def answer_to(self, once: Once) -> Answer | None:
+        """See `domain.ports.OrganisationStore.answer_to`."""
+        return self.recorder.select_answer(once)
+
+    def refunds_of(self, stream: UUID, charge: int) -> list[Event]:
+        """See `domain.ports.OrganisationStore.refunds_of`."""
+        mapper: Any = self.mapper
+        return [mapper.to_domain_event(row) for row in self.recorder.select_refunds(stream, charge)]
+
+
+class LedgerFactory(PostgresFactory):
+    """Builds the ledger's recorders; the library finds it as this module's one factory."""
+
+    DATABASE_URL = "DATABASE_URL"
+    POOL_SIZE = "POOL_SIZE"
+
+    def __init__(self, env: Environment) -> None:
+        super(BasePostgresFactory, self).__init__(env)  # its own reads POSTGRES_* one by one
+        self.datastore = LedgerDatastore(
+            env.get(self.DATABASE_URL, ""), pool_size=int(env.get(self.POOL_SIZE, "4"))
+        )
+
+    def mapper(self, *_: Any, **__: Any) -> Any:
+        """Return the mapper of facts."""
+        return LedgerMapper()
+
+    def event_store(self, mapper: Any = None, recorder: Any = None) -> EventStore[Any]:
+        """Return the store of events, or the library's plain one for snapshots."""
+        store = LedgerEventStore if isinstance(recorder, LedgerRecorder) else EventStore
+        return store(mapper or self.mapper(), recorder or self.application_recorder())
+
+    def application_recorder(self) -> LedgerRecorder:
+        """Return the recorder of ledger.events."""
+        return LedgerRecorder(self.datastore, events_table_name="events")
+
+    def aggregate_recorder(self, purpose: str = "events") -> SnapshotRecorder:
+        """Return the recorder of ledger.snapshots, the only other one there is."""
+        assert purpose == "snapshots"
+        return SnapshotRecorder(self.datastore, events_table_name="snapshots")
+
+
+def _copy_in(connection: Connection[Any], stored_events: Sequence[StoredEvent]) -> Sequence[int]:
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        if not stored_events:
+            row = cursor.execute(LOG_END).fetchone()
+            assert row is not None
+            return row
+        with cursor.copy(COPY_EVENTS) as copy:
+            copy.write(copy_rows(stored_events))
+        if cursor.rowcount != len(stored_events):
+            raise InvariantBroken(f"{cursor.rowcount} of {len(stored_events)} events were stored")
+        row = cursor.execute("SELECT lastval()").fetchone()
+        assert row is not None
+        # Ids are drawn under the write lock, so those of one COPY have no gaps.
+        return range(row[0] - len(stored_events) + 1, row[0] + 1)

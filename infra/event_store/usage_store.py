@@ -1,0 +1,378 @@
+"""The fast path on PostgreSQL: positions, write lock, COPY and commit in three round trips a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+from psycopg import Copy, Cursor
+from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow, tuple_row
+from psycopg.sql import SQL, Literal
+
+from domain.catalogue import FactCodec
+from domain.errors import InvariantBroken, PositionMoved, StoreUnavailable
+from domain.organisation import Event, Organisation, UsageCharged
+from domain.ports import ParkedMessage, PositionMove
+from infra.event_store.datastore import (
+    CHANNEL,
+    IDLE_IN_TRANSACTION_TIMEOUT_S,
+    LOCK_TIMEOUT_S,
+    TAKE_WRITE_LOCK,
+    as_store_errors,
+)
+from infra.event_store.mapper import LedgerMapper
+from infra.event_store.recorder import COPY_EVENTS, LOG_END
+
+Connection = psycopg.Connection[TupleRow]
+
+_MOVE: Final = SQL(
+    "UPDATE ledger.consumer_positions"
+    " SET next_offset = {next}, last_record_digest = {digest}, updated_at = now()"
+    " WHERE topic = {topic} AND partition = {partition} AND topic_id = {topic_id}"
+    " AND next_offset = {expected}"
+)
+_SESSION: Final = f"""
+    SET lock_timeout = '{LOCK_TIMEOUT_S}s';
+    SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_TIMEOUT_S}s';
+    -- Every query here touches a few keys of huge tables: the index is right whatever statistics say.
+    SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off
+"""
+# OFFSET 0 keeps each lateral look-up an index scan of its own.
+_LOAD: Final = """
+    WITH base AS MATERIALIZED (
+        SELECT w.id, s.originator_version AS version, s.topic, s.state
+        FROM unnest(%s::uuid[]) AS w (id)
+        LEFT JOIN LATERAL (
+            SELECT * FROM ledger.snapshots s
+            WHERE s.originator_id = w.id
+              AND EXISTS (SELECT 1 FROM ledger.events e
+                          WHERE e.originator_id = s.originator_id
+                            AND e.originator_version = s.originator_version)
+            ORDER BY s.originator_version DESC LIMIT 1
+        ) s ON true
+    )
+    SELECT id, version, topic, state FROM base WHERE version IS NOT NULL
+    UNION ALL
+    SELECT base.id, e.originator_version, e.topic, e.state
+    FROM base CROSS JOIN LATERAL (
+        SELECT * FROM ledger.events e
+        WHERE e.originator_id = base.id AND e.originator_version > coalesce(base.version, 0) OFFSET 0
+    ) e
+    ORDER BY 1, 2
+"""
+_AFTER: Final = """
+    SELECT w.id, e.originator_version, e.topic, e.state
+    FROM unnest(%s::uuid[], %s::bigint[]) AS w (id, version)
+    CROSS JOIN LATERAL (
+        SELECT * FROM ledger.events e
+        WHERE e.originator_id = w.id AND e.originator_version > w.version OFFSET 0
+    ) e
+    ORDER BY 1, 2
+"""
+_RECORDED: Final = """
+    SELECT dedupe_key, originator_id, topic, state FROM ledger.events WHERE dedupe_key = ANY(%s::uuid[])
+"""
+_PARKED: Final = """
+    SELECT dedupe_key, organisation_id, report, record_key, record_value, record_headers, topic, partition,
+           record_offset, parked_at
+    FROM ledger.parked_messages
+"""
+_PARKED_UNDER_KEYS: Final = "WHERE dedupe_key = ANY(%s::uuid[])"
+_UNDER_LOCK: Final = """
+    SELECT (SELECT coalesce(max(notification_id), 0) FROM ledger.events),
+           EXISTS (SELECT 1 FROM ledger.parked_messages)
+"""
+_PARK: Final = """
+    INSERT INTO ledger.parked_messages
+        (dedupe_key, stream, organisation_id, report, record_key, record_value, record_headers, topic,
+         partition, record_offset, parked_at)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
+"""
+_KEEP_SNAPSHOT: Final = """
+    INSERT INTO ledger.snapshots (originator_id, originator_version, topic, state)
+    VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING
+"""
+
+
+class PostgresUsageStore:
+    """See `domain.ports.UsageStore`. One connection writes while another one reads ahead."""
+
+    def __init__(self, conninfo: str, mapper: LedgerMapper | None = None) -> None:
+        self.mapper = mapper or LedgerMapper()
+        self._conninfo = conninfo
+        self._connections: dict[str, Connection] = {}
+
+    def close(self) -> None:
+        """Close both connections; the next use opens new ones."""
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
+
+    def log_end(self) -> int:
+        with self._use("reading") as connection:
+            row = connection.execute(LOG_END).fetchone()
+            assert row is not None
+            return int(row[0])
+
+    def load(self, streams: Collection[UUID]) -> dict[UUID, Organisation]:
+        with self._use("reading") as connection:
+            return load_organisations(connection, self.mapper.codec, streams)
+
+    def recorded(self, keys: Sequence[bytes]) -> dict[bytes, tuple[UUID, UsageCharged]]:
+        with self._use("reading") as connection, _binary(connection) as cursor:
+            cursor.execute(_RECORDED, (_uuids(keys),), prepare=True)
+            decode = self.mapper.codec.decode
+            found = {}
+            for key, stream, topic, state in cursor:
+                fact = decode(topic, state)
+                if isinstance(fact, UsageCharged):
+                    found[key.bytes] = (stream, fact)
+            return found
+
+    def parked(self, keys: Sequence[bytes]) -> Mapping[bytes, ParkedMessage]:
+        messages = self._parked_where(_PARKED_UNDER_KEYS, (_uuids(keys),))
+        return {message.dedupe_key: message for message in messages}
+
+    def parked_for_known(self, limit: int) -> list[ParkedMessage]:
+        """Return messages whose organisation has opened since, oldest first."""
+        known = """
+            WHERE EXISTS (SELECT 1 FROM ledger.events e
+                          WHERE e.originator_id = stream AND e.originator_version = 1)
+            ORDER BY parked_at, topic, partition, record_offset LIMIT %s
+        """
+        return self._parked_where(known, (limit,))
+
+    def parked_before(self, moment: datetime, limit: int) -> list[ParkedMessage]:
+        """Return messages parked before a moment whose organisation is still unknown, oldest first."""
+        unknown = """
+            WHERE parked_at < %s
+              AND NOT EXISTS (SELECT 1 FROM ledger.events e
+                              WHERE e.originator_id = stream AND e.originator_version = 1)
+            ORDER BY parked_at LIMIT %s
+        """
+        return self._parked_where(unknown, (moment, limit))
+
+    def rows(self, charges: Sequence[Event], keys: Sequence[bytes]) -> bytes:
+        return self.mapper.charge_rows(charges, keys)
+
+    def begin(self, moves: Sequence[PositionMove]) -> PostgresUsageTransaction:
+        with self._use("writing") as connection:
+            cursor = connection.cursor()
+            # Positions before the write lock, in one order everywhere, so that nobody deadlocks.
+            ordered = sorted(moves, key=lambda move: (move.topic, move.partition))
+            statements = [_move_statement(move).as_string(connection) for move in ordered]
+            cursor.execute(
+                "; ".join(["BEGIN", *statements, TAKE_WRITE_LOCK, f"NOTIFY {CHANNEL}", _UNDER_LOCK])
+            )
+            for move in ordered:
+                cursor.nextset()
+                if cursor.rowcount != 1:
+                    connection.execute("ROLLBACK")
+                    raise PositionMoved(
+                        f"the position of {move.topic}/{move.partition} is not {move.expected_offset}"
+                    )
+            while cursor.nextset():
+                pass
+            row = cursor.fetchone()
+            assert row is not None
+            return PostgresUsageTransaction(self, connection, log_end=row[0], any_parked=row[1])
+
+    def keep_snapshots(self, snapshots: Sequence[Event]) -> None:
+        rows = [self.mapper.to_stored_event(snapshot) for snapshot in snapshots]
+        with self._use("writing") as connection, connection.cursor() as cursor:
+            cursor.executemany(
+                _KEEP_SNAPSHOT, [(r.originator_id, r.originator_version, r.topic, r.state) for r in rows]
+            )
+
+    @contextmanager
+    def _use(self, purpose: str) -> Iterator[Connection]:
+        """Lend a connection; after any error it is replaced, since its state is unknown."""
+        with as_store_errors():
+            connection = self._connections.get(purpose) or self._connect(purpose)
+            try:
+                yield connection
+            except BaseException:
+                self.discard(connection)
+                raise
+
+    def _connect(self, purpose: str) -> Connection:
+        connection = psycopg.connect(self._conninfo, autocommit=True, row_factory=tuple_row)
+        try:
+            connection.execute(_SESSION)
+        except BaseException:
+            connection.close()
+            raise
+        self._connections[purpose] = connection
+        return connection
+
+    def discard(self, connection: Connection) -> None:
+        """Close a connection whose state is unknown: the server rolls back what it had open."""
+        for purpose, held in list(self._connections.items()):
+            if held is connection:
+                del self._connections[purpose]
+        with suppress(psycopg.Error):
+            connection.close()
+
+    def _parked_where(self, condition: str, values: tuple[Any, ...]) -> list[ParkedMessage]:
+        with self._use("reading") as connection, _binary(connection) as cursor:
+            return _select_parked(cursor, condition, values)
+
+
+class PostgresUsageTransaction:
+    """See `domain.ports.UsageTransaction`. After any error the transaction is over."""
+
+    def __init__(
+        self, store: PostgresUsageStore, connection: Connection, *, log_end: int, any_parked: bool
+    ) -> None:
+        self.log_end = log_end
+        self.any_parked = any_parked
+        self._store = store
+        self._connection = connection
+        self._copy: Any = None
+        self._cursor: Cursor[TupleRow] | None = None
+        self._rows = 0
+
+    def parked(self, keys: Sequence[bytes]) -> Mapping[bytes, ParkedMessage]:
+        with self._statement() as cursor:
+            messages = _select_parked(cursor, _PARKED_UNDER_KEYS, (_uuids(keys),))
+            return {message.dedupe_key: message for message in messages}
+
+    def streams_appended_after(self, position: int) -> set[UUID]:
+        with self._statement() as cursor:
+            cursor.execute(
+                "SELECT DISTINCT originator_id FROM ledger.events WHERE notification_id > %s",
+                (position,),
+                prepare=True,
+            )
+            return {stream for (stream,) in cursor}
+
+    def catch_up(self, organisations: Collection[Organisation]) -> None:
+        with self._statement() as cursor:
+            by_stream = {organisation.id: organisation for organisation in organisations}
+            versions = [organisation.version for organisation in by_stream.values()]
+            cursor.execute(_AFTER, (list(by_stream), versions), prepare=True)
+            decode = self._store.mapper.codec.decode
+            for stream, version, topic, state in cursor:
+                Event(stream, version, decode(topic, state)).mutate(by_stream[stream])
+
+    def load(self, streams: Collection[UUID]) -> dict[UUID, Organisation]:
+        with self._guard():
+            return load_organisations(self._connection, self._store.mapper.codec, streams)
+
+    def park(self, messages: Sequence[ParkedMessage], streams: Sequence[UUID]) -> None:
+        with self._statement() as cursor:
+            cursor.executemany(
+                _PARK,
+                [
+                    (
+                        UUID(bytes=message.dedupe_key),
+                        stream,
+                        message.organisation_id,
+                        message.report,
+                        message.record_key,
+                        message.record_value,
+                        message.record_headers,
+                        message.topic,
+                        message.partition,
+                        message.record_offset,
+                        message.parked_at,
+                    )
+                    for message, stream in zip(messages, streams, strict=True)
+                ],
+            )
+
+    def unpark(self, keys: Sequence[bytes]) -> int:
+        with self._statement() as cursor:
+            cursor.execute(
+                "DELETE FROM ledger.parked_messages WHERE dedupe_key = ANY(%s::uuid[])", (_uuids(keys),)
+            )
+            return cursor.rowcount
+
+    def write(self, charges: Sequence[Event], payload: bytes) -> None:
+        with self._guard():
+            self._rows = len(charges)
+            self._cursor = self._connection.cursor()
+            self._copy = self._cursor.copy(COPY_EVENTS)
+            copy: Copy = self._copy.__enter__()
+            copy.write(payload)
+
+    def commit(self) -> int:
+        with self._guard():
+            if self._cursor is None:
+                self._connection.execute("COMMIT")
+                return self.log_end
+            self._copy.__exit__(None, None, None)
+            if self._cursor.rowcount != self._rows:
+                raise InvariantBroken(f"{self._cursor.rowcount} of {self._rows} events were stored")
+            cursor = self._connection.execute("SELECT lastval(); COMMIT")
+            row = cursor.fetchone()
+            assert row is not None
+            return int(row[0])
+
+    def rollback(self) -> None:
+        if self._copy is not None:  # in the middle of a COPY no statement can be sent
+            self._store.discard(self._connection)
+            return
+        with suppress(StoreUnavailable), self._guard():
+            self._connection.execute("ROLLBACK")
+
+    @contextmanager
+    def _statement(self) -> Iterator[Cursor[TupleRow]]:
+        with self._guard(), _binary(self._connection) as cursor:
+            yield cursor
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        """End the transaction on any error: roll back where that is possible, else drop the connection."""
+        with as_store_errors():
+            try:
+                yield
+            except psycopg.errors.UniqueViolation:
+                if self._connection.info.transaction_status is TransactionStatus.INERROR:
+                    self._connection.execute("ROLLBACK")
+                raise
+            except BaseException:
+                self._store.discard(self._connection)
+                raise
+
+
+def load_organisations(
+    connection: Connection, codec: FactCodec, streams: Iterable[UUID]
+) -> dict[UUID, Organisation]:
+    """Return organisations from their latest snapshots and what came after, in one query."""
+    organisations: dict[UUID, Organisation] = {}
+    with _binary(connection) as cursor:
+        cursor.execute(_LOAD, (list(streams),), prepare=True)
+        for stream, version, topic, state in cursor:
+            event = Event(stream, version, codec.decode(topic, state))
+            organisations[stream] = event.mutate(organisations.get(stream))
+    return organisations
+
+
+def _select_parked(cursor: Cursor[TupleRow], condition: str, values: tuple[Any, ...]) -> list[ParkedMessage]:
+    cursor.execute(_PARKED + condition, values)
+    return [ParkedMessage(key.bytes, *rest) for key, *rest in cursor]
+
+
+def _binary(connection: Connection) -> Cursor[TupleRow]:
+    return connection.cursor(binary=True)
+
+
+def _uuids(keys: Sequence[bytes]) -> list[UUID]:
+    return [UUID(bytes=key) for key in keys]
+
+
+def _move_statement(move: PositionMove) -> Any:
+    return _MOVE.format(
+        next=Literal(move.next_offset),
+        digest=Literal(move.last_record_digest),
+        topic=Literal(move.topic),
+        partition=Literal(move.partition),
+        topic_id=Literal(move.topic_id),
+        expected=Literal(move.expected_offset),
+    )

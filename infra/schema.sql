@@ -1,0 +1,210 @@
+-- The whole schema, as all of infra/migrations build it: for reading, and held to them by a test.
+--
+-- ledger.events is the truth: rows are only ever added. Everything in projections can be dropped and
+-- built again from it. The cluster role creditledger_service is made by infra/migrate.py.
+
+CREATE TABLE public.ledger_migrations (
+    version integer NOT NULL,
+    name text NOT NULL,
+    digest text NOT NULL,         -- SHA-256 of the migration's text, in hex
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT ledger_migrations_pkey PRIMARY KEY (version)
+);
+
+CREATE SCHEMA ledger;
+CREATE SCHEMA projections;
+
+-- ------------------------------------------------------------------------------------- the event store
+
+CREATE TABLE ledger.events (
+    originator_id uuid NOT NULL,
+    originator_version bigint NOT NULL,
+    notification_id bigserial NOT NULL,
+    dedupe_key uuid,              -- 16 bytes of the message identity; NULL where nothing can repeat
+    refers_to bigint,             -- of a refund: the version of its charge
+    topic text NOT NULL,
+    state bytea NOT NULL,
+    CONSTRAINT events_pkey PRIMARY KEY (originator_id, originator_version)
+) WITH (
+    autovacuum_vacuum_insert_threshold = 1000000,
+    autovacuum_vacuum_insert_scale_factor = 0.2,
+    autovacuum_analyze_threshold = 10000,
+    autovacuum_analyze_scale_factor = 0.05
+);
+
+CREATE UNIQUE INDEX events_notification_id_idx ON ledger.events (notification_id);
+CREATE UNIQUE INDEX events_dedupe_key_idx ON ledger.events (dedupe_key) WHERE dedupe_key IS NOT NULL;
+CREATE INDEX events_refers_to_idx ON ledger.events (originator_id, refers_to) WHERE refers_to IS NOT NULL;
+
+CREATE FUNCTION ledger.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'events are facts: % of %.% is refused', TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
+        USING ERRCODE = 'insufficient_privilege';
+END $$;
+
+CREATE TRIGGER events_are_facts BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.events
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+ALTER TABLE ledger.events ENABLE ALWAYS TRIGGER events_are_facts;
+
+CREATE TABLE ledger.snapshots (
+    originator_id uuid NOT NULL,
+    originator_version bigint NOT NULL,
+    topic text NOT NULL,
+    state bytea NOT NULL,
+    CONSTRAINT snapshots_pkey PRIMARY KEY (originator_id, originator_version)
+);
+
+-- ------------------------------------------------------------------------- what commits beside the events
+
+CREATE TABLE ledger.consumer_positions (
+    topic text NOT NULL,
+    partition integer NOT NULL,
+    topic_id text NOT NULL,       -- a position belongs to a log, not to a topic name
+    next_offset bigint NOT NULL,
+    last_record_digest bytea,     -- of the record at next_offset - 1; NULL before the first
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT consumer_positions_pkey PRIMARY KEY (topic, partition)
+) WITH (fillfactor = 50);
+
+CREATE TABLE ledger.idempotency_keys (
+    scope text NOT NULL,
+    key text NOT NULL,
+    request_digest bytea NOT NULL,
+    answer bytea NOT NULL,
+    "position" bigint NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT idempotency_keys_pkey PRIMARY KEY (scope, key)
+);
+
+CREATE TABLE ledger.parked_messages (
+    dedupe_key uuid NOT NULL,
+    stream uuid NOT NULL,
+    organisation_id text NOT NULL,
+    report bytea NOT NULL,        -- the decoded message, as JSON
+    record_key bytea,             -- the Kafka record as it came, for the dead-letter topic
+    record_value bytea,
+    record_headers bytea NOT NULL,
+    topic text NOT NULL,
+    partition integer NOT NULL,
+    record_offset bigint NOT NULL,
+    parked_at timestamptz NOT NULL,
+    CONSTRAINT parked_messages_pkey PRIMARY KEY (dedupe_key)
+);
+
+CREATE INDEX parked_messages_stream_idx ON ledger.parked_messages (stream);
+CREATE INDEX parked_messages_parked_at_idx ON ledger.parked_messages (parked_at);
+
+-- ------------------------------------------------------------------------------------------ projections
+-- stream is the organisation's originator_id in ledger.events; versions and positions are those of its events.
+-- Two projections fill these tables: balance (balances) and statement (all others), each moving all of its
+-- tables in one transaction, so that cards, rows, attribution and days always agree.
+
+CREATE TABLE projections.positions (
+    projection text NOT NULL,
+    "position" bigint NOT NULL,   -- the last notification_id the rows contain
+    generation bigint NOT NULL,   -- grows with every rebuild: fences runners of the older rows
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT positions_pkey PRIMARY KEY (projection)
+) WITH (fillfactor = 50);
+
+CREATE TABLE projections.balances (
+    stream uuid NOT NULL,
+    organisation_id text NOT NULL,
+    balance bigint NOT NULL,      -- granted + purchased + refunded - charged
+    granted bigint NOT NULL,      -- credits ever added or charged, by kind
+    purchased bigint NOT NULL,
+    refunded bigint NOT NULL,
+    charged bigint NOT NULL,
+    currency text NOT NULL,
+    price_millionths bigint NOT NULL,
+    plan text NOT NULL,
+    plan_expires_at timestamptz,
+    time_zone text NOT NULL,
+    opened_at timestamptz NOT NULL,
+    version bigint NOT NULL,
+    "position" bigint NOT NULL,   -- of the organisation's latest event
+    CONSTRAINT balances_pkey PRIMARY KEY (stream)
+) WITH (fillfactor = 70);
+
+-- One list of usage (a row per run) and additions (a row per event), read newest first by kind.
+CREATE TABLE projections.transactions (
+    stream uuid NOT NULL,
+    kind text NOT NULL,           -- usage | addition
+    reference text NOT NULL,      -- run id of usage, version of an addition
+    type text NOT NULL,           -- usage | purchase | free_credits | admin_grant | refund
+    credits bigint NOT NULL,      -- signed: usage is negative
+    occurred_at timestamptz NOT NULL,  -- of usage: the earliest of its charges
+    recorded_at timestamptz NOT NULL,  -- of the first event
+    actor text,                   -- of the first event; NULL: System
+    month date,                   -- usage: the month the run counts in
+    photos bigint,
+    usage_types text[],           -- usually one, in order of appearance
+    event_ids bigint[],           -- usually one, in order of appearance
+    event_name text,              -- of the first event id
+    first_version bigint NOT NULL,
+    last_version bigint NOT NULL, -- the run's charges are among these versions of the stream
+    details bytea,                -- additions: JSON of what the type knows (payment, reason, charge)
+    CONSTRAINT transactions_pkey PRIMARY KEY (stream, kind, reference)
+) WITH (fillfactor = 80);
+
+CREATE INDEX transactions_list_idx ON projections.transactions (stream, kind, occurred_at DESC, reference DESC);
+
+CREATE TABLE projections.usage_months (
+    stream uuid NOT NULL,
+    month date NOT NULL,          -- its first day, in the organisation's zone
+    credits bigint NOT NULL,
+    photos bigint NOT NULL,
+    runs bigint NOT NULL,
+    events bigint NOT NULL,       -- distinct event ids
+    CONSTRAINT usage_months_pkey PRIMARY KEY (stream, month)
+) WITH (fillfactor = 70);
+
+-- Keyed by day first: a chart reads a range of days, and the days of a month lie in one.
+CREATE TABLE projections.usage_days (
+    stream uuid NOT NULL,
+    day date NOT NULL,            -- the day the charge's usage happened
+    month date NOT NULL,          -- the month the run counts in: days of a month sum to its card
+    credits bigint NOT NULL,
+    photos bigint NOT NULL,
+    CONSTRAINT usage_days_pkey PRIMARY KEY (stream, day, month)
+) WITH (fillfactor = 70);
+
+CREATE TABLE projections.event_usage (
+    stream uuid NOT NULL,
+    month date NOT NULL,
+    event_id bigint NOT NULL,
+    event_name text NOT NULL,     -- the latest reported
+    credits bigint NOT NULL,
+    photos bigint NOT NULL,
+    runs bigint NOT NULL,         -- distinct runs of the month that name the event
+    first_occurred_at timestamptz NOT NULL,
+    last_occurred_at timestamptz NOT NULL,
+    CONSTRAINT event_usage_pkey PRIMARY KEY (stream, month, event_id)
+);
+
+CREATE INDEX event_usage_list_idx ON projections.event_usage (stream, month, credits DESC, event_id DESC);
+
+-- event_usage over all months, for a list that costs the same whatever the history.
+CREATE TABLE projections.event_totals (
+    stream uuid NOT NULL,
+    event_id bigint NOT NULL,
+    event_name text NOT NULL,
+    credits bigint NOT NULL,
+    photos bigint NOT NULL,
+    runs bigint NOT NULL,
+    first_occurred_at timestamptz NOT NULL,
+    last_occurred_at timestamptz NOT NULL,
+    CONSTRAINT event_totals_pkey PRIMARY KEY (stream, event_id)
+);
+
+CREATE INDEX event_totals_list_idx ON projections.event_totals (stream, credits DESC, event_id DESC);
+
+-- ------------------------------------------------------------------------------------------- privileges
+-- creditledger_service is what every part of the service runs as. It can add events, never change them.
+
+GRANT USAGE ON SCHEMA ledger, projections TO creditledger_service;
+GRANT SELECT, INSERT ON ledger.events, ledger.snapshots TO creditledger_service;
+GRANT USAGE, SELECT ON SEQUENCE ledger.events_notification_id_seq TO creditledger_service;
+GRANT SELECT, INSERT, UPDATE ON ledger.consumer_positions TO creditledger_service;
+GRANT SELECT, INSERT, DELETE ON ledger.idempotency_keys, ledger.parked_messages TO creditledger_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA projections TO creditledger_service;

@@ -1,0 +1,61 @@
+"""Databases that have the ledger's schema, and what a schema consists of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from infra.migrate import SERVICE_ROLE, migrate
+
+_OURS = "IN ('public', 'ledger', 'projections')"
+
+_CATALOGUE = f"""
+    SELECT 'column', format('%s.%s.%s', table_schema, table_name, column_name),
+        concat_ws(' ', ordinal_position, data_type, udt_name, is_nullable, column_default)
+    FROM information_schema.columns WHERE table_schema {_OURS}
+    UNION ALL
+    SELECT 'constraint', format('%s.%s', conrelid::regclass, conname), pg_get_constraintdef(pg_constraint.oid)
+    FROM pg_constraint WHERE connamespace::regnamespace::text {_OURS} AND contype <> 'n'
+    UNION ALL
+    SELECT 'index', indexrelid::regclass::text, pg_get_indexdef(indexrelid)
+    FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+    WHERE relnamespace::regnamespace::text {_OURS}
+    UNION ALL
+    SELECT 'trigger', format('%s.%s', tgrelid::regclass, tgname),
+        concat_ws(' ', pg_get_triggerdef(oid), tgenabled)
+    FROM pg_trigger WHERE NOT tgisinternal
+    UNION ALL
+    SELECT 'function', oid::regprocedure::text, pg_get_functiondef(oid)
+    FROM pg_proc WHERE pronamespace::regnamespace::text {_OURS}
+    UNION ALL
+    SELECT 'storage', oid::regclass::text, array_to_string(reloptions, ', ')
+    FROM pg_class WHERE relnamespace::regnamespace::text {_OURS} AND relkind = 'r'
+    UNION ALL
+    SELECT 'grant', format('%s %s %s', pg_class.oid::regclass, grantee::regrole, privilege_type), ''
+    FROM pg_class, aclexplode(relacl) WHERE relnamespace::regnamespace::text {_OURS}
+    UNION ALL
+    SELECT 'grant', format('%s %s %s', nspname, grantee::regrole, privilege_type), ''
+    FROM pg_namespace, aclexplode(nspacl) WHERE nspname {_OURS}
+    ORDER BY 1, 2, 3
+"""
+
+
+def catalogue(connection: psycopg.Connection[Any]) -> list[tuple[str, str, str]]:
+    """Return the ledger's schema as (kind, name, definition)."""
+    return connection.execute(_CATALOGUE).fetchall()
+
+
+@pytest.fixture
+def migrated_database(database: str) -> str:
+    """URL of a new database with the ledger's schema, for its superuser."""
+    migrate(database)
+    return database
+
+
+@pytest.fixture
+def service_database(migrated_database: str) -> str:
+    """Connection string of the `migrated_database`, with the rights that the service has."""
+    return make_conninfo(migrated_database, options=f"-c role={SERVICE_ROLE}")
