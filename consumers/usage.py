@@ -1,0 +1,399 @@
+"""Usage into the ledger: decode, decide and encode one batch while the one before it commits.
+
+The cache of organisations holds committed state only, true at `log_end`. A batch decides on forks of it
+(or of the forks of the batch in flight) which become the cache when the batch is in. Whatever fails,
+forks are dropped and nothing is left of the decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
+from itertools import islice
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from consumers.batch import Batch, Counts, Message, Record, kept_record
+from domain.errors import RepeatedKey, StoreError
+from domain.identity import stream_id
+from domain.ledger import snapshot_is_due
+from domain.organisation import Organisation
+from domain.ports import Clock, DeadLetters, ParkedMessage, PositionMove, UsageStore, UsageTransaction
+from domain.rate_card import RateCard
+from domain.usage import UsageReport
+
+CACHED_ORGANISATIONS: Final = 100_000
+PARKED_FOR: Final = timedelta(days=7)
+RECENT_KEYS: Final = 200_000
+CALM_BATCHES: Final = 50
+"""After a repeat that nothing hinted at, every key is looked up first until this many batches had none."""
+ATTEMPTS: Final = 10
+
+Load = Callable[[Collection[UUID]], dict[UUID, Organisation]]
+
+
+class _InFlight(NamedTuple):
+    batch: Batch
+    log_end: Future[int]
+
+
+class UsageIngest:
+    """Charges batches of records. Used by one thread; commits run in a second one.
+
+    After any error but the ones handled here (`PositionMoved`, `StoreUnavailable`,
+    `DeadLettersUnavailable`), call `reset` and go on from the stored positions.
+    """
+
+    def __init__(
+        self,
+        store: UsageStore,
+        rate_card: RateCard,
+        dead_letters: DeadLetters,
+        clock: Clock,
+        *,
+        cached_organisations: int = CACHED_ORGANISATIONS,
+    ) -> None:
+        self.counts = Counts()
+        self._store = store
+        self._rate_card = rate_card
+        self._dead_letters = dead_letters
+        self._clock = clock
+        self._cache_size = cached_organisations
+        self._committer = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._cache: dict[str, Organisation] = {}
+        self._names: dict[UUID, str] = {}
+        self._log_end: int | None = None
+        self._in_flight: _InFlight | None = None
+        # A hint at what to look up before the write; what is a repeat the unique index alone decides.
+        # In two generations: the older one is forgotten in one step, which costs nothing per key.
+        self._recent_keys: set[bytes] = set()
+        self._less_recent_keys: set[bytes] = set()
+        self._batches_to_look_up = 0
+
+    # ------------------------------------------------------------------------------ the fast path
+
+    def submit(self, moves: Sequence[PositionMove], records: Sequence[Record]) -> None:
+        """Charge records and move the positions past them, in one transaction.
+
+        Returns when the batch is on its way to the database; `flush` or the next `submit` meets its
+        errors.
+
+        Raises:
+            PositionMoved: another consumer owns a partition.
+            StoreUnavailable, DeadLettersUnavailable: nothing of this batch is in, except perhaps after
+                a lost commit reply: the stored positions tell.
+        """
+        batch = Batch(moves, self._clock())
+        batch.take(records)
+        self._submit(batch)
+
+    def flush(self) -> None:
+        """Wait until all that was submitted is committed.
+
+        Raises:
+            The errors of `submit`.
+        """
+        self._settle()
+
+    def reset(self) -> None:
+        """Forget everything that is not in the database."""
+        if self._in_flight is not None:
+            with suppress(Exception):
+                self._in_flight.log_end.result()
+            self._in_flight = None
+        self._cache.clear()
+        self._names.clear()
+        self._log_end = None
+
+    def close(self) -> None:
+        """Give up the second thread; what is in flight is waited for and its outcome ignored."""
+        self.reset()
+        self._committer.shutdown()
+
+    def _submit(self, batch: Batch) -> None:
+        if self._log_end is None:
+            self._log_end = self._store.log_end()
+        self._drop_repeats_in_flight(batch)
+        self._drop_likely_repeats(batch)
+        self._send_letters(batch)
+        self._decide(batch, self._store.load)
+        if not self._settle():
+            self._decide(batch, self._store.load)
+        transaction = self._begin(batch)
+        self._in_flight = _InFlight(batch, self._committer.submit(_commit, transaction, batch, self._store))
+
+    def _decide(self, batch: Batch, load: Load) -> None:
+        """Charge every message of the batch on forks of what is known; park those of unknown ones."""
+        batch.forget_decisions()
+        in_flight = self._in_flight.batch.organisations if self._in_flight else {}
+        cache = self._cache
+        self._load_missing(batch, in_flight, load)
+        organisations = batch.organisations
+        charges, charge_keys = batch.charges, batch.charge_keys
+        rate_of, now = self._rate_card.rate_millionths, batch.now
+        versions: list[tuple[Organisation, int]] = []
+        for message in batch.by_key.values():
+            organisation_id, report = message.organisation_id, message.report
+            organisation = organisations.get(organisation_id)
+            if organisation is None:
+                base = in_flight.get(organisation_id) or cache.get(organisation_id)
+                if base is None:
+                    batch.parked.append(message)
+                    continue
+                organisation = organisations[organisation_id] = base.fork()
+                versions.append((organisation, base.version))
+            rate = rate_of(report.usage_type, ai_search=report.ai_search, at=report.occurred_at)
+            charges.append(organisation.charge(report, rate, now))
+            charge_keys.append(message.key)
+        for organisation, version in versions:
+            organisation.collect_events()
+            if snapshot_is_due(version, organisation.version):
+                batch.due_for_snapshot.append(organisation)
+        batch.rows = self._store.rows(charges, charge_keys)
+
+    def _load_missing(self, batch: Batch, in_flight: dict[str, Organisation], load: Load) -> None:
+        cache = self._cache
+        named = {message.organisation_id for message in batch.by_key.values()}
+        missing = {stream_id(name): name for name in named if name not in cache and name not in in_flight}
+        if missing:
+            for stream, organisation in load(missing.keys()).items():
+                self._remember(missing[stream], organisation)
+
+    def _begin(self, batch: Batch) -> UsageTransaction:
+        """Open the transaction and write all of the batch but the commit.
+
+        Under the write lock nobody else can park, open or append: what was decided is then final. If a
+        message of the batch waits parked under the same key, that one came first, and we begin again
+        without ours.
+        """
+        if batch.parked:
+            self._drop_parked(batch, self._store.parked([message.key for message in batch.parked]))
+        while True:
+            batch.drop_repeats()
+            self._send_letters(batch)
+            for wait in batch.letters_sent:
+                wait()  # before the lock is taken: a slow broker must not hold up other writers
+            transaction = self._store.begin(batch.moves)
+            try:
+                waiting = self._write(transaction, batch)
+            except BaseException:
+                transaction.rollback()
+                raise
+            if not waiting:
+                return transaction
+            transaction.rollback()
+            self._drop_parked(batch, waiting)
+            self._decide(batch, self._store.load)
+
+    def _write(self, transaction: UsageTransaction, batch: Batch) -> Mapping[bytes, ParkedMessage]:
+        """Write the batch under the lock; or write nothing and return what waits under its keys."""
+        if transaction.log_end != self._log_end and self._take_in_others(transaction, batch):
+            self._decide(batch, transaction.load)
+        if transaction.any_parked and not batch.unpark:
+            waiting = transaction.parked(list(batch.by_key))
+            if waiting:
+                return waiting
+        if batch.parked:
+            _park(transaction, batch)
+        if batch.unpark:
+            _unpark(transaction, batch)
+        if batch.charges:
+            transaction.write(batch.charges, batch.rows)
+        return {}
+
+    def _take_in_others(self, transaction: UsageTransaction, batch: Batch) -> bool:
+        """Bring the cache to the transaction's log end; tell whether that touches the batch."""
+        assert self._log_end is not None
+        streams = transaction.streams_appended_after(self._log_end)
+        self._log_end = transaction.log_end
+        behind = []
+        for name in [self._names[stream] for stream in streams if stream in self._names]:
+            if name in batch.organisations:
+                behind.append(self._cache[name])
+            else:
+                self._forget(name)
+        if behind:
+            transaction.catch_up(behind)
+        return any(organisation.id in streams for organisation in batch.organisations.values()) or any(
+            stream_id(message.organisation_id) in streams for message in batch.parked
+        )
+
+    def _settle(self) -> bool:
+        """Wait for the batch in flight and take over its state; False if it had to be decided anew."""
+        if self._in_flight is None:
+            return True
+        batch, log_end = self._in_flight
+        self._in_flight = None
+        try:
+            self._take_over(batch, log_end.result())
+        except RepeatedKey:
+            self._redo(batch)
+            return False
+        return True
+
+    def _take_over(self, batch: Batch, log_end: int) -> None:
+        self._log_end = log_end
+        for name, organisation in batch.organisations.items():
+            self._remember(name, organisation)
+        batch.counts.charges = len(batch.charges)
+        batch.counts.parked += len(batch.parked)
+        batch.counts.batches = 1
+        self.counts.add(batch.counts)
+        # All in one pass: the first of a dict is found by stepping over all that was deleted before it.
+        for name in list(islice(self._cache, max(0, len(self._cache) - self._cache_size))):
+            self._forget(name)
+        self._recent_keys.update(batch.charge_keys)
+        if len(self._recent_keys) >= RECENT_KEYS // 2:
+            self._recent_keys, self._less_recent_keys = set(), self._recent_keys
+
+    # ------------------------------------------------------------------------ repeats and rejects
+
+    def _redo(self, batch: Batch) -> None:
+        """Charge a batch that met keys of earlier messages, now without those."""
+        self._batches_to_look_up = CALM_BATCHES
+        for attempt in range(ATTEMPTS):
+            self._drop_recorded(batch, batch.by_key.keys())
+            self._decide(batch, self._store.load)
+            try:
+                self._take_over(batch, _commit(self._begin(batch), batch, self._store))
+            except RepeatedKey:
+                if attempt == ATTEMPTS - 1:
+                    raise
+            else:
+                return
+
+    def _drop_repeats_in_flight(self, batch: Batch) -> None:
+        """Drop what the batch in flight charges already; if it fails, `_redo` settles both."""
+        if self._in_flight is None:
+            return
+        ahead = self._in_flight.batch.by_key
+        for key in batch.by_key.keys() & ahead.keys():
+            first = ahead[key]
+            batch.drop(key, first.organisation_id, first.report.substance)
+
+    def _drop_likely_repeats(self, batch: Batch) -> None:
+        """Drop repeats before the write, so that a few of them do not roll back every batch."""
+        if self._batches_to_look_up:
+            found = self._drop_recorded(batch, batch.by_key.keys())
+            far = found - self._recent_keys - self._less_recent_keys
+            self._batches_to_look_up = CALM_BATCHES if far else self._batches_to_look_up - 1
+        else:
+            keys = batch.by_key.keys()
+            self._drop_recorded(batch, (keys & self._recent_keys) | (keys & self._less_recent_keys))
+
+    def _drop_recorded(self, batch: Batch, keys: Collection[bytes]) -> set[bytes]:
+        """Drop what the ledger has under the same key, and refuse what says something else."""
+        if not keys:
+            return set()
+        recorded = self._store.recorded(list(keys))
+        for key, (stream, charged) in recorded.items():
+            names = {message.organisation_id for message in batch.messages(key)}
+            charged_to = next((name for name in names if stream_id(name) == stream), "")
+            batch.drop(key, charged_to, charged.substance)
+        return set(recorded)
+
+    def _send_letters(self, batch: Batch) -> None:
+        if batch.letters:
+            batch.letters_sent.append(self._dead_letters.send(batch.letters))
+            batch.letters = []
+
+    # -------------------------------------------------------------------------- parked messages
+
+    def charge_parked(self, limit: int = 2_000) -> int:
+        """Charge parked messages whose organisation has opened; return how many were settled."""
+        return self._settle_parked(self._store.parked_for_known(limit), refuse=None)
+
+    def expire_parked(self, limit: int = 2_000) -> int:
+        """Send messages to the dead-letter topic whose organisation did not open in seven days."""
+        expired = self._store.parked_before(self._clock() - PARKED_FOR, limit)
+        return self._settle_parked(expired, refuse="no organisation of this id opened within seven days")
+
+    def _settle_parked(self, waiting: Sequence[ParkedMessage], refuse: str | None) -> int:
+        if not waiting:
+            return 0
+        self.flush()
+        batch = Batch((), self._clock())
+        batch.unpark = [parked.dedupe_key for parked in waiting]
+        for parked in waiting:
+            record = kept_record(parked, msgspec.json.decode(parked.record_headers, type=_HEADERS))
+            if refuse is not None:
+                batch.refuse(record, refuse, "subject")
+            else:
+                report = msgspec.json.decode(parked.report, type=UsageReport)
+                message = Message(parked.dedupe_key, parked.organisation_id, report, record)
+                batch.by_key[parked.dedupe_key] = message
+        self._drop_recorded(batch, batch.by_key.keys())
+        try:
+            self._submit(batch)
+            self.flush()
+        except _TakenByAnotherConsumer:
+            return 0
+        return len(waiting)
+
+    def _drop_parked(self, batch: Batch, waiting: Mapping[bytes, ParkedMessage]) -> None:
+        """Drop what waits already under the same key, and refuse what says something else."""
+        for key, earlier in waiting.items():
+            report = msgspec.json.decode(earlier.report, type=UsageReport)
+            batch.drop(key, earlier.organisation_id, report.substance)
+        batch.parked = [message for message in batch.parked if message.key not in waiting]
+
+    # ------------------------------------------------------------------------------------- cache
+
+    def _remember(self, name: str, organisation: Organisation) -> None:
+        cache = self._cache
+        if cache.pop(name, None) is None:
+            self._names[organisation.id] = name
+        cache[name] = organisation  # at the end: the first of a dict is the one longest unused
+
+    def _forget(self, name: str) -> None:
+        del self._names[self._cache.pop(name).id]
+
+
+_HEADERS: Final = list[tuple[str, bytes | None]]
+
+
+class _TakenByAnotherConsumer(Exception):
+    """The parked messages were settled meanwhile."""
+
+
+def _commit(transaction: UsageTransaction, batch: Batch, store: UsageStore) -> int:
+    """Commit, keep the snapshots that are due, and return the log's end."""
+    log_end = transaction.commit()
+    if batch.due_for_snapshot:
+        # Forks never change once decided, so these are snapshots of what was committed.
+        snapshots = [organisation.snapshot() for organisation in batch.due_for_snapshot]
+        with suppress(StoreError):
+            store.keep_snapshots(snapshots)
+    return log_end
+
+
+def _park(transaction: UsageTransaction, batch: Batch) -> None:
+    transaction.park(
+        [_parked_message(message, batch) for message in batch.parked],
+        [stream_id(message.organisation_id) for message in batch.parked],
+    )
+
+
+def _unpark(transaction: UsageTransaction, batch: Batch) -> None:
+    if transaction.unpark(batch.unpark) != len(batch.unpark):
+        raise _TakenByAnotherConsumer
+
+
+def _parked_message(message: Message, batch: Batch) -> ParkedMessage:
+    record = message.record
+    return ParkedMessage(
+        message.key,
+        message.organisation_id,
+        msgspec.json.encode(message.report),
+        record.key,
+        record.value,
+        msgspec.json.encode(list(record.headers)),
+        record.topic,
+        record.partition,
+        record.offset,
+        batch.now,
+    )

@@ -1,0 +1,105 @@
+"""What the ledger holds, read from its rows and counted again. Shares no code with the product."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import psycopg
+
+Identity = tuple[str, str]
+
+
+class Charge(NamedTuple):
+    """A charge as its row tells it."""
+
+    organisation_id: str
+    version: int
+    identity: Identity
+    """CloudEvents source and id."""
+    run_id: str
+    usage_type: str
+    photos: int
+    ai_search: bool
+    event_id: int
+    credits: int
+    rate_millionths: int
+
+    @property
+    def substance(self) -> tuple[Any, ...]:
+        """What a repeat has to agree in."""
+        return (
+            *(self.organisation_id, self.run_id, self.usage_type),
+            *(self.photos, self.ai_search, self.event_id),
+        )
+
+
+class Books(NamedTuple):
+    """Everything in the log."""
+
+    charges: list[Charge]
+    balances: dict[str, int]
+    versions: dict[str, int]
+
+    def charged(self) -> dict[Identity, Charge]:
+        return {charge.identity: charge for charge in self.charges}
+
+
+def read_books(connection: psycopg.Connection[Any], *, after: int = 0) -> Books:
+    """Read the log, from where organisations begin, and check what holds of any log.
+
+    Versions have no gap and follow the order of the log, no identity is charged twice, the credits of a
+    charge are those its lots and the overdraft gave, and a fraction of a credit is rounded up once a run.
+    """
+    names: dict[UUID, str] = {}
+    versions: dict[UUID, int] = defaultdict(int)
+    balances: dict[UUID, int] = defaultdict(int)
+    runs: dict[tuple[UUID, str, str, int], list[int]] = defaultdict(lambda: [0, 0])
+    charges: list[Charge] = []
+    rows = connection.execute(
+        "SELECT originator_id, originator_version, topic, state FROM ledger.events"
+        " WHERE notification_id > %s ORDER BY notification_id",
+        (after,),
+    )
+    for stream, version, topic, state in rows:
+        assert version == versions[stream] + 1
+        versions[stream] = version
+        fact = json.loads(state)
+        if topic == "organisation_opened.v1":
+            names[stream] = fact[3]
+        elif topic == "credits_granted.v1":
+            balances[stream] += fact[3]
+        elif topic == "usage_charged.v1":
+            _, _, message_id, source, run_id, usage_type, photos, ai_search, rate, credits_count, *rest = fact
+            draws, overdraft, event_id = rest[:3]
+            assert sum(drawn for _, drawn in draws) + overdraft == credits_count
+            balances[stream] -= credits_count
+            run = runs[stream, run_id, usage_type, rate]
+            run[0] += photos
+            run[1] += credits_count
+            assert run[1] == -(-run[0] * rate // 1_000_000)
+            charges.append(
+                Charge(
+                    names[stream],
+                    version,
+                    (source, message_id),
+                    run_id,
+                    usage_type,
+                    photos,
+                    ai_search,
+                    event_id,
+                    credits_count,
+                    rate,
+                )
+            )
+        else:
+            raise AssertionError(f"unexpected {topic}")
+    repeated = [identity for identity, times in Counter(c.identity for c in charges).items() if times > 1]
+    assert not repeated
+    return Books(
+        charges,
+        {names[stream]: balance for stream, balance in balances.items()},
+        {names[stream]: version for stream, version in versions.items()},
+    )

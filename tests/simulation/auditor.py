@@ -1,0 +1,94 @@
+"""Checks a ledger against the records it was given. Shares no code with the product."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tests.integration.consumers.recount import Books, Identity
+from tests.unit.consumers.records import KafkaRecord
+
+RATES = {
+    "photo_processing": 1_000_000,
+    "ai_image_rotation": 1_000_000,
+    "watermark_reprocess": 100_000,
+    "store_originals": 0,
+}
+
+Place = tuple[int, int]
+"""Partition and offset."""
+
+
+class Said(NamedTuple):
+    """What a record says, read on our own."""
+
+    identity: Identity
+    organisation_id: str
+    substance: tuple[Any, ...]
+
+
+def audit(
+    log: Mapping[Place, KafkaRecord], opened: Mapping[str, int], books: Books, letters: Sequence[Place]
+) -> None:
+    """Check that every record is where it belongs.
+
+    Args:
+        log: all records.
+        opened: the credits every open organisation was given.
+        books: what the ledger holds.
+        letters: where the records among the dead letters came from.
+    """
+    said = {place: read(record) for place, record in log.items()}
+    bodies: dict[Identity, set[tuple[Any, ...]]] = defaultdict(set)
+    for saying in said.values():
+        if saying is not None:
+            bodies[saying.identity].add(saying.substance)
+    charged = {charge.identity: charge for charge in books.charges}
+
+    # What is charged was reported, at the right price, to an organisation that is open.
+    for charge in books.charges:
+        assert charge.substance in bodies[charge.identity]
+        searched = charge.ai_search or charge.usage_type != "photo_processing"
+        assert charge.rate_millionths == (RATES[charge.usage_type] if searched else 0)
+    spent: dict[str, int] = defaultdict(int)
+    for charge in books.charges:
+        spent[charge.organisation_id] += charge.credits
+    assert books.balances == {name: given - spent[name] for name, given in opened.items()}
+
+    # Every identity is charged, unless nobody opened its organisation.
+    for identity, substances in bodies.items():
+        (organisation_id,) = {substance[0] for substance in substances}
+        assert (identity in charged) == (organisation_id in opened)
+
+    # Dead letters are complete, and nothing else is among them.
+    refused = {said[place] for place in letters}
+    for place, saying in said.items():
+        if saying is None:
+            assert place in letters
+        elif saying.identity in charged and charged[saying.identity].substance == saying.substance:
+            # A repeat may be refused beside a body that turned out to be the wrong one.
+            assert place not in letters or len(bodies[saying.identity]) > 1
+        else:
+            assert saying in refused
+
+
+def read(record: KafkaRecord) -> Said | None:
+    """Return what a record says, None if it is no usage message."""
+    try:
+        event = json.loads(record.value or b"")
+    except ValueError:
+        return None
+    if "data" not in event:
+        attributes = {name.removeprefix("ce_"): value for name, value in record.headers if value is not None}
+        event = {name: value.decode() for name, value in attributes.items()} | {"data": event}
+    data = event["data"]
+    return Said(
+        (event["source"], event["id"]),
+        event["subject"],
+        (
+            *(event["subject"], data["run_id"], data["usage_type"]),
+            *(data["photos"], data["ai_search"], data["event"]["id"]),
+        ),
+    )

@@ -1,0 +1,74 @@
+"""A crash at every step of the protocol, on a real database: nothing is lost, nothing counts twice.
+
+A failure names its seed and the step at which it crashed: both are arguments of `simulate`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import pytest
+
+from tests.integration.consumers.lab import Lab
+from tests.simulation.workload import workload
+from tests.simulation.world import World
+
+SEED = int(os.environ.get("SIMULATION_SEED", "1"))
+"""Set it for other workloads than those of every run."""
+QUIET_SEEDS = range(SEED + 100, SEED + 120)
+
+
+@pytest.fixture
+def lab(migrated_database: str, service_database: str) -> Iterator[Lab]:
+    lab = Lab(migrated_database, service_database)
+    yield lab
+    lab.close()
+
+
+@pytest.fixture(autouse=True)
+def _small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every branch be taken by a workload of a few messages."""
+    monkeypatch.setattr("consumers.usage.RECENT_KEYS", 2)
+    monkeypatch.setattr("consumers.usage.CALM_BATCHES", 1)
+    monkeypatch.setattr("domain.ledger.SNAPSHOT_EVERY", 4)
+
+
+@pytest.fixture
+def simulate(lab: Lab) -> Callable[..., World]:
+    """A function that runs one world to its end, and names its seed and step when that fails."""
+    rival_store = lab.store("rival")
+    runs = count()
+
+    def run(seed: int, fails_at: int | None = None, *, dies: bool = True) -> World:
+        prefix = f"{seed}-{next(runs)}"
+        world = World(lab, workload(seed, prefix), prefix, rival_store, fails_at=fails_at, dies=dies)
+        try:
+            world.run()
+        except BaseException as error:
+            what = "dies" if dies else "loses its database"
+            error.add_note(f"simulation: seed {seed}, {what} at step {fails_at} ({world.failed_at})")
+            raise
+        return world
+
+    return run
+
+
+def test_without_a_crash(simulate: Callable[..., World]) -> None:
+    steps = {step for seed in QUIET_SEEDS for step in simulate(seed).steps}
+    assert {step.removeprefix("before ") for step in steps if step.startswith("before ")} == {
+        *("log_end", "load", "recorded", "parked", "rows", "parked_for_known", "parked_before", "begin"),
+        *("streams_appended_after", "catch_up", "park", "unpark", "write", "commit", "keep_snapshots"),
+        *("send", "wait"),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "dies"), [(SEED, True), (SEED + 1, False)], ids=["process", "database"])
+def test_a_crash_at_every_step(simulate: Callable[..., World], seed: int, dies: bool) -> None:
+    for step in count():
+        world = simulate(seed, step, dies=dies)
+        if not world.failed_at:
+            break
+    assert step > 50
