@@ -1,0 +1,183 @@
+"""The projection `balance`: one row per organisation, its credits and the terms it is on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+import psycopg
+
+from domain.errors import InvariantBroken
+from domain.money import Currency
+from domain.organisation import (
+    ChargeRefunded,
+    CreditsGranted,
+    CreditsPurchased,
+    OrganisationOpened,
+    Plan,
+    PlanChanged,
+    PriceChanged,
+    TimeZoneChanged,
+    UsageCharged,
+)
+from projections.log import Entry
+from projections.rows import write_rows
+
+Connection = psycopg.Connection[Any]
+
+_OPEN: Final = """
+    INSERT INTO balances
+    SELECT * FROM json_populate_recordset(NULL::balances, %s)
+"""
+
+_CHANGE: Final = """
+    UPDATE balances AS held SET
+        balance = held.balance + change.granted + change.purchased + change.refunded - change.charged,
+        granted = held.granted + change.granted,
+        purchased = held.purchased + change.purchased,
+        refunded = held.refunded + change.refunded,
+        charged = held.charged + change.charged,
+        price_millionths = coalesce(change.price_millionths, held.price_millionths),
+        plan = coalesce(change.plan, held.plan),
+        plan_expires_at =
+            CASE WHEN change.plan IS NULL THEN held.plan_expires_at ELSE change.plan_expires_at END,
+        time_zone = coalesce(change.time_zone, held.time_zone),
+        version = change.version,
+        "position" = change."position"
+    FROM json_populate_recordset(NULL::balances, %s) AS change
+    WHERE held.stream = change.stream
+"""
+
+
+class OpenedRow(msgspec.Struct, frozen=True):
+    """A row of `balances` as it is first written, before any change."""
+
+    stream: str
+    organisation_id: str
+    currency: Currency
+    price_millionths: int
+    plan: Plan
+    time_zone: str
+    opened_at: datetime
+    balance: int = 0
+    granted: int = 0
+    purchased: int = 0
+    refunded: int = 0
+    charged: int = 0
+    version: int = 0
+    position: int = 0
+
+
+class BalanceChange(msgspec.Struct):
+    """What a batch changes for one organisation; None leaves a term as it is."""
+
+    stream: str
+    version: int = 0
+    position: int = 0
+    granted: int = 0
+    purchased: int = 0
+    refunded: int = 0
+    charged: int = 0
+    price_millionths: int | None = None
+    plan: Plan | None = None
+    plan_expires_at: datetime | None = None
+    time_zone: str | None = None
+
+
+class BalanceChanges:
+    """What a batch changes in `balances`."""
+
+    def __init__(self, opened: Sequence[OpenedRow], changes: Sequence[BalanceChange]) -> None:
+        self._opened = opened
+        self._changes = changes
+
+    def write(self, connection: Connection) -> None:
+        """Insert organisations that opened, then change all that are touched.
+
+        Raises:
+            InvariantBroken: something happened to an organisation that never opened.
+        """
+        write_rows(connection, _OPEN, self._opened)
+        changed = write_rows(connection, _CHANGE, self._changes)
+        if changed != len(self._changes):
+            raise InvariantBroken(f"{len(self._changes) - changed} organisations changed but never opened")
+
+
+class BalanceProjection:
+    """Folds every event of organisations into `balances`."""
+
+    name = "balance"
+    tables = ("balances",)
+
+    def fold(self, entries: Sequence[Entry]) -> BalanceChanges:
+        """Return what entries change; events of other aggregates change nothing."""
+        opened: list[OpenedRow] = []
+        changes: dict[bytes, BalanceChange] = {}
+        for position, stream, version, fact in entries:
+            fold = _FOLDS.get(type(fact))
+            if fold is None:
+                if not isinstance(fact, OrganisationOpened):
+                    continue
+                opened.append(_opened_row(stream, fact))
+            change = changes.get(stream)
+            if change is None:
+                change = changes[stream] = BalanceChange(stream.hex())
+            change.version = version
+            change.position = position
+            if fold is not None:
+                fold(change, fact)
+        return BalanceChanges(opened, list(changes.values()))
+
+
+def _opened_row(stream: bytes, fact: OrganisationOpened) -> OpenedRow:
+    return OpenedRow(
+        stream.hex(),
+        fact.organisation_id,
+        fact.currency,
+        fact.price_millionths,
+        fact.plan,
+        fact.time_zone,
+        fact.recorded_at,
+    )
+
+
+def _charged(change: BalanceChange, fact: UsageCharged) -> None:
+    change.charged += fact.credits
+
+
+def _granted(change: BalanceChange, fact: CreditsGranted) -> None:
+    change.granted += fact.credits
+
+
+def _purchased(change: BalanceChange, fact: CreditsPurchased) -> None:
+    change.purchased += fact.credits
+
+
+def _refunded(change: BalanceChange, fact: ChargeRefunded) -> None:
+    change.refunded += fact.credits
+
+
+def _price_changed(change: BalanceChange, fact: PriceChanged) -> None:
+    change.price_millionths = fact.price_millionths
+
+
+def _plan_changed(change: BalanceChange, fact: PlanChanged) -> None:
+    change.plan = fact.plan
+    change.plan_expires_at = fact.expires_at
+
+
+def _time_zone_changed(change: BalanceChange, fact: TimeZoneChanged) -> None:
+    change.time_zone = fact.time_zone
+
+
+_FOLDS: Final[Mapping[type[Any], Callable[[BalanceChange, Any], None]]] = {
+    UsageCharged: _charged,
+    CreditsGranted: _granted,
+    CreditsPurchased: _purchased,
+    ChargeRefunded: _refunded,
+    PriceChanged: _price_changed,
+    PlanChanged: _plan_changed,
+    TimeZoneChanged: _time_zone_changed,
+}

@@ -1,0 +1,160 @@
+"""Checks that the books of a live system add up. An operator's command runs them: they read everything.
+
+The log is replayed through the aggregate, and the projected tables are summed by SQL: neither shares code
+with the projections they check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+import psycopg
+from psycopg.rows import tuple_row
+
+from projections.findings import Finding, first_of_each_check
+from projections.replay import replayed_books, snapshots_of_nothing
+
+Connection = psycopg.Connection[Any]
+Row = tuple[Any, ...]
+
+# Locks of readers: no rebuild swaps tables between the first of these reads and the last. Taken before the
+# snapshot, because rows swapped in later would not be in it.
+_LOCK: Final = """
+    LOCK TABLE projections.positions, projections.balances, projections.transactions,
+        projections.usage_months, projections.usage_days, projections.event_usage,
+        projections.event_totals IN ACCESS SHARE MODE
+"""
+
+_NAMES: Final = "SELECT stream, organisation_id FROM projections.balances"
+
+_BALANCES: Final = """
+    SELECT stream, balance, granted + purchased + refunded - charged, charged, version
+    FROM projections.balances
+"""
+
+_STATEMENT_SUMS: Final = """
+    SELECT stream, sum(credits)::bigint,
+        coalesce(-sum(credits) FILTER (WHERE kind = 'usage'), 0)::bigint
+    FROM projections.transactions GROUP BY stream
+"""
+
+# Every way to add up a month, side by side.
+_MONTHS: Final = """
+    SELECT stream, month,
+        card.credits, rows.credits, days.credits, attribution.credits,
+        card.photos, rows.photos, days.photos, attribution.photos,
+        card.runs, rows.runs, card.events, attribution.events
+    FROM projections.usage_months AS card
+    FULL JOIN (SELECT stream, month, -sum(credits)::bigint AS credits, sum(photos)::bigint AS photos,
+            count(*) AS runs
+        FROM projections.transactions WHERE kind = 'usage' GROUP BY stream, month) AS rows
+        USING (stream, month)
+    FULL JOIN (SELECT stream, month, sum(credits)::bigint AS credits, sum(photos)::bigint AS photos
+        FROM projections.usage_days GROUP BY stream, month) AS days
+        USING (stream, month)
+    FULL JOIN (SELECT stream, month, sum(credits)::bigint AS credits, sum(photos)::bigint AS photos,
+            count(*) AS events
+        FROM projections.event_usage GROUP BY stream, month) AS attribution
+        USING (stream, month)
+    WHERE (card.credits, card.credits, card.credits) IS DISTINCT FROM
+            (rows.credits, days.credits, attribution.credits)
+        OR (card.photos, card.photos, card.photos) IS DISTINCT FROM
+            (rows.photos, days.photos, attribution.photos)
+        OR (card.runs, card.events) IS DISTINCT FROM (rows.runs, attribution.events)
+"""
+
+_EVENT_TOTALS: Final = """
+    SELECT stream, event_id, total.credits, months.credits, total.photos, months.photos,
+        total.runs, months.runs
+    FROM projections.event_totals AS total
+    FULL JOIN (SELECT stream, event_id, sum(credits)::bigint AS credits, sum(photos)::bigint AS photos,
+            sum(runs)::bigint AS runs
+        FROM projections.event_usage GROUP BY stream, event_id) AS months
+        USING (stream, event_id)
+    WHERE (total.credits, total.photos, total.runs) IS DISTINCT FROM
+        (months.credits, months.photos, months.runs)
+"""
+
+
+def check(connection: Connection) -> list[Finding]:
+    """Return what does not add up; nothing for sound books. Takes a connection in autocommit.
+
+    Many findings of one check are cut off, and the rest is counted.
+
+    Raises:
+        psycopg.OperationalError: the database was lost.
+    """
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        connection.execute(_LOCK)
+        positions: dict[str, int] = dict(
+            _rows(connection, 'SELECT projection, "position" FROM projections.positions')
+        )
+        names: dict[UUID, str] = dict(_rows(connection, _NAMES))
+        found = first_of_each_check(
+            chain(
+                _check_positions(connection, positions),
+                _check_against_log(
+                    connection, names, positions.get("balance", 0), positions.get("statement", 0)
+                ),
+                snapshots_of_nothing(connection),
+                _check_months(connection),
+                _check_event_totals(connection),
+            )
+        )
+    return [_named(finding, names) for finding in found]
+
+
+def _named(finding: Finding, names: dict[UUID, str]) -> Finding:
+    if finding.stream is None or finding.organisation_id is not None:
+        return finding
+    return msgspec.structs.replace(finding, organisation_id=names.get(finding.stream))
+
+
+def _check_positions(connection: Connection, positions: dict[str, int]) -> Iterator[Finding]:
+    ((end,),) = _rows(connection, "SELECT coalesce(max(notification_id), 0) FROM ledger.events")
+    for projection, position in positions.items():
+        if position > end:
+            yield Finding("position", None, f"{projection} stands at {position}, the log ends at {end}")
+
+
+def _check_against_log(
+    connection: Connection, names: dict[UUID, str], balance_position: int, statement_position: int
+) -> Iterator[Finding]:
+    balances = {stream: row for stream, *row in _rows(connection, _BALANCES)}
+    statements = {stream: row for stream, *row in _rows(connection, _STATEMENT_SUMS)}
+    for stream, books in replayed_books(connection, balance_position, statement_position):
+        balance = balances.pop(stream, [0, 0, 0, 0])
+        statement = statements.pop(stream, [0, 0])
+        if books.organisation_id is not None:
+            names[stream] = books.organisation_id
+        yield from books.findings
+        if not books.replayed:
+            continue
+        expected = [books.balance, books.balance, books.charged, books.version]
+        if balance != expected:
+            yield Finding("balance", stream, f"balance, kinds, charged, version: {balance}, log: {expected}")
+        expected = [books.statement_balance, books.statement_charged]
+        if statement != expected:
+            yield Finding("statement", stream, f"balance, charged: {statement}, log: {expected}")
+    for stream in balances.keys() | statements.keys():
+        yield Finding("log", stream, "rows of an organisation that the log does not have")
+
+
+def _check_months(connection: Connection) -> Iterator[Finding]:
+    names = "credits of card, rows, days, attribution; photos of the same; runs; events"
+    for stream, month, *sums in _rows(connection, _MONTHS):
+        yield Finding("month", stream, f"{month}: {names}: {sums}")
+
+
+def _check_event_totals(connection: Connection) -> Iterator[Finding]:
+    for stream, event_id, *sums in _rows(connection, _EVENT_TOTALS):
+        yield Finding("event", stream, f"{event_id}: credits, photos, runs of all time and months: {sums}")
+
+
+def _rows(connection: Connection, query: str) -> list[Row]:
+    return connection.cursor(row_factory=tuple_row).execute(query).fetchall()

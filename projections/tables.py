@@ -1,0 +1,74 @@
+"""Makes a twin of a table in another schema, and puts it in the table's place.
+
+`LIKE ... INCLUDING ALL` copies columns, defaults, constraints and indexes. Owner, storage
+parameters, privileges and the names of indexes it does not copy, and they are part of the table too.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import tuple_row
+
+Connection = psycopg.Connection[Any]
+
+_OWNER_AND_STORAGE: Final = """
+    SELECT relowner::regrole::text, array_to_string(reloptions, ', ')
+    FROM pg_class WHERE oid = %s::regclass
+"""
+
+_PRIVILEGES: Final = """
+    SELECT privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END
+    FROM pg_class, aclexplode(relacl) WHERE oid = %s::regclass AND grantee <> relowner
+"""
+
+# Two indexes are the same but for their names when their definitions agree after the table's name.
+_INDEX_NAMES: Final = """
+    SELECT twin.name, live.name
+    FROM (SELECT indexrelid::regclass, relname::text AS name, indisunique, indisprimary,
+              substring(pg_get_indexdef(indexrelid) FROM ' USING .*') AS definition
+          FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = %s::regclass) AS live
+    JOIN (SELECT relname::text AS name, indisunique, indisprimary,
+              substring(pg_get_indexdef(indexrelid) FROM ' USING .*') AS definition
+          FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = %s::regclass) AS twin
+        USING (definition, indisunique, indisprimary)
+    WHERE twin.name <> live.name
+"""
+
+
+def clone_table(
+    connection: Connection, table: str, *, from_schema: str, to_schema: str, unlogged: bool = False
+) -> None:
+    """Create an empty twin of a table, in the caller's transaction.
+
+    An unlogged one is faster to fill, and empty after a crash of the server.
+    """
+    create = sql.SQL("CREATE UNLOGGED TABLE" if unlogged else "CREATE TABLE")
+    origin, twin = sql.Identifier(from_schema, table), sql.Identifier(to_schema, table)
+    origin_name, twin_name = origin.as_string(connection), twin.as_string(connection)
+    cursor = connection.cursor(row_factory=tuple_row)
+    cursor.execute(sql.SQL("{} {} (LIKE {} INCLUDING ALL)").format(create, twin, origin))
+    for owner, parameters in cursor.execute(_OWNER_AND_STORAGE, [origin_name]).fetchall():
+        if parameters:
+            cursor.execute(sql.SQL("ALTER TABLE {} SET ({})").format(twin, sql.SQL(parameters)))
+        cursor.execute(sql.SQL("ALTER TABLE {} OWNER TO {}").format(twin, sql.SQL(owner)))
+    for privilege, grantee in cursor.execute(_PRIVILEGES, [origin_name]).fetchall():
+        cursor.execute(sql.SQL("GRANT {} ON {} TO {}").format(sql.SQL(privilege), twin, sql.SQL(grantee)))
+    for name, live_name in cursor.execute(_INDEX_NAMES, [origin_name, twin_name]).fetchall():
+        cursor.execute(
+            sql.SQL("ALTER INDEX {} RENAME TO {}").format(
+                sql.Identifier(to_schema, name), sql.Identifier(live_name)
+            )
+        )
+
+
+def replace_table(connection: Connection, table: str, *, live_schema: str, next_schema: str) -> None:
+    """Drop a table and move its twin into its schema, in the caller's transaction."""
+    connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(live_schema, table)))
+    connection.execute(
+        sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(
+            sql.Identifier(next_schema, table), sql.Identifier(live_schema)
+        )
+    )

@@ -1,0 +1,173 @@
+"""The list of transactions, and the single charges of a run. Part of `projections.views`."""
+
+from __future__ import annotations
+
+from datetime import MAXYEAR, UTC, datetime, timedelta
+from typing import Final
+
+import msgspec
+from msgspec import convert
+
+from domain.catalogue import FactCodec
+from domain.identity import stream_id
+from domain.organisation import UsageCharged
+from projections.cursors import ChargeCursor, TransactionCursor, decode_cursor, encode_cursor
+from projections.errors import RunUnknown
+from projections.reading import Connection, Row, check_limit, fetch, fetch_of
+from projections.results import (
+    Charge,
+    ChargePage,
+    Transaction,
+    TransactionKind,
+    TransactionPage,
+)
+from projections.runs import counts
+
+VERSIONS_PER_PAGE: Final = 2_000
+"""Events of the organisation that one page of charges looks at, at most."""
+
+# Each kind is a range of the list's index: the newest of both are merged, without a third index.
+_TRANSACTIONS: Final = """
+    SELECT listed.*,
+        (SELECT "position" FROM projections.positions WHERE projection = 'statement') AS "position"
+    FROM projections.balances
+    LEFT JOIN LATERAL (
+        SELECT one_kind.*
+        FROM unnest(%(kinds)s::text[], %(before_times)s::timestamptz[], %(before_references)s::text[])
+            AS asked (kind, before_time, before_reference)
+        CROSS JOIN LATERAL (
+            SELECT kind, reference, type, credits, occurred_at, recorded_at, actor, month, photos,
+                coalesce(usage_types, '{}') AS usage_types, coalesce(event_ids, '{}') AS event_ids,
+                event_name, first_version, last_version, details
+            FROM projections.transactions
+            WHERE stream = %(stream)s AND kind = asked.kind
+                AND (occurred_at, reference) < (asked.before_time, asked.before_reference)
+            ORDER BY occurred_at DESC, reference DESC LIMIT %(limit)s
+        ) AS one_kind
+        ORDER BY occurred_at DESC, kind DESC, reference DESC LIMIT %(limit)s
+    ) AS listed ON true
+    WHERE balances.stream = %(stream)s
+    ORDER BY listed.occurred_at DESC, listed.kind DESC, listed.reference DESC
+"""
+
+_RUN: Final = """
+    SELECT (SELECT "position" FROM projections.positions WHERE projection = 'statement') AS "position",
+        run.first_version, run.last_version
+    FROM projections.balances
+    LEFT JOIN projections.transactions AS run
+        ON run.stream = %(stream)s AND run.kind = 'usage' AND run.reference = %(run_id)s
+    WHERE balances.stream = %(stream)s
+"""
+
+_CHARGES: Final = """
+    SELECT originator_version, topic, state FROM ledger.events
+    WHERE originator_id = %(stream)s AND originator_version BETWEEN %(first)s AND %(last)s
+    ORDER BY originator_version
+"""
+
+_END_OF_TIME: Final = datetime(MAXYEAR, 12, 31, tzinfo=UTC)
+_TICK: Final = timedelta(microseconds=1)
+
+_codec: Final = FactCodec()
+
+
+def transactions(
+    connection: Connection,
+    organisation_id: str,
+    kind: TransactionKind | None,
+    cursor: str | None,
+    limit: int,
+) -> TransactionPage:
+    """Return a page of runs and additions (one kind or both), newest first.
+
+    A run whose late message moves it back in time between two pages may be met twice.
+
+    Raises:
+        OrganisationUnknown: no such organisation is projected.
+        InvalidInput: a foreign cursor, or `limit` outside 1 to 500.
+    """
+    check_limit(limit)
+    kinds = [kind] if kind else list(TransactionKind)
+    after = decode_cursor(cursor, TransactionCursor) if cursor else None
+    befores = [_before(after, each) for each in kinds]
+    rows = fetch_of(
+        connection,
+        organisation_id,
+        _TRANSACTIONS,
+        kinds=[each.value for each in kinds],
+        before_times=[time for time, _ in befores],
+        before_references=[reference for _, reference in befores],
+        limit=limit + 1,
+    )
+    listed = [_transaction(row) for row in rows if row["kind"] is not None]
+    page, rest = listed[:limit], listed[limit:]
+    next_cursor = None
+    if rest:
+        last = page[-1]
+        next_cursor = encode_cursor(TransactionCursor(last.occurred_at, last.kind, last.reference))
+    return TransactionPage(page, next_cursor, rows[0]["position"])
+
+
+def transaction_charges(
+    connection: Connection, organisation_id: str, run_id: str, cursor: str | None, limit: int
+) -> ChargePage:
+    """Return a page of the single charges of a run, in ledger order.
+
+    Raises:
+        OrganisationUnknown: no such organisation is projected.
+        RunUnknown: the organisation has no usage of this run.
+        InvalidInput: a foreign cursor, or `limit` outside 1 to 500.
+    """
+    check_limit(limit)
+    (run,) = fetch_of(connection, organisation_id, _RUN, run_id=run_id)
+    position, first, last = run["position"], run["first_version"], run["last_version"]
+    if first is None:
+        raise RunUnknown(run_id=run_id)
+    if cursor:
+        first = max(first, decode_cursor(cursor, ChargeCursor).version)
+    until = min(last, first + VERSIONS_PER_PAGE - 1)
+    charges: list[Charge] = []
+    stream = stream_id(organisation_id)
+    for row in fetch(connection, _CHARGES, stream=stream, first=first, last=until):
+        version, fact = row["originator_version"], _codec.decode(row["topic"], row["state"])
+        if isinstance(fact, UsageCharged) and fact.run_id == run_id and counts(fact):
+            if len(charges) == limit:
+                return ChargePage(charges, encode_cursor(ChargeCursor(version)), position)
+            charges.append(_charge(version, fact))
+    next_cursor = encode_cursor(ChargeCursor(until + 1)) if until < last else None
+    return ChargePage(charges, next_cursor, position)
+
+
+def _before(after: TransactionCursor | None, kind: TransactionKind) -> tuple[datetime, str]:
+    """Return time and reference that all transactions of a kind on the next page lie before.
+
+    The list is ordered by time, kind, reference: of the cursor's own time, lower kinds are still to come
+    and higher ones are not. No reference is below the empty one.
+    """
+    if after is None:
+        return (_END_OF_TIME, "")
+    if kind == after.kind:
+        return (after.occurred_at, after.reference)
+    return (after.occurred_at + _TICK if kind < after.kind else after.occurred_at, "")
+
+
+def _transaction(row: Row) -> Transaction:
+    details = row["details"]
+    return convert({**row, "details": details and msgspec.json.decode(details)}, Transaction)
+
+
+def _charge(version: int, fact: UsageCharged) -> Charge:
+    return Charge(
+        version,
+        fact.occurred_at,
+        fact.recorded_at,
+        fact.day,
+        fact.usage_type,
+        fact.photos,
+        fact.rate_millionths,
+        fact.credits,
+        fact.event_id,
+        fact.event_name,
+        fact.actor,
+        fact.hold_id,
+    )

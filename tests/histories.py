@@ -1,0 +1,158 @@
+"""Histories for tests: events decided by the aggregate, appended to the log as the event store would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+import psycopg
+
+from domain.catalogue import FactCodec
+from domain.money import Currency, cost_of
+from domain.organisation import (
+    ChargeRefunded,
+    Event,
+    GrantKind,
+    Organisation,
+    Request,
+    UsageCharged,
+    lot_opened_by,
+)
+from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType
+from domain.usage import UsageReport
+from infra.event_store.datastore import CHANNEL, TAKE_WRITE_LOCK
+
+CODEC = FactCodec()
+START = datetime(2026, 7, 1, 12, tzinfo=UTC)
+
+_message_numbers = count(1)
+
+
+class Account:
+    """An organisation with everything that happened to it. Its clock ticks a second with each event."""
+
+    def __init__(
+        self,
+        organisation_id: str = "org-4711",
+        *,
+        time_zone: str = "UTC",
+        currency: Currency = Currency.INR,
+        trial_credits: int = 0,
+    ) -> None:
+        self.now = START
+        self.organisation = Organisation.open(
+            organisation_id,
+            time_zone=time_zone,
+            currency=currency,
+            price_millionths=1_500_000,
+            trial_credits=trial_credits,
+            request=self.request(),
+        )
+        self.history: list[Event] = []
+        self._collected = 0
+
+    def request(self) -> Request:
+        self.now += timedelta(seconds=1)
+        return Request(self.now, "u-1", "request-1")
+
+    def charge(
+        self,
+        photos: int,
+        run_id: str = "run-88",
+        *,
+        at: datetime = START,
+        rate_millionths: int = WHOLE_CREDIT_MILLIONTHS,
+        usage_type: UsageType = UsageType.PHOTO_PROCESSING,
+        event_id: int = 1042,
+        event_name: str = "City Marathon 2026",
+        user: str | None = "u-17",
+    ) -> Event:
+        """Charge photos of a run that happened at a time."""
+        report = UsageReport(
+            source="/photo-processing/worker-7",
+            message_id=f"message-{next(_message_numbers)}",
+            run_id=run_id,
+            usage_type=usage_type,
+            photos=photos,
+            ai_search=True,
+            event_id=event_id,
+            event_name=event_name,
+            user=user,
+            hold_id=None,
+            occurred_at=at,
+        )
+        return self.organisation.charge(report, rate_millionths, self.request().at)
+
+    def grant(self, credits_count: int, kind: GrantKind = GrantKind.ADMIN) -> Event:
+        return self.organisation.grant(credits_count, kind, "goodwill", self.request())
+
+    def purchase(self, credits_count: int) -> Event:
+        organisation = self.organisation
+        return organisation.purchase(
+            credits_count,
+            payment_id="pay-1",
+            order_id="order-1",
+            gateway="razorpay",
+            unit_price_millionths=organisation.price_millionths,
+            cost=cost_of(credits_count, organisation.price_millionths, organisation.currency),
+            currency=organisation.currency,
+            request=self.request(),
+        )
+
+    def refund(self, charge: Event, credits_count: int | None = None) -> Event:
+        """Refund a charge of this account, all that is left of it unless a number is given."""
+        self._gather()
+        assert isinstance(charge.fact, UsageCharged)
+        facts = [event.fact for event in self.history]
+        return self.organisation.refund(
+            charge,
+            credits_count,
+            earlier_refunds=[
+                fact
+                for fact in facts
+                if isinstance(fact, ChargeRefunded) and fact.charge == charge.originator_version
+            ],
+            opened_lots=[
+                lot for portion in charge.fact.draws for lot in lot_opened_by(self.history[portion.lot - 1])
+            ],
+            reason="blurred",
+            request=self.request(),
+        )
+
+    def refundable(self, charge: Event) -> int:
+        """Return the credits of a charge that are not refunded yet."""
+        self._gather()
+        assert isinstance(charge.fact, UsageCharged)
+        return charge.fact.credits - sum(
+            event.fact.credits
+            for event in self.history
+            if isinstance(event.fact, ChargeRefunded) and event.fact.charge == charge.originator_version
+        )
+
+    def collect(self) -> list[Event]:
+        """Return what happened since the last call, to be appended."""
+        self._gather()
+        new, self._collected = self.history[self._collected :], len(self.history)
+        return new
+
+    def _gather(self) -> None:
+        self.history += self.organisation.collect_events()
+
+
+def append(connection: psycopg.Connection[Any], events: Iterable[Event]) -> int:
+    """Commit events to `ledger.events`, tell listeners, and return the log's last notification id."""
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.execute(TAKE_WRITE_LOCK)
+        with cursor.copy(
+            "COPY ledger.events (originator_id, originator_version, topic, state) FROM STDIN BINARY"
+        ) as copy:
+            copy.set_types(["uuid", "int8", "text", "bytea"])
+            for event in events:
+                topic, state = CODEC.topic_of[type(event.fact)], CODEC.encode(event.fact)
+                copy.write_row((event.originator_id, event.originator_version, topic, state))
+        cursor.execute(f"NOTIFY {CHANNEL}")
+        row = cursor.execute("SELECT coalesce(max(notification_id), 0) FROM ledger.events").fetchone()
+        assert row is not None
+        return int(row[0])

@@ -1,0 +1,70 @@
+"""A log to append to, and projectors that read it with the rights of the service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import psycopg
+import pytest
+
+from domain.organisation import Event
+from projections import invariants
+from projections.projector import Projector
+from tests.histories import Account, append
+from tests.integration.projections.recount import projected, recount
+
+
+class Ledger:
+    """A migrated database, the events that tests appended to it, and what is projected of them."""
+
+    def __init__(self, owner: str, service: str, connection: psycopg.Connection[Any]) -> None:
+        self.owner = owner
+        self.service = service
+        self.connection = connection
+        self.log: list[Event] = []
+
+    def append(self, *accounts: Account) -> int:
+        """Append what happened to accounts since the last call, and return the log's end."""
+        events = [event for account in accounts for event in account.collect()]
+        self.log += events
+        return append(self.connection, events)
+
+    def append_events(self, events: Sequence[Event]) -> int:
+        self.log += events
+        return append(self.connection, events)
+
+    def project(self, batch_size: int = 1_000) -> int:
+        with Projector(self.service, batch_size=batch_size) as projector:
+            return projector.catch_up()
+
+    def one(self, query: str) -> Any:
+        """Return the only value of a query."""
+        row = self.connection.execute(query.encode()).fetchone()
+        assert row is not None
+        return row[0]
+
+    def assert_projected(self, log: Sequence[Event] | None = None) -> None:
+        """Check every table against a recount of the log, or of a part of it."""
+        log = self.log if log is None else log
+        streams = list({event.originator_id for event in self.log})
+        assert projected(self.connection, streams) == recount(log)
+        assert invariants.check(self.connection) == []
+
+
+@pytest.fixture
+def ledger(migrated_database: str, service_database: str) -> Iterator[Ledger]:
+    with psycopg.connect(migrated_database, autocommit=True) as connection:
+        yield Ledger(migrated_database, service_database, connection)
+
+
+@pytest.fixture
+def story(ledger: Ledger) -> Callable[[Account], None]:
+    """A function that appends what happened to an account, projects it, and checks every table."""
+
+    def tell(account: Account) -> None:
+        ledger.append(account)
+        ledger.project()
+        ledger.assert_projected()
+
+    return tell

@@ -1,0 +1,231 @@
+"""What every projected table must hold, counted from the whole log at once: slow, plain, and on its own.
+
+Shares no code with the projections. A log is the list of events in the order of their notification ids.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import date
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+import psycopg
+from psycopg.rows import dict_row
+
+from domain.organisation import (
+    ChargeRefunded,
+    CreditsGranted,
+    CreditsPurchased,
+    Event,
+    OrganisationOpened,
+    PlanChanged,
+    PriceChanged,
+    TimeZoneChanged,
+    UsageCharged,
+)
+
+Tables = dict[str, list[dict[str, Any]]]
+
+TABLES = ("balances", "transactions", "usage_months", "usage_days", "event_usage", "event_totals")
+
+
+def recount(log: Sequence[Event]) -> Tables:
+    """Return the rows of every table, sorted."""
+    histories: dict[UUID, list[Event]] = defaultdict(list)
+    for event in log:
+        histories[event.originator_id].append(event)
+    tables: Tables = {table: [] for table in TABLES}
+    for stream, history in histories.items():
+        tables["balances"].append({"stream": stream, **_balance(history)})
+        for table, rows in _statement(history).items():
+            tables[table] += [{"stream": stream, **row} for row in rows]
+    return _sorted(tables)
+
+
+def projected(connection: psycopg.Connection[Any], streams: Sequence[UUID]) -> Tables:
+    """Return the rows that the tables hold of some organisations, sorted alike."""
+    cursor = connection.cursor(row_factory=dict_row)
+    tables = {
+        table: cursor.execute(
+            f"SELECT * FROM projections.{table} WHERE stream = ANY(%s)".encode(), [list(streams)]
+        ).fetchall()
+        for table in TABLES
+    }
+    for row in tables["balances"]:
+        del row["position"]
+    for row in tables["transactions"]:
+        row["details"] = row["details"] and msgspec.json.decode(row["details"])
+    return _sorted(tables)
+
+
+def _sorted(tables: Tables) -> Tables:
+    return {table: sorted(rows, key=lambda row: repr(sorted(row.items()))) for table, rows in tables.items()}
+
+
+def _balance(history: list[Event]) -> dict[str, Any]:
+    facts = [event.fact for event in history]
+    (opened,) = [fact for fact in facts if isinstance(fact, OrganisationOpened)]
+
+    def total(kind: type[Any]) -> int:
+        return sum(fact.credits for fact in facts if isinstance(fact, kind))
+
+    def latest(kind: type[Any], field: str, before: Any) -> Any:
+        return [before, *(getattr(fact, field) for fact in facts if isinstance(fact, kind))][-1]
+
+    return {
+        "organisation_id": opened.organisation_id,
+        "balance": sum(fact.balance_delta for fact in facts),
+        "granted": total(CreditsGranted),
+        "purchased": total(CreditsPurchased),
+        "refunded": total(ChargeRefunded),
+        "charged": total(UsageCharged),
+        "currency": opened.currency,
+        "price_millionths": latest(PriceChanged, "price_millionths", opened.price_millionths),
+        "plan": latest(PlanChanged, "plan", opened.plan),
+        "plan_expires_at": latest(PlanChanged, "expires_at", None),
+        "time_zone": latest(TimeZoneChanged, "time_zone", opened.time_zone),
+        "opened_at": opened.recorded_at,
+        "version": len(history),
+    }
+
+
+class Charge(NamedTuple):
+    """A charge of a run, with the month that the run counts in."""
+
+    version: int
+    month: date
+    fact: UsageCharged
+
+
+def _statement(history: list[Event]) -> Tables:
+    runs: dict[str, list[Charge]] = {}
+    additions = []
+    for event in history:
+        fact = event.fact
+        if isinstance(fact, UsageCharged):
+            # A charge of credits, or of a run that has been charged: what is hidden never had a rate.
+            if fact.credits > 0 or (fact.run_id in runs and fact.rate_millionths > 0 and fact.photos > 0):
+                run = runs.setdefault(fact.run_id, [])
+                month = run[0].month if run else fact.day.replace(day=1)
+                run.append(Charge(event.originator_version, month, fact))
+        elif isinstance(fact, CreditsGranted | CreditsPurchased | ChargeRefunded):
+            additions.append(_addition(event.originator_version, fact))
+    charges = sorted((charge for run in runs.values() for charge in run), key=lambda charge: charge.version)
+    days = {(charge.month, charge.fact.day) for charge in charges}
+    events = {(charge.month, charge.fact.event_id) for charge in charges}
+    return {
+        "transactions": [*additions, *(_run(run) for run in runs.values())],
+        "usage_months": [
+            _month(month, [charge for charge in charges if charge.month == month])
+            for month in {month for month, _ in days}
+        ],
+        "usage_days": [
+            {
+                "month": month,
+                "day": day,
+                **_sums([charge for charge in charges if (charge.month, charge.fact.day) == (month, day)]),
+            }
+            for month, day in days
+        ],
+        "event_usage": [
+            {
+                "month": month,
+                **_event([c for c in charges if (c.month, c.fact.event_id) == (month, event_id)]),
+            }
+            for month, event_id in events
+        ],
+        "event_totals": [
+            _event([charge for charge in charges if charge.fact.event_id == event_id])
+            for event_id in {event_id for _, event_id in events}
+        ],
+    }
+
+
+def _sums(charges: list[Charge]) -> dict[str, int]:
+    return {
+        "credits": sum(charge.fact.credits for charge in charges),
+        "photos": sum(charge.fact.photos for charge in charges),
+    }
+
+
+def _month(month: date, charges: list[Charge]) -> dict[str, Any]:
+    return {
+        "month": month,
+        **_sums(charges),
+        "runs": len({charge.fact.run_id for charge in charges}),
+        "events": len({charge.fact.event_id for charge in charges}),
+    }
+
+
+def _event(charges: list[Charge]) -> dict[str, Any]:
+    return {
+        "event_id": charges[0].fact.event_id,
+        "event_name": charges[-1].fact.event_name,
+        **_sums(charges),
+        "runs": len({charge.fact.run_id for charge in charges}),
+        "first_occurred_at": min(charge.fact.occurred_at for charge in charges),
+        "last_occurred_at": max(charge.fact.occurred_at for charge in charges),
+    }
+
+
+def _run(charges: list[Charge]) -> dict[str, Any]:
+    first = charges[0].fact
+    sums = _sums(charges)
+    return {
+        "kind": "usage",
+        "reference": first.run_id,
+        "type": "usage",
+        "credits": -sums["credits"],
+        "occurred_at": min(charge.fact.occurred_at for charge in charges),
+        "recorded_at": first.recorded_at,
+        "actor": first.actor,
+        "month": charges[0].month,
+        "photos": sums["photos"],
+        "usage_types": list(dict.fromkeys(charge.fact.usage_type.value for charge in charges)),
+        "event_ids": list(dict.fromkeys(charge.fact.event_id for charge in charges)),
+        "event_name": first.event_name,
+        "first_version": charges[0].version,
+        "last_version": charges[-1].version,
+        "details": None,
+    }
+
+
+def _addition(version: int, fact: CreditsGranted | CreditsPurchased | ChargeRefunded) -> dict[str, Any]:
+    kind, fields = {
+        CreditsGranted: ("grant", ["kind", "reason"]),
+        CreditsPurchased: (
+            "purchase",
+            [
+                "gateway",
+                "payment_id",
+                "order_id",
+                "unit_price_millionths",
+                "amount_minor",
+                "tax_minor",
+                "currency",
+            ],
+        ),
+        ChargeRefunded: ("refund", ["charge", "run_id", "reason"]),
+    }[type(fact)]
+    refund = isinstance(fact, ChargeRefunded)
+    shown = {"admin": "admin_grant", "trial": "free_credits", "promotional": "free_credits"}
+    return {
+        "kind": "addition",
+        "reference": str(version),
+        "type": shown[fact.kind] if isinstance(fact, CreditsGranted) else kind,
+        "credits": fact.credits,
+        "occurred_at": fact.recorded_at,
+        "recorded_at": fact.recorded_at,
+        "actor": fact.actor,
+        "month": None,
+        "photos": None,
+        "usage_types": None,
+        "event_ids": [fact.event_id] if refund else None,
+        "event_name": fact.event_name if refund else None,
+        "first_version": version,
+        "last_version": version,
+        "details": {"type": kind, **{field: getattr(fact, field) for field in fields}},
+    }
