@@ -1,0 +1,1 @@
+"""The JSON API, `/v1`: commands on the ledger, and reads of the projections, over HTTP."""

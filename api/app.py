@@ -1,0 +1,43 @@
+"""The API as an ASGI app, wired from the services it is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from api import documentation, openapi, operations, reads, writes
+from api.dependencies import Services
+from api.middleware import Entrance
+from api.problems import handlers
+from api.telemetry import ProjectionPositions, RequestMetrics
+
+
+class Api(FastAPI):
+    """FastAPI, with the ledger's own OpenAPI document."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document."""
+        return openapi.describe(self)
+
+
+def create_app(services: Services) -> FastAPI:
+    """Return the app. It registers metrics with `services.registry`, so each app needs a registry.
+
+    There is no global state: two apps with different services live side by side.
+    """
+    app = Api(
+        title=openapi.TITLE,
+        version=openapi.VERSION,
+        openapi_url=None,  # api.documentation serves it, and pages that need no network
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers=handlers(),
+    )
+    app.state.services = services
+    app.add_middleware(Entrance, services=services, metrics=RequestMetrics(services.registry))
+    services.registry.register(ProjectionPositions(services.reading))
+    for router in (writes.router, reads.router, operations.router, documentation.router):
+        app.include_router(router)
+    return app

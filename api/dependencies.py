@@ -1,0 +1,167 @@
+"""What handlers are given: the services the API stands on, and a read or a write of this request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
+from typing import Annotated, Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+import psycopg
+from fastapi import Depends
+from prometheus_client import CollectorRegistry
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.fields import Actor, IdempotencyKey, MinPosition
+from api.requests import Body, Recorded
+from domain import organisation as org
+from domain.ledger import Ledger, Result
+from domain.ports import Once
+from projections import views
+
+POSITION_HEADER = "Ledger-Position"
+REPLAYED_HEADER = "Idempotent-Replayed"
+
+Connection = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything the API needs from outside; the composition root builds it."""
+
+    ledger: Ledger
+    reading: Callable[[], AbstractContextManager[Connection]]
+    """Lends a connection for reads. Raises psycopg.OperationalError or StoreUnavailable."""
+    clock: Callable[[], datetime]
+    """The present moment as an aware UTC datetime."""
+    new_id: Callable[[], str]
+    """A new request id: 1 to 128 printable ASCII characters without a space."""
+    allowed_hosts: frozenset[str]
+    """`Host` values that are answered: "name:port", or "name" for that name at any port."""
+    registry: CollectorRegistry
+    """Where the API registers its metrics, and what /metrics shows. One app each."""
+    readiness: Callable[[], Mapping[str, str]]
+    """Parts of the service by name: "" if fine, or the reason why not. Reasons are shown to callers."""
+    wait_limit_s: float = 5.0
+    """How long a read waits for `min_position`."""
+
+
+def services_of(request: Request) -> Services:
+    """Return the services of the app that serves a request."""
+    services: Services = request.app.state.services
+    return services
+
+
+Provided = Annotated[Services, Depends(services_of)]
+
+P = ParamSpec("P")
+
+
+class Positioned(Protocol):
+    """An answer that knows the log position it is true at."""
+
+    @property
+    def position(self) -> int: ...
+
+
+PositionedT = TypeVar("PositionedT", bound=Positioned)
+
+
+class Behind(Exception):
+    """What was read does not stand at `min_position` yet; `api.routes.ReadRoute` asks again."""
+
+    def __init__(self, standing: int, min_position: int) -> None:
+        super().__init__(f"the views stand at {standing}, not yet at {min_position}; ask again")
+
+
+class Reading:
+    """A read: one lent connection, at `min_position` or later, and an answer that says where it stands."""
+
+    def __init__(self, services: Provided, response: Response, min_position: MinPosition = None) -> None:
+        self.services = services
+        self._response = response
+        self._min_position = min_position
+
+    def view(
+        self, read: Callable[Concatenate[Connection, P], PositionedT], *args: P.args, **kwargs: P.kwargs
+    ) -> PositionedT:
+        """Return what a view answers.
+
+        Raises:
+            Behind: some views do not stand at `min_position`.
+        """
+        with self.services.reading() as connection:
+            if self._min_position is not None:
+                self._check(views.positions(connection).position)
+            answer = read(connection, *args, **kwargs)
+        self._say(answer.position)
+        return answer
+
+    def log_end(self) -> int:
+        """Return the end of the log: the history itself has at least as much.
+
+        Raises:
+            Behind: the log has not got to `min_position`.
+        """
+        with self.services.reading() as connection:
+            position = views.positions(connection).log_end
+        self._check(position)
+        self._say(position)
+        return position
+
+    def _check(self, standing: int) -> None:
+        if self._min_position is not None and standing < self._min_position:
+            raise Behind(standing, self._min_position)
+
+    def _say(self, position: int) -> None:
+        self._response.headers[POSITION_HEADER] = str(position)
+
+
+class Writing:
+    """A write: who asks, when, because of what, and what makes it count once."""
+
+    def __init__(
+        self,
+        http: Request,
+        response: Response,
+        services: Provided,
+        actor: Actor = None,
+        idempotency_key: IdempotencyKey = None,
+    ) -> None:
+        self.ledger = services.ledger
+        self.request = org.Request(services.clock(), actor, http.state.request_id)
+        self._http = http
+        self._response = response
+        self._key = idempotency_key
+
+    def once(self, organisation_id: str, body: Body) -> Once | None:
+        """Return what makes the request count once, if it carries a key.
+
+        Only fields that were sent count, in canonical order: a later version of the API may know more. A
+        null says what leaving the field out says.
+        """
+        if self._key is None:
+            return None
+        sent = body.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+        canonical = json.dumps(sent, sort_keys=True, separators=(",", ":")).encode()
+        template = self._http.scope["route"].path_format
+        return Once(
+            scope=f"{self._http.method} {template} {organisation_id}",
+            key=self._key,
+            request_digest=blake2b(canonical, digest_size=32).digest(),
+        )
+
+    def answer(self, result: Result) -> Recorded:
+        """Return the answer of a command, with its position and whether it is a repeat in the headers."""
+        self._response.headers[POSITION_HEADER] = str(result.position)
+        if result.repeated:
+            self._response.headers[REPLAYED_HEADER] = "true"
+        return Recorded.of(result)
+
+
+Read = Annotated[Reading, Depends()]
+Write = Annotated[Writing, Depends()]

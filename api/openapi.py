@@ -1,0 +1,84 @@
+"""The OpenAPI document: what FastAPI finds out, with the ledger's problems in place of its own errors."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from api.fields import POSITION_MAX
+from api.problem_types import Problem
+
+VERSION: Final = "1.0.0"
+TITLE: Final = "Credit Ledger"
+DESCRIPTION: Final = """\
+Credits of a photo platform's organisations: what they have, where they went, and every change on record.
+
+* Credits are whole numbers. Prices are in millionths of the currency unit (`*_millionths`), amounts in minor
+  units (`*_minor`: cents, paise).
+* Moments are ISO 8601 in UTC. Days and months are those of the organisation's time zone.
+* Reads answer from views that follow the ledger, within moments. `Ledger-Position` says where they stand; to
+  read your own write, pass its `position` as `min_position`.
+* Writes take an `Idempotency-Key`: repeat a request that got no answer with the same key, and it counts once.
+* An optional field that is null says what leaving it out says.
+* HEAD answers like GET, without the content.
+* Errors are RFC 9457 problems (`application/problem+json`); each `type` leads to its explanation.
+* `X-Request-Id` (up to 128 printable ASCII characters) is taken over, or made, and always returned; writes
+  keep it as their cause.
+"""
+TAGS: Final = (
+    {"name": "Organisation", "description": "Opening an organisation, and the terms it is on."},
+    {"name": "Credits", "description": "What is there, and what adds to it."},
+    {"name": "Usage", "description": "What was used, by month, day and photo event."},
+    {"name": "Transactions", "description": "Runs and additions, one by one."},
+    {"name": "Operations", "description": "Health, metrics, and the meaning of problems."},
+)
+_FASTAPI_ERRORS: Final = ("HTTPValidationError", "ValidationError")
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """Return the app's OpenAPI document, built once."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=TITLE,
+            version=VERSION,
+            summary="Event-sourced credits, exactly once.",
+            description=DESCRIPTION,
+            routes=app.routes,
+            tags=[dict(tag) for tag in TAGS],
+        )
+        schemas = document["components"]["schemas"]
+        for name in _FASTAPI_ERRORS:
+            schemas.pop(name, None)
+        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(problem.pop("$defs"))
+        schemas["Problem"] = problem
+        for methods in document["paths"].values():
+            for operation in methods.values():
+                for parameter in operation.get("parameters", ()):
+                    parameter["schema"] = _without_null(parameter["schema"])
+        _state_whole_bounds(document)
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of an optional parameter: it may be missing, but there is no way to send null."""
+    choices: list[dict[str, Any]] = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
+    if len(choices) != 1:
+        return schema
+    return choices[0] | {key: value for key, value in schema.items() if key != "anyOf"}
+
+
+def _state_whole_bounds(node: Any) -> None:
+    """Turn the bounds of integers back into integers: FastAPI's own model of the document has floats."""
+    if isinstance(node, list):
+        for each in node:
+            _state_whole_bounds(each)
+    elif isinstance(node, dict):
+        for bound in ("minimum", "maximum"):
+            if isinstance(node.get(bound), float):
+                node[bound] = min(int(node[bound]), POSITION_MAX)  # as a float it is one more
+        for each in node.values():
+            _state_whole_bounds(each)

@@ -1,0 +1,178 @@
+"""The kinds of problems the API answers with: their names, statuses, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import BaseModel, Field
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field of the request."""
+
+    field: str = Field(
+        description="The field of the body, query parameter, path parameter or header.", examples=["credits"]
+    )
+    message: str = Field(description="What it should be.", examples=["Input should be a valid integer"])
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 describes it."""
+
+    type: str = Field(
+        description="What kind of problem this is; the URI explains it.",
+        examples=["/problems/organisation-unknown"],
+    )
+    title: str = Field(description="The kind of problem in words.", examples=["Organisation unknown"])
+    status: int = Field(description="The HTTP status.", examples=[404])
+    detail: str = Field(
+        description="What happened this time.", examples=["no organisation has the id 'org-1'"]
+    )
+    instance: str = Field(
+        description="The path that was asked for.", examples=["/v1/organisations/org-1/balance"]
+    )
+    request_id: str = Field(
+        description="The id of this request; quote it to support.", examples=["0198f0c2-6b7e-7c3a"]
+    )
+    errors: list[FieldError] | None = Field(default=None, description="The fields at fault, if any are.")
+
+
+@dataclass(frozen=True)
+class ProblemType:
+    """A kind of problem: `explanation` is a sentence for who meets it for the first time."""
+
+    name: str
+    status: int
+    title: str
+    explanation: str
+    retry_after_s: int | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"/problems/{self.name}"
+
+
+_TYPES: Final = (
+    ProblemType(
+        "malformed-json",
+        400,
+        "Malformed JSON",
+        "The request body is not one JSON document: UTF-8, no NaN or Infinity, no repeated field names.",
+    ),
+    ProblemType(
+        "cross-site-request",
+        403,
+        "Cross-site request",
+        "A browser sent the request on behalf of another site; the API answers its own pages only.",
+    ),
+    ProblemType("not-found", 404, "Not found", "Nothing has this address; /docs lists what there is."),
+    ProblemType(
+        "organisation-unknown",
+        404,
+        "Organisation unknown",
+        "No organisation with this id is open, or a read has not caught up with its opening:"
+        " pass `min_position` to read your own write.",
+    ),
+    ProblemType("run-unknown", 404, "Run unknown", "The organisation has no usage of a run with this id."),
+    ProblemType(
+        "method-not-allowed",
+        405,
+        "Method not allowed",
+        "The address exists, but not with this method; the `Allow` header lists the ones it takes.",
+    ),
+    ProblemType(
+        "organisation-already-open",
+        409,
+        "Organisation already open",
+        "An organisation is opened once; this one is open already.",
+    ),
+    ProblemType(
+        "purchase-already-recorded",
+        409,
+        "Purchase already recorded",
+        "A payment adds its credits once, whatever idempotency key the request carries.",
+    ),
+    ProblemType(
+        "currency-mismatch",
+        409,
+        "Currency mismatch",
+        "The purchase was paid in another currency than the organisation's account is kept in.",
+    ),
+    ProblemType(
+        "refund-exceeds-charge",
+        409,
+        "Refund exceeds charge",
+        "All refunds of a charge together return at most what it charged; less than asked for is left.",
+    ),
+    ProblemType(
+        "body-too-large",
+        413,
+        "Body too large",
+        "A request body has at most 65,536 bytes, however it is sent.",
+    ),
+    ProblemType(
+        "unsupported-media-type",
+        415,
+        "Unsupported media type",
+        "Writes send `Content-Type: application/json`, in UTF-8 and without a `Content-Encoding`; nothing"
+        " else is read, not even an empty body.",
+    ),
+    ProblemType(
+        "host-not-allowed",
+        421,
+        "Host not allowed",
+        "The `Host` header names a machine this server does not answer for.",
+    ),
+    ProblemType(
+        "invalid-request",
+        422,
+        "Invalid request",
+        "A field is missing, unknown, repeated, of the wrong type or out of range; `errors` names it.",
+    ),
+    ProblemType(
+        "charge-unknown",
+        422,
+        "Charge unknown",
+        "The version that the refund names is not a charge of this organisation;"
+        " `transactions/{run_id}/charges` lists a run's charges with their versions.",
+    ),
+    ProblemType(
+        "idempotency-conflict",
+        422,
+        "Idempotency key used before",
+        "The `Idempotency-Key` was used for another request to the same address; a new request needs a new"
+        " key.",
+    ),
+    ProblemType(
+        "internal-error",
+        500,
+        "Internal error",
+        "The server failed; the request id finds the reason in its log.",
+    ),
+    ProblemType(
+        "projection-behind",
+        503,
+        "Projection behind",
+        "The views have not reached `min_position` in time; the write is safe, ask again shortly.",
+        retry_after_s=1,
+    ),
+    ProblemType(
+        "store-unavailable",
+        503,
+        "Store unavailable",
+        "The database cannot be reached or is too busy. A write may or may not have happened: repeat it with"
+        " the same `Idempotency-Key`.",
+        retry_after_s=1,
+    ),
+    ProblemType(
+        "not-ready",
+        503,
+        "Not ready",
+        "A part of the service is not ready; `errors` names it.",
+        retry_after_s=1,
+    ),
+)
+
+PROBLEM_TYPES: Final[Mapping[str, ProblemType]] = {each.name: each for each in _TYPES}

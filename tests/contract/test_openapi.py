@@ -1,0 +1,152 @@
+"""The OpenAPI document: complete, and in agreement with what the code does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from api import requests
+from api.app import create_app
+from api.dependencies import Services
+from api.problem_types import PROBLEM_TYPES
+from api.problems import PROBLEM_MEDIA_TYPE
+from api.schema_text import example_of
+
+# No operation documents what happens before one is found.
+BEFORE_ROUTING = {"method-not-allowed"}
+
+BODIES = {
+    "openOrganisation": requests.OpenOrganisation,
+    "grantCredits": requests.Grant,
+    "recordPurchase": requests.Purchase,
+    "refundCharge": requests.Refund,
+    "changePrice": requests.PriceChange,
+    "changePlan": requests.PlanChange,
+    "changeTimeZone": requests.TimeZoneChange,
+}
+
+
+def _nothing() -> Any:
+    raise AssertionError("describing the API reads nothing")
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    ledger: Any = None
+    services = Services(
+        ledger=ledger,
+        reading=_nothing,
+        clock=lambda: datetime.now(UTC),
+        new_id=lambda: "request-1",
+        allowed_hosts=frozenset(),
+        registry=CollectorRegistry(),
+        readiness=_nothing,
+    )
+    return create_app(services).openapi()
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield method, path, operation
+
+
+def test_the_routes_are_these(document):
+    organisation = "/v1/organisations/{organisation_id}"
+    assert {(method, path) for method, path, _ in _operations(document)} == {
+        ("put", organisation),
+        ("get", f"{organisation}/balance"),
+        ("get", f"{organisation}/usage-summary"),
+        ("get", f"{organisation}/daily-usage"),
+        ("get", f"{organisation}/transactions"),
+        ("get", f"{organisation}/transactions/{{run_id}}/charges"),
+        ("get", f"{organisation}/events"),
+        ("get", f"{organisation}/subscription"),
+        ("post", f"{organisation}/grants"),
+        ("post", f"{organisation}/purchases"),
+        ("post", f"{organisation}/refunds"),
+        ("put", f"{organisation}/price"),
+        ("put", f"{organisation}/plan"),
+        ("put", f"{organisation}/time-zone"),
+        ("get", "/healthz"),
+        ("get", "/readyz"),
+        ("get", "/metrics"),
+        ("get", "/problems/{name}"),
+    }
+
+
+def test_every_operation_is_described(document):
+    ids = [operation["operationId"] for _, _, operation in _operations(document)]
+    assert len(ids) == len(set(ids))
+    tags = {tag["name"] for tag in document["tags"]}
+    for _, path, operation in _operations(document):
+        assert re.fullmatch(r"[a-z]+([A-Z][a-z]+)*", operation["operationId"])
+        assert operation["summary"], path
+        assert operation["description"], path
+        assert set(operation["tags"]) <= tags, path
+        for parameter in operation.get("parameters", ()):
+            assert parameter["description"], (path, parameter["name"])
+            assert {"type": "null"} not in parameter["schema"].get("anyOf", ())
+
+
+def test_every_field_is_described_with_an_example(document):
+    for name, model in document["components"]["schemas"].items():
+        assert model["description"], name
+        for field, schema in model.get("properties", {}).items():
+            assert schema.get("description"), (name, field)
+            if schema.get("type") in ("string", "integer", "boolean"):
+                assert "examples" in schema or "const" in schema, (name, field)
+
+
+def test_every_error_is_a_problem_with_an_example(document):
+    documented = set()
+    for _, path, operation in _operations(document):
+        for status, response in operation["responses"].items():
+            if status < "400":
+                continue
+            assert list(response["content"]) == [PROBLEM_MEDIA_TYPE], (path, status)
+            for name, example in response["content"][PROBLEM_MEDIA_TYPE]["examples"].items():
+                assert PROBLEM_TYPES[name].status == int(status) == example["value"]["status"]
+                documented.add(name)
+    assert documented == PROBLEM_TYPES.keys() - BEFORE_ROUTING
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_reads_and_writes_carry_what_they_promise(document):
+    for method, path, operation in _operations(document):
+        if not path.startswith("/v1"):
+            continue
+        names = {parameter["name"] for parameter in operation["parameters"]}
+        answer = next(each for status, each in operation["responses"].items() if status < "300")
+        assert "Ledger-Position" in answer["headers"]
+        if method == "get":
+            assert "min_position" in names
+        else:
+            assert {"Idempotency-Key", "X-Actor"} <= names
+            assert "Idempotent-Replayed" in answer["headers"]
+            assert {"400", "409", "413", "415", "422", "503"} - set(operation["responses"]) <= {"409"}
+
+
+def test_examples_of_bodies_are_valid(document):
+    with_body = {each["operationId"] for _, _, each in _operations(document) if "requestBody" in each}
+    assert with_body == BODIES.keys()
+    for _, _, operation in _operations(document):
+        if operation["operationId"] in BODIES:
+            schema = operation["requestBody"]["content"]["application/json"]["schema"]
+            BODIES[operation["operationId"]].model_validate(example_of(document, schema))
+
+
+def test_no_reference_leads_nowhere(document):
+    names = set(re.findall(r"#/components/schemas/(\w+)", repr(document)))
+    assert names <= document["components"]["schemas"].keys()
+
+
+def test_bounds_are_whole(document):
+    position = document["components"]["schemas"]["Refund"]["properties"]["charge"]
+    assert (position["minimum"], position["maximum"]) == (1, 2**63 - 1)
+    assert not re.search(r"'m(in|ax)imum': \d+\.", repr(document))

@@ -1,0 +1,121 @@
+"""A ledger behind its API, on a real database: what the tests of the API drive."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from eventsourcing.utils import Environment
+from prometheus_client import CollectorRegistry
+from psycopg_pool import ConnectionPool
+
+from api.app import create_app
+from api.dependencies import Services
+from domain.ledger import Ledger
+from domain.rate_card import RateCard, UsageType
+from domain.usage import UsageReport
+from projections.runner import ProjectionRunner
+from tests.histories import append
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Starlette warns of httpx and works with it
+    from starlette.testclient import TestClient
+
+HOST = "127.0.0.1:8000"
+
+Json = dict[str, Any]
+
+
+@dataclass
+class LedgerApi:
+    """The services of an app, and ways to make things happen behind its back."""
+
+    conninfo: str
+    services: Services
+
+    def client(self, **changes: Any) -> TestClient:
+        """Return a client of an app of its own, whose services differ from the usual by `changes`."""
+        services = replace(self.services, registry=CollectorRegistry(), **changes)
+        return TestClient(create_app(services), base_url=f"http://{HOST}", raise_server_exceptions=False)
+
+    def catch_up(self) -> None:
+        """Bring the projections to the log's end."""
+        ProjectionRunner(self.conninfo).catch_up()
+
+    def charge(
+        self, organisation_id: str, run_id: str, photos: int, occurred_at: datetime | None = None
+    ) -> int:
+        """Charge photos as the usage consumer would, and return the charge's version."""
+        now = datetime.now(UTC)
+        usage_type = UsageType.PHOTO_PROCESSING
+        report = UsageReport(
+            source="/test",
+            message_id=f"message-{next(_numbers)}",
+            run_id=run_id,
+            usage_type=usage_type,
+            photos=photos,
+            ai_search=True,
+            event_id=1042,
+            event_name="City Marathon 2026",
+            user="u-17",
+            hold_id=None,
+            occurred_at=occurred_at or now,
+        )
+        organisation = self.services.ledger.organisation(organisation_id)
+        rate = RateCard().rate_millionths(usage_type, ai_search=True, at=report.occurred_at)
+        organisation.charge(report, rate, now)
+        with psycopg.connect(self.conninfo, autocommit=True) as connection:
+            append(connection, organisation.collect_events())
+        return organisation.version
+
+
+_numbers = itertools.count(1)
+
+
+@contextmanager
+def ledger_api(conninfo: str) -> Iterator[LedgerApi]:
+    """Lend a ledger and its services on a migrated database."""
+    environment = Environment(
+        "ledger",
+        {"PERSISTENCE_MODULE": "infra.event_store.recorder:LedgerFactory", "DATABASE_URL": conninfo},
+    )
+    ledger = Ledger(environment)
+    with ConnectionPool(conninfo, min_size=1, max_size=4, kwargs={"autocommit": True}, open=False) as pool:
+        try:
+            yield LedgerApi(conninfo, _services(ledger, pool))
+        finally:
+            ledger.close()
+
+
+def _services(ledger: Ledger, pool: ConnectionPool[Any]) -> Services:
+    return Services(
+        ledger=ledger,
+        reading=lambda: pool.connection(timeout=5),
+        clock=lambda: datetime.now(UTC),
+        new_id=lambda: f"request-{next(_numbers)}",
+        allowed_hosts=frozenset({HOST, "localhost"}),
+        registry=CollectorRegistry(),
+        readiness=lambda: {"database": "", "projections": ""},
+        wait_limit_s=0.3,
+    )
+
+
+def problem_of(response: Any) -> str:
+    """Return the name of a response's problem, after a look at the document."""
+    assert response.headers["content-type"] == "application/problem+json", response.text
+    document: Mapping[str, Any] = response.json()
+    assert document["status"] == response.status_code
+    assert {"type", "title", "status", "detail", "instance", "request_id"} <= document.keys()
+    assert response.headers["x-request-id"] == document["request_id"]
+    return str(document["type"]).removeprefix("/problems/")
+
+
+def faulty_fields(response: Any) -> list[str]:
+    """Return the names of the fields that a response finds fault with."""
+    return [each["field"] for each in response.json().get("errors", [])]
