@@ -1,0 +1,57 @@
+"""The composition root: every part of the service, wired by explicit calls."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from consumers.dead_letters import KafkaDeadLetters
+from consumers.runner import UsageConsumer
+from consumers.usage import UsageIngest
+from domain.ledger import Ledger
+from infra.event_store.datastore import LedgerDatastore
+from infra.event_store.positions import PostgresPositions
+from infra.event_store.usage_store import PostgresUsageStore
+from infra.kafka import Kafka
+from infra.settings import Settings, load_rate_card
+
+
+def utc_now() -> datetime:
+    """Return the present moment: the one clock of the service."""
+    return datetime.now(UTC)
+
+
+def new_id() -> str:
+    """Return a random request id."""
+    return str(uuid.uuid4())
+
+
+def open_ledger(database_url: str, *, pool_size: int = 8) -> Ledger:
+    """Return the use cases on a database. Close it when done."""
+    return Ledger(
+        {
+            "PERSISTENCE_MODULE": "infra.event_store.recorder:LedgerFactory",
+            "DATABASE_URL": database_url,
+            "POOL_SIZE": str(pool_size),
+        }
+    )
+
+
+@contextmanager
+def usage_consumer(settings: Settings, database_url: str) -> Iterator[UsageConsumer]:
+    """Lend the usage consumer, wired to its database and broker."""
+    kafka = Kafka(settings)
+    store = PostgresUsageStore(database_url)
+    datastore = LedgerDatastore(database_url, pool_size=2)
+    dead_letters = KafkaDeadLetters(kafka.producer, settings.dead_letter_topic)
+    ingest = UsageIngest(store, load_rate_card(settings.rate_card), dead_letters, utc_now)
+    try:
+        yield UsageConsumer(kafka, PostgresPositions(datastore), ingest, settings.usage_topic)
+    finally:
+        ingest.close()
+        dead_letters.close()
+        datastore.close()
+        store.close()
+        kafka.close()

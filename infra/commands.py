@@ -1,0 +1,226 @@
+"""What each command of `creditledger` does. Output meant for machines goes to stdout, logs to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from kafka import KafkaConsumer, TopicPartition
+from prometheus_client import CollectorRegistry
+
+from consumers.dead_letters import HEADER_PREFIX
+from infra.bootstrap import usage_consumer
+from infra.event_store.datastore import LedgerDatastore
+from infra.event_store.positions import PostgresPositions
+from infra.kafka import connection_options
+from infra.migrate import migrate
+from infra.process import (
+    database_url,
+    owner_database_url,
+    require_broker,
+    stop_on_signals,
+    tune_for_throughput,
+)
+from infra.serve import serve
+from infra.settings import Settings
+from infra.simulate import simulate
+from infra.telemetry import consumer_metrics, projection_metrics, serve_metrics
+from infra.up.run import run_up
+from projections.comparison import compare_with_log
+from projections.invariants import check
+from projections.projector import ALL_PROJECTIONS
+from projections.rebuild import rebuild
+from projections.runner import ProjectionRunner
+
+log = logging.getLogger("creditledger")
+
+Command = Callable[[Settings, argparse.Namespace], int]
+"""Runs a command and returns its exit code."""
+
+
+def up(settings: Settings, options: argparse.Namespace) -> int:
+    """Run all parts until Ctrl-C, or for a time."""
+    return run_up(settings, demo=options.demo, for_s=options.for_s, rate=options.rate)
+
+
+def simulate_pipeline(settings: Settings, options: argparse.Namespace) -> int:
+    """Publish the demo organisations' usage until stopped; leave the account of it in a file."""
+    require_broker(settings)
+    return simulate(settings, history=options.history, rate=options.rate, tally_file=options.tally)
+
+
+def api(settings: Settings, _: argparse.Namespace) -> int:
+    """Serve the HTTP API until SIGTERM or Ctrl-C."""
+    serve(settings, database_url(settings), stop_on_signals())
+    return 0
+
+
+def consume(settings: Settings, _: argparse.Namespace) -> int:
+    """Charge usage until SIGTERM or Ctrl-C, then drain."""
+    stop = stop_on_signals()
+    require_broker(settings, patiently=True)
+    with usage_consumer(settings, database_url(settings, patiently=True)) as consumer:
+        registry = CollectorRegistry()
+        registry.register(consumer_metrics(consumer))
+        serve_metrics(settings.metrics_port, registry)
+        tune_for_throughput()
+        log.info("charging usage from %s", settings.usage_topic)
+        consumer.run(stop)
+        counts = consumer.ingest.counts
+        log.info(
+            "stopped: %d records, %d charges, %d repeats, %d dead letters",
+            counts.records,
+            counts.charges,
+            counts.repeats,
+            counts.dead_letters,
+        )
+    return 0
+
+
+def project(settings: Settings, _: argparse.Namespace) -> int:
+    """Keep the projections current until SIGTERM or Ctrl-C."""
+    stop = stop_on_signals()
+    runner = ProjectionRunner(database_url(settings, patiently=True))
+    registry = CollectorRegistry()
+    registry.register(projection_metrics(runner))
+    serve_metrics(settings.metrics_port, registry)
+    threading.Thread(target=_stop_runner, args=(runner, stop), daemon=True).start()
+    tune_for_throughput()
+    log.info("projecting")
+    runner.run()
+    return 0
+
+
+def migrate_schema(settings: Settings, _: argparse.Namespace) -> int:
+    """Apply pending migrations and print their names."""
+    for name in migrate(owner_database_url(settings)):
+        _print(name)
+    return 0
+
+
+def rebuild_projections(settings: Settings, options: argparse.Namespace) -> int:
+    """Rebuild the named projections, or all of them, while the old ones are read."""
+    names = options.projection or [projection.name for projection in ALL_PROJECTIONS]
+    _print_json(rebuild(owner_database_url(settings), names))
+    return 0
+
+
+def audit(settings: Settings, _: argparse.Namespace) -> int:
+    """Check that projections, events and lots agree; print a JSON line per finding, and exit 1 on any.
+
+    The owner may make tables, so for the owner every projected row is compared with a fresh fold of the
+    log; the service's own role compares sums.
+    """
+    if settings.migration_database_url is not None:
+        found = compare_with_log(owner_database_url(settings))
+    else:
+        url = database_url(settings)
+        log.info("MIGRATION_DATABASE_URL is not set: sums are compared, not every row")
+        with psycopg.connect(url, autocommit=True) as connection:
+            found = check(connection)
+    for finding in found:
+        _print(str(finding))
+    match len(found):
+        case 0:
+            log.info("the books add up")
+        case 1:
+            log.error("1 finding")
+        case number:
+            log.error("%d findings", number)
+    return 1 if found else 0
+
+
+def dead_letters(settings: Settings, _: argparse.Namespace) -> int:
+    """Print every refused message of the dead-letter topic as a JSON line."""
+    require_broker(settings)
+    consumer = KafkaConsumer(
+        **connection_options(settings),
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        consumer_timeout_ms=3_000,
+    )
+    topic = settings.dead_letter_topic
+    consumer.assign([TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()])
+    try:
+        for record in consumer:
+            _print_json(_refusal(record))
+    finally:
+        consumer.close()
+    return 0
+
+
+def positions(settings: Settings, options: argparse.Namespace) -> int:
+    """List stored Kafka positions, or let a stopped partition go on after records that are gone."""
+    datastore = LedgerDatastore(database_url(settings))
+    store = PostgresPositions(datastore)
+    topic = settings.usage_topic
+    try:
+        stored = store.positions(topic)
+        if options.what == "list":
+            for partition, position in sorted(stored.items()):
+                _print_json(
+                    {
+                        "topic": topic,
+                        "partition": partition,
+                        "topic_id": position.topic_id,
+                        "next_offset": position.next_offset,
+                    }
+                )
+            return 0
+        if options.partition not in stored:
+            log.error("name a partition with a stored position: --partition N")
+            return 2
+        return _accept_loss(settings, store, options.partition)
+    finally:
+        datastore.close()
+
+
+def _accept_loss(settings: Settings, store: PostgresPositions, partition: int) -> int:
+    require_broker(settings)
+    topic_partition = TopicPartition(settings.usage_topic, partition)
+    consumer = KafkaConsumer(**connection_options(settings))
+    try:
+        earliest = consumer.beginning_offsets([topic_partition])[topic_partition]
+    finally:
+        consumer.close()
+    stored = store.positions(settings.usage_topic)[partition]
+    if earliest <= stored.next_offset:
+        log.info("nothing is lost: the log begins at %d, the position is %d", earliest, stored.next_offset)
+        return 0
+    store.start_log(settings.usage_topic, partition, stored.topic_id, earliest, stored)
+    log.warning(
+        "partition %d goes on at %d; offsets %d to %d were never charged",
+        partition,
+        earliest,
+        stored.next_offset,
+        earliest - 1,
+    )
+    return 0
+
+
+def _stop_runner(runner: ProjectionRunner, stop: threading.Event) -> None:
+    stop.wait()
+    runner.stop()
+
+
+def _refusal(record: Any) -> dict[str, Any]:
+    headers = {
+        name.removeprefix(HEADER_PREFIX): content.decode("utf-8", "replace")
+        for name, content in record.headers
+        if name.startswith(HEADER_PREFIX)
+    }
+    return {**headers, "value": (record.value or b"").decode("utf-8", "backslashreplace")}
+
+
+def _print_json(value: Any) -> None:
+    _print(json.dumps(value, default=str))
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stdout, flush=True)  # noqa: T201 - this is the command's output

@@ -1,0 +1,93 @@
+"""The API process: its services, its readiness, and the server around it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg
+import uvicorn
+from prometheus_client import CollectorRegistry
+from psycopg_pool import ConnectionPool
+
+from api.app import create_app
+from api.dependencies import Services
+from infra.bootstrap import new_id, open_ledger, utc_now
+from infra.settings import LOOPBACK, Settings
+
+READ_CONNECTIONS: Final = 16
+CONNECT_WITHIN_S: Final = 5.0
+
+
+def serve(settings: Settings, database_url: str, stop: threading.Event) -> None:
+    """Serve the API until told to stop.
+
+    Raises:
+        SystemExit: the address is taken.
+    """
+    with api_services(settings, database_url) as services:
+        config = uvicorn.Config(
+            create_app(services),
+            host=settings.api_host,
+            port=settings.api_port,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=10,
+        )
+        server = _Server(config)
+        threading.Thread(target=_stop_server, args=(server, stop), daemon=True).start()
+        server.run()
+        if not server.started:
+            raise SystemExit(f"cannot listen on {settings.api_host}:{settings.api_port}")
+
+
+@contextmanager
+def api_services(settings: Settings, database_url: str) -> Iterator[Services]:
+    """Lend what the API stands on."""
+    pool: ConnectionPool[psycopg.Connection[tuple[Any, ...]]] = ConnectionPool(
+        database_url,
+        min_size=1,
+        max_size=READ_CONNECTIONS,
+        kwargs={"autocommit": True},
+        check=ConnectionPool.check_connection,
+        timeout=CONNECT_WITHIN_S,
+        open=True,
+    )
+    ledger = open_ledger(database_url)
+
+    def readiness() -> Mapping[str, str]:
+        try:
+            with pool.connection() as connection:
+                connection.execute("SELECT 1 FROM projections.positions LIMIT 1")
+        except psycopg.Error as error:
+            return {"database": f"does not answer: {type(error).__name__}"}
+        return {"database": ""}
+
+    try:
+        yield Services(
+            ledger=ledger,
+            reading=pool.connection,
+            clock=utc_now,
+            new_id=new_id,
+            allowed_hosts=frozenset(LOOPBACK.values()),
+            registry=CollectorRegistry(),
+            readiness=readiness,
+        )
+    finally:
+        ledger.close()
+        pool.close()
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the process, which stops all its parts in the same way."""
+        yield
+
+
+def _stop_server(server: uvicorn.Server, stop: threading.Event) -> None:
+    stop.wait()
+    server.should_exit = True

@@ -1,0 +1,98 @@
+"""Settings: the only reader of the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+from pydantic import Field, SecretStr, field_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from domain.errors import InvalidInput
+from domain.rate_card import RateCard, RateChange
+
+LOOPBACK: Final = {"127.0.0.1": "127.0.0.1", "localhost": "localhost", "::1": "[::1]"}
+"""Addresses that only this machine reaches, and how URLs write them."""
+
+
+class WrongSetting(Exception):
+    """A setting cannot be used; the message is a sentence that names it."""
+
+
+class Settings(BaseSettings):
+    """Every variable, with its default. Unset DATABASE_URL or KAFKA_BOOTSTRAP_SERVERS: embedded ones."""
+
+    model_config = SettingsConfigDict(env_file=None, extra="ignore")
+
+    database_url: SecretStr | None = Field(None, description="PostgreSQL of the service's own role.")
+    migration_database_url: SecretStr | None = Field(
+        None, description="PostgreSQL of the owner, for migrate and rebuild; DATABASE_URL if unset."
+    )
+
+    kafka_bootstrap_servers: str | None = Field(None, description="host:port, several with commas.")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_ssl_cafile: Path | None = None
+    kafka_ssl_certfile: Path | None = None
+    kafka_ssl_keyfile: Path | None = None
+    kafka_ssl_password: SecretStr | None = None
+    kafka_group_id: str = "credit-ledger"
+    kafka_group_instance_id: str | None = Field(None, description="Static membership of this consumer.")
+    kafka_session_timeout_ms: Annotated[int, Field(ge=1_000, le=300_000)] = 6_000
+    kafka_create_topics: bool = Field(True, description="Create missing topics on start.")
+    kafka_replication_factor: int = Field(-1, description="Of created topics; -1: the broker's default.")
+    usage_topic: str = "photo-processing.usage.v1"
+    usage_partitions: Annotated[int, Field(ge=1, le=1_000)] = 8
+
+    api_host: str = "127.0.0.1"
+    api_port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = Field(
+        None, description="Prometheus port of consume and project; off."
+    )
+    data_dir: Path = Field(Path("var"), description="Embedded servers keep their data here.")
+    rate_card: Path | None = Field(None, description="JSON list of rate changes; see README.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("api_host")
+    @classmethod
+    def _check_loopback(cls, host: str) -> str:
+        if host not in LOOPBACK:
+            raise PydanticCustomError(
+                "loopback",
+                "the API knows no identities yet, so it listens on loopback only ({hosts}), not on {host}",
+                {"hosts": ", ".join(LOOPBACK), "host": host},
+            )
+        return host
+
+    @property
+    def dead_letter_topic(self) -> str:
+        """Where refused usage messages go."""
+        return f"{self.usage_topic}.dlq"
+
+    @property
+    def owner_database_url(self) -> str | None:
+        """URL for commands that change the schema."""
+        url = self.migration_database_url or self.database_url
+        return None if url is None else url.get_secret_value()
+
+
+def load_rate_card(path: Path | None) -> RateCard:
+    """Return the published rates, with the changes listed in a JSON file.
+
+    Each change is `{"usage_type": ..., "rate_millionths": ..., "effective_from": ...}`.
+
+    Raises:
+        WrongSetting: the file cannot be read or a change is wrong; the message says which.
+    """
+    if path is None:
+        return RateCard()
+    try:
+        return RateCard(msgspec.json.decode(path.read_bytes(), type=list[RateChange]))
+    except OSError as error:
+        raise WrongSetting(f"RATE_CARD: {path} cannot be read: {error.strerror}") from error
+    except (ValueError, msgspec.MsgspecError, InvalidInput) as error:
+        raise WrongSetting(f"RATE_CARD: {path} is no list of rate changes: {error}") from error

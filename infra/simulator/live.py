@@ -1,0 +1,131 @@
+"""Traffic of this very moment: each organisation works on its latest events, one run after the other."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import MutableMapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, time, timedelta
+from random import Random
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from infra.simulator.options import OrganisationTraffic, SimulatorOptions
+from infra.simulator.photo_events import HABITS, Month, PhotoEvent, events_of
+from infra.simulator.rates import (
+    AI_IMAGE_ROTATION,
+    PHOTO_PROCESSING,
+    STORE_ORIGINALS,
+    WATERMARK_REPROCESS,
+    Rates,
+)
+from infra.simulator.runs import Chunk, Run, new_run, shortened
+
+_TYPES: Final = (PHOTO_PROCESSING, AI_IMAGE_ROTATION, WATERMARK_REPROCESS, STORE_ORIGINALS)
+_TYPE_WEIGHTS: Final = (82, 6, 6, 6)
+_RUN_CHUNKS: Final = (1, 6)
+_LATEST_EVENTS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class LiveChunk:
+    """The next message of a run; `first` where it opens the run, `late` where it happened long ago."""
+
+    organisation: OrganisationTraffic
+    run: Run
+    chunk: Chunk
+    first: bool
+    late: bool
+
+
+class LiveTraffic:
+    """Deals messages to the organisations, and spends no credits that they do not have.
+
+    `spent` holds the credits each has used so far; it is kept up to date.
+    """
+
+    def __init__(self, options: SimulatorOptions, rates: Rates, spent: MutableMapping[str, int]) -> None:
+        self._options = options
+        self._rates = rates
+        self._spent = spent
+        self._randomness = Random(f"live/{options.seed}")  # noqa: S311
+        self._under_way: dict[str, deque[LiveChunk]] = {
+            organisation.id: deque() for organisation in options.organisations
+        }
+
+    def next_chunk(self, now: datetime) -> LiveChunk:
+        """Return the next message of some organisation. It happened now, unless its run is a late one."""
+        organisation = self._randomness.choice(self._options.organisations)
+        waiting = self._under_way[organisation.id]
+        if not waiting:
+            run, late = self._start(organisation, now)
+            waiting.extend(
+                LiveChunk(organisation, run, chunk, first=number == 0, late=late)
+                for number, chunk in enumerate(run.chunks)
+            )
+        dealt = waiting.popleft()
+        return dealt if dealt.late else replace(dealt, chunk=replace(dealt.chunk, at=now))
+
+    def _start(self, organisation: OrganisationTraffic, now: datetime) -> tuple[Run, bool]:
+        randomness = self._randomness
+        late = randomness.random() < self._options.disturbances.late
+        event, started_at = self._late(organisation, now) if late else (self._latest(organisation, now), now)
+        chunk_photos_max = self._options.live_chunk_photos_max
+        (usage_type,) = randomness.choices(_TYPES, _TYPE_WEIGHTS)
+        run = new_run(
+            event,
+            usage_type,
+            randomness.randint(chunk_photos_max // 2, chunk_photos_max * randomness.randint(*_RUN_CHUNKS)),
+            started_at,
+            randomness,
+            ai_search=randomness.random() < HABITS[organisation.style].ai_search
+            or usage_type != PHOTO_PROCESSING,
+            chunk_photos_max=chunk_photos_max,
+        )
+        run = self._affordable(run, organisation)
+        self._spent[organisation.id] = self._spent.get(organisation.id, 0) + run.credits(self._rates)
+        return run, late
+
+    def _affordable(self, run: Run, organisation: OrganisationTraffic) -> Run:
+        left = self._credits_left(organisation)
+        if left is None or run.credits(self._rates) <= left:
+            return run
+        if run.usage_type in (PHOTO_PROCESSING, AI_IMAGE_ROTATION) and left > 0:
+            return shortened(run, left)
+        return replace(run, usage_type=PHOTO_PROCESSING, ai_search=False)
+
+    def _credits_left(self, organisation: OrganisationTraffic) -> int | None:
+        if self._options.credits_left is not None:
+            return self._options.credits_left(organisation.id)
+        if organisation.credits_max is None:
+            return None
+        return organisation.credits_max - self._spent.get(organisation.id, 0)
+
+    def _latest(self, organisation: OrganisationTraffic, now: datetime) -> PhotoEvent:
+        today = now.astimezone(ZoneInfo(organisation.time_zone)).date()
+        events = [event for event in self._events(organisation, now, (1, 0)) if event.day <= today]
+        return self._randomness.choice(events[-_LATEST_EVENTS:])
+
+    def _late(self, organisation: OrganisationTraffic, now: datetime) -> tuple[PhotoEvent, datetime]:
+        """Return an event, and a time days or weeks back at which it was worked on."""
+        latest_at = now - timedelta(days=2)
+        zone = ZoneInfo(organisation.time_zone)
+        events = [
+            event
+            for event in self._events(organisation, now, (2, 1, 0))
+            if datetime.combine(event.day, time(13), zone) <= latest_at
+        ]
+        event = self._randomness.choice(events)
+        evening = datetime.combine(event.day, time(13), zone).astimezone(UTC)
+        return event, min(latest_at, evening + timedelta(hours=self._randomness.uniform(0, 96)))
+
+    def _events(
+        self, organisation: OrganisationTraffic, now: datetime, months_back: tuple[int, ...]
+    ) -> list[PhotoEvent]:
+        running = Month.of(now.astimezone(ZoneInfo(organisation.time_zone)).date())
+        seed = self._options.seed
+        return [
+            event
+            for back in months_back
+            for event in events_of(organisation, running.earlier(back), seed, back)
+        ]

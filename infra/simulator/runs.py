@@ -1,0 +1,139 @@
+"""How the pipeline works through an event: runs, and the messages each run reports in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, time, timedelta
+from random import Random
+from zoneinfo import ZoneInfo
+
+from infra.simulator.options import CHUNK_PHOTOS_MAX, CHUNK_PHOTOS_MIN, OrganisationTraffic
+from infra.simulator.photo_events import HABITS, PhotoEvent
+from infra.simulator.rates import (
+    AI_IMAGE_ROTATION,
+    PHOTO_PROCESSING,
+    STORE_ORIGINALS,
+    WATERMARK_REPROCESS,
+    Rates,
+    whole_credits,
+)
+
+_FAILED_SHARE_MAX = 0.02
+_SYSTEM_SHARE = 0.35
+_USERS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A message to be: photos that were processed, and when."""
+
+    photos: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run on an event's photos. `user_id` None means the System started it."""
+
+    event: PhotoEvent
+    usage_type: str
+    ai_search: bool
+    user_id: str | None
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def photos(self) -> int:
+        return sum(chunk.photos for chunk in self.chunks)
+
+    @property
+    def started_at(self) -> datetime:
+        return self.chunks[0].at
+
+    def credits(self, rates: Rates) -> int:
+        """Return what the whole run costs."""
+        return whole_credits(self.photos, rates.rate_millionths(self.usage_type, ai_search=self.ai_search))
+
+
+def runs_of(event: PhotoEvent, organisation: OrganisationTraffic, randomness: Random) -> list[Run]:
+    """Return every run of an event: uploads on the day and just after it, reworking within the week."""
+    habits = HABITS[organisation.style]
+    evening = datetime.combine(event.day, time(13), ZoneInfo(organisation.time_zone)).astimezone(UTC)
+    uploads = split(event.photos, randomness.randint(*habits.runs), randomness)
+    runs = []
+    for number, photos in enumerate(uploads):
+        # Most photographers upload the same evening, the rest on the next day.
+        hours = randomness.uniform(0, 9) if number < len(uploads) * 0.75 else randomness.uniform(20, 32)
+        ai_search = randomness.random() < habits.ai_search
+        started_at = evening + timedelta(hours=hours)
+        runs.append(new_run(event, PHOTO_PROCESSING, photos, started_at, randomness, ai_search=ai_search))
+    for usage_type, share, photos in (
+        (AI_IMAGE_ROTATION, habits.rotation, min(randomness.randint(20, 400), event.photos)),
+        (WATERMARK_REPROCESS, habits.watermark, event.photos),
+        (STORE_ORIGINALS, habits.originals, event.photos),
+    ):
+        if randomness.random() < share:
+            started_at = evening + timedelta(hours=randomness.uniform(24, 120))
+            runs.append(new_run(event, usage_type, photos, started_at, randomness))
+    return runs
+
+
+def new_run(
+    event: PhotoEvent,
+    usage_type: str,
+    photos: int,
+    started_at: datetime,
+    randomness: Random,
+    *,
+    ai_search: bool = True,
+    chunk_photos_max: int = CHUNK_PHOTOS_MAX,
+) -> Run:
+    """Return a run on some photos; the few that fail are reported by no message."""
+    processed = photos
+    if photos > CHUNK_PHOTOS_MIN:
+        processed -= int(photos * randomness.uniform(0, _FAILED_SHARE_MAX))
+    at = started_at
+    chunks = []
+    for chunk in cut(processed, chunk_photos_max, randomness):
+        at += timedelta(seconds=chunk * randomness.uniform(0.05, 0.2))
+        chunks.append(Chunk(chunk, at))
+    user_id = None if randomness.random() < _SYSTEM_SHARE else f"u-{randomness.randint(1, _USERS):02}"
+    return Run(event, usage_type, ai_search, user_id, tuple(chunks))
+
+
+def cut(photos: int, chunk_photos_max: int, randomness: Random) -> list[int]:
+    """Return the photos of each message: 5 to `chunk_photos_max`, less only where a run has no more."""
+    usual = randomness.randint(max(2 * CHUNK_PHOTOS_MIN, chunk_photos_max // 4), chunk_photos_max)
+    chunks = [usual] * (photos // usual)
+    rest = photos - sum(chunks)
+    if 0 < rest < CHUNK_PHOTOS_MIN and chunks:
+        chunks[-1] -= CHUNK_PHOTOS_MIN - rest
+        rest = CHUNK_PHOTOS_MIN
+    return chunks + ([rest] if rest else [])
+
+
+def split(photos: int, parts: int, randomness: Random) -> list[int]:
+    """Return photos in so many uneven parts, none empty."""
+    cuts = sorted(randomness.sample(range(1, photos), min(parts, photos) - 1))
+    return [end - start for start, end in zip([0, *cuts], [*cuts, photos], strict=True)]
+
+
+def shortened(run: Run, photos: int) -> Run:
+    """Return the run ended after its first photos, when the credits were gone."""
+    chunks = []
+    for chunk in run.chunks:
+        if photos <= 0:
+            break
+        chunks.append(replace(chunk, photos=min(chunk.photos, photos)))
+        photos -= chunk.photos
+    return replace(run, chunks=tuple(chunks))
+
+
+def squeezed(runs: list[Run], start: datetime, end: datetime) -> list[Run]:
+    """Return the runs with all their times moved into a span, in the same order, the last one at its end."""
+    first = min(run.started_at for run in runs)
+    last = max(run.chunks[-1].at for run in runs)
+    scale = min(1.0, (end - start) / max(last - first, timedelta(seconds=1)))
+    return [
+        replace(run, chunks=tuple(replace(chunk, at=end - (last - chunk.at) * scale) for chunk in run.chunks))
+        for run in runs
+    ]

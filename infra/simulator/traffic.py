@@ -1,0 +1,84 @@
+"""Everything a simulated pipeline sends, in order: pure, the same for a seed, a process name and a clock."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from random import Random
+from typing import Final
+
+from infra.simulator.disturbance import Disturber
+from infra.simulator.history import history_of
+from infra.simulator.identity import Mint
+from infra.simulator.live import LiveTraffic
+from infra.simulator.options import OrganisationTraffic, SimulatorOptions
+from infra.simulator.rates import Rates
+from infra.simulator.runs import Chunk, Run
+from infra.simulator.wire import Outgoing, Usage
+
+Clock = Callable[[], datetime]
+"""Returns the present, aware."""
+
+_WORKERS: Final = 8
+
+
+class Traffic:
+    """The messages of one simulation; ask for the history first, then for live traffic."""
+
+    def __init__(self, options: SimulatorOptions) -> None:
+        process = options.process if options.process is not None else secrets.token_hex(4)
+        self._options = options
+        self._rates = Rates(options.store_originals_rate_millionths)
+        self._mint = Mint(options.seed, process)
+        self._disturber = Disturber(options.disturbances, self._mint, options.seed)
+        self._workers = Random(f"workers/{options.seed}")  # noqa: S311
+        self._spent: Counter[str] = Counter()
+
+    def history(self, now: datetime) -> Iterator[Outgoing]:
+        """Return the messages of the months before now, the earliest first."""
+        yield from self._disturber.disturbed(self._past_usages(now))
+
+    def live(self, clock: Clock) -> Iterator[Outgoing]:
+        """Return messages of the present without end, each made at the moment it is asked for."""
+        yield from self._disturber.disturbed(self._present_usages(clock))
+
+    def _past_usages(self, now: datetime) -> list[Usage]:
+        usages = []
+        for organisation in self._options.organisations:
+            for run in history_of(organisation, now, self._options.seed, self._rates):
+                self._spent[organisation.id] += run.credits(self._rates)
+                run_id, worker = self._mint.run_id(), self._worker()
+                usages += [self._usage(organisation, run, run_id, worker, chunk) for chunk in run.chunks]
+        return sorted(usages, key=lambda usage: usage.occurred_at)
+
+    def _present_usages(self, clock: Clock) -> Iterator[Usage]:
+        live = LiveTraffic(self._options, self._rates, self._spent)
+        under_way: dict[str, tuple[str, str]] = {}
+        while True:
+            dealt = live.next_chunk(clock())
+            organisation = dealt.organisation
+            if dealt.first:
+                under_way[organisation.id] = self._mint.run_id(), self._worker()
+            yield self._usage(organisation, dealt.run, *under_way[organisation.id], dealt.chunk)
+
+    def _usage(
+        self, organisation: OrganisationTraffic, run: Run, run_id: str, worker: str, chunk: Chunk
+    ) -> Usage:
+        return Usage(
+            organisation_id=organisation.id,
+            source=worker,
+            message_id=self._mint.message_id(chunk.at),
+            run_id=run_id,
+            usage_type=run.usage_type,
+            photos=chunk.photos,
+            ai_search=run.ai_search,
+            event_id=run.event.id,
+            event_name=run.event.name,
+            user_id=run.user_id,
+            occurred_at=chunk.at,
+        )
+
+    def _worker(self) -> str:
+        return f"/photo-processing/worker-{self._workers.randint(1, _WORKERS)}"

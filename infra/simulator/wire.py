@@ -1,0 +1,107 @@
+"""Usage messages as they travel: CloudEvents 1.0 over Kafka, structured or binary, and broken ones."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+_TYPE: Final = "photo_processing.usage_reported.v1"
+_STRUCTURED: Final = [("content-type", b"application/cloudevents+json")]
+
+Headers = list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one message reports; `photos` are those processed in it. `user_id` None is the System."""
+
+    organisation_id: str
+    source: str
+    message_id: str
+    run_id: str
+    usage_type: str
+    photos: int
+    ai_search: bool
+    event_id: int
+    event_name: str
+    user_id: str | None
+    occurred_at: datetime
+
+
+class Flaw(StrEnum):
+    """How a malformed message breaks the contract."""
+
+    NOT_JSON = "not_json"
+    MISSING_FIELD = "missing_field"
+    FOREIGN_KEY = "foreign_key"
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A record to publish. `waits` asks that everything before it is acknowledged first."""
+
+    usage: Usage
+    key: bytes
+    value: bytes
+    headers: Headers
+    flaw: Flaw | None = None
+    waits: bool = False
+
+
+def structured(usage: Usage, *, waits: bool = False) -> Outgoing:
+    """Return the record whose value is the whole event."""
+    event = {**_attributes(usage), "data": _data(usage)}
+    return Outgoing(usage, usage.organisation_id.encode(), _json(event), _STRUCTURED, waits=waits)
+
+
+def binary(usage: Usage) -> Outgoing:
+    """Return the record whose headers are the event's attributes, and whose value is its data."""
+    headers: Headers = [("content-type", b"application/json")]
+    headers += [(f"ce_{name}", text.encode()) for name, text in _attributes(usage).items()]
+    return Outgoing(usage, usage.organisation_id.encode(), _json(_data(usage)), headers)
+
+
+def malformed(usage: Usage, flaw: Flaw) -> Outgoing:
+    """Return a record that no consumer may accept."""
+    key = usage.organisation_id.encode()
+    value = _json({**_attributes(usage), "data": _data(usage)})
+    if flaw is Flaw.NOT_JSON:
+        value = value[: len(value) // 2]
+    elif flaw is Flaw.MISSING_FIELD:
+        data = _data(usage)
+        del data["photos"]
+        value = _json({**_attributes(usage), "data": data})
+    else:
+        key += b"-other"
+    return Outgoing(usage, key, value, _STRUCTURED, flaw)
+
+
+def _attributes(usage: Usage) -> dict[str, str]:
+    time = usage.occurred_at.astimezone(UTC).isoformat(timespec="milliseconds")
+    return {
+        "specversion": "1.0",
+        "id": usage.message_id,
+        "source": usage.source,
+        "type": _TYPE,
+        "subject": usage.organisation_id,
+        "time": time.replace("+00:00", "Z"),
+    }
+
+
+def _data(usage: Usage) -> dict[str, Any]:
+    return {
+        "run_id": usage.run_id,
+        "usage_type": usage.usage_type,
+        "photos": usage.photos,
+        "ai_search": usage.ai_search,
+        "event": {"id": usage.event_id, "name": usage.event_name},
+        "user": None if usage.user_id is None else {"id": usage.user_id},
+        "hold_id": None,
+    }
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()

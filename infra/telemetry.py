@@ -1,0 +1,100 @@
+"""Logs and metrics of a process."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from consumers.batch import Counts
+from consumers.runner import UsageConsumer
+from infra.kafka import OncePer
+from projections.runner import ProjectionRunner
+
+_REPEATED_AT_MOST_EVERY_S = 10.0
+_CLIENTS = ("kafka.net", "psycopg.pool")
+
+
+def log_to_stderr(level: str) -> None:
+    """Log a line an event: time, level, module, message. A lost broker is reported, not rained."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    handler.addFilter(OncePer(_REPEATED_AT_MOST_EVERY_S))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("kafka").setLevel(logging.ERROR)
+    for name in _CLIENTS:
+        # They report every attempt to connect; whoever waits for the connection says it once.
+        logging.getLogger(name).setLevel(logging.ERROR if level == "DEBUG" else logging.CRITICAL)
+
+
+def serve_metrics(port: int | None, registry: CollectorRegistry) -> None:
+    """Serve /metrics on loopback; None serves nothing."""
+    if port is not None:
+        start_http_server(port, "127.0.0.1", registry)
+
+
+class _OneLine(logging.Formatter):
+    """Writes a message in one line, whatever a driver put in it; a traceback still follows."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = " ".join(record.message.split())
+        return super().formatMessage(record)
+
+
+class Gauges(Collector):
+    """Reads numbers when Prometheus asks, so that the hot path counts in plain integers."""
+
+    def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics of this moment."""
+        return self._read()
+
+
+def consumer_metrics(consumer: UsageConsumer) -> Gauges:
+    """Return what became of the records, the lag by partition, and what is wrong."""
+
+    def read() -> Iterable[Metric]:
+        records = CounterMetricFamily(
+            "creditledger_usage_records", "Usage records by what became of them.", labels=["outcome"]
+        )
+        for outcome in Counts.__slots__:
+            records.add_metric([outcome], getattr(consumer.ingest.counts, outcome))
+        lag = GaugeMetricFamily(
+            "creditledger_usage_lag_records", "Records not yet charged, by partition.", labels=["partition"]
+        )
+        for partition, behind in dict(consumer.lag).items():
+            lag.add_metric([str(partition)], behind)
+        lost = GaugeMetricFamily(
+            "creditledger_usage_partitions_stopped", "Partitions stopped because records were lost."
+        )
+        lost.add_metric([], len(consumer.lost_partitions))
+        failures = CounterMetricFamily(
+            "creditledger_usage_interruptions", "Times the consumer had to recover."
+        )
+        failures.add_metric([], consumer.failures)
+        return records, lag, lost, failures
+
+    return Gauges(read)
+
+
+def projection_metrics(runner: ProjectionRunner) -> Gauges:
+    """Return where the projections stand and how far behind the log they are."""
+
+    def read() -> Iterable[Metric]:
+        progress = runner.progress()
+        position = GaugeMetricFamily(
+            "creditledger_projection_position", "Last log position in the rows.", labels=["projection"]
+        )
+        for name, value in progress.positions.items():
+            position.add_metric([name], value)
+        lag = GaugeMetricFamily("creditledger_projection_lag", "Log positions not yet projected.")
+        lag.add_metric([], progress.lag)
+        return position, lag
+
+    return Gauges(read)

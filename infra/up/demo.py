@@ -1,0 +1,84 @@
+"""Opens the demo's organisations and records what they were given and bought, back-dated by months."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import datetime
+
+from domain.errors import OrganisationAlreadyOpen
+from domain.ledger import Ledger
+from domain.money import Currency
+from domain.organisation import GrantKind, Request
+from domain.ports import Once
+from infra.bootstrap import open_ledger, utc_now
+from infra.simulator.demo import (
+    DEMO_ORGANISATIONS,
+    TRIAL_CREDITS,
+    Addition,
+    AdditionKind,
+    DemoOrganisation,
+)
+
+_ACTOR = "demo"
+
+
+def open_demo(database_url: str) -> bool:
+    """Open what is not open yet; tell whether the organisations are still without usage."""
+    ledger = open_ledger(database_url)
+    try:
+        now = utc_now()
+        for organisation in DEMO_ORGANISATIONS:
+            _open(ledger, organisation, now)
+        return not any(_has_usage(ledger, organisation) for organisation in DEMO_ORGANISATIONS)
+    finally:
+        ledger.close()
+
+
+def _open(ledger: Ledger, organisation: DemoOrganisation, now: datetime) -> None:
+    # A start before this one may have ended in the middle; each addition counts once anyway.
+    with suppress(OrganisationAlreadyOpen):
+        ledger.open_organisation(
+            organisation.id,
+            time_zone=organisation.time_zone,
+            currency=Currency(organisation.currency),
+            trial_credits=TRIAL_CREDITS,
+            request=_request(organisation.opened_at(now), "open"),
+        )
+    for number, addition in enumerate(organisation.additions):
+        _add(ledger, organisation, addition, number, now)
+
+
+def _add(
+    ledger: Ledger, organisation: DemoOrganisation, addition: Addition, number: int, now: datetime
+) -> None:
+    cause = f"demo-addition-{number}"
+    once = Once(f"demo {organisation.id}", cause, b"demo")
+    request = _request(addition.at(organisation.time_zone, now), cause)
+    if addition.kind is AdditionKind.PURCHASE:
+        ledger.record_purchase(
+            organisation.id,
+            addition.credits,
+            payment_id=addition.payment_id,
+            order_id=addition.order_id,
+            gateway=addition.gateway,
+            request=request,
+            once=once,
+        )
+    else:
+        ledger.grant(
+            organisation.id,
+            addition.credits,
+            kind=GrantKind(addition.kind.value),
+            reason=addition.reason,
+            request=request,
+            once=once,
+        )
+
+
+def _has_usage(ledger: Ledger, organisation: DemoOrganisation) -> bool:
+    added = TRIAL_CREDITS + sum(addition.credits for addition in organisation.additions)
+    return ledger.organisation(organisation.id).balance != added
+
+
+def _request(at: datetime, cause: str) -> Request:
+    return Request(at, _ACTOR, cause)

@@ -1,0 +1,195 @@
+"""The life of `creditledger up`: start everything, keep it running, stop it in order, and reckon."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from threading import Event
+from typing import Any, Final
+
+import msgspec
+
+from infra.embedded.errors import EmbeddedServerError
+from infra.kafka import Kafka
+from infra.process import stop_on_signals
+from infra.settings import Settings, load_rate_card
+from infra.up.alone import AlreadyUp, alone_in, tell
+from infra.up.demo import open_demo
+from infra.up.parts import Part, Terminal
+from infra.up.reckoning import Books, Published, Reckoner
+from infra.up.servers import Servers
+
+READY_WITHIN_S: Final = 60.0
+DRAINED_WITHIN_S: Final = 60.0
+SUPERVISE_EVERY_S: Final = 0.2
+
+
+def run_up(settings: Settings, *, demo: bool, for_s: float | None, rate: float) -> int:
+    """Run all parts until a signal, or for a time; return the exit code.
+
+    With a time, the last line on stdout is a JSON report, and the code is 0 only if the ledger equals
+    what was published.
+
+    Raises:
+        WrongSetting, Unreachable: a part could not live with the settings; nothing was started.
+    """
+    load_rate_card(settings.rate_card)  # only parts read it, and would die of it over and over
+    stop = stop_on_signals()
+    terminal = Terminal(sys.stderr)
+    servers = Servers(settings)
+    try:
+        with alone_in(servers.data_dir):
+            _check_port_is_free(settings)
+            servers.check_given()
+            return _run(settings, servers, terminal, stop, demo=demo, for_s=for_s, rate=rate)
+    except AlreadyUp as error:
+        terminal.say("up", str(error))
+        return 1
+
+
+def _run(
+    settings: Settings,
+    servers: Servers,
+    terminal: Terminal,
+    stop: Event,
+    *,
+    demo: bool,
+    for_s: float | None,
+    rate: float,
+) -> int:
+    try:
+        servers.start()
+        tell(servers.data_dir, servers.environment)
+        for line in servers.described:
+            terminal.say("up", line)
+        return _Up(settings, servers, terminal, stop).run(demo=demo, for_s=for_s, rate=rate)
+    except EmbeddedServerError as error:
+        terminal.say("up", str(error))
+        return 1
+    finally:
+        servers.stop()
+        terminal.say("up", "stopped")
+
+
+class _Up:
+    def __init__(self, settings: Settings, servers: Servers, terminal: Terminal, stop: Event) -> None:
+        self._settings = settings
+        self._servers = servers
+        self._terminal = terminal
+        self._stop = stop
+        self._url = f"http://{settings.api_host}:{settings.api_port}"
+        self._parts = [
+            Part(name, [command], servers.environment, terminal)
+            for name, command in (("consumer", "consume"), ("projector", "project"), ("api", "api"))
+        ]
+        self._simulator: Part | None = None
+        self._tally = servers.data_dir / "tally.json"
+        self._reckoner = Reckoner(settings, servers.database_url, servers.bootstrap_servers)
+
+    def run(self, *, demo: bool, for_s: float | None, rate: float) -> int:
+        kafka = Kafka(self._settings, self._servers.bootstrap_servers)
+        kafka.ensure_topics()
+        kafka.close()
+        for part in self._parts:
+            part.start()
+        try:
+            if not self._wait_until_ready():
+                return 0 if self._stop.is_set() else 1
+            before = self._begin(demo, rate)
+            self._terminal.say("up", f"the API is at {self._url} and explains itself at {self._url}/docs")
+            self._supervise(for_s)
+            published = self._drain()
+            if for_s is None:
+                return 0
+            return self._report(before, published)
+        finally:
+            self._stop_parts()
+
+    def _begin(self, demo: bool, rate: float) -> Books:
+        """Open the demo's organisations, note the books, and start the traffic."""
+        self._tally.unlink(missing_ok=True)
+        history = open_demo(self._servers.database_url) if demo else False
+        self._reckoner.wait_until_drained({}, DRAINED_WITHIN_S)
+        before = self._reckoner.read()
+        if demo:
+            arguments = ["simulate-pipeline", "--rate", str(rate), "--tally", str(self._tally)]
+            if history:
+                arguments.append("--history")
+            self._simulator = Part("pipeline", arguments, self._servers.environment, self._terminal)
+            self._simulator.start()
+        return before
+
+    def _supervise(self, for_s: float | None) -> None:
+        ends_at = None if for_s is None else time.monotonic() + for_s
+        while not self._stop.wait(SUPERVISE_EVERY_S):
+            if ends_at is not None and time.monotonic() >= ends_at:
+                return
+            self._servers.supervise()
+            for part in self._parts:
+                part.supervise()
+
+    def _drain(self) -> Published:
+        """Let everything that was published reach the ledger: the embedded broker forgets it on exit."""
+        self._terminal.say("up", "stopping: charging what is still under way")
+        published = self._stop_simulator()
+        ends = self._reckoner.ends()
+        targets = {p: max(ends.get(p, 0), published.next_offsets.get(p, 0)) for p in ends}
+        deadline = time.monotonic() + DRAINED_WITHIN_S
+        while not self._reckoner.wait_until_drained(targets, SUPERVISE_EVERY_S):
+            if time.monotonic() > deadline:
+                self._terminal.say("up", "not all was charged in time")
+                break
+            for part in self._parts:
+                part.supervise()
+        return published
+
+    def _stop_simulator(self) -> Published:
+        if self._simulator is not None:
+            self._simulator.stop()
+        return _read_tally(self._tally)
+
+    def _report(self, before: Books, published: Published) -> int:
+        report: dict[str, Any] = self._reckoner.report(before, self._reckoner.read(), published)
+        print(json.dumps(report, default=msgspec.to_builtins), flush=True)  # noqa: T201 - the output
+        return 0 if report["equal"] else 1
+
+    def _wait_until_ready(self) -> bool:
+        deadline = time.monotonic() + READY_WITHIN_S
+        while time.monotonic() < deadline and not self._stop.wait(0.05):
+            try:
+                with urllib.request.urlopen(f"{self._url}/readyz", timeout=2):  # noqa: S310 - loopback
+                    return True
+            except (urllib.error.URLError, OSError):
+                for part in self._parts:
+                    part.supervise()
+        if not self._stop.is_set():
+            self._terminal.say("up", f"the API did not get ready within {READY_WITHIN_S:.0f} s")
+        return False
+
+    def _stop_parts(self) -> None:
+        if self._simulator is not None:
+            self._simulator.stop()
+        for part in self._parts:
+            part.stop()
+
+
+def _read_tally(path: Path) -> Published:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Published)
+    except FileNotFoundError:
+        return Published(0, 0, {}, {})
+
+
+def _check_port_is_free(settings: Settings) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.api_host, settings.api_port))
+        except OSError as error:
+            address = f"{settings.api_host}:{settings.api_port}"
+            raise SystemExit(f"cannot listen on {address} ({error}); set API_PORT to another port") from error

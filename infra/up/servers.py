@@ -1,0 +1,135 @@
+"""Where the service's database and broker are: the given ones, or embedded ones that we keep running."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final
+
+from psycopg.conninfo import conninfo_to_dict
+
+from infra.embedded.broker import EmbeddedBroker
+from infra.embedded.postgres import EmbeddedPostgres
+from infra.embedded.server import EmbeddedServer
+from infra.migrate import migrate
+from infra.process import check_broker, check_database
+from infra.settings import Settings
+
+SERVICE_LOGIN: Final = "creditledger_app"
+SYSTEM_DATA: Final = Path("/var/lib/creditledger")
+
+
+class Servers:
+    """PostgreSQL and Kafka of one `up`. `environment` tells every part where they are."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.data_dir = reachable(settings.data_dir.resolve())
+        self._embedded: list[EmbeddedServer] = []
+        self.environment: dict[str, str] = {}
+        self.described: list[str] = []
+
+    def check_given(self) -> None:
+        """Check that the servers which are given answer.
+
+        Raises:
+            Unreachable: one does not.
+        """
+        settings = self._settings
+        if settings.database_url is not None:
+            check_database("DATABASE_URL", settings.database_url.get_secret_value())
+            if settings.migration_database_url is not None:
+                check_database("MIGRATION_DATABASE_URL", settings.migration_database_url.get_secret_value())
+        if settings.kafka_bootstrap_servers is not None:
+            check_broker(settings)
+
+    def start(self) -> None:
+        """Start what is not given, and bring the database to the present schema.
+
+        Raises:
+            EmbeddedServerError: an embedded server does not come up.
+        """
+        self._start_database()
+        self._start_broker()
+
+    def supervise(self) -> None:
+        """Start an embedded server again if it died."""
+        for server in self._embedded:
+            server.ensure_running()
+
+    def stop(self) -> None:
+        """Stop the embedded servers: the broker first, the database last."""
+        for server in reversed(self._embedded):
+            server.stop()
+
+    @property
+    def database_url(self) -> str:
+        """URL of the service's own role."""
+        return self.environment["DATABASE_URL"]
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Address of the broker."""
+        return self.environment["KAFKA_BOOTSTRAP_SERVERS"]
+
+    def _start_database(self) -> None:
+        given = self._settings.database_url
+        if given is not None:
+            owner_url = self._settings.owner_database_url or given.get_secret_value()
+            migrate(owner_url)
+            self.environment["DATABASE_URL"] = given.get_secret_value()
+            self.environment["MIGRATION_DATABASE_URL"] = owner_url
+            self.described.append("PostgreSQL given by DATABASE_URL")
+            return
+        server = EmbeddedPostgres(self.data_dir / "postgres")
+        self._embedded.append(server)
+        owner_url = server.start()
+        password = _kept_secret(self.data_dir / "service-password")
+        migrate(owner_url, service_login=(SERVICE_LOGIN, password))
+        database = conninfo_to_dict(owner_url)["dbname"]
+        self.environment["DATABASE_URL"] = (
+            f"postgresql://{SERVICE_LOGIN}:{password}@127.0.0.1:{server.port}/{database}"
+        )
+        self.environment["MIGRATION_DATABASE_URL"] = owner_url
+        self.described.append(f"embedded PostgreSQL on port {server.port}, data in {server.root}")
+
+    def _start_broker(self) -> None:
+        given = self._settings.kafka_bootstrap_servers
+        if given is not None:
+            self.environment["KAFKA_BOOTSTRAP_SERVERS"] = given
+            self.described.append(f"Kafka at {given}")
+            return
+        server = EmbeddedBroker(self.data_dir / "broker")
+        self._embedded.append(server)
+        self.environment["KAFKA_BOOTSTRAP_SERVERS"] = server.start()
+        self.described.append(f"embedded Kafka broker at {server.address}, in memory: for trying out only")
+
+
+def reachable(data_dir: Path) -> Path:
+    """Return the directory, or one under /var/lib when root's servers could not get there.
+
+    PostgreSQL refuses to run as root, so the servers run as nobody, who cannot pass private directories
+    such as /root.
+    """
+    existing = next(folder for folder in (data_dir, *data_dir.parents) if folder.exists())
+    if os.geteuid() != 0 or all(
+        folder.stat().st_mode & stat.S_IXOTH for folder in (existing, *existing.parents)
+    ):
+        return data_dir
+    return SYSTEM_DATA / blake2b(bytes(data_dir), digest_size=6).hexdigest()
+
+
+def _kept_secret(path: Path) -> str:
+    """Return the secret in a file that only we can read, made on first use."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        secret = secrets.token_urlsafe(24)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secret)
+        return secret

@@ -1,0 +1,196 @@
+"""`creditledger up` as a user runs it: one command, real servers, and a ledger that equals what was sent."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+READY_WITHIN_S = 60
+STOPPED_WITHIN_S = 60
+MONTHS = 4
+
+
+@pytest.fixture
+def environment(servers_root: Path, request: pytest.FixtureRequest) -> dict[str, str]:
+    """Settings of an `up` of this test's own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    given = {name: value for name, value in os.environ.items() if not name.endswith(("_URL", "_SERVERS"))}
+    return {**given, "DATA_DIR": str(servers_root / request.node.name[:24]), "API_PORT": str(port)}
+
+
+@contextmanager
+def up(environment: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run `creditledger up`; it is stopped at the end if it is still there."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "infra.cli", "up", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                stop(process, signal.SIGTERM)
+
+
+def stop(process: subprocess.Popen[str], number: signal.Signals) -> int:
+    """Signal the process and return its exit code."""
+    process.send_signal(number)
+    try:
+        return process.wait(STOPPED_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+
+
+def get(environment: dict[str, str], path: str) -> Any:
+    """Return the JSON of an API resource."""
+    url = f"http://127.0.0.1:{environment['API_PORT']}{path}"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return json.load(answer)
+
+
+def wait_until(condition: Any, within_s: float) -> Any:
+    """Return the first true value of a condition; fail when the time is up."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            value = condition()
+        except urllib.error.HTTPError as error:
+            error.close()
+            value = None
+        except OSError:
+            value = None
+        if value:
+            return value
+        time.sleep(0.1)
+    pytest.fail("waited in vain")
+
+
+def processes_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return the parts and the embedded servers; their own children come and go."""
+    return psutil.Process(process.pid).children()
+
+
+def test_a_run_for_some_seconds_reports_a_ledger_equal_to_what_was_published(
+    environment: dict[str, str],
+) -> None:
+    with up(environment, "--demo", "--rate", "20", "--for", "5") as process:
+        output, _ = process.communicate(timeout=120)
+    report = json.loads(output.splitlines()[-1])
+
+    assert report["differences"] == []
+    assert report["equal"] is True
+    assert process.returncode == 0
+    assert report["messages_published"] > 500
+    assert report["charges_recorded"] + report["repeats_dropped"] == report["messages_published"]
+    assert set(report["balances"]) == {"stride-photos", "lens-and-lace", "campus-clicks"}
+    assert report["positions"]["log_end"] == report["positions"]["projections"]
+    assert sum(report["positions"]["usage"].values()) == report["messages_published"]
+
+
+def test_what_was_recorded_is_there_after_a_restart_and_after_parts_were_killed(
+    environment: dict[str, str],
+) -> None:
+    summary = "/v1/organisations/stride-photos/usage-summary"
+    balance = "/v1/organisations/stride-photos/balance"
+    with up(environment, "--demo", "--rate", "20") as process:
+        wait_until(lambda: get(environment, "/readyz"), READY_WITHIN_S)
+        full = wait_until(lambda: four_full_months(get(environment, summary)), READY_WITHIN_S)
+        assert [month["current"] for month in full] == [True, False, False, False]
+
+        for part in processes_of(process):
+            if any(name in part.cmdline() for name in ("consume", "project", "api")):
+                part.kill()
+        before = wait_until(lambda: get(environment, balance), READY_WITHIN_S)["available"]
+        wait_until(lambda: get(environment, balance)["available"] < before, READY_WITHIN_S)
+
+        children = processes_of(process)
+        assert stop(process, signal.SIGINT) == 0
+    assert psutil.wait_procs(children, timeout=5)[1] == []
+
+    with up(environment) as again:
+        wait_until(lambda: get(environment, "/readyz"), READY_WITHIN_S)
+        after = get(environment, summary)["months"]
+        for month_after, month_before in zip(after, full, strict=True):
+            assert month_after["credits"] >= month_before["credits"]
+        assert stop(again, signal.SIGTERM) == 0
+
+
+def test_parts_stop_when_their_parent_is_killed_and_the_next_start_takes_over(
+    environment: dict[str, str],
+) -> None:
+    with up(environment) as process:
+        wait_until(lambda: get(environment, "/readyz"), READY_WITHIN_S)
+        parts = [part for part in processes_of(process) if "infra.cli" in part.cmdline()]
+        assert len(parts) == 3
+        process.kill()
+    assert psutil.wait_procs(parts, timeout=20)[1] == []
+
+    with up(environment) as again:
+        wait_until(lambda: get(environment, "/readyz"), READY_WITHIN_S)
+        assert stop(again, signal.SIGTERM) == 0
+
+
+def test_a_taken_port_is_named(environment: dict[str, str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", int(environment["API_PORT"])))
+        taken.listen()
+        process = subprocess.run(
+            [sys.executable, "-m", "infra.cli", "up"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert process.returncode == 1
+    (line,) = process.stderr.splitlines()
+    assert f"cannot listen on 127.0.0.1:{environment['API_PORT']}" in line
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "value", "words"),
+    [
+        ("up", "API_HOST", "0.0.0.0", "loopback only"),  # noqa: S104 - it is refused
+        ("api", "API_HOST", "0.0.0.0", "loopback only"),  # noqa: S104
+        ("up", "RATE_CARD", "/nonexistent", "RATE_CARD: /nonexistent cannot be read"),
+        ("up", "RATE_CARD", __file__, "is no list of rate changes"),
+    ],
+)
+def test_settings_are_checked_before_anything_starts(
+    environment: dict[str, str], command: str, name: str, value: str, words: str
+) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "infra.cli", command],
+        env={**environment, name: value},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert process.returncode == 2
+    (line,) = process.stderr.splitlines()
+    assert words in line
+    assert not Path(environment["DATA_DIR"]).exists()
+
+
+def four_full_months(summary: Any) -> Any:
+    months = summary["months"]
+    return months if len(months) == MONTHS and all(month["credits"] > 0 for month in months) else None

@@ -1,0 +1,253 @@
+"""Traffic: the same for a seed, believable, and accepted by the consumer's contract."""
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from consumers.messages import Refused, decode_usage
+from infra.simulator.demo import DEMO_ORGANISATIONS
+from infra.simulator.options import NO_DISTURBANCES, ROUGH_DISTURBANCES, Disturbances, SimulatorOptions
+from infra.simulator.photo_events import EVENT_PHOTOS_MAX, EVENT_PHOTOS_MIN, Month, events_of
+from infra.simulator.traffic import Traffic
+from tests.unit.simulator.simulations import (
+    CAMPUS,
+    LACE,
+    NOW,
+    STRIDE,
+    charged,
+    history,
+    live,
+    options,
+    ticking,
+)
+
+
+def test_a_seed_makes_the_same_traffic_again() -> None:
+    assert history(disturbances=ROUGH_DISTURBANCES) == history(disturbances=ROUGH_DISTURBANCES)
+    assert live(500, disturbances=ROUGH_DISTURBANCES) == live(500, disturbances=ROUGH_DISTURBANCES)
+    assert history(seed=2) != history(seed=3)
+
+
+def test_another_process_mints_other_ids() -> None:
+    ours = {(record.usage.message_id, record.usage.run_id) for record in history(process="a")}
+    theirs = {(record.usage.message_id, record.usage.run_id) for record in history(process="b")}
+    assert {ids[0] for ids in ours}.isdisjoint(ids[0] for ids in theirs)
+    assert {ids[1] for ids in ours}.isdisjoint(ids[1] for ids in theirs)
+
+
+def test_ids_are_uuid7_of_the_moment_and_minted_once() -> None:
+    records = history(disturbances=NO_DISTURBANCES) + live(300, disturbances=NO_DISTURBANCES, process="t1")
+    for record in records:
+        number = UUID(record.usage.message_id)
+        assert (number.version, number.variant) == (7, "specified in RFC 4122")
+        assert number.int >> 80 == int(record.usage.occurred_at.timestamp() * 1_000)
+    assert len({record.usage.message_id for record in records}) == len(records)
+
+
+def test_the_consumer_accepts_every_message_but_the_malformed() -> None:
+    traffic = Traffic(options(disturbances=ROUGH_DISTURBANCES))
+    records = [*traffic.history(NOW), *islice(traffic.live(ticking()), 2_000)]
+    for record in records:
+        if record.flaw is not None:
+            with pytest.raises(Refused):
+                decode_usage(record.key, record.value, record.headers)
+            continue
+        decoded = decode_usage(record.key, record.value, record.headers)
+        organisation_id, report = decoded.organisation_id, decoded.report
+        usage = record.usage
+        assert organisation_id == usage.organisation_id
+        assert (report.source, report.message_id) == (usage.source, usage.message_id)
+        assert report.substance == (
+            usage.run_id,
+            usage.usage_type,
+            usage.photos,
+            usage.ai_search,
+            usage.event_id,
+        )
+        assert (report.event_name, report.user) == (usage.event_name, usage.user_id)
+        assert abs(report.occurred_at - usage.occurred_at) < timedelta(milliseconds=1)
+    assert {record.flaw for record in records} == {None, "not_json", "missing_field", "foreign_key"}
+
+
+def test_some_messages_are_binary_and_most_structured() -> None:
+    kinds = Counter(dict(record.headers)["content-type"] for record in history())
+    assert 0.1 < kinds[b"application/json"] / kinds.total() < 0.3
+    assert set(kinds) == {b"application/json", b"application/cloudevents+json"}
+
+
+def test_nothing_is_disturbed_without_disturbances() -> None:
+    records = history(disturbances=NO_DISTURBANCES)
+    times = [record.usage.occurred_at for record in records]
+    assert times == sorted(times)
+    assert not any(record.flaw or record.waits for record in records)
+
+
+def test_usual_disturbances_repeat_and_overtake_but_break_nothing() -> None:
+    records = history(disturbances=Disturbances())
+    bodies: dict[str, set[bytes]] = {}
+    for record in records:
+        bodies.setdefault(record.usage.message_id, set()).add(record.value)
+    assert len(bodies) < len(records)
+    assert all(len(values) == 1 for values in bodies.values())
+    assert not any(record.flaw for record in records)
+    times = [record.usage.occurred_at for record in records]
+    assert times != sorted(times)
+
+
+def test_a_conflict_follows_its_original_and_says_something_else() -> None:
+    records = history(disturbances=Disturbances(repeated=0, conflicting=0.1))
+    first = {}
+    conflicts = 0
+    for record in records:
+        usage = first.setdefault(record.usage.message_id, record.usage)
+        if record.waits:
+            conflicts += 1
+            assert usage.photos != record.usage.photos
+    assert conflicts > 10
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        NOW,
+        datetime(2026, 7, 1, 4, 0, 1, tzinfo=UTC),  # a second into July in New York
+        datetime(2026, 10, 31, 18, 30, tzinfo=UTC),  # midnight, 1 November, in Kolkata
+        datetime(2027, 1, 1, 0, 0, tzinfo=UTC),
+        datetime(2026, 3, 30, 23, 30, tzinfo=UTC),
+    ],
+)
+def test_history_fills_four_months_in_each_zone(now: datetime) -> None:
+    records = history(now, disturbances=NO_DISTURBANCES)
+    assert all(record.usage.occurred_at <= now for record in records)
+    for organisation in (STRIDE, LACE, CAMPUS):
+        zone = ZoneInfo(organisation.time_zone)
+        running = Month.of(now.astimezone(zone).date())
+        of_organisation = [r for r in records if r.usage.organisation_id == organisation.id]
+        months = Counter(
+            Month.of(r.usage.occurred_at.astimezone(zone).date()) for r in charged(of_organisation)
+        )
+        assert set(months) == {running.earlier(back) for back in range(4)}
+        runs = len({r.usage.run_id for r in of_organisation})
+        assert (40 if organisation is CAMPUS else 120) < runs < 400
+    assert 500 < len(records) < 3_000
+
+
+def test_usage_grows() -> None:
+    now = datetime(2026, 7, 1, 6, tzinfo=UTC)
+    for seed in range(5):
+        photos: Counter[int] = Counter()
+        for record in charged(history(now, seed=seed, disturbances=NO_DISTURBANCES)):
+            photos[record.usage.occurred_at.month] += record.usage.photos
+        assert photos[6] > photos[4]
+
+
+def test_weekends_are_busier() -> None:
+    for organisation in (STRIDE, LACE, CAMPUS):
+        days: Counter[bool] = Counter()
+        for seed in range(5):
+            for record in history(organisations=(organisation,), seed=seed, disturbances=NO_DISTURBANCES):
+                if record.usage.usage_type == "photo_processing":
+                    local = record.usage.occurred_at.astimezone(ZoneInfo(organisation.time_zone))
+                    days[local.weekday() >= 5] += record.usage.photos
+        assert days[True] / 2 > 2 * days[False] / 5
+
+
+def test_events_have_stable_numbers_and_believable_sizes() -> None:
+    month = Month(2026, 5)
+    ids: set[int] = set()
+    for organisation in (STRIDE, LACE, CAMPUS):
+        events = events_of(organisation, month, 1, 0)
+        seen_later = events_of(organisation, month, 1, 2)
+        assert [(e.id, e.name, e.day) for e in events] == [(e.id, e.name, e.day) for e in seen_later]
+        assert all(EVENT_PHOTOS_MIN <= event.photos <= EVENT_PHOTOS_MAX for event in events)
+        assert all(event.name.endswith("2026") for event in events)
+        ids |= {event.id for event in events}
+        ids |= {event.id for event in events_of(organisation, Month(2026, 6), 1, 0)}
+        assert len({event.name for event in events}) == len(events)
+    assert len(ids) == sum(
+        len(events_of(organisation, Month(2026, number), 1, 0))
+        for organisation in (STRIDE, LACE, CAMPUS)
+        for number in (5, 6)
+    )
+
+
+def test_runs_come_in_messages_of_five_to_five_hundred_photos() -> None:
+    records = history(disturbances=NO_DISTURBANCES, organisations=(STRIDE, LACE))
+    small = [record for record in records if not 5 <= record.usage.photos <= 500]
+    assert len(small) < len(records) / 50  # a run of fewer photos has one message of them
+    assert all(1 <= record.usage.photos <= 500 for record in small)
+    assert max(Counter(record.usage.run_id for record in records).values()) > 5
+    assert {record.usage.usage_type for record in records} == {
+        "photo_processing",
+        "ai_image_rotation",
+        "watermark_reprocess",
+        "store_originals",
+    }
+    assert {None} < {record.usage.user_id for record in records}
+    assert {True, False} == {record.usage.ai_search for record in records}
+
+
+def test_live_messages_happen_now_except_those_of_late_runs() -> None:
+    records = live(2_000, disturbances=Disturbances(repeated=0, out_of_order=0, late=0.1))
+    ages = [
+        NOW + number * timedelta(seconds=1) - record.usage.occurred_at
+        for number, record in enumerate(records)
+    ]
+    late = [age for age in ages if age]
+    assert 50 < len(late) < 600
+    assert min(late) > timedelta(days=1)
+    assert max(late) > timedelta(days=14)
+    assert max(late) < timedelta(days=95)
+
+
+def test_live_traffic_spends_what_there_is_and_no_more() -> None:
+    traffic = Traffic(options(organisations=(CAMPUS,), disturbances=NO_DISTURBANCES))
+    records = [*traffic.history(NOW), *islice(traffic.live(ticking()), 300)]
+    assert sum(record.usage.photos for record in charged(records)) == 200
+    assert not records[-1].usage.ai_search
+
+
+def test_live_traffic_asks_what_is_left_when_it_can() -> None:
+    left = {STRIDE.id: 0, LACE.id: None, CAMPUS.id: 0}
+    records = live(500, credits_left=left.__getitem__, disturbances=NO_DISTURBANCES)
+    assert {record.usage.organisation_id for record in charged(records)} == {LACE.id}
+    assert {record.usage.organisation_id for record in records} == set(left)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_demonstration_never_runs_dry_in_its_history(seed: int) -> None:
+    for day in range(0, 365, 11):
+        now = NOW + timedelta(days=day, hours=day % 24)
+        for demo in DEMO_ORGANISATIONS:
+            moves = [(demo.opened_at(now), 0, 200)]
+            moves += [(a.at(demo.time_zone, now), 0, a.credits) for a in demo.additions]
+            asked = SimulatorOptions((demo.traffic,), seed=seed, disturbances=NO_DISTURBANCES)
+            used = 0
+            for record in Traffic(asked).history(now):
+                usage = record.usage
+                tenths = {"store_originals": 0, "watermark_reprocess": 1}.get(usage.usage_type, 10)
+                cost = -(-usage.photos * tenths // 10) if usage.ai_search else 0
+                moves.append((usage.occurred_at, 1, -cost))
+                used += cost
+            balance = 0
+            for _, _, change in sorted(moves):
+                balance += change
+                assert balance > 0
+            assert demo.traffic.credits_max is not None
+            assert demo.traffic.credits_max - used == balance
+            assert balance == 12 if demo.id == "campus-clicks" else balance > 20_000
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(ValueError, match="share"):
+        Disturbances(late=2)
+    with pytest.raises(ValueError, match="organisation"):
+        SimulatorOptions(())
+    with pytest.raises(ValueError, match="live_per_second"):
+        options(live_per_second=-1)
+    with pytest.raises(ValueError, match="live_chunk_photos_max"):
+        options(live_chunk_photos_max=5_000)
