@@ -1,0 +1,279 @@
+"""The event store, read as rows of plain JSON, and checked against what the messages say.
+
+The order of an organisation's charges is the order of its partition. Only one that was opened in the
+middle may differ: what waited for it keeps its order, and so does what came later, but the two may mix.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import psycopg
+
+from tests.auditor.accounts import Account, Rates
+from tests.auditor.books import Charge, Row, Statement, Table, charges_of
+from tests.auditor.differences import compare_rows
+from tests.auditor.lots import FREE, PAID, Lots
+from tests.auditor.verdicts import Accepted, Place
+
+_EVENTS = """
+    SELECT originator_id, originator_version, notification_id, dedupe_key, topic, state
+    FROM ledger.events ORDER BY originator_id, originator_version
+"""
+_SNAPSHOTS = "SELECT originator_id, originator_version, state FROM ledger.snapshots"
+
+_CHARGED = "usage_charged.v1"
+_GRANT_KINDS = {"trial": "free_credits", "promotional": "free_credits", "admin": "admin_grant"}
+_SNAPSHOT_LOTS, _SNAPSHOT_OVERDRAFT = 7, 8
+
+
+class StoredEvent(NamedTuple):
+    """A row of the event store; `fact` is its JSON array."""
+
+    version: int
+    position: int
+    dedupe_key: UUID | None
+    topic: str
+    fact: list[Any]
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Of a charge: source and id of its message."""
+        return (self.fact[3], self.fact[2])
+
+    @property
+    def recorded_at(self) -> datetime:
+        return datetime.fromisoformat(self.fact[0])
+
+
+def read_histories(connection: psycopg.Connection[Any]) -> dict[UUID, list[StoredEvent]]:
+    """Return all events by stream, in their order."""
+    histories: dict[UUID, list[StoredEvent]] = {}
+    for stream, version, position, key, topic, state in connection.execute(_EVENTS):
+        histories.setdefault(stream, []).append(
+            StoredEvent(version, position, key, topic, json.loads(bytes(state)))
+        )
+    return histories
+
+
+def read_snapshots(connection: psycopg.Connection[Any]) -> dict[tuple[UUID, int], list[Any]]:
+    """Return all snapshots, as JSON arrays, by stream and version."""
+    return {
+        (stream, version): json.loads(bytes(state))
+        for stream, version, state in connection.execute(_SNAPSHOTS)
+    }
+
+
+@dataclass
+class HistoryAudit:
+    """One organisation's history, compared with its messages and additions.
+
+    Call `run`; then `differences` lists what is wrong, and the rest is what the tables must say.
+    """
+
+    account: Account
+    accepted: Sequence[Accepted]
+    events: Sequence[StoredEvent]
+    snapshots: dict[int, list[Any]]
+    rates: Rates
+    differences: list[str] = field(default_factory=list)
+    additions: Table = field(default_factory=dict)
+    lots: Lots = field(default_factory=Lots)
+    plan: str = "trial"
+    charged: int = 0
+
+    def run(self, statement: Statement) -> None:
+        """Check everything and add the organisation's usage to the statement."""
+        self._check_frame()
+        by_identity = {accepted.message.identity: accepted for accepted in self.accepted}
+        found = self._known_charges(by_identity)
+        in_order = [by_identity[event.identity] for event in found]
+        self._check_order([accepted.place for accepted in in_order])
+        messages = [accepted.message for accepted in in_order]
+        charges = charges_of(messages, self.account.time_zone, self.rates)
+        for event, charge in zip(found, charges, strict=True):
+            self._check_charge(event, charge)
+        self._replay()
+        self._add_to(statement, found, charges)
+
+    @property
+    def balance_row(self) -> Row:
+        """What the table of balances must hold."""
+        purchased = sum(each.credits for each in self.account.additions if each.kind == "purchase")
+        granted = sum(each.credits for each in self.account.additions) - purchased
+        return {
+            "organisation_id": self.account.organisation_id,
+            "balance": granted + purchased - self.charged,
+            "granted": granted,
+            "purchased": purchased,
+            "refunded": 0,
+            "charged": self.charged,
+            "plan": self.plan,
+            "time_zone": self.account.time_zone,
+            "version": len(self.events),
+            "position": max(event.position for event in self.events),
+        }
+
+    def _report(self, what: str) -> None:
+        self.differences.append(f"history of {self.account.organisation_id}: {what}")
+
+    def _check_frame(self) -> None:
+        versions = [event.version for event in self.events]
+        if versions != list(range(1, len(versions) + 1)):
+            self._report("versions have gaps or repeat")
+        if sorted(event.position for event in self.events) != [event.position for event in self.events]:
+            self._report("positions in the log do not follow the versions")
+        opened = self.events[0]
+        if opened.topic != "organisation_opened.v1" or opened.fact[4] != self.account.time_zone:
+            self._report(f"begins with {opened.topic} {opened.fact}")
+        for version in self.snapshots.keys() - set(versions):
+            self._report(f"snapshot of version {version}, which does not exist")
+
+    def _known_charges(self, by_identity: dict[tuple[str, str], Accepted]) -> list[StoredEvent]:
+        known: dict[tuple[str, str], StoredEvent] = {}
+        for event in self.events:
+            if event.topic != _CHARGED:
+                continue
+            if event.identity not in by_identity:
+                self._report(f"charge {event.version} for {event.identity}, which nobody may be charged for")
+            elif event.identity in known:
+                self._report(f"charge {event.version} for {event.identity}, a second one")
+            else:
+                known[event.identity] = event
+        for identity in by_identity.keys() - known.keys():
+            self._report(f"no charge for {identity} at {by_identity[identity].place}")
+        return list(known.values())
+
+    def _check_order(self, places: Sequence[Place]) -> None:
+        overtaken, overtaking = inversions(places)
+        if not overtaken:
+            return
+        # One that opened late: all that waited lies before all that overtook it.
+        if not self.account.opened_in_the_middle or max(overtaken) >= min(overtaking):
+            self._report(f"charges are not in the order of the log: {min(overtaken)} was overtaken")
+
+    def _check_charge(self, event: StoredEvent, charge: Charge) -> None:
+        message, fact = charge.message, event.fact
+        found = dict(zip(_CHARGE_FIELDS, fact, strict=True)) | {
+            "occurred_at": datetime.fromisoformat(fact[14]),
+            "dedupe_key": event.dedupe_key,
+        }
+        expected = {
+            "actor": message.user,
+            "run_id": message.run_id,
+            "usage_type": message.usage_type,
+            "photos": message.photos,
+            "ai_search": message.ai_search,
+            "rate": charge.rate,
+            "credits": charge.credits,
+            "event_id": message.event_id,
+            "event_name": message.event_name,
+            "occurred_at": message.occurred_at,
+            "day": charge.day.isoformat(),
+            "hold_id": message.hold_id,
+            "dedupe_key": key_of(message.source, message.id),
+        }
+        name = f"history of {self.account.organisation_id}: charge {event.version}"
+        self.differences += compare_rows(name, expected, found)
+
+    def _replay(self) -> None:
+        """Recount lots and additions in the order of the history."""
+        added: Counter[tuple[str, int]] = Counter()
+        for event in self.events:
+            fact = event.fact
+            match event.topic:
+                case "usage_charged.v1":
+                    self.charged += fact[9]
+                    self._expect(event, "draws", [fact[10], fact[11]], list(self.lots.charge(fact[9])))
+                case "credits_granted.v1":
+                    added[_GRANT_KINDS[fact[4]], fact[3]] += 1
+                    self._expect(event, "covered", fact[6], self.lots.add(event.version, FREE, fact[3]))
+                    self._add_row(event, _GRANT_KINDS[fact[4]])
+                case "credits_purchased.v1":
+                    added["purchase", fact[3]] += 1
+                    self._expect(event, "covered", fact[11], self.lots.add(event.version, PAID, fact[3]))
+                    self._add_row(event, "purchase")
+                case "plan_changed.v1":
+                    self.plan = fact[3]
+                case "organisation_opened.v1" if event.version == 1:
+                    pass
+                case _:
+                    self._report(f"event {event.version} is a {event.topic} that nobody asked for")
+            if event.version in self.snapshots:
+                self._check_snapshot(event, self.snapshots[event.version])
+        expected_plan = "pay_as_you_go" if any(kind == "purchase" for kind, _ in added) else "trial"
+        if self.plan != expected_plan:
+            self._report(f"the plan is {self.plan}")
+        asked = Counter((each.kind, each.credits) for each in self.account.additions)
+        if added != asked:
+            self._report(f"additions {dict(added - asked)} too many, {dict(asked - added)} too few")
+
+    def _check_snapshot(self, event: StoredEvent, snapshot: list[Any]) -> None:
+        found = [sorted(snapshot[_SNAPSHOT_LOTS]), snapshot[_SNAPSHOT_OVERDRAFT]]
+        self._expect(event, "snapshot", found, [self.lots.held, self.lots.overdraft])
+
+    def _expect(self, event: StoredEvent, what: str, found: Any, expected: Any) -> None:
+        if found != expected:
+            self._report(f"event {event.version}: {what} is {found}, expected {expected}")
+
+    def _add_row(self, event: StoredEvent, kind: str) -> None:
+        self.additions[self.account.organisation_id, str(event.version)] = {
+            "type": kind,
+            "credits": event.fact[3],
+            "occurred_at": event.recorded_at,
+            "recorded_at": event.recorded_at,
+            "actor": event.fact[1],
+            "first_version": event.version,
+            "last_version": event.version,
+        }
+
+    def _add_to(self, statement: Statement, found: Sequence[StoredEvent], charges: Sequence[Charge]) -> None:
+        name = self.account.organisation_id
+        statement.add(name, charges)
+        for event, charge in zip(found, charges, strict=True):
+            if charge.counts:
+                row = statement.runs[name, charge.message.run_id]
+                row.setdefault("first_version", event.version)
+                row.setdefault("recorded_at", event.recorded_at)
+                row["last_version"] = event.version
+
+
+_CHARGE_FIELDS = (
+    *("recorded_at", "actor", "id", "source", "run_id", "usage_type", "photos", "ai_search", "rate"),
+    *("credits", "draws", "overdraft", "event_id", "event_name", "occurred_at", "day", "hold_id"),
+)
+
+
+def key_of(source: str, message_id: str) -> UUID:
+    """Return the key that makes a message count once: UUIDs keep their first six bytes in front."""
+    identity = f"{source}\0{message_id}".encode()
+    try:
+        canonical = str(UUID(message_id)) == message_id.lower()
+    except ValueError:
+        canonical = False
+    if not canonical:
+        return UUID(bytes=blake2b(identity, digest_size=16).digest())
+    return UUID(bytes=UUID(message_id).bytes[:6] + blake2b(identity, digest_size=10).digest())
+
+
+def inversions(places: Sequence[Place]) -> tuple[set[Place], set[Place]]:
+    """Return the places that were overtaken by a later one, and those that overtook an earlier one."""
+    overtaken, overtaking = set(), set()
+    highest = (-1, -1)
+    for place in places:
+        if place < highest:
+            overtaken.add(place)
+        highest = max(highest, place)
+    lowest = (1 << 62, 0)
+    for place in reversed(places):
+        if place > lowest:
+            overtaking.add(place)
+        lowest = min(lowest, place)
+    return overtaken, overtaking

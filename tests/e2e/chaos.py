@@ -1,0 +1,158 @@
+"""Chaos: usage flows while consumers, projector, database and broker are killed; then the auditor counts.
+
+Every round publishes a part of the traffic, kills consumers in the middle of it (SIGKILL), waits until they
+get on, and kills the projector while it works that off.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from tests.e2e.auditing import Report, audit
+from tests.e2e.office import Office
+from tests.e2e.processes import Worker, run_command
+from tests.e2e.stage import Publisher, Stage, staged
+from tests.e2e.traffic import Outgoing, Traffic
+
+GOES_ON_WITHIN_S = 150.0
+"""A killed member holds its group up until its session ends (6 s), and the embedded broker's joins are slow;
+the rest is for a busy machine."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much happens. Rounds are numbered from 0; in those of `pair_rounds` two consumers share a group."""
+
+    seed: int
+    messages: int
+    organisations: int
+    rounds: int
+    pair_rounds: range
+    database_rounds: frozenset[int]
+    broker_rounds: frozenset[int] = frozenset()
+    projector_kills: int = 2
+    longest_wait_s: float = 0.4
+
+
+@dataclass
+class Tally:
+    """What was done to the service."""
+
+    kills: int = 0
+    database_kills: int = 0
+    broker_kills: int = 0
+
+
+class Chaos:
+    """One run of a plan on a stage. `restart_broker` kills a broker and brings it back."""
+
+    def __init__(self, plan: Plan, stage: Stage, restart_broker: Callable[[], None] | None = None) -> None:
+        self.tally = Tally()
+        self._plan = plan
+        self._stage = stage
+        self._restart_broker = restart_broker
+        self._random = Random(plan.seed)
+        self._traffic = Traffic(
+            plan.seed,
+            messages=plan.messages,
+            organisations=plan.organisations,
+            partitions=stage.partitions,
+        )
+        # A static member is known to the group by its name, and comes back without a new round of joins.
+        self._steady = stage.worker("steady", "consume", KAFKA_GROUP_INSTANCE_ID="steady")
+        self._guest = stage.worker("guest", "consume")
+        self._projector = stage.worker("projector", "project")
+
+    def run(self) -> Report:
+        """Publish and kill, wait until all is worked off, stop in good order, and let the auditor count."""
+        sys.stderr.write(f"chaos seed {self._plan.seed}\n")
+        with staged(self._stage) as publisher:
+            office = Office(self._stage.database_url, self._plan.seed)
+            try:
+                self._open(office, "at the start")
+                for worker in (self._steady, self._projector):
+                    worker.start()
+                office.start()
+                for number in range(self._plan.rounds):
+                    self._round(number, publisher, office)
+            finally:
+                office.close()
+            self._stage.wait_until_drained(publisher.ends, office.names)
+            for worker in (self._steady, self._projector):
+                self._stage.wait_until_up(worker)  # before, a signal just ends it
+                assert worker.stop(within_s=10) == 0, worker.log
+            run_command("audit check", self._stage.environment)
+            report = audit(self._stage, office.accounts, publisher.ends)
+        assert report.records >= len(self._traffic.records), "the broker lost what it acknowledged"
+        return report
+
+    def _round(self, number: int, publisher: Publisher, office: Office) -> None:
+        plan, stage = self._plan, self._stage
+        self._come_and_go(number)
+        if number == plan.rounds // 2:
+            self._open(office, "in the middle")
+        before_kill, after_kill = self._parts(number)
+        publisher.send(before_kill)
+        self._wait()
+        if number in plan.database_rounds:
+            self._restart_database()
+        if number in plan.broker_rounds and self._restart_broker is not None:
+            self._restart_broker()
+            self.tally.broker_kills += 1
+        victims = self._victims(number)
+        for victim in victims:
+            self._kill(victim)
+        publisher.send(after_kill)
+        publisher.settle()
+        consumed = stage.consumed()
+        for victim in victims:
+            victim.start()
+        stage.wait_for_progress(consumed, within_s=GOES_ON_WITHIN_S)
+        for _ in range(plan.projector_kills):
+            stage.wait_until_up(self._projector)
+            self._wait()
+            self._kill(self._projector)
+            self._projector.start()
+
+    def _parts(self, number: int) -> tuple[list[Outgoing], list[Outgoing]]:
+        """Return the records of a round, what goes before the kill and what after."""
+        records, rounds = self._traffic.records, self._plan.rounds
+        mine = records[len(records) * number // rounds : len(records) * (number + 1) // rounds]
+        cut = self._random.randrange(len(mine) // 4, len(mine) * 3 // 4)
+        return list(mine[:cut]), list(mine[cut:])
+
+    def _come_and_go(self, number: int) -> None:
+        """Let the second consumer join, and leave in good order."""
+        if number == self._plan.pair_rounds.start:
+            self._guest.start()
+        elif number == self._plan.pair_rounds.stop and self._guest.is_running:
+            self._stage.wait_until_up(self._guest)
+            assert self._guest.stop(within_s=10) == 0, self._guest.log
+
+    def _victims(self, number: int) -> list[Worker]:
+        if number not in self._plan.pair_rounds:
+            return [self._steady]
+        return self._random.choice(([self._steady], [self._guest], [self._steady, self._guest]))
+
+    def _kill(self, worker: Worker) -> None:
+        worker.kill()
+        self.tally.kills += 1
+
+    def _restart_database(self) -> None:
+        """Kill the postmaster as a power failure would, and start it on what reached the disk."""
+        os.kill(self._stage.postgres.pid, signal.SIGKILL)
+        self._wait()
+        self._stage.postgres.start()
+        self.tally.database_kills += 1
+
+    def _open(self, office: Office, when: str) -> None:
+        office.open([each for each in self._traffic.organisations if each.opens == when])
+
+    def _wait(self) -> None:
+        time.sleep(self._random.uniform(0, self._plan.longest_wait_s))

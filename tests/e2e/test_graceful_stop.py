@@ -1,0 +1,90 @@
+"""SIGTERM while messages flow: the process leaves soon, and what it took is charged or will be read again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from infra.embedded.postgres import EmbeddedPostgres
+from tests.e2e.auditing import audit
+from tests.e2e.office import Office
+from tests.e2e.stage import Publisher, Stage, staged
+from tests.e2e.traffic import Outgoing, Traffic
+from tests.servers import FAST
+
+LEAVES_WITHIN_S = 10.0
+PIECE = 100
+
+
+@pytest.fixture
+def stage(
+    servers_root: Path, tmp_path: Path, broker: str, topic_name: Callable[[str], str]
+) -> Iterator[Stage]:
+    with EmbeddedPostgres(servers_root / "stop-postgres", settings=FAST) as postgres:
+        yield Stage(postgres, broker, topic_name("usage"), tmp_path)
+
+
+@contextmanager
+def flowing(publisher: Publisher, records: list[Outgoing]) -> Iterator[Event]:
+    """Publish piece by piece in a thread of its own, until the event is set or nothing is left."""
+    enough = Event()
+
+    def publish() -> None:
+        while records and not enough.wait(0.02):
+            publisher.send(records[:PIECE])
+            del records[:PIECE]
+        publisher.settle()
+
+    thread = Thread(target=publish, name="publisher")
+    thread.start()
+    try:
+        yield enough
+    finally:
+        enough.set()
+        thread.join(timeout=60)
+    assert not thread.is_alive(), "the broker did not take the records"
+
+
+@pytest.mark.slow
+def test_what_a_stopped_consumer_took_is_charged_or_read_again(stage: Stage) -> None:
+    traffic = Traffic(17, messages=20_000, organisations=100, in_the_middle=0)
+    records = list(traffic.records)
+    with staged(stage) as publisher:
+        office = Office(stage.database_url, seed=17)
+        try:
+            office.open([each for each in traffic.organisations if each.opens == "at the start"])
+        finally:
+            office.close()
+        consumer, projector = stage.worker("consumer", "consume"), stage.worker("projector", "project")
+        consumer.start()
+        projector.start()
+        publisher.send(records[:PIECE])
+        del records[:PIECE]
+        publisher.settle()
+        stage.wait_for_progress({}, within_s=60)  # it has joined its group
+        with flowing(publisher, records):
+            stage.wait_for_progress(publisher.ends, within_s=30)
+            started_at = time.monotonic()
+            assert consumer.stop(within_s=LEAVES_WITHIN_S) == 0, consumer.log
+            assert time.monotonic() - started_at < LEAVES_WITHIN_S
+            assert records, "all was published before the stop: nothing flowed any more"
+            time.sleep(0.2)  # so that something is left in the topic for the next one
+        taken = stage.consumed()
+        assert 0 < sum(taken.values()) < sum(publisher.ends.values())
+
+        # What it took is charged, all of it and nothing else: the books are right up to where it stands.
+        stage.wait_until_drained(taken, office.names)
+        assert audit(stage, office.accounts, publisher.ends, up_to=taken).differences == []
+
+        # The next one goes on from there.
+        publisher.send(records)
+        publisher.settle()
+        consumer.start()
+        stage.wait_until_drained(publisher.ends, office.names)
+        assert projector.stop(within_s=LEAVES_WITHIN_S) == 0, projector.log
+        assert audit(stage, office.accounts, publisher.ends).differences == []

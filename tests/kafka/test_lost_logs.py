@@ -1,0 +1,207 @@
+"""What happens to a log while nobody reads it: records past their retention, and a topic made anew."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from kafka import TopicPartition
+from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.errors import KafkaError
+
+from infra.embedded.apache_kafka import ApacheKafkaCluster
+from infra.embedded.files import pick_free_port
+from infra.embedded.postgres import EmbeddedPostgres
+from tests.e2e.flaws import structured
+from tests.e2e.office import Office
+from tests.e2e.processes import run_command
+from tests.e2e.stage import Publisher, Stage, staged
+from tests.e2e.traffic import Organisation, Outgoing
+from tests.servers import FAST, servers_folder
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+NOTICED_WITHIN_S = 40.0
+"""The consumer looks for a new log every five seconds; the client's metadata may take longer to follow."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ApacheKafkaCluster]:
+    with servers_folder() as folder, ApacheKafkaCluster(folder / "kafka") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def postgres(servers_root: Path) -> Iterator[EmbeddedPostgres]:
+    with EmbeddedPostgres(servers_root / "lost-logs-postgres", settings=FAST) as server:
+        yield server
+
+
+@pytest.fixture
+def stage(
+    cluster: ApacheKafkaCluster, postgres: EmbeddedPostgres, tmp_path: Path, topic_name: Callable[[str], str]
+) -> Stage:
+    return Stage(postgres, cluster.bootstrap_servers, topic_name("usage"), tmp_path, partitions=2)
+
+
+@pytest.fixture
+def publisher(stage: Stage) -> Iterator[Publisher]:
+    with staged(stage) as publisher:
+        office = Office(stage.database_url, seed=1)
+        try:
+            names = [organisation_of(stage, partition) for partition in range(stage.partitions)]
+            office.open([Organisation(name, "UTC", "USD", 0, "at the start") for name in names])
+        finally:
+            office.close()
+        yield publisher
+
+
+def organisation_of(stage: Stage, partition: int) -> str:
+    """The one organisation of a partition; the topic's name keeps tests apart."""
+    return f"{stage.topic}-{partition}"
+
+
+def messages(stage: Stage, partition: int, numbers: range) -> list[Outgoing]:
+    """One photo each, numbered, of the organisation of the partition."""
+    return [
+        Outgoing(
+            partition,
+            *structured(
+                {
+                    "specversion": "1.0",
+                    "id": str(number),
+                    "source": f"/{stage.topic}/{partition}",
+                    "type": "photo_processing.usage_reported.v1",
+                    "subject": organisation_of(stage, partition),
+                    "time": "2026-11-22T09:15:00Z",
+                    "data": {
+                        "run_id": "run-88",
+                        "usage_type": "photo_processing",
+                        "photos": 1,
+                        "ai_search": True,
+                        "event": {"id": 1042, "name": "City Marathon"},
+                    },
+                }
+            ),
+        )
+        for number in numbers
+    ]
+
+
+def charged(stage: Stage, partition: int) -> list[int]:
+    """The numbers of the messages that were charged to the organisation of a partition, in order."""
+    events = stage.query(
+        """
+        SELECT convert_from(charge.state, 'UTF8')::jsonb ->> 2
+        FROM ledger.events AS charge JOIN ledger.events AS opened USING (originator_id)
+        WHERE charge.topic = 'usage_charged.v1' AND opened.topic = 'organisation_opened.v1'
+            AND convert_from(opened.state, 'UTF8')::jsonb ->> 3 = %s
+        ORDER BY charge.originator_version
+        """,
+        organisation_of(stage, partition),
+    )
+    return [int(message_id) for (message_id,) in events]
+
+
+def send(publisher: Publisher, records: list[Outgoing]) -> None:
+    publisher.send(records)
+    publisher.settle()
+
+
+def wait_for_positions(stage: Stage, positions: dict[int, int]) -> None:
+    stage.wait_until(
+        f"the consumer stands at {positions}",
+        lambda: stage.consumed() == positions,
+        within_s=NOTICED_WITHIN_S,
+    )
+
+
+def stopped_partitions(port: int) -> float:
+    """The alarm, as a monitoring system reads it."""
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    (line,) = [each for each in lines if each.startswith("creditledger_usage_partitions_stopped ")]
+    return float(line.partition(" ")[2])
+
+
+def test_a_partition_stops_where_records_were_lost_until_someone_accepts_it(
+    stage: Stage, publisher: Publisher
+) -> None:
+    port = pick_free_port()
+    consumer = stage.worker("consumer", "consume", METRICS_PORT=str(port))
+    consumer.start()
+    send(publisher, [*messages(stage, 0, range(10)), *messages(stage, 1, range(10))])
+    wait_for_positions(stage, {0: 10, 1: 10})
+    assert consumer.stop(within_s=10) == 0, consumer.log
+
+    send(publisher, [*messages(stage, 0, range(10, 20)), *messages(stage, 1, range(10, 20))])
+    with KafkaAdminClient(bootstrap_servers=stage.bootstrap_servers) as admin:
+        admin.delete_records({TopicPartition(stage.topic, 0): 15})
+    consumer.start()
+    wait_for_positions(stage, {0: 10, 1: 20})
+    stage.wait_until(
+        "the alarm is raised",
+        lambda: consumer.has_said("partition 0 stopped: offsets 10 to 14 are gone"),
+        within_s=NOTICED_WITHIN_S,
+    )
+    assert stopped_partitions(port) == 1
+
+    # It does not creep on by itself: neither after a while, nor with new records, nor after a restart.
+    send(publisher, [*messages(stage, 0, range(20, 25)), *messages(stage, 1, range(20, 25))])
+    wait_for_positions(stage, {0: 10, 1: 25})
+    assert consumer.stop(within_s=10) == 0, consumer.log
+    consumer.start()
+    send(publisher, messages(stage, 1, range(25, 30)))
+    wait_for_positions(stage, {0: 10, 1: 30})
+    time.sleep(6)  # longer than the five seconds after which it looks again
+    assert stage.consumed() == {0: 10, 1: 30}
+
+    run_command("positions accept-loss --partition 0", stage.environment)
+    wait_for_positions(stage, {0: 25, 1: 30})
+    stage.wait_until("the alarm is over", lambda: stopped_partitions(port) == 0, within_s=NOTICED_WITHIN_S)
+    assert charged(stage, 0) == [*range(10), *range(15, 25)]
+    assert charged(stage, 1) == list(range(30))
+
+
+@pytest.mark.parametrize("running", [False, True], ids=["while stopped", "while running"])
+def test_a_topic_made_anew_is_read_from_its_beginning_and_charges_nothing_twice(
+    stage: Stage, publisher: Publisher, running: bool
+) -> None:
+    consumer = stage.worker("consumer", "consume")
+    consumer.start()
+    send(publisher, [*messages(stage, 0, range(20)), *messages(stage, 1, range(20))])
+    wait_for_positions(stage, {0: 20, 1: 20})
+    if not running:
+        assert consumer.stop(within_s=10) == 0, consumer.log
+
+    make_anew(stage)
+    # The producer still has the number of a sequence that the new topic does not know: a new one is needed.
+    second = Publisher(stage.bootstrap_servers, stage.topic)
+    try:
+        # Partition 0 ends before the old position, and partition 1 beyond it.
+        send(second, [*messages(stage, 0, range(10, 25)), *messages(stage, 1, range(30))])
+    finally:
+        second.close()
+    consumer.start()
+    wait_for_positions(stage, {0: 15, 1: 30})
+    assert charged(stage, 0) == list(range(25))
+    assert charged(stage, 1) == list(range(30))
+
+
+def make_anew(stage: Stage) -> None:
+    """Delete the topic and create it again under its name; the broker needs a moment to forget it."""
+    with KafkaAdminClient(bootstrap_servers=stage.bootstrap_servers) as admin:
+        admin.delete_topics([stage.topic])
+        deadline = time.monotonic() + NOTICED_WITHIN_S
+        while True:
+            try:
+                admin.create_topics([NewTopic(stage.topic, stage.partitions, -1)])
+            except KafkaError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
