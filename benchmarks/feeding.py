@@ -1,0 +1,61 @@
+"""Hands records to the product's ingest as its consumer's loop does, without a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import psycopg
+
+from benchmarks.traffic import TOPIC, UsageRecord
+from consumers.batch import Counts
+from consumers.positions import record_digest
+from consumers.usage import UsageIngest
+from domain.ports import PositionMove
+from domain.rate_card import RateCard
+from infra.event_store.usage_store import PostgresUsageStore
+
+TOPIC_ID: Final = "benchmark"
+
+
+class NoDeadLetters:
+    """Every message here is good."""
+
+    def send(self, letters: Sequence[Any]) -> Any:
+        raise AssertionError(f"refused: {letters[0].reason}")
+
+
+@contextmanager
+def open_ingest(store: PostgresUsageStore) -> Iterator[UsageIngest]:
+    """Lend an ingest, wired as in production but for the broker."""
+    with closing(UsageIngest(store, RateCard(), NoDeadLetters(), lambda: datetime.now(UTC))) as ingest:
+        yield ingest
+
+
+def start_position(conninfo: str) -> None:
+    """Store the beginning of the one partition that cases without a broker read."""
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO ledger.consumer_positions (topic, partition, topic_id, next_offset)"
+            " VALUES (%s, 0, %s, 0)",
+            (TOPIC, TOPIC_ID),
+        )
+
+
+def feed(ingest: UsageIngest, records: Sequence[UsageRecord], batch_size: int) -> None:
+    """Hand records to the ingest as the consumer's loop does, and wait until all are committed."""
+    for start in range(0, len(records), batch_size):
+        batch = records[start : start + batch_size]
+        first, last = batch[0], batch[-1]
+        move = PositionMove(TOPIC, 0, TOPIC_ID, first.offset, last.offset + 1, record_digest(last))
+        ingest.submit([move], batch)
+    ingest.flush()
+
+
+def feed_all(conninfo: str, records: Sequence[UsageRecord], batch_size: int) -> Counts:
+    """Feed records to a new ingest and return what became of them."""
+    with closing(PostgresUsageStore(conninfo)) as store, open_ingest(store) as ingest:
+        feed(ingest, records, batch_size)
+        return ingest.counts

@@ -1,0 +1,89 @@
+"""Usage into the ledger, bytes to durable rows, through the product's own ingest and store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Final
+
+from benchmarks.checks import ask, check_charges, check_position, log_end, must_equal
+from benchmarks.feeding import feed, feed_all, open_ingest, start_position
+from benchmarks.lab import Lab, Sample
+from benchmarks.processes import ended_afterwards, start_worker, stop_worker
+from benchmarks.traffic import TOPIC, Traffic, UsageRecord, with_repeats
+from infra.event_store.usage_store import PostgresUsageStore
+
+REPEATED_SHARE: Final = 0.05
+GRANTED_ORGANISATIONS: Final = 10
+
+
+def ingest_fresh(lab: Lab, batch_size: int) -> Sample:
+    """Measure new messages into a new ledger."""
+    records, credits_count = lab.usage
+    with lab.database() as conninfo:
+        start_position(conninfo)
+        sample = _measure(lab, conninfo, records, batch_size)
+        check_charges(conninfo, len(records), credits_count)
+        check_position(conninfo, TOPIC, len(records))
+    return sample
+
+
+def ingest_into(lab: Lab, conninfo: str, traffic: Traffic, batch_size: int) -> Sample:
+    """Measure new messages into a ledger that has events already."""
+    after, credits_before = log_end(conninfo), traffic.credits
+    records = traffic.take(lab.sizes.ingest)
+    sample = _measure(lab, conninfo, records, batch_size)
+    check_charges(conninfo, len(records), traffic.credits - credits_before, after=after)
+    check_position(conninfo, TOPIC, records[-1].offset + 1)
+    return sample
+
+
+def ingest_with_repeats_and_api(lab: Lab, batch_size: int) -> Sample:
+    """Measure messages of which a share repeats recent ones, while the API grants credits."""
+    new, credits_count = lab.usage
+    records = with_repeats(new, REPEATED_SHARE)
+    with lab.database() as conninfo:
+        start_position(conninfo)
+        organisations = lab.organisations[:GRANTED_ORGANISATIONS]
+        granting = start_worker("grant", {"database": conninfo, "organisations": organisations})
+        with ended_afterwards(granting):
+            sample = _measure(lab, conninfo, records, batch_size, repeats=len(records) - len(new))
+            grants = int(stop_worker(granting)["grants"])
+        check_charges(conninfo, len(new), credits_count)
+        check_position(conninfo, TOPIC, len(records))
+        _check_grants(conninfo, grants)
+    return sample._replace(figures={"grants": grants})
+
+
+def ingest_with_far_repeats(lab: Lab, batch_size: int) -> Sample:
+    """Measure messages of which a share repeats ones that no hint remembers: as after a restart."""
+    traffic = Traffic(lab.organisations)
+    earlier = traffic.take(lab.sizes.ingest // 4)
+    new = traffic.take(lab.sizes.ingest)
+    mixed = with_repeats(new, REPEATED_SHARE, of=earlier)
+    records = [record._replace(offset=len(earlier) + record.offset) for record in mixed]
+    with lab.database() as conninfo:
+        start_position(conninfo)
+        feed_all(conninfo, earlier, batch_size)
+        sample = _measure(lab, conninfo, records, batch_size, repeats=len(records) - len(new))
+        check_charges(conninfo, len(earlier) + len(new), traffic.credits)
+        check_position(conninfo, TOPIC, len(earlier) + len(records))
+    return sample
+
+
+def _measure(
+    lab: Lab, conninfo: str, records: Sequence[UsageRecord], batch_size: int, repeats: int = 0
+) -> Sample:
+    with closing(PostgresUsageStore(conninfo)) as store, open_ingest(store) as ingest:
+        with lab.stopwatch() as watch:
+            feed(ingest, records, batch_size)
+        counts = ingest.counts
+    must_equal("charges counted", counts.charges, len(records) - repeats)
+    must_equal("repeats counted", counts.repeats, repeats)
+    return watch.sample(len(records))
+
+
+def _check_grants(conninfo: str, grants: int) -> None:
+    """Check that the log has every grant that the API acknowledged, beside those of the openings."""
+    query = "SELECT count(*) FROM ledger.events WHERE topic = 'credits_granted.v1' AND state LIKE %s"
+    must_equal("grants in the log", ask(conninfo, query, (b'%"api"%',)), (grants,))

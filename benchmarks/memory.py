@@ -1,0 +1,35 @@
+"""Memory: what a consumer takes that has met very many organisations."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from benchmarks.checks import check_charges, check_position
+from benchmarks.feeding import start_position
+from benchmarks.lab import MIGRATED, Lab, Sample
+from benchmarks.organisations import open_organisations
+from benchmarks.processes import ended_afterwards, finish_worker, start_worker
+from benchmarks.traffic import TOPIC, organisation_ids
+
+_TIMEOUT_S: Final = 900.0
+
+
+def consumer_memory(lab: Lab) -> Sample:
+    """Measure the highest resident size of a process that ingests, and how fast it is meanwhile."""
+    messages, organisations = lab.sizes.memory, lab.sizes.memory_organisations
+    with lab.database(MIGRATED) as conninfo:
+        open_organisations(conninfo, organisation_ids(organisations))
+        start_position(conninfo)
+        task = {
+            "database": conninfo,
+            "messages": messages,
+            "organisations": organisations,
+            "batch_size": 2_000,
+        }
+        with lab.stopwatch() as watch:
+            worker = start_worker("ingest", task)
+            with ended_afterwards(worker):
+                report = finish_worker(worker, _TIMEOUT_S)
+        check_charges(conninfo, messages, report["credits"])
+        check_position(conninfo, TOPIC, messages)
+    return watch.sample(messages, consumer_rss_mb=report["peak_rss_mb"])

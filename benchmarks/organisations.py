@@ -1,0 +1,39 @@
+"""Opens organisations in bulk: the events that the use cases would record, in one COPY."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import psycopg
+
+from domain.money import DEFAULT_PRICE_MILLIONTHS, Currency
+from domain.organisation import GrantKind, Organisation, Request
+from infra.event_store.mapper import LedgerMapper, copy_rows
+from infra.event_store.recorder import COPY_EVENTS
+
+TRIAL_CREDITS: Final = 200
+GRANTED_CREDITS: Final = 1_000_000_000
+EVENTS_EACH: Final = 3
+
+
+def open_organisations(conninfo: str, organisation_ids: Sequence[str]) -> None:
+    """Open organisations, each with trial credits and a grant that no case uses up."""
+    mapper = LedgerMapper()
+    request = Request(datetime.now(UTC), "u-benchmark", "benchmark")
+    rows = []
+    for organisation_id in organisation_ids:
+        organisation = Organisation.open(
+            organisation_id,
+            time_zone="UTC",
+            currency=Currency.USD,
+            price_millionths=DEFAULT_PRICE_MILLIONTHS[Currency.USD],
+            trial_credits=TRIAL_CREDITS,
+            request=request,
+        )
+        organisation.grant(GRANTED_CREDITS, GrantKind.ADMIN, "benchmark", request)
+        rows += [mapper.to_stored_event(event) for event in organisation.collect_events()]
+    assert len(rows) == EVENTS_EACH * len(organisation_ids)
+    with psycopg.connect(conninfo) as connection, connection.cursor().copy(COPY_EVENTS) as copy:
+        copy.write(copy_rows(rows))

@@ -1,0 +1,75 @@
+"""Runs cases in turns, A B C A B C, so that whatever slows the machine for a while slows all of them."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from benchmarks.lab import Lab, Sample
+
+
+class Case(NamedTuple):
+    """Something to measure: in every round, or in the first few only.
+
+    `set_up` runs once, before all rounds; cases that share it do it together.
+    """
+
+    name: str
+    title: str
+    measure: Callable[[Lab], Sample]
+    set_up: Callable[[Lab], None] | None = None
+    rounds: int | None = None
+
+
+class Outcome(NamedTuple):
+    """All measurements of each case, and what went wrong in those that failed."""
+
+    samples: dict[str, list[Sample]]
+    failures: dict[str, str]
+
+
+def run_cases(lab: Lab, cases: Sequence[Case], rounds: int) -> Outcome:
+    """Set cases up and measure them in turns. A case that fails once is not tried again."""
+    outcome = Outcome({case.name: [] for case in cases}, {})
+    _set_up(lab, cases, outcome)
+    for number in range(rounds):
+        for case in cases:
+            if case.name in outcome.failures or (case.rounds is not None and number >= case.rounds):
+                continue
+            _say(f"round {number + 1} of {rounds}: {case.name}")
+            try:
+                sample = case.measure(lab)
+            except Exception as error:
+                _fail(outcome, case, error)
+            else:
+                outcome.samples[case.name].append(sample)
+    return outcome
+
+
+def _set_up(lab: Lab, cases: Sequence[Case], outcome: Outcome) -> None:
+    done: dict[Callable[[Lab], None], Exception | None] = {}
+    for case in cases:
+        if case.set_up is None:
+            continue
+        if case.set_up not in done:
+            _say(f"preparing {case.name}")
+            try:
+                case.set_up(lab)
+                done[case.set_up] = None
+            except Exception as error:
+                done[case.set_up] = error
+        error_met = done[case.set_up]
+        if error_met is not None:
+            _fail(outcome, case, error_met)
+
+
+def _fail(outcome: Outcome, case: Case, error: Exception) -> None:
+    traceback.print_exception(error)
+    outcome.failures[case.name] = f"{type(error).__name__}: {error}"
+
+
+def _say(what: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
