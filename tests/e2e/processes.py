@@ -23,7 +23,7 @@ class Worker:
         self.name = name
         self.command = command
         self._command = [sys.executable, "-m", "infra.cli", *command.split()]
-        self._environment = service_environment(environment)
+        self.environment = service_environment(environment)
         self._log = folder / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
@@ -40,7 +40,7 @@ class Worker:
                 self._process = subprocess.Popen(
                     self._command,
                     cwd=REPOSITORY,
-                    env=self._environment,
+                    env=self.environment,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

@@ -20,6 +20,7 @@ from tests.e2e.processes import Worker
 from tests.e2e.traffic import Outgoing, rate_card_json
 
 POLL_S = 0.1
+STUCK_S = 30.0
 
 _CONSUMED = "SELECT partition, next_offset FROM ledger.consumer_positions WHERE topic = %s"
 _PARKED_FOR = "SELECT count(*) FROM ledger.parked_messages WHERE organisation_id = ANY(%s)"
@@ -39,6 +40,8 @@ class Stage:
     folder: Path
     partitions: int = 8
     workers: list[Worker] = field(default_factory=list)
+    when_stuck: Callable[[], None] | None = None
+    """Called every `STUCK_S` while something that is waited for does not come."""
 
     @property
     def database_url(self) -> str:
@@ -94,12 +97,16 @@ class Stage:
     def wait_until(self, what: str, reached: Callable[[], bool], *, within_s: float) -> None:
         """Wait until something is true; a database that is down for the moment only means: not yet."""
         deadline = time.monotonic() + within_s
+        stuck_at = time.monotonic() + STUCK_S
         while True:
             try:
                 if reached():
                     return
             except psycopg.OperationalError:
                 pass
+            if self.when_stuck is not None and time.monotonic() > stuck_at:
+                stuck_at = time.monotonic() + STUCK_S
+                self.when_stuck()
             if time.monotonic() > deadline:
                 raise AssertionError(f"not within {within_s} s: {what}\n{self.story()}")
             time.sleep(POLL_S)

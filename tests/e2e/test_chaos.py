@@ -24,6 +24,7 @@ def test_the_books_are_right_after_chaos(
         rounds=7,
         pair_rounds=range(2, 4),
         database_rounds=frozenset({1, 5}),
+        leaves_broken_groups=True,
     )
     with EmbeddedPostgres(servers_root / "chaos-postgres") as postgres:
         chaos = Chaos(plan, Stage(postgres, broker, topic_name("usage"), tmp_path))
