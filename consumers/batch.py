@@ -12,7 +12,7 @@ from consumers.messages import Headers, Refused, decode_usage
 from domain.identity import dedupe_key
 from domain.organisation import Event, Organisation
 from domain.ports import DeadLetterRecord, ParkedMessage, PositionMove
-from domain.usage import UsageReport
+from domain.usage import Substance, UsageReport
 
 
 class Record(Protocol):
@@ -36,7 +36,6 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """A decoded record with the key of its identity."""
 
     key: bytes
-    organisation_id: str
     report: UsageReport
     record: Record
 
@@ -94,13 +93,12 @@ class Batch:
         self.counts.records += len(records)
         for record in records:
             try:
-                decoded = decode_usage(record.key, record.value, record.headers)
+                report = decode_usage(record.key, record.value, record.headers)
             except Refused as refused:
                 self.refuse(record, refused.reason, refused.field)
                 continue
-            report = decoded.report
             key = dedupe_key(report.source, report.message_id)
-            message = Message(key, decoded.organisation_id, report, record)
+            message = Message(key, report, record)
             first = by_key.setdefault(key, message)
             if first is not message:
                 self.again.setdefault(key, []).append(message)
@@ -109,7 +107,7 @@ class Batch:
         """Return all messages of an identity."""
         return [self.by_key[key], *self.again.get(key, ())]
 
-    def drop(self, key: bytes, organisation_id: str, substance: tuple[object, ...]) -> None:
+    def drop(self, key: bytes, organisation_id: str, substance: Substance) -> None:
         """Drop all messages of an identity that was there before: what was said then counts."""
         for message in self.messages(key):
             self._repeats(message, organisation_id, substance)
@@ -121,12 +119,13 @@ class Batch:
         for key, messages in self.again.items():
             first = self.by_key[key]
             for message in messages:
-                self._repeats(message, first.organisation_id, first.report.substance)
+                self._repeats(message, first.report.organisation_id, first.report.substance)
         self.again.clear()
 
-    def _repeats(self, message: Message, organisation_id: str, substance: tuple[object, ...]) -> None:
+    def _repeats(self, message: Message, organisation_id: str, substance: Substance) -> None:
         """Count a repeat, or refuse it if it says something else than what was said first."""
-        if message.organisation_id == organisation_id and message.report.substance == substance:
+        report = message.report
+        if report.organisation_id == organisation_id and report.substance == substance:
             self.counts.repeats += 1
         else:
             self.counts.conflicts += 1

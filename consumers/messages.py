@@ -8,63 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Final
 
 import msgspec
 
-from domain.rate_card import UsageType
-from domain.usage import UsageReport
+from domain.usage import Usage, UsageReport
 
 USAGE_REPORTED: Final = "photo_processing.usage_reported.v1"
 VALUE_MAX_BYTES: Final = 65_536
 YEARS: Final = range(2000, 2100)
 REASON_MAX_LENGTH: Final = 300
-
-Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-
-
-class PhotoEvent(msgspec.Struct, gc=False):
-    """The photographed event that the run belongs to; `id` is the number people see."""
-
-    id: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
-    name: Annotated[str, msgspec.Meta(max_length=256)]
-
-
-class User(msgspec.Struct, gc=False):
-    """Who triggered the run, as an opaque id."""
-
-    id: Identifier
-
-
-class UsageData(msgspec.Struct, gc=False):
-    """What one message reports of a run. `photos` were processed in this message alone."""
-
-    run_id: Identifier
-    usage_type: UsageType
-    photos: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
-    ai_search: bool
-    event: PhotoEvent
-    user: User | None = None
-    hold_id: Identifier | None = None
-
-
-class UsageMessage(msgspec.Struct, gc=False):
-    """The CloudEvent. Its identity, for ever, is (`source`, `id`); `subject` is the organisation."""
-
-    specversion: Literal["1.0"]
-    id: Identifier
-    source: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-    type: Literal["photo_processing.usage_reported.v1"]
-    subject: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-    time: Annotated[datetime, msgspec.Meta(tz=True)]
-    data: UsageData
-
-
-class Decoded(msgspec.Struct, frozen=True, gc=False):
-    """A message that can be charged: the organisation it names and what it reports."""
-
-    organisation_id: str
-    report: UsageReport
 
 
 class Refused(Exception):
@@ -83,14 +36,14 @@ Headers = Sequence[tuple[str, bytes | None]]
 _STRUCTURED: Final = [("content-type", b"application/cloudevents+json")]
 """The headers of most records."""
 
-_decode_structured: Final = msgspec.json.Decoder(UsageMessage).decode
-_decode_data: Final = msgspec.json.Decoder(UsageData).decode
+_decode_structured: Final = msgspec.json.Decoder(UsageReport).decode
+_decode_data: Final = msgspec.json.Decoder(Usage).decode
 _CONTEXT_ATTRIBUTES: Final = ("specversion", "id", "source", "type", "subject", "time")
 _AT_PATH: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _MISSING: Final = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
 
 
-def decode_usage(key: bytes | None, value: bytes | None, headers: Headers) -> Decoded:
+def decode_usage(key: bytes | None, value: bytes | None, headers: Headers) -> UsageReport:
     """Return what a record reports.
 
     Raises:
@@ -109,34 +62,16 @@ def decode_usage(key: bytes | None, value: bytes | None, headers: Headers) -> De
         raise Refused(f"the value is not JSON: {error}") from None
     except RecursionError:
         raise Refused("the value is nested too deeply") from None
-    subject = message.subject
-    if key != subject.encode():
+    if key != message.organisation_id.encode():
         raise Refused("the record's key is not the organisation named by subject", "subject")
     # Text columns cannot hold NUL; in JSON a control character can only be written as an escape.
     if b"\\" in value or binary:
         _refuse_control_characters(message)
-    occurred_at = message.time
-    if occurred_at.tzinfo is not UTC:
-        occurred_at = _in_utc(occurred_at)
-    if occurred_at.year not in YEARS:
+    if message.occurred_at.tzinfo is not UTC:
+        message = msgspec.structs.replace(message, occurred_at=_in_utc(message.occurred_at))
+    if message.occurred_at.year not in YEARS:
         raise _out_of_range()
-    data = message.data
-    return Decoded(
-        subject,
-        UsageReport(
-            message.source,
-            message.id,
-            data.run_id,
-            data.usage_type,
-            data.photos,
-            data.ai_search,
-            data.event.id,
-            data.event.name,
-            None if data.user is None else data.user.id,
-            data.hold_id,
-            occurred_at,
-        ),
-    )
+    return message
 
 
 def _is_binary(headers: Headers) -> bool:
@@ -157,13 +92,13 @@ def _out_of_range() -> Refused:
     return Refused(f"the time is outside the years {YEARS.start} to {YEARS.stop - 1}", "time")
 
 
-def _decode_binary(value: bytes, headers: Headers) -> UsageMessage:
+def _decode_binary(value: bytes, headers: Headers) -> UsageReport:
     """Decode an event whose attributes are headers and whose data is the value."""
     by_name = {name.lower(): content for name, content in headers if content is not None}
     content_type = by_name.get("content-type", b"").decode("latin-1").split(";")[0].strip().lower()
     if content_type not in ("", "application/json"):
         raise Refused(f"data of type {content_type!r} is not understood", "content-type")
-    return msgspec.convert({**_context(by_name), "data": _decode_data_field(value)}, UsageMessage)
+    return msgspec.convert({**_context(by_name), "data": _decode_data_field(value)}, UsageReport)
 
 
 def _context(by_name: Mapping[str, bytes]) -> dict[str, str]:
@@ -178,7 +113,7 @@ def _context(by_name: Mapping[str, bytes]) -> dict[str, str]:
     return context
 
 
-def _decode_data_field(value: bytes) -> UsageData:
+def _decode_data_field(value: bytes) -> Usage:
     try:
         return _decode_data(value)
     except msgspec.ValidationError as error:
@@ -196,12 +131,12 @@ def _refusal(problem: str, under: str = "") -> Refused:
     return Refused(reason, ".".join(part for part in path if part) or None)
 
 
-def _refuse_control_characters(message: UsageMessage) -> None:
-    data = message.data
-    fields: dict[str, Any] = {
-        "id": message.id,
+def _refuse_control_characters(message: UsageReport) -> None:
+    data = message.usage
+    fields = {
+        "id": message.message_id,
         "source": message.source,
-        "subject": message.subject,
+        "subject": message.organisation_id,
         "data.run_id": data.run_id,
         "data.event.name": data.event.name,
         "data.user.id": data.user.id if data.user else "",

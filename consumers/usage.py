@@ -1,4 +1,4 @@
-"""Usage into the ledger: decode, decide and encode one batch while the one before it commits.
+"""Usage into the ledger: decode, decide and encode one batch while the database commits the one before.
 
 The cache of organisations holds committed state only, true at `log_end`. A batch decides on forks of it
 (or of the forks of the batch in flight) which become the cache when the batch is in. Whatever fails,
@@ -7,8 +7,7 @@ forks are dropped and nothing is left of the decision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import suppress
 from datetime import timedelta
 from itertools import islice
@@ -18,7 +17,7 @@ from uuid import UUID
 import msgspec
 
 from consumers.batch import Batch, Counts, Message, Record, kept_record
-from domain.errors import RepeatedKey, StoreError
+from domain.errors import RepeatedKey
 from domain.identity import stream_id
 from domain.ledger import snapshot_is_due
 from domain.organisation import Organisation
@@ -29,6 +28,8 @@ from domain.usage import UsageReport
 CACHED_ORGANISATIONS: Final = 100_000
 PARKED_FOR: Final = timedelta(days=7)
 RECENT_KEYS: Final = 200_000
+WATCHED_BATCHES: Final = 1_000
+"""After a repeat, keys are remembered for this many batches: where one message is sent again, more are."""
 CALM_BATCHES: Final = 50
 """After a repeat that nothing hinted at, every key is looked up first until this many batches had none."""
 ATTEMPTS: Final = 10
@@ -38,11 +39,11 @@ Load = Callable[[Collection[UUID]], dict[UUID, Organisation]]
 
 class _InFlight(NamedTuple):
     batch: Batch
-    log_end: Future[int]
+    transaction: UsageTransaction
 
 
 class UsageIngest:
-    """Charges batches of records. Used by one thread; commits run in a second one.
+    """Charges batches of records. Used by one thread.
 
     After any error but the ones handled here (`PositionMoved`, `StoreUnavailable`,
     `DeadLettersUnavailable`), call `reset` and go on from the stored positions.
@@ -63,13 +64,14 @@ class UsageIngest:
         self._dead_letters = dead_letters
         self._clock = clock
         self._cache_size = cached_organisations
-        self._committer = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._cache: dict[str, Organisation] = {}
         self._names: dict[UUID, str] = {}
         self._log_end: int | None = None
         self._in_flight: _InFlight | None = None
         # A hint at what to look up before the write; what is a repeat the unique index alone decides.
         # In two generations: the older one is forgotten in one step, which costs nothing per key.
+        # Kept while there are repeats at all: it costs a twentieth of the whole path.
+        self._batches_to_watch = 0
         self._recent_keys: set[bytes] = set()
         self._less_recent_keys: set[bytes] = set()
         self._batches_to_look_up = 0
@@ -103,16 +105,15 @@ class UsageIngest:
         """Forget everything that is not in the database."""
         if self._in_flight is not None:
             with suppress(Exception):
-                self._in_flight.log_end.result()
+                self._in_flight.transaction.finish_commit()
             self._in_flight = None
         self._cache.clear()
         self._names.clear()
         self._log_end = None
 
     def close(self) -> None:
-        """Give up the second thread; what is in flight is waited for and its outcome ignored."""
+        """Wait for what is in flight, and ignore its outcome."""
         self.reset()
-        self._committer.shutdown()
 
     def _submit(self, batch: Batch) -> None:
         if self._log_end is None:
@@ -123,30 +124,32 @@ class UsageIngest:
         self._decide(batch, self._store.load)
         if not self._settle():
             self._decide(batch, self._store.load)
-        transaction = self._begin(batch)
-        self._in_flight = _InFlight(batch, self._committer.submit(_commit, transaction, batch, self._store))
+        self._in_flight = _InFlight(batch, self._begin(batch))
 
     def _decide(self, batch: Batch, load: Load) -> None:
         """Charge every message of the batch on forks of what is known; park those of unknown ones."""
         batch.forget_decisions()
-        in_flight = self._in_flight.batch.organisations if self._in_flight else {}
-        cache = self._cache
-        self._load_missing(batch, in_flight, load)
         organisations = batch.organisations
         charges, charge_keys = batch.charges, batch.charge_keys
         rate_of, now = self._rate_card.rate_millionths, batch.now
         versions: list[tuple[Organisation, int]] = []
+        everything_loaded = False
         for message in batch.by_key.values():
-            organisation_id, report = message.organisation_id, message.report
-            organisation = organisations.get(organisation_id)
+            report = message.report
+            organisation = organisations.get(report.organisation_id)
             if organisation is None:
-                base = in_flight.get(organisation_id) or cache.get(organisation_id)
+                base = self._known(report.organisation_id)
+                if base is None and not everything_loaded:
+                    self._load_missing(batch, load)
+                    everything_loaded = True
+                    base = self._known(report.organisation_id)
                 if base is None:
                     batch.parked.append(message)
                     continue
-                organisation = organisations[organisation_id] = base.fork()
+                organisation = organisations[report.organisation_id] = base.fork()
                 versions.append((organisation, base.version))
-            rate = rate_of(report.usage_type, ai_search=report.ai_search, at=report.occurred_at)
+            usage = report.usage
+            rate = rate_of(usage.usage_type, usage.ai_search, report.occurred_at)
             charges.append(organisation.charge(report, rate, now))
             charge_keys.append(message.key)
         for organisation, version in versions:
@@ -155,16 +158,23 @@ class UsageIngest:
                 batch.due_for_snapshot.append(organisation)
         batch.rows = self._store.rows(charges, charge_keys)
 
-    def _load_missing(self, batch: Batch, in_flight: dict[str, Organisation], load: Load) -> None:
-        cache = self._cache
-        named = {message.organisation_id for message in batch.by_key.values()}
-        missing = {stream_id(name): name for name in named if name not in cache and name not in in_flight}
-        if missing:
-            for stream, organisation in load(missing.keys()).items():
-                self._remember(missing[stream], organisation)
+    def _known(self, organisation_id: str) -> Organisation | None:
+        """Return an organisation as the batch in flight leaves it, or as it is in the cache."""
+        if self._in_flight is not None:
+            ahead = self._in_flight.batch.organisations.get(organisation_id)
+            if ahead is not None:
+                return ahead
+        return self._cache.get(organisation_id)
+
+    def _load_missing(self, batch: Batch, load: Load) -> None:
+        """Bring all organisations of the batch that the ledger knows into the cache, in one query."""
+        named = {message.report.organisation_id for message in batch.by_key.values()}
+        missing = {stream_id(name): name for name in named if self._known(name) is None}
+        for stream, organisation in load(missing.keys()).items():
+            self._remember(missing[stream], organisation)
 
     def _begin(self, batch: Batch) -> UsageTransaction:
-        """Open the transaction and write all of the batch but the commit.
+        """Open the transaction, write the batch and start the commit.
 
         Under the write lock nobody else can park, open or append: what was decided is then final. If a
         message of the batch waits parked under the same key, that one came first, and we begin again
@@ -201,8 +211,9 @@ class UsageIngest:
             _park(transaction, batch)
         if batch.unpark:
             _unpark(transaction, batch)
-        if batch.charges:
-            transaction.write(batch.charges, batch.rows)
+        # Forks never change once decided, so these are snapshots of what is committed.
+        snapshots = [organisation.snapshot() for organisation in batch.due_for_snapshot]
+        transaction.start_commit(batch.charges, batch.rows, snapshots)
         return {}
 
     def _take_in_others(self, transaction: UsageTransaction, batch: Batch) -> bool:
@@ -219,17 +230,17 @@ class UsageIngest:
         if behind:
             transaction.catch_up(behind)
         return any(organisation.id in streams for organisation in batch.organisations.values()) or any(
-            stream_id(message.organisation_id) in streams for message in batch.parked
+            stream_id(message.report.organisation_id) in streams for message in batch.parked
         )
 
     def _settle(self) -> bool:
         """Wait for the batch in flight and take over its state; False if it had to be decided anew."""
         if self._in_flight is None:
             return True
-        batch, log_end = self._in_flight
+        batch, transaction = self._in_flight
         self._in_flight = None
         try:
-            self._take_over(batch, log_end.result())
+            self._take_over(batch, transaction.finish_commit())
         except RepeatedKey:
             self._redo(batch)
             return False
@@ -246,6 +257,16 @@ class UsageIngest:
         # All in one pass: the first of a dict is found by stepping over all that was deleted before it.
         for name in list(islice(self._cache, max(0, len(self._cache) - self._cache_size))):
             self._forget(name)
+        self._watch_for_repeats(batch)
+
+    def _watch_for_repeats(self, batch: Batch) -> None:
+        if batch.counts.repeats or batch.counts.conflicts:
+            self._batches_to_watch = WATCHED_BATCHES
+        elif self._batches_to_watch:
+            self._batches_to_watch -= 1
+        if not self._batches_to_watch:
+            self._recent_keys, self._less_recent_keys = set(), set()
+            return
         self._recent_keys.update(batch.charge_keys)
         if len(self._recent_keys) >= RECENT_KEYS // 2:
             self._recent_keys, self._less_recent_keys = set(), self._recent_keys
@@ -259,7 +280,7 @@ class UsageIngest:
             self._drop_recorded(batch, batch.by_key.keys())
             self._decide(batch, self._store.load)
             try:
-                self._take_over(batch, _commit(self._begin(batch), batch, self._store))
+                self._take_over(batch, self._begin(batch).finish_commit())
             except RepeatedKey:
                 if attempt == ATTEMPTS - 1:
                     raise
@@ -271,9 +292,9 @@ class UsageIngest:
         if self._in_flight is None:
             return
         ahead = self._in_flight.batch.by_key
-        for key in batch.by_key.keys() & ahead.keys():
+        for key in _common(batch.by_key, ahead.keys()):
             first = ahead[key]
-            batch.drop(key, first.organisation_id, first.report.substance)
+            batch.drop(key, first.report.organisation_id, first.report.substance)
 
     def _drop_likely_repeats(self, batch: Batch) -> None:
         """Drop repeats before the write, so that a few of them do not roll back every batch."""
@@ -282,8 +303,10 @@ class UsageIngest:
             far = found - self._recent_keys - self._less_recent_keys
             self._batches_to_look_up = CALM_BATCHES if far else self._batches_to_look_up - 1
         else:
-            keys = batch.by_key.keys()
-            self._drop_recorded(batch, (keys & self._recent_keys) | (keys & self._less_recent_keys))
+            recent = _common(batch.by_key, self._recent_keys)
+            less_recent = _common(batch.by_key, self._less_recent_keys)
+            # Of what comes twice here, which body is right may be on record already.
+            self._drop_recorded(batch, {*recent, *less_recent, *batch.again})
 
     def _drop_recorded(self, batch: Batch, keys: Collection[bytes]) -> set[bytes]:
         """Drop what the ledger has under the same key, and refuse what says something else."""
@@ -291,8 +314,7 @@ class UsageIngest:
             return set()
         recorded = self._store.recorded(list(keys))
         for key, (stream, charged) in recorded.items():
-            names = {message.organisation_id for message in batch.messages(key)}
-            charged_to = next((name for name in names if stream_id(name) == stream), "")
+            charged_to = self._names.get(stream) or _named_by(batch.messages(key), stream)
             batch.drop(key, charged_to, charged.substance)
         return set(recorded)
 
@@ -324,7 +346,7 @@ class UsageIngest:
                 batch.refuse(record, refuse, "subject")
             else:
                 report = msgspec.json.decode(parked.report, type=UsageReport)
-                message = Message(parked.dedupe_key, parked.organisation_id, report, record)
+                message = Message(parked.dedupe_key, report, record)
                 batch.by_key[parked.dedupe_key] = message
         self._drop_recorded(batch, batch.by_key.keys())
         try:
@@ -360,21 +382,22 @@ class _TakenByAnotherConsumer(Exception):
     """The parked messages were settled meanwhile."""
 
 
-def _commit(transaction: UsageTransaction, batch: Batch, store: UsageStore) -> int:
-    """Commit, keep the snapshots that are due, and return the log's end."""
-    log_end = transaction.commit()
-    if batch.due_for_snapshot:
-        # Forks never change once decided, so these are snapshots of what was committed.
-        snapshots = [organisation.snapshot() for organisation in batch.due_for_snapshot]
-        with suppress(StoreError):
-            store.keep_snapshots(snapshots)
-    return log_end
+def _named_by(messages: Sequence[Message], stream: UUID) -> str:
+    """Return the organisation of a stream if a message is of it, else nothing that could be one."""
+    names = {message.report.organisation_id for message in messages}
+    return next((name for name in names if stream_id(name) == stream), "")
+
+
+def _common(batch: Mapping[bytes, Message], keys: Set[bytes]) -> Set[bytes]:
+    """Return the keys that both have: nearly always none, which is cheap to see."""
+    mine = batch.keys()
+    return set() if mine.isdisjoint(keys) else mine & keys
 
 
 def _park(transaction: UsageTransaction, batch: Batch) -> None:
     transaction.park(
         [_parked_message(message, batch) for message in batch.parked],
-        [stream_id(message.organisation_id) for message in batch.parked],
+        [stream_id(message.report.organisation_id) for message in batch.parked],
     )
 
 
@@ -387,7 +410,7 @@ def _parked_message(message: Message, batch: Batch) -> ParkedMessage:
     record = message.record
     return ParkedMessage(
         message.key,
-        message.organisation_id,
+        message.report.organisation_id,
         msgspec.json.encode(message.report),
         record.key,
         record.value,

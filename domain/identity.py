@@ -29,18 +29,15 @@ def dedupe_key(source: str, message_id: str) -> bytes:
         try:
             time_prefix = unhexlify(message_id[:8] + message_id[9:13])
         except ValueError:  # not hexadecimal after all
-            return _digest(_of_source(source, 16), message_id)
-        return time_prefix + _digest(_of_source(source, 10), message_id)
-    return _digest(_of_source(source, 16), message_id)
+            time_prefix = b""
+    else:
+        time_prefix = b""
+    digest = _of_source(source, KEY_BYTES - len(time_prefix)).copy()
+    digest.update(message_id.encode())
+    return time_prefix + digest.digest()
 
 
 @lru_cache(maxsize=1_024)
 def _of_source(source: str, digest_bytes: int) -> blake2b:
     """Return the hash state after the source: a pipeline's workers are few, their messages many."""
     return blake2b(f"{source}\0".encode(), digest_size=digest_bytes)
-
-
-def _digest(of_source: blake2b, message_id: str) -> bytes:
-    state = of_source.copy()
-    state.update(message_id.encode())
-    return state.digest()

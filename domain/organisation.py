@@ -30,7 +30,7 @@ from domain.errors import CurrencyMismatch, InvalidInput, InvariantBroken, Refun
 from domain.identity import stream_id
 from domain.money import Cost, Currency
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType, credits_for
-from domain.usage import UsageReport
+from domain.usage import Substance, Usage, UsageReport
 
 CREDITS_MAX: Final = 1_000_000_000_000
 PRICE_MILLIONTHS_MAX: Final = 10_000_000_000  # with CREDITS_MAX and tax, an amount still fits 64 bits
@@ -201,7 +201,7 @@ class UsageCharged(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return -self.credits
 
     @property
-    def substance(self) -> tuple[str, UsageType, int, bool, int]:
+    def substance(self) -> Substance:
         """The fields that a repeat of the message must agree in."""
         return (self.run_id, self.usage_type, self.photos, self.ai_search, self.event_id)
 
@@ -473,11 +473,12 @@ class Organisation:
         step; a property test holds the two equal.
         """
         # First of all: nothing may fail once the state has begun to change.
+        usage = report.usage
         day = local_day(self.time_zone, report.occurred_at)
         if rate_millionths % WHOLE_CREDIT_MILLIONTHS:
-            credits_count = self._fractional_credits(report, rate_millionths)
+            credits_count = self._fractional_credits(usage, rate_millionths)
         else:
-            credits_count = report.photos * (rate_millionths // WHOLE_CREDIT_MILLIONTHS)
+            credits_count = usage.photos * (rate_millionths // WHOLE_CREDIT_MILLIONTHS)
         if recorded_at < self.last_recorded_at:
             recorded_at = self.last_recorded_at
         else:
@@ -495,24 +496,25 @@ class Organisation:
             draw(lots, draws)
             self.overdraft += overdraft
         self.balance -= credits_count
+        user, photo_event = usage.user, usage.event
         fact = UsageCharged(
             recorded_at,
-            report.user,
+            None if user is None else user.id,
             report.message_id,
             report.source,
-            report.run_id,
-            report.usage_type,
-            report.photos,
-            report.ai_search,
+            usage.run_id,
+            usage.usage_type,
+            usage.photos,
+            usage.ai_search,
             rate_millionths,
             credits_count,
             draws,
             overdraft,
-            report.event_id,
-            report.event_name,
+            photo_event.id,
+            photo_event.name,
             report.occurred_at,
             day,
-            report.hold_id,
+            usage.hold_id,
         )
         if rate_millionths % WHOLE_CREDIT_MILLIONTHS:
             self.add_to_run_total(fact)
@@ -693,11 +695,11 @@ class Organisation:
         for key in list(old):
             del self.run_totals[key]
 
-    def _fractional_credits(self, report: UsageReport, rate_millionths: int) -> int:
-        so_far = self.run_totals.get((report.run_id, report.usage_type, rate_millionths))
+    def _fractional_credits(self, usage: Usage, rate_millionths: int) -> int:
+        so_far = self.run_totals.get((usage.run_id, usage.usage_type, rate_millionths))
         if so_far is None:
-            return credits_for(report.photos, rate_millionths)
-        return credits_for(so_far.photos + report.photos, rate_millionths) - so_far.credits
+            return credits_for(usage.photos, rate_millionths)
+        return credits_for(so_far.photos + usage.photos, rate_millionths) - so_far.credits
 
     def _record(self, fact: Fact) -> Event:
         if fact.recorded_at < self.last_recorded_at:

@@ -122,11 +122,14 @@ class UsageTransaction(Protocol):
     def unpark(self, keys: Sequence[bytes]) -> int:
         """Forget parked messages and return how many there were."""
 
-    def write(self, charges: Sequence[Event], payload: bytes) -> None:
-        """Send the rows of charges, as `UsageStore.rows` made them. Call `commit` next, from any thread."""
+    def start_commit(self, charges: Sequence[Event], payload: bytes, snapshots: Sequence[Event]) -> None:
+        """Send the rows of charges, as `UsageStore.rows` made them, snapshots beside them, and the commit.
 
-    def commit(self) -> int:
-        """Commit and return the position of the last event in the log.
+        Returns while the database works on it; `finish_commit` is next.
+        """
+
+    def finish_commit(self) -> int:
+        """Wait for the commit and return the position of the last event in the log.
 
         Raises:
             RepeatedKey: a message is in the ledger already; nothing was written.
@@ -134,7 +137,7 @@ class UsageTransaction(Protocol):
         """
 
     def rollback(self) -> None:
-        """Give up: nothing was written."""
+        """Give up before the commit: nothing was written."""
 
 
 class UsageStore(Protocol):
@@ -165,7 +168,7 @@ class UsageStore(Protocol):
         """
 
     def rows(self, charges: Sequence[Event], keys: Sequence[bytes]) -> bytes:
-        """Return charges as the payload that `UsageTransaction.write` sends; needs no database."""
+        """Return charges as the payload that `UsageTransaction.start_commit` sends; needs no database."""
 
     def parked_for_known(self, limit: int) -> Sequence[ParkedMessage]:
         """Return parked messages whose organisation has opened since, oldest first."""
@@ -180,9 +183,6 @@ class UsageStore(Protocol):
             PositionMoved: a stored position is not the expected one.
             StoreUnavailable: the database cannot be reached.
         """
-
-    def keep_snapshots(self, snapshots: Sequence[Event]) -> None:
-        """Store snapshots of committed versions."""
 
 
 class DeadLetterRecord(msgspec.Struct, frozen=True):

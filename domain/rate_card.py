@@ -71,7 +71,7 @@ class RateCard:
             if history[0].effective_from == _BEGINNING
         }
 
-    def rate_millionths(self, usage_type: UsageType, *, ai_search: bool, at: datetime) -> int:
+    def rate_millionths(self, usage_type: UsageType, ai_search: bool, at: datetime) -> int:
         """Return the rate in force at a time; processing with both searches off costs nothing."""
         if usage_type is UsageType.PHOTO_PROCESSING and not ai_search:
             return 0

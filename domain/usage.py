@@ -1,34 +1,65 @@
-"""What the pipeline reports: photos of a run that were processed."""
+"""What the pipeline reports: photos of a run that were processed.
+
+The structs have the shape of the message on the wire, nested as it is and with its limits, so that what the
+decoder makes is what the organisation is charged with: nothing is copied between. Where a field has another
+name on the wire, it says so.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated, Literal
 
 import msgspec
 
 from domain.rate_card import UsageType
 
+Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Substance = tuple[str, UsageType, int, bool, int]
+"""Run id, usage type, photos, AI search, event id."""
 
-class UsageReport(msgspec.Struct, frozen=True, gc=False):
-    """One usage message, whatever wire it came over.
 
-    (`source`, `message_id`) is its identity for ever. `user` None means the System triggered the run.
-    `photos` counts the photos processed in this message alone, 0 to 1,000,000.
+class PhotoEvent(msgspec.Struct, frozen=True, gc=False):
+    """The photographed event that the run belongs to; `id` is the number people see."""
+
+    id: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+    name: Annotated[str, msgspec.Meta(max_length=256)]
+
+
+class User(msgspec.Struct, frozen=True, gc=False):
+    """Who triggered the run, as an opaque id."""
+
+    id: Identifier
+
+
+class Usage(msgspec.Struct, frozen=True, gc=False):
+    """What one message reports of a run. `photos` were processed in this message alone.
+
+    `ai_search` tells whether BIB or selfie search was on. `user` None means the System triggered the run.
     """
 
-    source: str
-    message_id: str
-    run_id: str
+    run_id: Identifier
     usage_type: UsageType
-    photos: int
+    photos: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
     ai_search: bool
-    event_id: int
-    event_name: str
-    user: str | None
-    hold_id: str | None
-    occurred_at: datetime
+    event: PhotoEvent
+    user: User | None = None
+    hold_id: Identifier | None = None
+
+
+class UsageReport(msgspec.Struct, frozen=True, gc=False):
+    """One usage message, a CloudEvent. Its identity, for ever, is (`source`, `message_id`)."""
+
+    specversion: Literal["1.0"]
+    message_id: Identifier = msgspec.field(name="id")
+    source: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    type: Literal["photo_processing.usage_reported.v1"]
+    organisation_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = msgspec.field(name="subject")
+    occurred_at: Annotated[datetime, msgspec.Meta(tz=True)] = msgspec.field(name="time")
+    usage: Usage = msgspec.field(name="data")
 
     @property
-    def substance(self) -> tuple[str, UsageType, int, bool, int]:
+    def substance(self) -> Substance:
         """The fields that affect the charge: two messages of one identity must agree in them."""
-        return (self.run_id, self.usage_type, self.photos, self.ai_search, self.event_id)
+        usage = self.usage
+        return (usage.run_id, usage.usage_type, usage.photos, usage.ai_search, usage.event.id)

@@ -148,9 +148,9 @@ def reason(error: BaseException) -> str:
 def tune_for_throughput() -> None:
     """Let threads overlap, and collect garbage less often.
 
-    Python lets a thread run 5 ms before another one may; the commit thread then sits on a finished
-    round trip while the other one decodes. 0.2 ms keeps both busy. What is imported lives for ever, and
-    batches free themselves by reference counts, so collections have little to find.
+    Python lets a thread run 5 ms before another one may; the broker client's own thread then sits on what
+    it received while this one decides. 0.2 ms keeps both busy. What is imported lives for ever, and batches
+    free themselves by reference counts, so collections have little to find.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.collect()

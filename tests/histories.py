@@ -21,8 +21,8 @@ from domain.organisation import (
     lot_opened_by,
 )
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType
-from domain.usage import UsageReport
 from infra.event_store.datastore import CHANNEL, TAKE_WRITE_LOCK
+from tests.usage_reports import usage_report
 
 CODEC = FactCodec()
 START = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -70,7 +70,7 @@ class Account:
         user: str | None = "u-17",
     ) -> Event:
         """Charge photos of a run that happened at a time."""
-        report = UsageReport(
+        report = usage_report(
             source="/photo-processing/worker-7",
             message_id=f"message-{next(_message_numbers)}",
             run_id=run_id,

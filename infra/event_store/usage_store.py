@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import psycopg
-from psycopg import Copy, Cursor
+from psycopg import Cursor
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 from psycopg.sql import SQL, Literal
@@ -18,6 +18,7 @@ from domain.catalogue import FactCodec
 from domain.errors import InvariantBroken, PositionMoved, StoreUnavailable
 from domain.organisation import Event, Organisation, UsageCharged
 from domain.ports import ParkedMessage, PositionMove
+from infra.event_store.copying import outcomes, start, start_copy
 from infra.event_store.datastore import (
     CHANNEL,
     IDLE_IN_TRANSACTION_TIMEOUT_S,
@@ -93,10 +94,10 @@ _PARK: Final = """
          partition, record_offset, parked_at)
     VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
 """
-_KEEP_SNAPSHOT: Final = """
-    INSERT INTO ledger.snapshots (originator_id, originator_version, topic, state)
-    VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING
-"""
+_KEEP_SNAPSHOT: Final = SQL(
+    "INSERT INTO ledger.snapshots (originator_id, originator_version, topic, state)"
+    " VALUES ({}, {}, {}, {}) ON CONFLICT DO NOTHING"
+)
 
 
 class PostgresUsageStore:
@@ -182,13 +183,6 @@ class PostgresUsageStore:
             assert row is not None
             return PostgresUsageTransaction(self, connection, log_end=row[0], any_parked=row[1])
 
-    def keep_snapshots(self, snapshots: Sequence[Event]) -> None:
-        rows = [self.mapper.to_stored_event(snapshot) for snapshot in snapshots]
-        with self._use("writing") as connection, connection.cursor() as cursor:
-            cursor.executemany(
-                _KEEP_SNAPSHOT, [(r.originator_id, r.originator_version, r.topic, r.state) for r in rows]
-            )
-
     @contextmanager
     def _use(self, purpose: str) -> Iterator[Connection]:
         """Lend a connection; after any error it is replaced, since its state is unknown."""
@@ -233,8 +227,6 @@ class PostgresUsageTransaction:
         self.any_parked = any_parked
         self._store = store
         self._connection = connection
-        self._copy: Any = None
-        self._cursor: Cursor[TupleRow] | None = None
         self._rows = 0
 
     def parked(self, keys: Sequence[bytes]) -> Mapping[bytes, ParkedMessage]:
@@ -293,31 +285,32 @@ class PostgresUsageTransaction:
             )
             return cursor.rowcount
 
-    def write(self, charges: Sequence[Event], payload: bytes) -> None:
+    def start_commit(self, charges: Sequence[Event], payload: bytes, snapshots: Sequence[Event]) -> None:
         with self._guard():
             self._rows = len(charges)
-            self._cursor = self._connection.cursor()
-            self._copy = self._cursor.copy(COPY_EVENTS)
-            copy: Copy = self._copy.__enter__()
-            copy.write(payload)
+            if charges:
+                kept = [self._keep_snapshot(snapshot) for snapshot in snapshots]
+                statements = "; ".join([COPY_EVENTS, "SELECT lastval()", *kept, "COMMIT"])
+                start_copy(self._connection.pgconn, statements.encode(), payload)
+            else:
+                start(self._connection.pgconn, b"COMMIT")
 
-    def commit(self) -> int:
+    def finish_commit(self) -> int:
         with self._guard():
-            if self._cursor is None:
-                self._connection.execute("COMMIT")
-                return self.log_end
-            self._copy.__exit__(None, None, None)
-            if self._cursor.rowcount != self._rows:
-                raise InvariantBroken(f"{self._cursor.rowcount} of {self._rows} events were stored")
-            cursor = self._connection.execute("SELECT lastval(); COMMIT")
-            row = cursor.fetchone()
-            assert row is not None
-            return int(row[0])
+            results = outcomes(self._connection.pgconn)
+        if not self._rows:
+            return self.log_end
+        copied, last_position, *_ = results
+        if copied.command_tuples != self._rows:
+            raise InvariantBroken(f"{copied.command_tuples} of {self._rows} events were stored")
+        return int(last_position.get_value(0, 0) or 0)
+
+    def _keep_snapshot(self, snapshot: Event) -> str:
+        row = self._store.mapper.to_stored_event(snapshot)
+        values = (row.originator_id, row.originator_version, row.topic, row.state)
+        return _KEEP_SNAPSHOT.format(*map(Literal, values)).as_string(self._connection)
 
     def rollback(self) -> None:
-        if self._copy is not None:  # in the middle of a COPY no statement can be sent
-            self._store.discard(self._connection)
-            return
         with suppress(StoreUnavailable), self._guard():
             self._connection.execute("ROLLBACK")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from consumers.messages import REASON_MAX_LENGTH, VALUE_MAX_BYTES, Decoded, Refused, decode_usage
+from consumers.messages import REASON_MAX_LENGTH, VALUE_MAX_BYTES, Refused, decode_usage
 from domain.rate_card import UsageType
 from domain.usage import UsageReport
 from tests.unit.consumers.records import (
@@ -21,13 +21,15 @@ from tests.unit.consumers.records import (
     usage_event,
     without,
 )
+from tests.usage_reports import usage_report
 
 EXAMPLES = Path(__file__).parent / "usage_messages"
 STRUCTURED = EXAMPLES / "structured.json"
 
-EXPECTED = UsageReport(
+EXPECTED = usage_report(
     source="/photo-processing/worker-7",
     message_id="0198f0c2-7c1e-7d3a-9c55-1f2e3d4c5b6a",
+    organisation_id=ORGANISATION,
     run_id="run-88",
     usage_type=UsageType.PHOTO_PROCESSING,
     photos=500,
@@ -40,7 +42,7 @@ EXPECTED = UsageReport(
 )
 
 
-def decode(record: KafkaRecord) -> Decoded:
+def decode(record: KafkaRecord) -> UsageReport:
     return decode_usage(record.key, record.value, record.headers)  # type: ignore[arg-type]
 
 
@@ -76,7 +78,7 @@ def raw(old: str, new: str) -> KafkaRecord:
 )
 def test_a_structured_event_is_accepted(headers: list[Header]) -> None:
     record = KafkaRecord(ORGANISATION.encode(), STRUCTURED.read_bytes(), headers)
-    assert decode(record) == Decoded(ORGANISATION, EXPECTED)
+    assert decode(record) == EXPECTED
 
 
 @pytest.mark.parametrize(
@@ -96,17 +98,13 @@ def test_a_binary_event_is_accepted(changed: list[Header], spell: Any) -> None:
         (spell(f"ce_{name}"), content.encode()) for name, content in usage_event().items() if name != "data"
     ]
     data = (EXAMPLES / "binary_data.json").read_bytes()
-    assert decode(KafkaRecord(ORGANISATION.encode(), data, headers + changed)) == Decoded(
-        ORGANISATION, EXPECTED
-    )
+    assert decode(KafkaRecord(ORGANISATION.encode(), data, headers + changed)) == EXPECTED
 
 
 def test_extensions_and_unknown_fields_are_ignored() -> None:
     value = (EXAMPLES / "structured_with_extensions.json").read_bytes()
-    decoded = decode(KafkaRecord(ORGANISATION.encode(), value))
-    organisation_id, report = decoded.organisation_id, decoded.report
-    assert organisation_id == ORGANISATION
-    assert report == UsageReport(
+    assert decode(KafkaRecord(ORGANISATION.encode(), value)) == usage_report(
+        organisation_id=ORGANISATION,
         source="urn:pipeline:eu-1",
         message_id="batch-7/4",
         run_id="run-88",
@@ -123,14 +121,14 @@ def test_extensions_and_unknown_fields_are_ignored() -> None:
 
 @pytest.mark.parametrize("field", ["user", "hold_id"])
 def test_user_and_hold_may_be_left_out(field: str) -> None:
-    assert getattr(decode(structured(without(f"data.{field}"))).report, field) is None
+    assert getattr(decode(structured(without(f"data.{field}"))).usage, field) is None
 
 
 @pytest.mark.parametrize("usage_type", list(UsageType))
 def test_every_usage_type_is_accepted(usage_type: UsageType) -> None:
     event = usage_event({"data.usage_type": usage_type.value})
-    assert decode(structured(event)).report.usage_type is usage_type
-    assert decode(binary(event)).report.usage_type is usage_type
+    assert decode(structured(event)).usage.usage_type is usage_type
+    assert decode(binary(event)).usage.usage_type is usage_type
 
 
 @pytest.mark.parametrize(
@@ -171,22 +169,22 @@ def test_values_at_their_bounds_are_accepted_in_both_modes(path: str, value: obj
 )
 def test_times_become_utc(time: str, utc: datetime) -> None:
     for record in (structured(usage_event({"time": time})), binary(usage_event({"time": time}))):
-        occurred_at = decode(record).report.occurred_at
+        occurred_at = decode(record).occurred_at
         assert occurred_at == utc
         assert occurred_at.tzinfo is UTC
 
 
 def test_of_repeated_names_the_last_counts() -> None:
-    assert decode(raw('"photos":500', '"photos":1,"photos":7')).report.photos == 7
+    assert decode(raw('"photos":500', '"photos":1,"photos":7')).usage.photos == 7
     record = binary(usage_event())
     again: list[Header] = [("ce_id", b"second")]
-    assert decode(record._replace(headers=[*record.headers, *again])).report.message_id == "second"
+    assert decode(record._replace(headers=[*record.headers, *again])).message_id == "second"
 
 
 def test_the_largest_value_is_accepted_and_one_byte_more_is_not() -> None:
     event = usage_event({"comment": ""})
     event["comment"] = "x" * (VALUE_MAX_BYTES - len(as_json(event)))
-    assert decode(structured(event)).report == EXPECTED
+    assert decode(structured(event)) == EXPECTED
     event["comment"] += "x"
     assert refusal(structured(event)) == (None, "the value has 65,537 bytes; at most 65,536 are accepted")
 

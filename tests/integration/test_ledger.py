@@ -32,8 +32,8 @@ from domain.ledger import OPTIMISTIC_ATTEMPTS, SNAPSHOT_EVERY, Ledger, Recorded,
 from domain.money import Currency
 from domain.organisation import Event, GrantKind, Organisation, Plan, Request
 from domain.ports import Once
-from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType
-from domain.usage import UsageReport
+from domain.rate_card import WHOLE_CREDIT_MILLIONTHS
+from tests.usage_reports import usage_report
 
 ORG = "org-4711"
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -94,18 +94,14 @@ def purchase(ledger: Ledger, payment_id: str = "pay-1", once: Once | None = None
 def charge(ledger: Ledger, photos: int, message_id: str) -> int:
     """Append a charge, as the consumer would, and return its number."""
     organisation = ledger.organisation(ORG)
-    report = UsageReport(
-        "/worker",
-        message_id,
-        "run-1",
-        UsageType.PHOTO_PROCESSING,
-        photos,
-        True,
-        1042,
-        "City Marathon 2026",
-        None,
-        None,
-        NOON,
+    report = usage_report(
+        source="/worker",
+        message_id=message_id,
+        organisation_id=ORG,
+        occurred_at=NOON,
+        run_id="run-1",
+        photos=photos,
+        user=None,
     )
     event = organisation.charge(report, WHOLE_CREDIT_MILLIONTHS, NOON)
     append(ledger, organisation)

@@ -12,11 +12,12 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from consumers.batch import Batch
-from consumers.messages import REASON_MAX_LENGTH, Decoded, Refused, decode_usage
+from consumers.messages import REASON_MAX_LENGTH, Refused, decode_usage
 from domain.identity import dedupe_key
 from domain.money import Currency
 from domain.organisation import Event, Organisation, Request, UsageCharged
 from domain.rate_card import RateCard
+from domain.usage import UsageReport
 from infra.event_store.mapper import LedgerMapper, copy_rows
 from projections import invariants
 from projections.runner import ProjectionRunner
@@ -121,14 +122,14 @@ def json_text(value: object) -> bytes:
 anything = st.builds(KafkaRecord, keys, st.none() | st.binary() | json_values.map(json_text), headers)
 
 
-def decoded(record: KafkaRecord) -> Decoded | None:
+def decoded(record: KafkaRecord) -> UsageReport | None:
     """Decode a record, or check its refusal."""
     try:
         found = decode_usage(record.key, record.value, record.headers)
     except Refused as refused:
         check_refusal(refused)
         return None
-    assert isinstance(found, Decoded)
+    assert isinstance(found, UsageReport)
     return found
 
 
@@ -138,7 +139,7 @@ def check_refusal(refused: Refused) -> None:
     assert refused.field is None or refused.field
 
 
-def charge(found: Decoded) -> Event:
+def charge(found: UsageReport) -> Event:
     organisation = Organisation.open(
         found.organisation_id,
         time_zone="America/New_York",
@@ -147,9 +148,9 @@ def charge(found: Decoded) -> Event:
         trial_credits=100,
         request=Request(START, None, "r"),
     )
-    report = found.report
-    rate = RATES.rate_millionths(report.usage_type, ai_search=report.ai_search, at=report.occurred_at)
-    event = organisation.charge(report, rate, START)
+    usage = found.usage
+    rate = RATES.rate_millionths(usage.usage_type, usage.ai_search, found.occurred_at)
+    event = organisation.charge(found, rate, START)
     organisation.check_invariants()
     return event
 
@@ -163,13 +164,12 @@ def check(record: KafkaRecord) -> None:
     if found is None:
         return
     event = charge(found)
-    report = found.report
-    key = dedupe_key(report.source, report.message_id)
+    key = dedupe_key(found.source, found.message_id)
     assert MAPPER.charge_rows([event], [key]) == copy_rows([stored := MAPPER.to_stored_event(event)])
     assert MAPPER.to_domain_event(stored) == event
     fact = event.fact
     assert isinstance(fact, UsageCharged)
-    assert fact.substance == report.substance
+    assert fact.substance == found.substance
     assert b"\\u0000" not in stored.state
 
 
@@ -268,7 +268,7 @@ def charge_all(lab: Lab, records: list[KafkaRecord]) -> None:
     while partition.read_to < len(partition.log):
         ingest.submit(*partition.next(150))
     ingest.flush()
-    expected: dict[bytes, Decoded] = {}
+    expected: dict[bytes, UsageReport] = {}
     refused = set()
     conflicts = 0
     for offset, record in enumerate(records):
@@ -276,12 +276,9 @@ def charge_all(lab: Lab, records: list[KafkaRecord]) -> None:
         if found is None:
             refused.add(offset)
             continue
-        key = dedupe_key(found.report.source, found.report.message_id)
+        key = dedupe_key(found.source, found.message_id)
         first = expected.setdefault(key, found)
-        same = (
-            first.organisation_id == found.organisation_id
-            and first.report.substance == found.report.substance
-        )
+        same = first.organisation_id == found.organisation_id and first.substance == found.substance
         conflicts += not same
     assert len(expected) > 100
     assert len(lab.letters.safe) == len(refused) + conflicts
@@ -298,7 +295,7 @@ def charge_all(lab: Lab, records: list[KafkaRecord]) -> None:
     charges = lab.books().charges
     assert len(charges) == len(expected)
     assert {(charge.identity, charge.photos) for charge in charges} == {
-        ((found.report.source, found.report.message_id), found.report.photos) for found in expected.values()
+        ((found.source, found.message_id), found.usage.photos) for found in expected.values()
     }
     lab.wait_days(8)
     while ingest.expire_parked():

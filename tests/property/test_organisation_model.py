@@ -32,8 +32,9 @@ from domain.organisation import (
     lot_opened_by,
 )
 from domain.rate_card import UsageType
-from domain.usage import UsageReport
+from domain.usage import Usage
 from tests.unit.domain.builders import state_of
+from tests.usage_reports import usage_report
 
 FREE, PAID = 0, 1
 ZONES = ["UTC", "Asia/Kolkata", "America/New_York", "Pacific/Chatham"]
@@ -98,16 +99,16 @@ class Runs:
     def __init__(self) -> None:
         self.known: dict[tuple[str, UsageType, int], tuple[int, int, datetime]] = {}
 
-    def price(self, report: UsageReport, rate_millionths: int, now: datetime) -> int:
+    def price(self, usage: Usage, rate_millionths: int, now: datetime) -> int:
         rate = Fraction(rate_millionths, 1_000_000)
         if rate.denominator == 1:
-            return int(report.photos * rate)
-        key = (report.run_id, report.usage_type, rate_millionths)
+            return int(usage.photos * rate)
+        key = (usage.run_id, usage.usage_type, rate_millionths)
         if key not in self.known:
             self.known = {k: v for k, v in self.known.items() if now - v[2] <= timedelta(days=90)}
         photos, paid, _ = self.known.get(key, (0, 0, now))
-        owed = ceil((photos + report.photos) * rate)
-        self.known[key] = (photos + report.photos, owed, now)
+        owed = ceil((photos + usage.photos) * rate)
+        self.known[key] = (photos + usage.photos, owed, now)
         return owed - paid
 
 
@@ -204,14 +205,18 @@ class OrganisationMachine(RuleBasedStateMachine):
         ago=st.timedeltas(timedelta(0), timedelta(days=400)),
     )
     def charge(self, photos: int, rate: int, run: str, usage_type: UsageType, ago: timedelta) -> None:
-        report = UsageReport(
-            "/worker", "m-1", run, usage_type, photos, True, 1, "Marathon", "u-17", None, self.now - ago
+        report = usage_report(
+            message_id="m-1",
+            run_id=run,
+            usage_type=usage_type,
+            photos=photos,
+            occurred_at=self.now - ago,
         )
         event = self.decide(lambda org: org.charge(report, rate, self.now))
         fact = event.fact
         assert isinstance(fact, UsageCharged)
 
-        spent = self.purse.spend(self.runs.price(report, rate, self.now))
+        spent = self.purse.spend(self.runs.price(report.usage, rate, self.now))
         assert fact.credits == len(spent)
         drawn = [portion.lot for portion in fact.draws for _ in range(portion.credits)]
         assert drawn == [credit.lot for credit in spent if credit]

@@ -59,7 +59,7 @@ def test_without_a_crash(simulate: Callable[..., World]) -> None:
     steps = {step for seed in QUIET_SEEDS for step in simulate(seed).steps}
     assert {step.removeprefix("before ") for step in steps if step.startswith("before ")} == {
         *("log_end", "load", "recorded", "parked", "rows", "parked_for_known", "parked_before", "begin"),
-        *("streams_appended_after", "catch_up", "park", "unpark", "write", "commit", "keep_snapshots"),
+        *("streams_appended_after", "catch_up", "park", "unpark", "start_commit", "finish_commit"),
         *("send", "wait"),
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import Any
 
 from consumers.usage import UsageIngest
@@ -25,42 +24,6 @@ GRANT = 5
 
 class Death(BaseException):
     """The process is gone: nothing it would have done happens any more."""
-
-
-class LaterCommitter:
-    """Stands for the ingest's second thread: commits as late as possible, in the same thread."""
-
-    def __init__(self) -> None:
-        self._pending: tuple[Future[Any], Callable[[], Any]] | None = None
-
-    def submit(self, action: Callable[..., Any], *args: Any) -> Future[Any]:
-        assert self._pending is None
-        future = LateFuture(self.run_pending)
-        self._pending = (future, lambda: action(*args))
-        return future
-
-    def run_pending(self) -> None:
-        if self._pending is not None:
-            (future, action), self._pending = self._pending, None
-            try:
-                future.set_result(action())
-            except BaseException as error:
-                future.set_exception(error)
-
-    def shutdown(self) -> None:
-        """Nothing to do."""
-
-
-class LateFuture(Future[Any]):
-    """Is done when it is asked for."""
-
-    def __init__(self, run: Callable[[], None]) -> None:
-        super().__init__()
-        self._run = run
-
-    def result(self, timeout: float | None = None) -> Any:
-        self._run()
-        return super().result(timeout)
 
 
 class Post:
@@ -138,17 +101,13 @@ class World:
             self._ingest.flush()
         elif action.what == "keep house":
             self._keep_house()
+        elif action.what == "grant":
+            self.lab.grant(f"{self.prefix}-{action.whom}", GRANT)
+            self._given[f"{self.prefix}-{action.whom}"] += GRANT
+        elif action.what == "open":
+            self._open(str(action.whom))
         else:
-            # Others wait for the lock until a batch on its way is in.
-            self._committer.run_pending()
-            self._stop_if_dead()
-            if action.what == "grant":
-                self.lab.grant(f"{self.prefix}-{action.whom}", GRANT)
-                self._given[f"{self.prefix}-{action.whom}"] += GRANT
-            elif action.what == "open":
-                self._open(str(action.whom))
-            else:
-                self._rival(self.partitions[int(action.whom)])
+            self._rival(self.partitions[int(action.whom)])
 
     def _charge(self, partition: Partition) -> None:
         if partition.read_to < len(partition.log):
@@ -195,7 +154,7 @@ class World:
             self.lab.terminate()
 
     def _stop_if_dead(self) -> None:
-        """A commit that nobody waits for may be where it died."""
+        """Clean-up after a death is not done either."""
         if self._dead:
             raise Death
 
@@ -205,9 +164,6 @@ class World:
         self._store: PostgresUsageStore = self.lab.store()
         store: Any = Hooked(self._store, self._step)
         self._ingest = UsageIngest(store, RateCard(), self._post, lambda: self.lab.now)
-        self._ingest._committer.shutdown()
-        self._committer: Any = LaterCommitter()
-        self._ingest._committer = self._committer
         self._resume()
 
     def _resume(self) -> None:

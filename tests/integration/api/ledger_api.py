@@ -19,9 +19,9 @@ from api.app import create_app
 from api.dependencies import Services
 from domain.ledger import Ledger
 from domain.rate_card import RateCard, UsageType
-from domain.usage import UsageReport
 from projections.runner import ProjectionRunner
 from tests.histories import append
+from tests.usage_reports import usage_report
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Starlette warns of httpx and works with it
@@ -54,8 +54,9 @@ class LedgerApi:
         """Charge photos as the usage consumer would, and return the charge's version."""
         now = datetime.now(UTC)
         usage_type = UsageType.PHOTO_PROCESSING
-        report = UsageReport(
+        report = usage_report(
             source="/test",
+            organisation_id=organisation_id,
             message_id=f"message-{next(_numbers)}",
             run_id=run_id,
             usage_type=usage_type,

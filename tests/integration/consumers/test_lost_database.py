@@ -126,16 +126,16 @@ def test_a_lost_commit_reply_charges_nothing_twice(lab: Lab, monkeypatch: pytest
     lab.open("org-1")
     partition, ingest = lab.partition(), lab.ingest()
     partition.add(*[usage_record(f"m-{number}", "org-1") for number in range(9)])
-    commit = PostgresUsageTransaction.commit
+    finish_commit = PostgresUsageTransaction.finish_commit
 
     def commit_and_lose_the_reply(transaction: PostgresUsageTransaction) -> int:
-        commit(transaction)
+        finish_commit(transaction)
         lab.terminate()
         raise StoreUnavailable("the reply was lost")
 
     ingest.submit(*partition.next(3))
     ingest.flush()
-    monkeypatch.setattr(PostgresUsageTransaction, "commit", commit_and_lose_the_reply)
+    monkeypatch.setattr(PostgresUsageTransaction, "finish_commit", commit_and_lose_the_reply)
     ingest.submit(*partition.next(3))
     with pytest.raises(StoreUnavailable):
         ingest.submit(*partition.next(3))
@@ -204,7 +204,7 @@ EVERY_STEP = {
     f"before {step}"
     for step in (
         *("log_end", "load", "rows", "begin", "recorded", "parked", "parked_for_known", "parked_before"),
-        *("streams_appended_after", "catch_up", "park", "unpark", "write", "commit"),
+        *("streams_appended_after", "catch_up", "park", "unpark", "start_commit", "finish_commit"),
     )
 }
 
@@ -258,7 +258,8 @@ def test_a_dead_server_is_unavailable_whatever_is_asked(lab: Lab) -> None:
     lab.terminate()
     for ask in (
         lambda: transaction.streams_appended_after(0),
-        transaction.commit,
+        lambda: transaction.start_commit([], b"", []),
+        transaction.finish_commit,
         store.log_end,
     ):
         with pytest.raises(StoreUnavailable):

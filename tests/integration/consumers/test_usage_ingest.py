@@ -243,7 +243,9 @@ def test_after_a_far_repeat_keys_are_looked_up_until_it_is_calm(
     ingest.flush()
     feed(ingest, partition, usage_record("a", "org-1"), usage_record("c", "org-1"))
     ingest.flush()
-    assert steps.count("before write") == 4  # two new ones, one that met a key, and the same without it
+    assert (
+        steps.count("before start_commit") == 4
+    )  # two new ones, one that met a key, and the same without it
     looked_up = []
     for number in range(6):
         steps.clear()

@@ -204,7 +204,7 @@ def test_a_writer_that_ignores_the_lock_is_noticed(lab: Lab) -> None:
             " SELECT originator_id, 3, topic, state FROM ledger.events WHERE originator_version = 2"
         )
 
-    ingest = lab.ingest(hook=once("before write", append_by_hand))
+    ingest = lab.ingest(hook=once("before start_commit", append_by_hand))
     partition.add(usage_record("1", "a"), usage_record("2", "a"))
     ingest.submit(*partition.next())
     with pytest.raises(StaleVersion):

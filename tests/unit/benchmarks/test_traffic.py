@@ -11,7 +11,7 @@ ORGANISATIONS = organisation_ids(50)
 
 
 def keys(records: list[UsageRecord]) -> list[bytes]:
-    reports = [decode_usage(record.key, record.value, record.headers).report for record in records]
+    reports = [decode_usage(record.key, record.value, record.headers) for record in records]
     return [dedupe_key(report.source, report.message_id) for report in reports]
 
 
@@ -34,9 +34,10 @@ def test_it_costs_what_the_rate_card_says() -> None:
     rate_card = RateCard()
     photos: dict[tuple[str, int], int] = defaultdict(int)
     for record in traffic.take(5_000):
-        report = decode_usage(record.key, record.value, record.headers).report
-        rate = rate_card.rate_millionths(report.usage_type, ai_search=report.ai_search, at=report.occurred_at)
-        photos[report.run_id, rate] += report.photos
+        report = decode_usage(record.key, record.value, record.headers)
+        usage = report.usage
+        rate = rate_card.rate_millionths(usage.usage_type, usage.ai_search, report.occurred_at)
+        photos[usage.run_id, rate] += usage.photos
 
     assert traffic.credits == sum(credits_for(count, rate) for (_, rate), count in photos.items())
 
@@ -45,7 +46,7 @@ def test_another_seed_or_a_later_start_sends_other_messages_of_other_runs() -> N
     streams = [Traffic(ORGANISATIONS, seed=1), Traffic(ORGANISATIONS, seed=2, first_message=500)]
     sent = [stream.take(500) for stream in streams]
     runs = [
-        {decode_usage(record.key, record.value, record.headers).report.run_id for record in records}
+        {decode_usage(record.key, record.value, record.headers).usage.run_id for record in records}
         for records in sent
     ]
 

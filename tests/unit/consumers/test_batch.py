@@ -50,7 +50,7 @@ def test_what_was_there_before_counts_more() -> None:
     batch = take(usage_record("a", photos=2), usage_record("a", photos=1), usage_record("b"))
     (key, _), (_, other) = batch.by_key.items()
     earlier = take(usage_record("a", photos=1)).by_key[key]
-    batch.drop(key, earlier.organisation_id, earlier.report.substance)
+    batch.drop(key, earlier.report.organisation_id, earlier.report.substance)
     batch.drop_repeats()
     assert list(batch.by_key.values()) == [other]
     assert refused(batch) == [0]

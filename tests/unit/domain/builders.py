@@ -16,8 +16,9 @@ from domain.organisation import (
     UsageCharged,
     lot_opened_by,
 )
-from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType
+from domain.rate_card import WHOLE_CREDIT_MILLIONTHS
 from domain.usage import UsageReport
+from tests.usage_reports import usage_report
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 TENTH = 100_000
@@ -33,18 +34,10 @@ def request(at: datetime = NOON, *, actor: str | None = "u-1", cause: str = "req
 def usage(photos: int, **fields: Any) -> UsageReport:
     """Return a usage message of its own identity, of one run unless `run_id` says otherwise."""
     defaults: dict[str, Any] = {
-        "source": "/photo-processing/worker-7",
         "message_id": f"message-{next(_message_numbers)}",
-        "run_id": "run-88",
-        "usage_type": UsageType.PHOTO_PROCESSING,
-        "ai_search": True,
-        "event_id": 1042,
-        "event_name": "City Marathon 2026",
-        "user": "u-17",
-        "hold_id": None,
         "occurred_at": NOON,
     }
-    return UsageReport(photos=photos, **(defaults | fields))
+    return usage_report(photos=photos, **(defaults | fields))
 
 
 def opened(trial_credits: int = 0, **fields: Any) -> Organisation:

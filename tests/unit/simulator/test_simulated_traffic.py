@@ -56,10 +56,9 @@ def test_the_consumer_accepts_every_message_but_the_malformed() -> None:
             with pytest.raises(Refused):
                 decode_usage(record.key, record.value, record.headers)
             continue
-        decoded = decode_usage(record.key, record.value, record.headers)
-        organisation_id, report = decoded.organisation_id, decoded.report
+        report = decode_usage(record.key, record.value, record.headers)
         usage = record.usage
-        assert organisation_id == usage.organisation_id
+        assert report.organisation_id == usage.organisation_id
         assert (report.source, report.message_id) == (usage.source, usage.message_id)
         assert report.substance == (
             usage.run_id,
@@ -68,7 +67,8 @@ def test_the_consumer_accepts_every_message_but_the_malformed() -> None:
             usage.ai_search,
             usage.event_id,
         )
-        assert (report.event_name, report.user) == (usage.event_name, usage.user_id)
+        user_id = None if report.usage.user is None else report.usage.user.id
+        assert (report.usage.event.name, user_id) == (usage.event_name, usage.user_id)
         assert abs(report.occurred_at - usage.occurred_at) < timedelta(milliseconds=1)
     assert {record.flaw for record in records} == {None, "not_json", "missing_field", "foreign_key"}
 
