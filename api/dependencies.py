@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from api.fields import Actor, IdempotencyKey, MinPosition
 from api.requests import Body, Recorded
-from domain import organisation as org
+from domain import facts
 from domain.ledger import Ledger, Result
 from domain.ports import Once
 from projections import views
@@ -133,7 +133,7 @@ class Writing:
         idempotency_key: IdempotencyKey = None,
     ) -> None:
         self.ledger = services.ledger
-        self.request = org.Request(services.clock(), actor, http.state.request_id)
+        self.request = facts.Request(services.clock(), actor, http.state.request_id)
         self._http = http
         self._response = response
         self._key = idempotency_key

@@ -9,8 +9,11 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.fields import Day, Instant, Month
+from domain.facts import (
+    GrantKind,
+    Plan,
+)
 from domain.money import MILLIONTHS, Currency
-from domain.organisation import GrantKind, Plan
 from domain.rate_card import UsageType
 from projections.results import TransactionKind, TransactionType
 

@@ -12,8 +12,10 @@ from api.fields import OrganisationId
 from api.problems import responses
 from api.requests import Recorded
 from api.routes import StrictRoute
+from domain.facts import (
+    GrantKind,
+)
 from domain.ledger import TRIAL_CREDITS
-from domain.organisation import GrantKind
 
 _PROBLEMS: Final = (
     "malformed-json",

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 import msgspec
 
-from domain import organisation as org
+from domain import facts
 from domain.errors import UnknownEventType
+from domain.organisation import OrganisationSnapshot
 
 FactType = type[Any]
 
@@ -21,19 +22,19 @@ class Superseded(msgspec.Struct, frozen=True):
     """A topic no longer written: its stored shape, and the step to a fact of a current topic."""
 
     shape: FactType
-    lift: Callable[[Any], org.Fact]
+    lift: Callable[[Any], facts.Fact]
 
 
 CURRENT: Final[Mapping[str, FactType]] = {
-    "organisation_opened.v1": org.OrganisationOpened,
-    "credits_granted.v1": org.CreditsGranted,
-    "credits_purchased.v1": org.CreditsPurchased,
-    "usage_charged.v1": org.UsageCharged,
-    "charge_refunded.v1": org.ChargeRefunded,
-    "price_changed.v1": org.PriceChanged,
-    "plan_changed.v1": org.PlanChanged,
-    "time_zone_changed.v1": org.TimeZoneChanged,
-    "organisation_snapshot.v1": org.OrganisationSnapshot,
+    "organisation_opened.v1": facts.OrganisationOpened,
+    "credits_granted.v1": facts.CreditsGranted,
+    "credits_purchased.v1": facts.CreditsPurchased,
+    "usage_charged.v1": facts.UsageCharged,
+    "charge_refunded.v1": facts.ChargeRefunded,
+    "price_changed.v1": facts.PriceChanged,
+    "plan_changed.v1": facts.PlanChanged,
+    "time_zone_changed.v1": facts.TimeZoneChanged,
+    "organisation_snapshot.v1": OrganisationSnapshot,
 }
 
 SUPERSEDED: Final[Mapping[str, Superseded]] = {}
@@ -47,14 +48,14 @@ class FactCodec:
         current: Mapping[str, FactType] = CURRENT,
         superseded: Mapping[str, Superseded] = SUPERSEDED,
     ) -> None:
-        self.encode: Callable[[org.Fact], bytes] = msgspec.json.Encoder().encode
+        self.encode: Callable[[facts.Fact], bytes] = msgspec.json.Encoder().encode
         self.topic_of: Mapping[FactType, str] = {shape: topic for topic, shape in current.items()}
-        self.decoders: Mapping[str, Callable[[bytes], org.Fact]] = {
+        self.decoders: Mapping[str, Callable[[bytes], facts.Fact]] = {
             **{topic: msgspec.json.Decoder(shape).decode for topic, shape in current.items()},
             **{topic: _lifting(old) for topic, old in superseded.items()},
         }
 
-    def decode(self, topic: str, state: bytes) -> org.Fact:
+    def decode(self, topic: str, state: bytes) -> facts.Fact:
         """Return the fact of a stored row.
 
         Raises:
@@ -66,7 +67,7 @@ class FactCodec:
         return decode(state)
 
 
-def _lifting(old: Superseded) -> Callable[[bytes], org.Fact]:
+def _lifting(old: Superseded) -> Callable[[bytes], facts.Fact]:
     decode = msgspec.json.Decoder(old.shape).decode
     lift = old.lift
     return lambda state: lift(decode(state))

@@ -27,19 +27,17 @@ from domain.errors import (
     StaleVersion,
     StoreError,
 )
-from domain.identity import stream_id
-from domain.money import DEFAULT_PRICE_MILLIONTHS, Currency, cost_of
-from domain.organisation import (
+from domain.facts import (
     ChargeRefunded,
     CreditsPurchased,
-    Event,
     GrantKind,
-    Organisation,
     Plan,
     Request,
     UsageCharged,
-    lot_opened_by,
 )
+from domain.identity import stream_id
+from domain.money import DEFAULT_PRICE_MILLIONTHS, Currency, cost_of
+from domain.organisation import Event, Organisation, lot_opened_by
 from domain.ports import Once, OrganisationStore
 
 OPTIMISTIC_ATTEMPTS: Final = 3

@@ -10,7 +10,10 @@ from uuid import UUID
 
 import msgspec
 
-from domain.organisation import Event, Organisation, UsageCharged
+from domain.facts import (
+    UsageCharged,
+)
+from domain.organisation import Event, Organisation
 
 Clock = Callable[[], datetime]
 """Returns the present moment as an aware UTC datetime."""

@@ -7,7 +7,12 @@ from typing import Final
 
 import msgspec
 
-from domain.organisation import ChargeRefunded, CreditsGranted, CreditsPurchased, GrantKind
+from domain.facts import (
+    ChargeRefunded,
+    CreditsGranted,
+    CreditsPurchased,
+    GrantKind,
+)
 from projections.log import Entry
 from projections.results import (
     Details,

@@ -10,8 +10,7 @@ import msgspec
 import psycopg
 
 from domain.errors import InvariantBroken
-from domain.money import Currency
-from domain.organisation import (
+from domain.facts import (
     ChargeRefunded,
     CreditsGranted,
     CreditsPurchased,
@@ -22,6 +21,7 @@ from domain.organisation import (
     TimeZoneChanged,
     UsageCharged,
 )
+from domain.money import Currency
 from projections.log import Entry
 from projections.rows import write_rows
 

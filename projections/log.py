@@ -15,7 +15,9 @@ from psycopg.rows import tuple_row
 
 from domain.catalogue import FactCodec
 from domain.errors import UnknownEventType
-from domain.organisation import Fact
+from domain.facts import (
+    Fact,
+)
 
 CHANNEL: Final = "ledger_events"
 """Writers NOTIFY it in the transaction that appends."""

@@ -14,15 +14,13 @@ from psycopg.rows import tuple_row
 
 from domain.catalogue import FactCodec
 from domain.errors import InvariantBroken, LedgerError
-from domain.organisation import (
+from domain.facts import (
     ChargeRefunded,
-    Event,
     Fact,
-    Organisation,
     OrganisationOpened,
-    OrganisationSnapshot,
     UsageCharged,
 )
+from domain.organisation import Event, Organisation, OrganisationSnapshot
 from projections.findings import Difference, Finding
 
 Connection = psycopg.Connection[Any]

@@ -7,8 +7,11 @@ from enum import StrEnum
 
 import msgspec
 
+from domain.facts import (
+    GrantKind,
+    Plan,
+)
 from domain.money import Currency
-from domain.organisation import GrantKind, Plan
 from domain.rate_card import UsageType
 
 

@@ -11,7 +11,9 @@ from datetime import date, datetime
 
 import msgspec
 
-from domain.organisation import UsageCharged
+from domain.facts import (
+    UsageCharged,
+)
 from domain.rate_card import UsageType
 from projections.log import Entry
 

@@ -9,8 +9,10 @@ import msgspec
 from msgspec import convert
 
 from domain.catalogue import FactCodec
+from domain.facts import (
+    UsageCharged,
+)
 from domain.identity import stream_id
-from domain.organisation import UsageCharged
 from projections.cursors import ChargeCursor, TransactionCursor, decode_cursor, encode_cursor
 from projections.errors import RunUnknown
 from projections.reading import Connection, Row, check_limit, fetch, fetch_of

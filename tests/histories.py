@@ -10,16 +10,14 @@ from typing import Any
 import psycopg
 
 from domain.catalogue import FactCodec
-from domain.money import Currency, cost_of
-from domain.organisation import (
+from domain.facts import (
     ChargeRefunded,
-    Event,
     GrantKind,
-    Organisation,
     Request,
     UsageCharged,
-    lot_opened_by,
 )
+from domain.money import Currency, cost_of
+from domain.organisation import Event, Organisation, lot_opened_by
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType
 from infra.event_store.datastore import CHANNEL, TAKE_WRITE_LOCK
 from tests.usage_reports import usage_report

@@ -11,8 +11,14 @@ from uuid import UUID
 from eventsourcing.persistence import JSONTranscoder, Mapper, StoredEvent
 
 from domain.catalogue import FactCodec
+from domain.facts import (
+    ChargeRefunded,
+    CreditsPurchased,
+    Fact,
+    UsageCharged,
+)
 from domain.identity import dedupe_key
-from domain.organisation import ChargeRefunded, CreditsPurchased, Event, Fact, UsageCharged
+from domain.organisation import Event
 
 COPY_COLUMNS: Final = "originator_id, originator_version, dedupe_key, refers_to, topic, state"
 _FIELD_COUNT: Final = 6

@@ -16,7 +16,10 @@ from psycopg.sql import SQL, Literal
 
 from domain.catalogue import FactCodec
 from domain.errors import InvariantBroken, PositionMoved, StoreUnavailable
-from domain.organisation import Event, Organisation, UsageCharged
+from domain.facts import (
+    UsageCharged,
+)
+from domain.organisation import Event, Organisation
 from domain.ports import ParkedMessage, PositionMove
 from infra.event_store.copying import outcomes, start, start_copy
 from infra.event_store.datastore import (

@@ -6,9 +6,12 @@ from contextlib import suppress
 from datetime import datetime
 
 from domain.errors import OrganisationAlreadyOpen
+from domain.facts import (
+    GrantKind,
+    Request,
+)
 from domain.ledger import Ledger
 from domain.money import Currency
-from domain.organisation import GrantKind, Request
 from domain.ports import Once
 from infra.bootstrap import open_ledger, utc_now
 from infra.simulator.demo import (

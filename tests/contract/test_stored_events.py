@@ -14,8 +14,12 @@ import msgspec
 import pytest
 
 from domain.catalogue import CURRENT, SUPERSEDED, FactCodec
+from domain.facts import (
+    CreditsGranted,
+    GrantKind,
+    Plan,
+)
 from domain.money import Currency
-from domain.organisation import CreditsGranted, GrantKind, Plan
 from domain.rate_card import UsageType
 from tests.unit.domain.facts import FACTS
 

@@ -13,9 +13,12 @@ from random import Random
 from threading import Event, Thread
 
 from domain.errors import StoreUnavailable
+from domain.facts import (
+    GrantKind,
+    Request,
+)
 from domain.ledger import Ledger, Result
 from domain.money import Currency
-from domain.organisation import GrantKind, Request
 from domain.ports import Once
 from infra.bootstrap import new_id, open_ledger, utc_now
 from tests.auditor.accounts import Account, Addition

@@ -27,10 +27,15 @@ from domain.errors import (
     StaleVersion,
     StoreUnavailable,
 )
+from domain.facts import (
+    GrantKind,
+    Plan,
+    Request,
+)
 from domain.identity import stream_id
 from domain.ledger import OPTIMISTIC_ATTEMPTS, SNAPSHOT_EVERY, Ledger, Recorded, Result, replay
 from domain.money import Currency
-from domain.organisation import Event, GrantKind, Organisation, Plan, Request
+from domain.organisation import Event, Organisation
 from domain.ports import Once
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS
 from tests.usage_reports import usage_report

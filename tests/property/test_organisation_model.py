@@ -20,17 +20,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from domain.catalogue import FactCodec
 from domain.errors import RefundExceedsCharge
-from domain.money import Cost, Currency
-from domain.organisation import (
+from domain.facts import (
     ChargeRefunded,
-    Event,
     GrantKind,
-    Organisation,
     Plan,
     Request,
     UsageCharged,
-    lot_opened_by,
 )
+from domain.money import Cost, Currency
+from domain.organisation import Event, Organisation, lot_opened_by
 from domain.rate_card import UsageType
 from domain.usage import Usage
 from tests.unit.domain.builders import state_of

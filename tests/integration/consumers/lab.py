@@ -13,8 +13,11 @@ from psycopg.conninfo import make_conninfo
 
 from consumers.usage import UsageIngest
 from domain.errors import DeadLettersUnavailable
+from domain.facts import (
+    GrantKind,
+    Request,
+)
 from domain.ledger import Ledger
-from domain.organisation import GrantKind, Request
 from domain.ports import DeadLetterRecord, PositionMove
 from domain.rate_card import RateCard
 from infra.bootstrap import open_ledger

@@ -13,9 +13,12 @@ import psycopg
 import pytest
 
 from domain.errors import PositionMoved, RepeatedKey, StaleVersion, StoreUnavailable, UnknownEventType
+from domain.facts import (
+    GrantKind,
+)
 from domain.identity import stream_id
 from domain.ledger import Ledger
-from domain.organisation import Event, GrantKind, Organisation
+from domain.organisation import Event, Organisation
 from domain.ports import ParkedMessage, PositionMove
 from infra.event_store.datastore import TAKE_WRITE_LOCK
 from infra.event_store.mapper import key_of

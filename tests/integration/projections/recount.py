@@ -15,17 +15,17 @@ import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
-from domain.organisation import (
+from domain.facts import (
     ChargeRefunded,
     CreditsGranted,
     CreditsPurchased,
-    Event,
     OrganisationOpened,
     PlanChanged,
     PriceChanged,
     TimeZoneChanged,
     UsageCharged,
 )
+from domain.organisation import Event
 
 Tables = dict[str, list[dict[str, Any]]]
 

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 
-from domain.organisation import GrantKind
+from domain.facts import (
+    GrantKind,
+)
 from domain.rate_card import UsageType
 from projections import views
 from projections.results import TransactionKind, TransactionType

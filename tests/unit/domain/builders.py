@@ -6,16 +6,14 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
-from domain.money import Currency, cost_of
-from domain.organisation import (
+from domain.facts import (
     ChargeRefunded,
-    Event,
     GrantKind,
-    Organisation,
     Request,
     UsageCharged,
-    lot_opened_by,
 )
+from domain.money import Currency, cost_of
+from domain.organisation import Event, Organisation, lot_opened_by
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS
 from domain.usage import UsageReport
 from tests.usage_reports import usage_report

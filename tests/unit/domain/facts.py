@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Final
 
-from domain import organisation as org
+from domain import facts
 from domain.credits import Lot, LotKind, Portion
 from domain.money import Currency
+from domain.organisation import OrganisationSnapshot, RunTotal
 from domain.rate_card import UsageType
 
 _RECORDED_AT = datetime(2026, 12, 31, 18, 30, 0, 250_000, tzinfo=UTC)
 _OCCURRED_AT = datetime(2026, 12, 31, 18, 29, 59, tzinfo=UTC)
 
-FACTS: Final[Mapping[str, org.Fact]] = {
-    "organisation_opened.v1": org.OrganisationOpened(
+FACTS: Final[Mapping[str, facts.Fact]] = {
+    "organisation_opened.v1": facts.OrganisationOpened(
         recorded_at=_RECORDED_AT,
         actor="u-1",
         cause="request-1",
@@ -23,18 +24,18 @@ FACTS: Final[Mapping[str, org.Fact]] = {
         time_zone="Asia/Kolkata",
         currency=Currency.INR,
         price_millionths=1_500_000,
-        plan=org.Plan.TRIAL,
+        plan=facts.Plan.TRIAL,
     ),
-    "credits_granted.v1": org.CreditsGranted(
+    "credits_granted.v1": facts.CreditsGranted(
         recorded_at=_RECORDED_AT,
         actor=None,
         cause="request-2",
         credits=200,
-        kind=org.GrantKind.TRIAL,
+        kind=facts.GrantKind.TRIAL,
         reason="trial",
         covered=0,
     ),
-    "credits_purchased.v1": org.CreditsPurchased(
+    "credits_purchased.v1": facts.CreditsPurchased(
         recorded_at=_RECORDED_AT,
         actor="u-1",
         cause="request-3",
@@ -48,7 +49,7 @@ FACTS: Final[Mapping[str, org.Fact]] = {
         currency=Currency.INR,
         covered=50,
     ),
-    "usage_charged.v1": org.UsageCharged(
+    "usage_charged.v1": facts.UsageCharged(
         recorded_at=_RECORDED_AT,
         actor="u-17",
         cause="0198f0c2-7a3b-7c4d-8e5f-0123456789ab",
@@ -67,7 +68,7 @@ FACTS: Final[Mapping[str, org.Fact]] = {
         day=date(2026, 12, 31),
         hold_id=None,
     ),
-    "charge_refunded.v1": org.ChargeRefunded(
+    "charge_refunded.v1": facts.ChargeRefunded(
         recorded_at=_RECORDED_AT,
         actor="staff-3",
         cause="request-4",
@@ -80,33 +81,33 @@ FACTS: Final[Mapping[str, org.Fact]] = {
         event_id=1042,
         event_name="City Marathon 2026",
     ),
-    "price_changed.v1": org.PriceChanged(
+    "price_changed.v1": facts.PriceChanged(
         recorded_at=_RECORDED_AT, actor="staff-3", cause="request-5", price_millionths=15_000
     ),
-    "plan_changed.v1": org.PlanChanged(
+    "plan_changed.v1": facts.PlanChanged(
         recorded_at=_RECORDED_AT,
         actor="staff-3",
         cause="request-6",
-        plan=org.Plan.PRO,
+        plan=facts.Plan.PRO,
         expires_at=datetime(2027, 12, 31, 18, 30, tzinfo=UTC),
     ),
-    "time_zone_changed.v1": org.TimeZoneChanged(
+    "time_zone_changed.v1": facts.TimeZoneChanged(
         recorded_at=_RECORDED_AT, actor="u-1", cause="request-7", time_zone="America/New_York"
     ),
-    "organisation_snapshot.v1": org.OrganisationSnapshot(
+    "organisation_snapshot.v1": OrganisationSnapshot(
         recorded_at=_RECORDED_AT,
         organisation_id="org-4711",
         time_zone="Asia/Kolkata",
         currency=Currency.INR,
         price_millionths=1_500_000,
-        plan=org.Plan.PAY_AS_YOU_GO,
+        plan=facts.Plan.PAY_AS_YOU_GO,
         plan_expires_at=None,
         lots=[Lot(LotKind.FREE, 2, 200, 20), Lot(LotKind.PAID, 3, 950, 950)],
         overdraft=0,
         run_totals=[
             (
                 ("run-88", UsageType.WATERMARK_REPROCESS, 100_000),
-                org.RunTotal(photos=5_000, credits=500, last_recorded_at=_RECORDED_AT),
+                RunTotal(photos=5_000, credits=500, last_recorded_at=_RECORDED_AT),
             )
         ],
     ),

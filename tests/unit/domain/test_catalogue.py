@@ -8,7 +8,13 @@ import pytest
 from domain.catalogue import CURRENT, FactCodec, Superseded
 from domain.credits import Lot
 from domain.errors import UnknownEventType
-from domain.organisation import ChargeRefunded, CreditsGranted, GrantKind, OrganisationSnapshot, PlanChanged
+from domain.facts import (
+    ChargeRefunded,
+    CreditsGranted,
+    GrantKind,
+    PlanChanged,
+)
+from domain.organisation import OrganisationSnapshot
 from tests.unit.domain.builders import NOON
 from tests.unit.domain.facts import FACTS
 

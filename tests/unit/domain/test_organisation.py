@@ -6,22 +6,24 @@ import pytest
 
 from domain.credits import Lot, LotKind, Portion
 from domain.errors import CurrencyMismatch, InvalidInput, InvariantBroken
-from domain.identity import stream_id
-from domain.money import Cost, Currency
-from domain.organisation import (
-    CREDITS_MAX,
-    PRICE_MILLIONTHS_MAX,
+from domain.facts import (
     CreditsGranted,
     CreditsPurchased,
-    Event,
     GrantKind,
-    Organisation,
     OrganisationOpened,
     Plan,
     PlanChanged,
     PriceChanged,
     TimeZoneChanged,
     UsageCharged,
+)
+from domain.identity import stream_id
+from domain.money import Cost, Currency
+from domain.organisation import (
+    CREDITS_MAX,
+    PRICE_MILLIONTHS_MAX,
+    Event,
+    Organisation,
     lot_opened_by,
 )
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType

@@ -1,0 +1,249 @@
+"""The facts of an organisation's history, and how each one changes it.
+
+A fact is a frozen struct stored as a JSON array: fields are only ever appended, with a default, or the fact
+gets a new topic (see `domain.catalogue`). A decision of the aggregate checks, builds a fact and applies it at
+once through the same `apply` that replay uses.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import msgspec
+
+from domain.credits import Lot, LotKind, Portion, draw, put_back
+from domain.money import Currency
+from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType
+from domain.usage import Substance
+
+if TYPE_CHECKING:
+    from domain.organisation import Organisation
+
+
+class Plan(StrEnum):
+    """What an organisation pays by."""
+
+    TRIAL = "trial"
+    PAY_AS_YOU_GO = "pay_as_you_go"
+    PRO = "pro"
+    ENTERPRISE = "enterprise"
+
+
+class GrantKind(StrEnum):
+    """Why credits were given without payment."""
+
+    TRIAL = "trial"
+    PROMOTIONAL = "promotional"
+    ADMIN = "admin"
+
+
+class Request(msgspec.Struct, frozen=True):
+    """Who asked for a decision, when, and by which message or request.
+
+    `actor` is an opaque user id, None for the System; `cause` a request id. Neither is personal.
+    """
+
+    at: datetime
+    actor: str | None
+    cause: str
+
+
+class Fact(Protocol):
+    """What happened. Every fact says when it was recorded, by whom, and because of what."""
+
+    @property
+    def recorded_at(self) -> datetime: ...
+
+    @property
+    def balance_delta(self) -> int:
+        """Credits that the fact added to the balance; negative for a charge."""
+
+    def apply(self, organisation: Organisation) -> None:
+        """Change the organisation, which already stands at the fact's version."""
+
+
+class OrganisationOpened(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An organisation has credits from now on."""
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    organisation_id: str
+    time_zone: str
+    currency: Currency
+    price_millionths: int
+    plan: Plan
+
+    balance_delta: ClassVar[int] = 0
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.organisation_id = self.organisation_id
+        organisation.time_zone = self.time_zone
+        organisation.currency = self.currency
+        organisation.price_millionths = self.price_millionths
+        organisation.plan = self.plan
+
+
+class CreditsGranted(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Credits were given; `covered` of them paid an overdraft, the rest opened a free lot."""
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    credits: int
+    kind: GrantKind
+    reason: str
+    covered: int
+
+    @property
+    def balance_delta(self) -> int:
+        return self.credits
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.open_lot(LotKind.FREE, self.credits, self.covered)
+
+
+class CreditsPurchased(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Credits were bought; `covered` of them paid an overdraft, the rest opened a paid lot.
+
+    The price is in millionths of the currency unit, amount and tax in its minor units.
+    """
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    credits: int
+    payment_id: str
+    order_id: str
+    gateway: str
+    unit_price_millionths: int
+    amount_minor: int
+    tax_minor: int
+    currency: Currency
+    covered: int
+
+    @property
+    def balance_delta(self) -> int:
+        return self.credits
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.open_lot(LotKind.PAID, self.credits, self.covered)
+
+
+class UsageCharged(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Photos of a run were processed; `credits` may be 0, and then only the message is on record.
+
+    `draws` are the lots it drew on, in spend order; `overdraft` what none of them covered. `day` is
+    the calendar day of `occurred_at` in the organisation's zone at that moment, frozen for ever.
+    """
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    source: str
+    run_id: str
+    usage_type: UsageType
+    photos: int
+    ai_search: bool
+    rate_millionths: int
+    credits: int
+    draws: tuple[Portion, ...]
+    overdraft: int
+    event_id: int
+    event_name: str
+    occurred_at: datetime
+    day: date
+    hold_id: str | None
+
+    @property
+    def balance_delta(self) -> int:
+        return -self.credits
+
+    @property
+    def substance(self) -> Substance:
+        """The fields that a repeat of the message must agree in."""
+        return (self.run_id, self.usage_type, self.photos, self.ai_search, self.event_id)
+
+    def apply(self, organisation: Organisation) -> None:
+        draw(organisation.lots, self.draws)
+        organisation.overdraft += self.overdraft
+        organisation.balance -= self.credits
+        if self.rate_millionths % WHOLE_CREDIT_MILLIONTHS:
+            organisation.add_to_run_total(self)
+
+
+class ChargeRefunded(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Credits of a charge were returned, as if the charge had been that much smaller.
+
+    `charge` is the number (version) of the charge; `covered` of the credits paid an overdraft and
+    `returned` went back to lots, where a lot with this event's own number is new.
+    """
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    charge: int
+    credits: int
+    returned: tuple[Lot, ...]
+    covered: int
+    reason: str
+    run_id: str
+    event_id: int
+    event_name: str
+
+    @property
+    def balance_delta(self) -> int:
+        return self.credits
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.overdraft -= self.covered
+        organisation.balance += self.credits
+        for lot in self.returned:
+            # A copy: the lot in the event must never change when the organisation spends from it.
+            put_back(organisation.lots, Lot(lot.kind, lot.number, lot.size, lot.remaining))
+
+
+class PriceChanged(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A credit costs something else from now on. What was bought stays as it was bought."""
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    price_millionths: int
+
+    balance_delta: ClassVar[int] = 0
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.price_millionths = self.price_millionths
+
+
+class PlanChanged(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The organisation pays by another plan; None never expires."""
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    plan: Plan
+    expires_at: datetime | None
+
+    balance_delta: ClassVar[int] = 0
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.plan = self.plan
+        organisation.plan_expires_at = self.expires_at
+
+
+class TimeZoneChanged(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Days and months of later charges are those of another zone; past months stay."""
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    time_zone: str
+
+    balance_delta: ClassVar[int] = 0
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.time_zone = self.time_zone
