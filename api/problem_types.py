@@ -62,6 +62,12 @@ _TYPES: Final = (
         "The request body is not one JSON document: UTF-8, no NaN or Infinity, no repeated field names.",
     ),
     ProblemType(
+        "insufficient-credits",
+        402,
+        "Insufficient credits",
+        "Fewer credits are available than the hold asks for; a grant or a purchase adds some.",
+    ),
+    ProblemType(
         "cross-site-request",
         403,
         "Cross-site request",
@@ -76,6 +82,7 @@ _TYPES: Final = (
         " pass `min_position` to read your own write.",
     ),
     ProblemType("run-unknown", 404, "Run unknown", "The organisation has no usage of a run with this id."),
+    ProblemType("hold-unknown", 404, "Hold unknown", "The organisation has never had a hold of this id."),
     ProblemType(
         "method-not-allowed",
         405,
@@ -105,6 +112,18 @@ _TYPES: Final = (
         409,
         "Refund exceeds charge",
         "All refunds of a charge together return at most what it charged; less than asked for is left.",
+    ),
+    ProblemType(
+        "hold-closed",
+        409,
+        "Hold closed",
+        "A run has one hold in its life; this one was settled, released, or has lapsed.",
+    ),
+    ProblemType(
+        "hold-conflict",
+        409,
+        "Hold asked for differently",
+        "The run has an open hold for another number of credits, another usage or another mode.",
     ),
     ProblemType(
         "body-too-large",

@@ -20,8 +20,8 @@ class _KeepingStore(PostgresUsageStore):
 
     payloads: list[bytes]
 
-    def rows(self, charges: Sequence[Event], keys: Sequence[bytes]) -> bytes:
-        payload = super().rows(charges, keys)
+    def rows(self, events: Sequence[Event], charge_keys: Sequence[bytes]) -> bytes:
+        payload = super().rows(events, charge_keys)
         self.payloads.append(payload)
         return payload
 

@@ -82,7 +82,7 @@ class Batch:
         """Get ready to decide (again)."""
         self.organisations: dict[str, Organisation] = {}
         self.due_for_snapshot: list[Organisation] = []
-        self.charges: list[Event] = []
+        self.events: list[Event] = []
         self.charge_keys: list[bytes] = []
         self.parked: list[Message] = []
         self.rows = b""

@@ -130,14 +130,13 @@ class UsageIngest:
         """Charge every message of the batch on forks of what is known; park those of unknown ones."""
         batch.forget_decisions()
         organisations = batch.organisations
-        charges, charge_keys = batch.charges, batch.charge_keys
+        deciding: dict[str, tuple[Organisation, list[bytes]]] = {}
         rate_of, now = self._rate_card.rate_millionths, batch.now
-        versions: list[tuple[Organisation, int]] = []
         everything_loaded = False
         for message in batch.by_key.values():
             report = message.report
-            organisation = organisations.get(report.organisation_id)
-            if organisation is None:
+            known = deciding.get(report.organisation_id)
+            if known is None:
                 base = self._known(report.organisation_id)
                 if base is None and not everything_loaded:
                     self._load_missing(batch, load)
@@ -147,16 +146,19 @@ class UsageIngest:
                     batch.parked.append(message)
                     continue
                 organisation = organisations[report.organisation_id] = base.fork()
-                versions.append((organisation, base.version))
+                known = deciding[report.organisation_id] = (organisation, [])
+            organisation, keys = known
             usage = report.usage
             rate = rate_of(usage.usage_type, usage.ai_search, report.occurred_at)
-            charges.append(organisation.charge(report, rate, now))
-            charge_keys.append(message.key)
-        for organisation, version in versions:
-            organisation.collect_events()
-            if snapshot_is_due(version, organisation.version):
+            organisation.charge(report, rate, now)
+            keys.append(message.key)
+        for organisation, keys in deciding.values():
+            events = organisation.collect_events()
+            batch.events += events
+            batch.charge_keys += keys
+            if snapshot_is_due(organisation.version - len(events), organisation.version):
                 batch.due_for_snapshot.append(organisation)
-        batch.rows = self._store.rows(charges, charge_keys)
+        batch.rows = self._store.rows(batch.events, batch.charge_keys)
 
     def _known(self, organisation_id: str) -> Organisation | None:
         """Return an organisation as the batch in flight leaves it, or as it is in the cache."""
@@ -213,7 +215,7 @@ class UsageIngest:
             _unpark(transaction, batch)
         # Forks never change once decided, so these are snapshots of what is committed.
         snapshots = [organisation.snapshot() for organisation in batch.due_for_snapshot]
-        transaction.start_commit(batch.charges, batch.rows, snapshots)
+        transaction.start_commit(batch.events, batch.rows, snapshots)
         return {}
 
     def _take_in_others(self, transaction: UsageTransaction, batch: Batch) -> bool:
@@ -250,7 +252,7 @@ class UsageIngest:
         self._log_end = log_end
         for name, organisation in batch.organisations.items():
             self._remember(name, organisation)
-        batch.counts.charges = len(batch.charges)
+        batch.counts.charges = len(batch.charge_keys)
         batch.counts.parked += len(batch.parked)
         batch.counts.batches = 1
         self.counts.add(batch.counts)

@@ -34,6 +34,14 @@ CURRENT: Final[Mapping[str, FactType]] = {
     "price_changed.v1": facts.PriceChanged,
     "plan_changed.v1": facts.PlanChanged,
     "time_zone_changed.v1": facts.TimeZoneChanged,
+    "hold_placed.v1": facts.HoldPlaced,
+    "hold_settled.v1": facts.HoldSettled,
+    "hold_released.v1": facts.HoldReleased,
+    "hold_expired.v1": facts.HoldExpired,
+    "low_balance_threshold_set.v1": facts.LowBalanceThresholdSet,
+    "balance_went_low.v1": facts.BalanceWentLow,
+    "credits_exhausted.v1": facts.CreditsExhausted,
+    "credits_replenished.v1": facts.CreditsReplenished,
     "organisation_snapshot.v1": OrganisationSnapshot,
 }
 

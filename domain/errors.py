@@ -43,6 +43,22 @@ class RefundExceedsCharge(LedgerError):
     """The refund is larger than what is left of the charge."""
 
 
+class InsufficientCredits(LedgerError):
+    """Fewer credits are available than were asked for."""
+
+
+class HoldUnknown(LedgerError):
+    """The organisation has no hold of this id."""
+
+
+class HoldClosed(LedgerError):
+    """The run had its hold: it was settled, released, or has lapsed."""
+
+
+class HoldConflict(LedgerError):
+    """The run has an open hold that was asked for differently."""
+
+
 class IdempotencyConflict(LedgerError):
     """The idempotency key was used before with a different request."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import msgspec
 
 from domain.credits import Lot, LotKind, Portion, draw, put_back
+from domain.holds import Hold, HoldRequest, Settlement
 from domain.money import Currency
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType
 from domain.usage import Substance
@@ -55,6 +56,12 @@ class Fact(Protocol):
 
     @property
     def recorded_at(self) -> datetime: ...
+
+    @property
+    def actor(self) -> str | None: ...
+
+    @property
+    def cause(self) -> str: ...
 
     @property
     def balance_delta(self) -> int:
@@ -137,6 +144,8 @@ class UsageCharged(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     `draws` are the lots it drew on, in spend order; `overdraft` what none of them covered. `day` is
     the calendar day of `occurred_at` in the organisation's zone at that moment, frozen for ever.
+    `settled` of the photos were charged before, when the run's hold was settled; `from_hold` of the credits
+    were held for the run.
     """
 
     recorded_at: datetime
@@ -156,10 +165,22 @@ class UsageCharged(msgspec.Struct, frozen=True, array_like=True, gc=False):
     occurred_at: datetime
     day: date
     hold_id: str | None
+    settled: int = 0
+    from_hold: int = 0
 
     @property
     def balance_delta(self) -> int:
         return -self.credits
+
+    @property
+    def new_photos(self) -> int:
+        """Photos that no settlement has charged ahead of this message."""
+        return self.photos - self.settled
+
+    @property
+    def beyond_hold(self) -> int:
+        """Credits that the hold named did not cover: all of them where it was not open any more."""
+        return 0 if self.hold_id is None else self.credits - self.from_hold
 
     @property
     def substance(self) -> Substance:
@@ -172,6 +193,7 @@ class UsageCharged(msgspec.Struct, frozen=True, array_like=True, gc=False):
         organisation.balance -= self.credits
         if self.rate_millionths % WHOLE_CREDIT_MILLIONTHS:
             organisation.add_to_run_total(self)
+        organisation.count_on_hold(self)
 
 
 class ChargeRefunded(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -247,3 +269,136 @@ class TimeZoneChanged(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def apply(self, organisation: Organisation) -> None:
         organisation.time_zone = self.time_zone
+
+
+class HoldPlaced(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Credits were set aside for a run: `credits` of those asked for."""
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    hold_id: str
+    request: HoldRequest
+    credits: int
+    expires_at: datetime
+
+    balance_delta: ClassVar[int] = 0
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.open_hold(
+            Hold(self.hold_id, self.request, self.credits, self.credits, self.expires_at, {})
+        )
+
+
+class HoldSettled(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A run ended with `photos` in all. The charge before this fact, if any, is of the `ahead` among them
+    that no message had reported; `released` credits are free again.
+    """
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    hold_id: str
+    run_id: str
+    usage_type: UsageType | None
+    photos: int
+    ahead: int
+    released: int
+
+    balance_delta: ClassVar[int] = 0
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.close_hold(self.run_id)
+        if self.ahead and self.usage_type is not None:
+            organisation.open_settlement(
+                Settlement(self.run_id, self.usage_type, self.ahead, self.recorded_at)
+            )
+
+
+class HoldReleased(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A run gave its hold back: `released` credits are free again."""
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    hold_id: str
+    run_id: str
+    released: int
+
+    balance_delta: ClassVar[int] = 0
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.close_hold(self.run_id)
+
+
+class HoldExpired(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A hold lapsed unsettled: `released` credits are free again."""
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    hold_id: str
+    run_id: str
+    released: int
+
+    balance_delta: ClassVar[int] = 0
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.close_hold(self.run_id)
+
+
+class LowBalanceThresholdSet(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The organisation wants to know when less than this is available; 0: never."""
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    threshold: int
+
+    balance_delta: ClassVar[int] = 0
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.low_balance_threshold = self.threshold
+
+
+class BalanceWentLow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Available credits fell below the organisation's threshold, and something is left."""
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    available: int
+    threshold: int
+
+    balance_delta: ClassVar[int] = 0
+
+    def apply(self, organisation: Organisation) -> None:
+        pass
+
+
+class CreditsExhausted(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Nothing is available any more: processing pauses."""
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    available: int
+
+    balance_delta: ClassVar[int] = 0
+
+    def apply(self, organisation: Organisation) -> None:
+        pass
+
+
+class CreditsReplenished(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Credits are available again: processing goes on."""
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    available: int
+
+    balance_delta: ClassVar[int] = 0
+
+    def apply(self, organisation: Organisation) -> None:
+        pass

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, cast
 from uuid import UUID
 
 import msgspec
 from eventsourcing.application import AggregateNotFoundError, Application
 
+from domain.credits import plan_draws
 from domain.errors import (
     ChargeUnknown,
+    HoldClosed,
     InvalidInput,
     OrganisationAlreadyOpen,
     OrganisationUnknown,
@@ -35,22 +37,41 @@ from domain.facts import (
     Request,
     UsageCharged,
 )
+from domain.holds import Hold, HoldRequest
 from domain.identity import stream_id
 from domain.money import DEFAULT_PRICE_MILLIONTHS, Currency, cost_of
 from domain.organisation import Event, Organisation, lot_opened_by
 from domain.ports import Once, OrganisationStore
+from domain.rate_card import RateCard, UsageType
 
 OPTIMISTIC_ATTEMPTS: Final = 3
 SNAPSHOT_EVERY: Final = 500
 TRIAL_CREDITS: Final = 200
+HOLD_LASTS: Final = timedelta(hours=1)
 ORGANISATION_ID_MAX_LENGTH: Final = 64
+
+
+class HoldStanding(msgspec.Struct, frozen=True):
+    """A hold after a command on it: `credits` were held, `remaining` of them still are.
+
+    `charged` is what a settlement charged ahead of the run's messages.
+    """
+
+    hold_id: str
+    run_id: str
+    status: str
+    credits: int
+    remaining: int
+    expires_at: datetime
+    released: int = 0
+    charged: int = 0
 
 
 class Recorded(msgspec.Struct, frozen=True):
     """The answer to every command: what the organisation stands at after it.
 
-    `version` is the number of the last event it recorded in the organisation's history (a charge or an
-    addition is named by it), `balance` and `credits` are credits, prices are millionths, and amounts
+    `version` is the number of the event it recorded in the organisation's history (a charge or an addition
+    is named by it), `balance`, `available` and `credits` are credits, prices are millionths, and amounts
     minor units of the currency.
     """
 
@@ -61,6 +82,29 @@ class Recorded(msgspec.Struct, frozen=True):
     amount_minor: int | None = None
     tax_minor: int | None = None
     currency: str | None = None
+    available: int = 0
+    hold: HoldStanding | None = None
+
+
+class QuotedDraw(msgspec.Struct, frozen=True):
+    """Credits that a run would draw from a lot, named by the version of the event that opened it."""
+
+    lot: int
+    kind: str
+    credits: int
+
+
+class Quote(msgspec.Struct, frozen=True):
+    """What a run would cost: its credits by lot in spend order, what no lot covers, and what would remain.
+
+    `draws` and `overdraft` are of the balance; `available` is the balance less open holds.
+    """
+
+    credits: int
+    draws: list[QuotedDraw]
+    overdraft: int
+    available: int
+    available_after: int
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -72,6 +116,8 @@ class Result(msgspec.Struct, frozen=True):
 
 
 Decision = Callable[[Organisation], Recorded]
+RepeatError = type[RepeatedKey] | type[PurchaseAlreadyRecorded] | type[HoldClosed]
+"""What to say where a decision meets a dedupe key that is in the ledger."""
 
 
 class _Store(OrganisationStore, Protocol):
@@ -190,6 +236,7 @@ class Ledger(Application[UUID]):
                 fact.amount_minor,
                 fact.tax_minor,
                 fact.currency.value,
+                organisation.available,
             )
 
         return self._change(organisation_id, decide, once, on_repeated=PurchaseAlreadyRecorded)
@@ -285,7 +332,147 @@ class Ledger(Application[UUID]):
 
         return self._change(organisation_id, decide, once)
 
+    def set_low_balance_threshold(
+        self, organisation_id: str, threshold: int, *, request: Request, once: Once | None = None
+    ) -> Result:
+        """Tell when less than this many credits are available; 0: never.
+
+        Raises:
+            OrganisationUnknown, InvalidInput, IdempotencyConflict, StoreUnavailable.
+        """
+
+        def decide(organisation: Organisation) -> Recorded:
+            organisation.set_low_balance_threshold(threshold, request)
+            return _standing(organisation)
+
+        return self._change(organisation_id, decide, once)
+
+    # ------------------------------------------------------------------------------------- holds
+
+    def place_hold(
+        self,
+        organisation_id: str,
+        wanted: HoldRequest,
+        *,
+        lasts: timedelta = HOLD_LASTS,
+        request: Request,
+        once: Once | None = None,
+    ) -> Result:
+        """Set credits aside for a run. A run has one hold: asking again while it is open returns it.
+
+        Raises:
+            OrganisationUnknown, InvalidInput, IdempotencyConflict, StoreUnavailable.
+            InsufficientCredits: less is available than asked for, or nothing at all.
+            HoldConflict: the run has an open hold that was asked for differently.
+            HoldClosed: the run had its hold.
+        """
+
+        def decide(organisation: Organisation) -> Recorded:
+            hold = organisation.place_hold(wanted, request.at + lasts, request)
+            return _hold_standing(organisation, hold, "open", credits_count=hold.size)
+
+        return self._change(organisation_id, decide, once, on_repeated=HoldClosed)
+
+    def settle_hold(
+        self,
+        organisation_id: str,
+        hold_id: str,
+        photos: int,
+        *,
+        usage_type: UsageType | None = None,
+        rates: RateCard,
+        request: Request,
+        once: Once | None = None,
+    ) -> Result:
+        """End a run with this many photos in all: charge what no message has reported, free the rest.
+
+        Raises:
+            OrganisationUnknown, IdempotencyConflict, StoreUnavailable.
+            InvalidInput: photos out of range, or the usage type is neither given nor known of the hold.
+            HoldUnknown: no open hold has this id.
+        """
+
+        def decide(organisation: Organisation) -> Recorded:
+            hold = organisation.open_hold_of(hold_id)
+            settled_type = usage_type or hold.request.usage_type or _only_type(hold)
+            if settled_type is None:
+                raise InvalidInput("usage_type", "the hold was not placed for a usage type: name it")
+            ai_search = hold.request.ai_search
+            balance = organisation.balance
+            settled = organisation.settle_hold(
+                hold_id,
+                photos,
+                usage_type=settled_type,
+                ai_search=ai_search,
+                rate_millionths=rates.rate_millionths(settled_type, ai_search, request.at),
+                request=request,
+            )
+            standing = _hold_standing(organisation, hold, "settled")
+            closed = msgspec.structs.replace(
+                cast(HoldStanding, standing.hold),
+                remaining=0,
+                released=settled.released,
+                charged=balance - organisation.balance,
+            )
+            return msgspec.structs.replace(standing, hold=closed)
+
+        return self._change(organisation_id, decide, once, on_repeated=HoldClosed)
+
+    def release_hold(
+        self, organisation_id: str, hold_id: str, *, request: Request, once: Once | None = None
+    ) -> Result:
+        """Give back what is left of a hold.
+
+        Raises:
+            OrganisationUnknown, IdempotencyConflict, StoreUnavailable.
+            HoldUnknown: no open hold has this id.
+        """
+
+        def decide(organisation: Organisation) -> Recorded:
+            hold = organisation.open_hold_of(hold_id)
+            released = organisation.release_hold(hold_id, request)
+            standing = _hold_standing(organisation, hold, "released")
+            closed = msgspec.structs.replace(
+                cast(HoldStanding, standing.hold), remaining=0, released=released.released
+            )
+            return msgspec.structs.replace(standing, hold=closed)
+
+        return self._change(organisation_id, decide, once)
+
+    def lapse_holds(self, organisation_id: str, *, request: Request) -> Result:
+        """Free the holds of an organisation whose time is over.
+
+        Raises:
+            OrganisationUnknown, StoreUnavailable.
+        """
+
+        def decide(organisation: Organisation) -> Recorded:
+            organisation.lapse_holds(request)
+            return _standing(organisation)
+
+        return self._change(organisation_id, decide, None)
+
     # ------------------------------------------------------------------------------------- reads
+
+    def quote(self, organisation_id: str, credits_count: int, *, at: datetime) -> Quote:
+        """Return from which lots a run of this many credits would be paid now, and what would remain.
+
+        Holds that are past their time at `at` do not count any more. Nothing is recorded.
+
+        Raises:
+            OrganisationUnknown, StoreUnavailable.
+        """
+        organisation = self.organisation(organisation_id)
+        organisation.lapse_holds(Request(at, None, "quote"))
+        draws, overdraft = plan_draws(organisation.lots, credits_count)
+        kinds = {lot.number: lot.kind for lot in organisation.lots}
+        return Quote(
+            credits_count,
+            [QuotedDraw(draw.lot, kinds[draw.lot].name.lower(), draw.credits) for draw in draws],
+            overdraft,
+            organisation.available,
+            organisation.available - credits_count,
+        )
 
     def organisation(self, organisation_id: str, *, version: int | None = None) -> Organisation:
         """Return the organisation as of a version of its history, or as it is now.
@@ -338,7 +525,7 @@ class Ledger(Application[UUID]):
         decision: Decision,
         once: Once | None,
         *,
-        on_repeated: type[RepeatedKey] | type[PurchaseAlreadyRecorded] = RepeatedKey,
+        on_repeated: RepeatError = RepeatedKey,
     ) -> Result:
         def decide() -> tuple[Organisation, Recorded]:
             organisation = self.organisation(organisation_id)
@@ -352,7 +539,7 @@ class Ledger(Application[UUID]):
         once: Once | None,
         *,
         on_stale: type[OrganisationAlreadyOpen] | None = None,
-        on_repeated: type[RepeatedKey] | type[PurchaseAlreadyRecorded] = RepeatedKey,
+        on_repeated: RepeatError = RepeatedKey,
     ) -> Result:
         for _ in range(OPTIMISTIC_ATTEMPTS):
             try:
@@ -423,7 +610,27 @@ def check_organisation_id(organisation_id: str) -> None:
 
 
 def _standing(organisation: Organisation, credits_count: int = 0) -> Recorded:
-    return Recorded(organisation.organisation_id, organisation.version, organisation.balance, credits_count)
+    return Recorded(
+        organisation.organisation_id,
+        organisation.version,
+        organisation.balance,
+        credits_count,
+        available=organisation.available,
+    )
+
+
+def _hold_standing(organisation: Organisation, hold: Hold, status: str, credits_count: int = 0) -> Recorded:
+    return msgspec.structs.replace(
+        _standing(organisation, credits_count),
+        hold=HoldStanding(
+            hold.hold_id, hold.request.run_id, status, hold.size, hold.remaining, hold.expires_at
+        ),
+    )
+
+
+def _only_type(hold: Hold) -> UsageType | None:
+    """Return the usage type of a hold's messages, if they are all of one."""
+    return next(iter(hold.photos)) if len(hold.photos) == 1 else None
 
 
 def _raise(error: Exception) -> Any:

@@ -8,7 +8,8 @@ This module is longer than others because an aggregate is read as a whole: decis
 Recorded times of an organisation never go back, whatever the writers' clocks say: an event whose time would
 be before the one it follows gets the time of that one.
 
-Invariant: sum of lots - overdraft = balance = sum of the credits of all events.
+Invariants: sum of lots - overdraft = balance = sum of the credits of all events; available = balance - open
+holds.
 """
 
 from __future__ import annotations
@@ -23,13 +24,29 @@ import msgspec
 
 from domain.calendar import check_time_zone, local_day
 from domain.credits import Lot, LotKind, Portion, draw, plan_draws, put_back
-from domain.errors import CurrencyMismatch, InvalidInput, InvariantBroken, RefundExceedsCharge
+from domain.errors import (
+    CurrencyMismatch,
+    HoldConflict,
+    HoldUnknown,
+    InsufficientCredits,
+    InvalidInput,
+    InvariantBroken,
+    RefundExceedsCharge,
+)
 from domain.facts import (
+    BalanceWentLow,
     ChargeRefunded,
+    CreditsExhausted,
     CreditsGranted,
     CreditsPurchased,
+    CreditsReplenished,
     Fact,
     GrantKind,
+    HoldExpired,
+    HoldPlaced,
+    HoldReleased,
+    HoldSettled,
+    LowBalanceThresholdSet,
     OrganisationOpened,
     Plan,
     PlanChanged,
@@ -38,14 +55,18 @@ from domain.facts import (
     TimeZoneChanged,
     UsageCharged,
 )
+from domain.holds import HOLD_LASTS_AT_MOST, Hold, HoldMode, HoldRequest, Settlement, check_photos
 from domain.identity import stream_id
 from domain.money import Cost, Currency
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType, credits_for
-from domain.usage import Usage, UsageReport
+from domain.usage import PhotoEvent, Usage, UsageReport, User
 
 CREDITS_MAX: Final = 1_000_000_000_000
 PRICE_MILLIONTHS_MAX: Final = 10_000_000_000  # with CREDITS_MAX and tax, an amount still fits 64 bits
 RUN_TOTALS_KEPT_FOR: Final = timedelta(days=90)
+SETTLEMENT_SOURCE: Final = "/credit-ledger/holds"
+"""Source of the charge of a settlement; its cause is the hold's id."""
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -97,7 +118,12 @@ class OrganisationSnapshot(msgspec.Struct, frozen=True, array_like=True):
     lots: list[Lot]
     overdraft: int
     run_totals: list[tuple[RunKey, RunTotal]]
+    holds: list[Hold] = []
+    settlements: list[Settlement] = []
+    low_balance_threshold: int = 0
 
+    actor: ClassVar[str | None] = None
+    cause: ClassVar[str] = ""
     balance_delta: ClassVar[int] = 0
 
     def restore(self, version: int) -> Organisation:
@@ -118,6 +144,11 @@ class OrganisationSnapshot(msgspec.Struct, frozen=True, array_like=True):
             key: RunTotal(total.photos, total.credits, total.last_recorded_at)
             for key, total in self.run_totals
         }
+        for hold in self.holds:
+            organisation.open_hold(hold)
+        for settlement in self.settlements:
+            organisation.open_settlement(settlement)
+        organisation.low_balance_threshold = self.low_balance_threshold
         return organisation
 
     def apply(self, organisation: Organisation) -> None:
@@ -128,18 +159,24 @@ class Organisation:
     """An organisation's credits. Small whatever its history: only lots that are not empty are kept."""
 
     __slots__ = (
+        "_available_before",
+        "_next_lapse",
         "_pending",
         "balance",
         "currency",
+        "holds",
         "id",
         "last_recorded_at",
         "lots",
+        "low_balance_threshold",
+        "on_hold",
         "organisation_id",
         "overdraft",
         "plan",
         "plan_expires_at",
         "price_millionths",
         "run_totals",
+        "settlements",
         "time_zone",
         "version",
     )
@@ -158,7 +195,13 @@ class Organisation:
         self.overdraft = 0
         self.balance = 0
         self.run_totals: dict[RunKey, RunTotal] = {}
+        self.holds: dict[str, Hold] = {}
+        self.on_hold = 0
+        self.settlements: dict[tuple[str, UsageType], Settlement] = {}
+        self.low_balance_threshold = 0
         self._pending: list[Event] = []
+        self._available_before = 0
+        self._next_lapse = _NEVER
 
     # ----------------------------------------------------------------- decisions
 
@@ -202,6 +245,7 @@ class Organisation:
             InvalidInput: credits outside 1 to `CREDITS_MAX`.
         """
         _check_credits(credits_count)
+        self._begin(request)
         covered = min(credits_count, self.overdraft)
         return self._record(
             CreditsGranted(request.at, request.actor, request.cause, credits_count, kind, reason, covered)
@@ -229,6 +273,7 @@ class Organisation:
         _check_price(unit_price_millionths)
         if currency is not self.currency:
             raise CurrencyMismatch(f"the organisation pays in {self.currency}, not {currency}")
+        self._begin(request)
         event = self._record(
             CreditsPurchased(
                 request.at,
@@ -252,17 +297,32 @@ class Organisation:
     def charge(self, report: UsageReport, rate_millionths: int, recorded_at: datetime) -> Event:
         """Charge reported usage. A charge is a fact: it is never refused, the balance may go below zero.
 
+        Holds past their time lapse before it. Photos that a settlement charged ahead cost nothing again.
         A fractional rate rounds up once per run: the charge is what the photos of the run so far cost
-        less what the run was charged so far. This method does what `UsageCharged.apply` does in one
-        step; a property test holds the two equal.
+        less what the run was charged so far.
         """
+        if not self._pending:
+            self._available_before = self.balance - self.on_hold
+        if self._next_lapse <= recorded_at:
+            self._lapse(recorded_at, report.message_id)
+        return self._record_charge(report, rate_millionths, recorded_at)
+
+    def _record_charge(self, report: UsageReport, rate_millionths: int, recorded_at: datetime) -> Event:
+        """Do what `UsageCharged.apply` does in one step; a property test holds the two equal."""
         # First of all: nothing may fail once the state has begun to change.
         usage = report.usage
         day = local_day(self.time_zone, report.occurred_at)
+        settled = from_hold = 0
+        photos = usage.photos
+        if self.settlements:
+            settled = self._charged_ahead(usage)
+            photos -= settled
         if rate_millionths % WHOLE_CREDIT_MILLIONTHS:
-            credits_count = self._fractional_credits(usage, rate_millionths)
+            credits_count = self._fractional_credits(usage, photos, rate_millionths)
         else:
-            credits_count = usage.photos * (rate_millionths // WHOLE_CREDIT_MILLIONTHS)
+            credits_count = photos * (rate_millionths // WHOLE_CREDIT_MILLIONTHS)
+        if self.holds:
+            from_hold = self._held_for(usage, credits_count)
         if recorded_at < self.last_recorded_at:
             recorded_at = self.last_recorded_at
         else:
@@ -299,9 +359,13 @@ class Organisation:
             report.occurred_at,
             day,
             usage.hold_id,
+            settled,
+            from_hold,
         )
         if rate_millionths % WHOLE_CREDIT_MILLIONTHS:
             self.add_to_run_total(fact)
+        if self.holds or settled:
+            self.count_on_hold(fact)
         self.version += 1
         event = Event(self.id, self.version, fact)
         self._pending.append(event)
@@ -347,6 +411,7 @@ class Organisation:
                 charged=fact.credits,
                 refundable=left,
             )
+        self._begin(request)
         undone = _undo(fact, skip=refunded, credits_count=credits_count)
         covered = min(credits_count, self.overdraft)
         lots = {lot.number: lot for lot in opened_lots}
@@ -373,10 +438,12 @@ class Organisation:
             InvalidInput: the price is out of range.
         """
         _check_price(price_millionths)
+        self._begin(request)
         return self._record(PriceChanged(request.at, request.actor, request.cause, price_millionths))
 
     def change_plan(self, plan: Plan, expires_at: datetime | None, request: Request) -> Event:
         """Move to another plan, with or without an end."""
+        self._begin(request)
         return self._record(PlanChanged(request.at, request.actor, request.cause, plan, expires_at))
 
     def change_time_zone(self, time_zone: str, request: Request) -> Event:
@@ -385,19 +452,153 @@ class Organisation:
         Raises:
             InvalidInput: unknown time zone.
         """
-        return self._record(
-            TimeZoneChanged(request.at, request.actor, request.cause, check_time_zone(time_zone))
+        check_time_zone(time_zone)
+        self._begin(request)
+        return self._record(TimeZoneChanged(request.at, request.actor, request.cause, time_zone))
+
+    def set_low_balance_threshold(self, threshold: int, request: Request) -> Event:
+        """Tell when less than this many credits are available; 0: never.
+
+        Raises:
+            InvalidInput: outside 0 to `CREDITS_MAX`.
+        """
+        if not 0 <= threshold <= CREDITS_MAX:
+            raise InvalidInput("threshold", f"the threshold must be between 0 and {CREDITS_MAX:,}")
+        self._begin(request)
+        return self._record(LowBalanceThresholdSet(request.at, request.actor, request.cause, threshold))
+
+    # --------------------------------------------------------------------- holds
+
+    def place_hold(self, wanted: HoldRequest, expires_at: datetime, request: Request) -> Hold:
+        """Set credits aside for a run: all it asks for, or as many as there are.
+
+        Asking again for the same, while the hold is open, returns it as it is.
+
+        Raises:
+            InvalidInput: credits outside 0 to `CREDITS_MAX`, or an end not within a day from now.
+            HoldConflict: the run has an open hold that was asked for differently.
+            InsufficientCredits: less is available than asked for, or nothing at all.
+        """
+        if not 0 <= wanted.credits <= CREDITS_MAX:
+            raise InvalidInput("credits", f"credits must be between 0 and {CREDITS_MAX:,}")
+        if not timedelta(0) < expires_at - request.at <= HOLD_LASTS_AT_MOST:
+            raise InvalidInput("expires_in_s", "a hold lasts between a second and a day")
+        self._begin(request)
+        held = self.holds.get(wanted.run_id)
+        if held is not None:
+            if held.request != wanted:
+                raise HoldConflict(hold_id=held.hold_id)
+            return held
+        available = max(self.available, 0)
+        if wanted.credits > available and (wanted.mode is HoldMode.ALL_OR_NOTHING or available == 0):
+            raise InsufficientCredits(
+                f"{wanted.credits:,} credits were asked for and {available:,} are available",
+                available=self.available,
+                requested=wanted.credits,
+            )
+        self._record(
+            HoldPlaced(
+                request.at,
+                request.actor,
+                request.cause,
+                f"hold-{self.version + 1}",
+                wanted,
+                min(wanted.credits, available),
+                expires_at,
+            )
         )
+        return self.holds[wanted.run_id]
+
+    def settle_hold(
+        self,
+        hold_id: str,
+        photos: int,
+        *,
+        usage_type: UsageType,
+        ai_search: bool,
+        rate_millionths: int,
+        request: Request,
+    ) -> HoldSettled:
+        """End a run: charge the photos that no message has reported yet, and free what is left.
+
+        Fewer photos than were reported already charge nothing and take nothing back.
+
+        Raises:
+            InvalidInput: photos out of range.
+            HoldUnknown: no open hold has this id.
+        """
+        check_photos(usage_type, photos)
+        self._begin(request)
+        hold = self.open_hold_of(hold_id)
+        ahead = max(0, photos - hold.photos.get(usage_type, 0))
+        if ahead:
+            wanted = hold.request
+            self._record_charge(
+                UsageReport(
+                    "1.0",
+                    hold_id,
+                    SETTLEMENT_SOURCE,
+                    "photo_processing.usage_reported.v1",
+                    self.organisation_id,
+                    request.at,
+                    Usage(
+                        wanted.run_id,
+                        usage_type,
+                        ahead,
+                        ai_search,
+                        PhotoEvent(wanted.event_id, wanted.event_name),
+                        None if wanted.user is None else User(wanted.user),
+                        hold_id,
+                    ),
+                ),
+                rate_millionths,
+                request.at,
+            )
+        settled = HoldSettled(
+            request.at,
+            request.actor,
+            request.cause,
+            hold_id,
+            hold.request.run_id,
+            usage_type,
+            photos,
+            ahead,
+            self.open_hold_of(hold_id).remaining,
+        )
+        self._record(settled)
+        return settled
+
+    def release_hold(self, hold_id: str, request: Request) -> HoldReleased:
+        """Give a hold back unused, or what is left of it.
+
+        Raises:
+            HoldUnknown: no open hold has this id.
+        """
+        self._begin(request)
+        hold = self.open_hold_of(hold_id)
+        released = HoldReleased(
+            request.at, request.actor, request.cause, hold_id, hold.request.run_id, hold.remaining
+        )
+        self._record(released)
+        return released
+
+    def lapse_holds(self, request: Request) -> None:
+        """Free the holds whose time is over, and nothing else."""
+        self._begin(request)
 
     # ------------------------------------------------------------ state and the library's protocols
 
     @property
     def available(self) -> int:
         """Credits a new run may use; processing is paused while this is 0 or less."""
-        return self.balance
+        return self.balance - self.on_hold
 
     def collect_events(self) -> Sequence[Event]:
-        """Hand over the events decided since the last call."""
+        """Hand over the events decided since the last call, and what they crossed on the way.
+
+        Of several charges at once only where they end counts, so a crossing is marked once.
+        """
+        self._mark_crossings()
         pending, self._pending = self._pending, []
         return pending
 
@@ -418,7 +619,14 @@ class Organisation:
         copy.balance = self.balance
         # Totals are replaced, never changed in place, so a shallow copy is enough.
         copy.run_totals = self.run_totals.copy() if self.run_totals else {}
+        # Holds and settlements are replaced too.
+        copy.holds = self.holds.copy() if self.holds else {}
+        copy.on_hold = self.on_hold
+        copy.settlements = self.settlements.copy() if self.settlements else {}
+        copy.low_balance_threshold = self.low_balance_threshold
         copy._pending = []
+        copy._available_before = 0
+        copy._next_lapse = self._next_lapse
         return copy
 
     def snapshot(self) -> Event:
@@ -437,6 +645,9 @@ class Organisation:
                 _copies(self.lots),
                 self.overdraft,
                 list(self.run_totals.items()),
+                list(self.holds.values()),
+                list(self.settlements.values()),
+                self.low_balance_threshold,
             ),
         )
 
@@ -452,6 +663,10 @@ class Organisation:
             raise InvariantBroken(f"a lot of {self.organisation_id} is out of its bounds")
         if self.overdraft < 0 or (self.overdraft and self.lots):
             raise InvariantBroken(f"{self.organisation_id} has an overdraft beside credits to pay it")
+        if sum(hold.remaining for hold in self.holds.values()) != self.on_hold:
+            raise InvariantBroken(f"open holds of {self.organisation_id} are not what it has on hold")
+        if any(not 0 <= hold.remaining <= hold.size for hold in self.holds.values()):
+            raise InvariantBroken(f"a hold of {self.organisation_id} is out of its bounds")
 
     def open_lot(self, kind: LotKind, credits_count: int, covered: int) -> None:
         """Take in an addition at the current version: pay the overdraft, keep the rest as a lot."""
@@ -469,8 +684,94 @@ class Organisation:
             self._forget_old_runs(charged.recorded_at)
             before = RunTotal(0, 0, charged.recorded_at)
         self.run_totals[key] = RunTotal(
-            before.photos + charged.photos, before.credits + charged.credits, charged.recorded_at
+            before.photos + charged.new_photos, before.credits + charged.credits, charged.recorded_at
         )
+
+    def open_hold(self, hold: Hold) -> None:
+        """Set credits aside."""
+        self.holds[hold.request.run_id] = hold
+        self.on_hold += hold.remaining
+        self._next_lapse = min(self._next_lapse, hold.expires_at)
+
+    def close_hold(self, run_id: str) -> None:
+        """Free what is left of a run's hold."""
+        self.on_hold -= self.holds.pop(run_id).remaining
+        self._next_lapse = min((hold.expires_at for hold in self.holds.values()), default=_NEVER)
+
+    def open_settlement(self, settlement: Settlement) -> None:
+        """Remember photos that were charged ahead of their messages, and forget what is old."""
+        oldest = settlement.settled_at - RUN_TOTALS_KEPT_FOR
+        self.settlements = {key: old for key, old in self.settlements.items() if old.settled_at >= oldest}
+        self.settlements[settlement.run_id, settlement.usage_type] = settlement
+
+    def count_on_hold(self, charged: UsageCharged) -> None:
+        """Count a charge on its run's hold, or on what the run's settlement charged ahead."""
+        if charged.settled:
+            key = (charged.run_id, charged.usage_type)
+            before = self.settlements[key]
+            if before.photos == charged.settled:
+                del self.settlements[key]
+            else:
+                self.settlements[key] = msgspec.structs.replace(
+                    before, photos=before.photos - charged.settled
+                )
+        hold = self.holds.get(charged.run_id)
+        if hold is not None:
+            photos = hold.photos.get(charged.usage_type, 0) + charged.photos
+            self.on_hold -= charged.from_hold
+            self.holds[charged.run_id] = msgspec.structs.replace(
+                hold,
+                remaining=hold.remaining - charged.from_hold,
+                photos={**hold.photos, charged.usage_type: photos},
+            )
+
+    def _charged_ahead(self, usage: Usage) -> int:
+        """Return how many photos of a message its run's settlement has charged."""
+        settlement = self.settlements.get((usage.run_id, usage.usage_type))
+        return 0 if settlement is None else min(usage.photos, settlement.photos)
+
+    def _held_for(self, usage: Usage, credits_count: int) -> int:
+        """Return how many credits of a charge come from the hold it names: it must be its run's."""
+        hold = self.holds.get(usage.run_id)
+        if hold is None or hold.hold_id != usage.hold_id:
+            return 0
+        return min(hold.remaining, credits_count)
+
+    def open_hold_of(self, hold_id: str) -> Hold:
+        """Return an open hold.
+
+        Raises:
+            HoldUnknown: no open hold has this id.
+        """
+        for hold in self.holds.values():
+            if hold.hold_id == hold_id:
+                return hold
+        raise HoldUnknown(hold_id=hold_id)
+
+    def _begin(self, request: Request) -> None:
+        """Begin a decision: holds past their time lapse first."""
+        if not self._pending:
+            self._available_before = self.available
+        self._lapse(request.at, request.cause)
+
+    def _lapse(self, now: datetime, cause: str) -> None:
+        if self._next_lapse > now:
+            return
+        for hold in list(self.holds.values()):
+            if hold.expires_at <= now:
+                self._record(HoldExpired(now, None, cause, hold.hold_id, hold.request.run_id, hold.remaining))
+
+    def _mark_crossings(self) -> None:
+        if not self._pending or self._pending[0].originator_version == 1:
+            return  # what it opens with is no crossing
+        before, after, threshold = self._available_before, self.available, self.low_balance_threshold
+        last = self._pending[-1].fact
+        if after < threshold <= before and after > 0:
+            self._record(BalanceWentLow(last.recorded_at, last.actor, last.cause, after, threshold))
+        if after <= 0 < before:
+            self._record(CreditsExhausted(last.recorded_at, last.actor, last.cause, after))
+        if before <= 0 < after:
+            self._record(CreditsReplenished(last.recorded_at, last.actor, last.cause, after))
 
     def _forget_old_runs(self, now: datetime) -> None:
         # Each charge moves its run to the end, so the old ones stand in front.
@@ -479,11 +780,11 @@ class Organisation:
         for key in list(old):
             del self.run_totals[key]
 
-    def _fractional_credits(self, usage: Usage, rate_millionths: int) -> int:
+    def _fractional_credits(self, usage: Usage, photos: int, rate_millionths: int) -> int:
         so_far = self.run_totals.get((usage.run_id, usage.usage_type, rate_millionths))
         if so_far is None:
-            return credits_for(usage.photos, rate_millionths)
-        return credits_for(so_far.photos + usage.photos, rate_millionths) - so_far.credits
+            return credits_for(photos, rate_millionths)
+        return credits_for(so_far.photos + photos, rate_millionths) - so_far.credits
 
     def _record(self, fact: Fact) -> Event:
         if fact.recorded_at < self.last_recorded_at:

@@ -125,8 +125,8 @@ class UsageTransaction(Protocol):
     def unpark(self, keys: Sequence[bytes]) -> int:
         """Forget parked messages and return how many there were."""
 
-    def start_commit(self, charges: Sequence[Event], payload: bytes, snapshots: Sequence[Event]) -> None:
-        """Send the rows of charges, as `UsageStore.rows` made them, snapshots beside them, and the commit.
+    def start_commit(self, events: Sequence[Event], payload: bytes, snapshots: Sequence[Event]) -> None:
+        """Send the rows of events, as `UsageStore.rows` made them, snapshots beside them, and the commit.
 
         Returns while the database works on it; `finish_commit` is next.
         """
@@ -170,8 +170,11 @@ class UsageStore(Protocol):
             StoreUnavailable: the database cannot be reached.
         """
 
-    def rows(self, charges: Sequence[Event], keys: Sequence[bytes]) -> bytes:
-        """Return charges as the payload that `UsageTransaction.start_commit` sends; needs no database."""
+    def rows(self, events: Sequence[Event], charge_keys: Sequence[bytes]) -> bytes:
+        """Return events as the payload that `UsageTransaction.start_commit` sends; needs no database.
+
+        `charge_keys` are the dedupe keys of the charges among them, in the same order.
+        """
 
     def parked_for_known(self, limit: int) -> Sequence[ParkedMessage]:
         """Return parked messages whose organisation has opened since, oldest first."""

@@ -112,14 +112,12 @@ class BalanceProjection:
     tables = ("balances",)
 
     def fold(self, entries: Sequence[Entry]) -> BalanceChanges:
-        """Return what entries change; events of other aggregates change nothing."""
+        """Return what entries change: every event of an organisation moves its version and position."""
         opened: list[OpenedRow] = []
         changes: dict[bytes, BalanceChange] = {}
         for position, stream, version, fact in entries:
             fold = _FOLDS.get(type(fact))
-            if fold is None:
-                if not isinstance(fact, OrganisationOpened):
-                    continue
+            if isinstance(fact, OrganisationOpened):
                 opened.append(_opened_row(stream, fact))
             change = changes.get(stream)
             if change is None:

@@ -62,7 +62,7 @@ class RunChange(msgspec.Struct):
         key = (charge.event_id, charge.day)
         part = self.part if key == self.part_key else self._part(key, charge)
         part.credits += charge.credits
-        part.photos += charge.photos
+        part.photos += charge.new_photos
         part.event_name = charge.event_name
         part.last_version = version
         occurred_at = charge.occurred_at

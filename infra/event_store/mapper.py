@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from struct import Struct
 from typing import Any, Final
@@ -14,11 +14,11 @@ from domain.catalogue import FactCodec
 from domain.facts import (
     ChargeRefunded,
     CreditsPurchased,
-    Fact,
+    HoldPlaced,
     UsageCharged,
 )
 from domain.identity import dedupe_key
-from domain.organisation import Event
+from domain.organisation import SETTLEMENT_SOURCE, Event
 
 COPY_COLUMNS: Final = "originator_id, originator_version, dedupe_key, refers_to, topic, state"
 _FIELD_COUNT: Final = 6
@@ -59,7 +59,7 @@ class LedgerMapper(Mapper[UUID]):
             domain_event.originator_version,
             self.codec.topic_of[type(fact)],
             self.codec.encode(fact),
-            dedupe_key=key_of(fact),
+            dedupe_key=key_of(domain_event),
             refers_to=fact.charge if isinstance(fact, ChargeRefunded) else None,
         )
 
@@ -72,22 +72,30 @@ class LedgerMapper(Mapper[UUID]):
         fact = self.codec.decode(stored_event.topic, stored_event.state)
         return Event(_uuid(stored_event.originator_id), stored_event.originator_version, fact)
 
-    def charge_rows(self, charges: Iterable[Event], keys: Iterable[bytes]) -> bytes:
-        """Return the COPY payload of charges whose dedupe keys are known already: the usage path.
+    def charge_rows(self, events: Iterable[Event], keys: Iterable[bytes]) -> bytes:
+        """Return the COPY payload of the usage path's events; the keys of its charges are known already.
 
         A test holds this equal to `copy_rows` of the same events one by one.
+
+        Raises:
+            ValueError, struct.error: there are more, or fewer, keys than charges.
         """
         encode, head, topic = self.codec.encode, self._charge_head, self._charge_topic
         topic_length = len(topic)
         streams: dict[int, bytes] = {}  # by the UUID's place in memory: hashing it takes longer
         parts = [_HEADER]
         append = parts.append
-        for event, key in zip(charges, keys, strict=True):
+        left = iter(keys)
+        for event in events:
+            fact = event.fact
+            if type(fact) is not UsageCharged:  # a hold that lapsed, or a balance that ran out
+                append(_row(self.to_stored_event(event)))
+                continue
             stream = event.originator_id
             stream_bytes = streams.get(id(stream))
             if stream_bytes is None:
                 stream_bytes = streams[id(stream)] = stream.bytes
-            state = encode(event.fact)
+            state = encode(fact)
             append(
                 head(
                     _FIELD_COUNT,
@@ -96,7 +104,7 @@ class LedgerMapper(Mapper[UUID]):
                     8,
                     event.originator_version,
                     16,
-                    key,
+                    next(left, None),
                     -1,  # refers_to: NULL
                     topic_length,
                     topic,
@@ -104,18 +112,23 @@ class LedgerMapper(Mapper[UUID]):
                 )
             )
             append(state)
+        if next(left, None) is not None:
+            raise ValueError("there are more keys than charges")
         append(_TRAILER)
         return b"".join(parts)
 
 
-def copy_rows(stored_events: Sequence[StoredEvent]) -> bytes:
+def copy_rows(stored_events: Iterable[StoredEvent]) -> bytes:
     """Return the COPY payload of any stored events."""
-    parts = [_HEADER]
-    for stored in stored_events:
-        key = stored.dedupe_key if isinstance(stored, KeyedStoredEvent) else None
-        refers_to = stored.refers_to if isinstance(stored, KeyedStoredEvent) else None
-        topic = stored.topic.encode()
-        parts += (
+    return b"".join([_HEADER, *map(_row, stored_events), _TRAILER])
+
+
+def _row(stored: StoredEvent) -> bytes:
+    key = stored.dedupe_key if isinstance(stored, KeyedStoredEvent) else None
+    refers_to = stored.refers_to if isinstance(stored, KeyedStoredEvent) else None
+    topic = stored.topic.encode()
+    return b"".join(
+        (
             _START(_FIELD_COUNT, 16, _uuid(stored.originator_id).bytes, 8, stored.originator_version),
             _NULL if key is None else _KEY(16, key),
             _NULL if refers_to is None else _BIGINT(8, refers_to),
@@ -124,17 +137,24 @@ def copy_rows(stored_events: Sequence[StoredEvent]) -> bytes:
             _LENGTH(len(stored.state)),
             stored.state,
         )
-    parts.append(_TRAILER)
-    return b"".join(parts)
+    )
 
 
-def key_of(fact: Fact) -> bytes | None:
-    """Return what may be in the ledger only once: a usage message, a payment. None for anything else."""
+def key_of(event: Event) -> bytes | None:
+    """Return what may be in the ledger only once: a message, a payment, a run's hold and its settlement.
+
+    None for anything else. No message's source holds NUL: a message never takes the place of another thing,
+    nor that the place of a message.
+    """
+    fact = event.fact
     if isinstance(fact, UsageCharged):
+        if fact.source == SETTLEMENT_SOURCE:
+            return dedupe_key(f"settlement\0{event.originator_id}", fact.cause)
         return dedupe_key(fact.source, fact.cause)
     if isinstance(fact, CreditsPurchased):
-        # No message's source holds NUL: a message can never take the place of a payment, nor it of one.
         return dedupe_key(f"payment\0{fact.gateway}", fact.payment_id)
+    if isinstance(fact, HoldPlaced):
+        return dedupe_key(f"hold\0{event.originator_id}", fact.request.run_id)
     return None
 
 

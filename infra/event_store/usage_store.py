@@ -161,8 +161,8 @@ class PostgresUsageStore:
         """
         return self._parked_where(unknown, (moment, limit))
 
-    def rows(self, charges: Sequence[Event], keys: Sequence[bytes]) -> bytes:
-        return self.mapper.charge_rows(charges, keys)
+    def rows(self, events: Sequence[Event], charge_keys: Sequence[bytes]) -> bytes:
+        return self.mapper.charge_rows(events, charge_keys)
 
     def begin(self, moves: Sequence[PositionMove]) -> PostgresUsageTransaction:
         with self._use("writing") as connection:
@@ -288,10 +288,10 @@ class PostgresUsageTransaction:
             )
             return cursor.rowcount
 
-    def start_commit(self, charges: Sequence[Event], payload: bytes, snapshots: Sequence[Event]) -> None:
+    def start_commit(self, events: Sequence[Event], payload: bytes, snapshots: Sequence[Event]) -> None:
         with self._guard():
-            self._rows = len(charges)
-            if charges:
+            self._rows = len(events)
+            if events:
                 kept = [self._keep_snapshot(snapshot) for snapshot in snapshots]
                 statements = "; ".join([COPY_EVENTS, "SELECT lastval()", *kept, "COMMIT"])
                 start_copy(self._connection.pgconn, statements.encode(), payload)

@@ -30,6 +30,9 @@ _EVENTS = """
 _SNAPSHOTS = "SELECT originator_id, originator_version, state FROM ledger.snapshots"
 
 _CHARGED = "usage_charged.v1"
+_ADDITIONS = ("credits_granted.v1", "credits_purchased.v1")
+_CROSSINGS = {"credits_exhausted.v1": (True, False), "credits_replenished.v1": (False, True)}
+"""Whether processing was allowed before, and is after."""
 _GRANT_KINDS = {"trial": "free_credits", "promotional": "free_credits", "admin": "admin_grant"}
 _SNAPSHOT_LOTS, _SNAPSHOT_OVERDRAFT = 7, 8
 
@@ -101,6 +104,7 @@ class HistoryAudit:
         for event, charge in zip(found, charges, strict=True):
             self._check_charge(event, charge)
         self._replay()
+        self._check_crossings()
         self._add_to(statement, found, charges)
 
     @property
@@ -178,6 +182,8 @@ class HistoryAudit:
             "occurred_at": message.occurred_at,
             "day": charge.day.isoformat(),
             "hold_id": message.hold_id,
+            "settled": 0,
+            "from_hold": 0,
             "dedupe_key": key_of(message.source, message.id),
         }
         name = f"history of {self.account.organisation_id}: charge {event.version}"
@@ -192,6 +198,8 @@ class HistoryAudit:
                 case "usage_charged.v1":
                     self.charged += fact[9]
                     self._expect(event, "draws", [fact[10], fact[11]], list(self.lots.charge(fact[9])))
+                case "credits_exhausted.v1" | "credits_replenished.v1":
+                    pass
                 case "credits_granted.v1":
                     added[_GRANT_KINDS[fact[4]], fact[3]] += 1
                     self._expect(event, "covered", fact[6], self.lots.add(event.version, FREE, fact[3]))
@@ -214,6 +222,23 @@ class HistoryAudit:
         asked = Counter((each.kind, each.credits) for each in self.account.additions)
         if added != asked:
             self._report(f"additions {dict(added - asked)} too many, {dict(asked - added)} too few")
+
+    def _check_crossings(self) -> None:
+        """Every crossing of zero is marked once, with what was available then."""
+        balance, allowed = 0, True
+        for event in self.events:
+            if event.topic == _CHARGED:
+                balance -= event.fact[9]
+            elif event.topic in _ADDITIONS:
+                balance += event.fact[3]
+            elif event.topic in _CROSSINGS:
+                self._expect(event, "available", event.fact[3], balance)
+                self._expect(event, "crossing", _CROSSINGS[event.topic], (allowed, balance > 0))
+                allowed = balance > 0
+            if event.version == 1 or event.fact[4:5] == ["trial"]:  # what it opens with is no crossing
+                allowed = balance > 0
+        if allowed != (balance > 0):
+            self._report("the last crossing of zero is not marked")
 
     def _check_snapshot(self, event: StoredEvent, snapshot: list[Any]) -> None:
         found = [sorted(snapshot[_SNAPSHOT_LOTS]), snapshot[_SNAPSHOT_OVERDRAFT]]
@@ -248,6 +273,7 @@ class HistoryAudit:
 _CHARGE_FIELDS = (
     *("recorded_at", "actor", "id", "source", "run_id", "usage_type", "photos", "ai_search", "rate"),
     *("credits", "draws", "overdraft", "event_id", "event_name", "occurred_at", "day", "hold_id"),
+    *("settled", "from_hold"),
 )
 
 

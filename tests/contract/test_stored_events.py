@@ -21,7 +21,7 @@ from domain.facts import (
 )
 from domain.money import Currency
 from domain.rate_card import UsageType
-from tests.unit.domain.facts import FACTS
+from tests.unit.domain.facts import FACTS, SNAPSHOT_WITH_HOLDS
 
 GOLDEN_FILE: Final = Path(__file__).with_name("stored_events.tsv")
 LINES: Final = [
@@ -109,3 +109,10 @@ class TestEvolution:
     def test_a_field_appended_without_a_default_does_not(self) -> None:
         with pytest.raises(msgspec.ValidationError, match="at least length 8, got 7"):
             self.codec_of(_CampaignWithoutDefault).decode(self.TOPIC, first_line(self.TOPIC))
+
+
+def test_a_snapshot_with_holds_is_what_its_line_says() -> None:
+    line = next(
+        state for topic, state in LINES if b"hold-8" in state and topic == b"organisation_snapshot.v1"
+    )
+    assert CODEC.decode("organisation_snapshot.v1", line) == SNAPSHOT_WITH_HOLDS

@@ -235,11 +235,12 @@ class OrganisationMachine(RuleBasedStateMachine):
         number = data.draw(st.none() | st.integers(1, len(spent)))
         before = self.purse.debt
 
-        fact = self.refund_of(charge, number).fact
+        event = self.refund_of(charge, number)
+        fact = event.fact
 
         assert isinstance(fact, ChargeRefunded)
         kept = len(spent) - (len(spent) if number is None else number)
-        self.purse.undo(spent[kept:], self.organisation_version_of_last_event)
+        self.purse.undo(spent[kept:], event.originator_version)
         self.spent[charge.originator_version] = spent[:kept]
         assert fact.credits == len(spent) - kept
         assert fact.covered == before - self.purse.debt
@@ -275,10 +276,6 @@ class OrganisationMachine(RuleBasedStateMachine):
                 request=self.request(),
             )
         )
-
-    @property
-    def organisation_version_of_last_event(self) -> int:
-        return len(self.stored)
 
     @rule(price_millionths=st.integers(0, 3_000_000))
     def change_price(self, price_millionths: int) -> None:

@@ -54,7 +54,7 @@ def write(
     moves: tuple[PositionMove, ...] = (),
     snapshots: Sequence[Event] = (),
 ) -> int:
-    keys = [key_of(charge.fact) for charge in charges]
+    keys = [key_of(charge) for charge in charges]
     transaction = store.begin(moves)
     transaction.start_commit(charges, store.rows(charges, [key for key in keys if key]), snapshots)
     return transaction.finish_commit()
@@ -323,7 +323,7 @@ def test_recorded_finds_charges_by_key(
     ((purchase_key,),) = connection.execute(
         "SELECT dedupe_key FROM ledger.events WHERE topic = 'credits_purchased.v1'"
     ).fetchall()
-    key = key_of(charge.fact)
+    key = key_of(charge)
     assert key is not None
     assert store.recorded([key, b"?" * 16, purchase_key.bytes]) == {key: (charge.originator_id, charge.fact)}
     assert store.recorded([]) == {}

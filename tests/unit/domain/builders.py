@@ -114,8 +114,9 @@ def lots_of(organisation: Organisation) -> list[tuple[int, int]]:
 
 
 def state_of(organisation: Organisation) -> dict[str, Any]:
-    """Return all that an organisation is, apart from events not collected yet."""
-    state = {name: getattr(organisation, name) for name in Organisation.__slots__ if name != "_pending"}
+    """Return all that an organisation is, apart from a decision that is under way."""
+    under_way = ("_pending", "_available_before")
+    state = {name: getattr(organisation, name) for name in Organisation.__slots__ if name not in under_way}
     state["lots"] = [(lot.kind, lot.number, lot.size, lot.remaining) for lot in organisation.lots]
     state["run_totals"] = [
         (key, total.photos, total.credits, total.last_recorded_at)

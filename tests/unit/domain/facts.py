@@ -8,12 +8,25 @@ from typing import Final
 
 from domain import facts
 from domain.credits import Lot, LotKind, Portion
+from domain.holds import Hold, HoldMode, HoldRequest, Settlement
 from domain.money import Currency
 from domain.organisation import OrganisationSnapshot, RunTotal
 from domain.rate_card import UsageType
 
 _RECORDED_AT = datetime(2026, 12, 31, 18, 30, 0, 250_000, tzinfo=UTC)
 _OCCURRED_AT = datetime(2026, 12, 31, 18, 29, 59, tzinfo=UTC)
+
+HOLD_REQUEST: Final = HoldRequest(
+    run_id="run-89",
+    credits=500,
+    mode=HoldMode.UP_TO,
+    usage_type=UsageType.PHOTO_PROCESSING,
+    photos=500,
+    ai_search=True,
+    event_id=1042,
+    event_name="City Marathon 2026",
+    user="u-17",
+)
 
 FACTS: Final[Mapping[str, facts.Fact]] = {
     "organisation_opened.v1": facts.OrganisationOpened(
@@ -94,6 +107,54 @@ FACTS: Final[Mapping[str, facts.Fact]] = {
     "time_zone_changed.v1": facts.TimeZoneChanged(
         recorded_at=_RECORDED_AT, actor="u-1", cause="request-7", time_zone="America/New_York"
     ),
+    "hold_placed.v1": facts.HoldPlaced(
+        recorded_at=_RECORDED_AT,
+        actor=None,
+        cause="request-8",
+        hold_id="hold-8",
+        request=HOLD_REQUEST,
+        credits=400,
+        expires_at=datetime(2026, 12, 31, 19, 30, tzinfo=UTC),
+    ),
+    "hold_settled.v1": facts.HoldSettled(
+        recorded_at=_RECORDED_AT,
+        actor=None,
+        cause="request-9",
+        hold_id="hold-8",
+        run_id="run-89",
+        usage_type=UsageType.PHOTO_PROCESSING,
+        photos=380,
+        ahead=30,
+        released=20,
+    ),
+    "hold_released.v1": facts.HoldReleased(
+        recorded_at=_RECORDED_AT,
+        actor=None,
+        cause="request-10",
+        hold_id="hold-8",
+        run_id="run-89",
+        released=400,
+    ),
+    "hold_expired.v1": facts.HoldExpired(
+        recorded_at=_RECORDED_AT,
+        actor=None,
+        cause="lapse",
+        hold_id="hold-8",
+        run_id="run-89",
+        released=400,
+    ),
+    "low_balance_threshold_set.v1": facts.LowBalanceThresholdSet(
+        recorded_at=_RECORDED_AT, actor="u-1", cause="request-11", threshold=500
+    ),
+    "balance_went_low.v1": facts.BalanceWentLow(
+        recorded_at=_RECORDED_AT, actor="u-17", cause="message-1", available=499, threshold=500
+    ),
+    "credits_exhausted.v1": facts.CreditsExhausted(
+        recorded_at=_RECORDED_AT, actor="u-17", cause="message-2", available=-3
+    ),
+    "credits_replenished.v1": facts.CreditsReplenished(
+        recorded_at=_RECORDED_AT, actor="staff-3", cause="request-12", available=97
+    ),
     "organisation_snapshot.v1": OrganisationSnapshot(
         recorded_at=_RECORDED_AT,
         organisation_id="org-4711",
@@ -112,3 +173,28 @@ FACTS: Final[Mapping[str, facts.Fact]] = {
         ],
     ),
 }
+
+SNAPSHOT_WITH_HOLDS: Final = OrganisationSnapshot(
+    recorded_at=_RECORDED_AT,
+    organisation_id="org-4711",
+    time_zone="Asia/Kolkata",
+    currency=Currency.INR,
+    price_millionths=1_500_000,
+    plan=facts.Plan.PAY_AS_YOU_GO,
+    plan_expires_at=None,
+    lots=[Lot(LotKind.PAID, 3, 950, 950)],
+    overdraft=0,
+    run_totals=[],
+    holds=[
+        Hold(
+            hold_id="hold-8",
+            request=HOLD_REQUEST,
+            size=400,
+            remaining=50,
+            expires_at=datetime(2026, 12, 31, 19, 30, tzinfo=UTC),
+            photos={UsageType.PHOTO_PROCESSING: 350},
+        )
+    ],
+    settlements=[Settlement("run-87", UsageType.AI_IMAGE_ROTATION, 12, _RECORDED_AT)],
+    low_balance_threshold=500,
+)
