@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from api import documentation, openapi, operations, reads, writes
+from api import documentation, holds, openapi, operations, reads, writes
 from api.dependencies import Services
 from api.middleware import Entrance
 from api.problems import handlers
@@ -38,6 +38,13 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.add_middleware(Entrance, services=services, metrics=RequestMetrics(services.registry))
     services.registry.register(ProjectionPositions(services.reading))
-    for router in (writes.router, reads.router, operations.router, documentation.router):
+    for router in (
+        writes.router,
+        holds.writes,
+        reads.router,
+        holds.reads,
+        operations.router,
+        documentation.router,
+    ):
         app.include_router(router)
     return app

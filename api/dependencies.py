@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
 from typing import Annotated, Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -21,6 +21,7 @@ from api.requests import Body, Recorded
 from domain import facts
 from domain.ledger import Ledger, Result
 from domain.ports import Once
+from domain.rate_card import RateCard
 from projections import views
 
 POSITION_HEADER = "Ledger-Position"
@@ -46,6 +47,8 @@ class Services:
     """Where the API registers its metrics, and what /metrics shows. One app each."""
     readiness: Callable[[], Mapping[str, str]]
     """Parts of the service by name: "" if fine, or the reason why not. Reasons are shown to callers."""
+    rates: RateCard = field(default_factory=RateCard)
+    """What a hold or a quote for photos is reckoned with, and what a settlement charges."""
     wait_limit_s: float = 5.0
     """How long a read waits for `min_position`."""
 
@@ -132,14 +135,15 @@ class Writing:
         actor: Actor = None,
         idempotency_key: IdempotencyKey = None,
     ) -> None:
+        self.services = services
         self.ledger = services.ledger
         self.request = facts.Request(services.clock(), actor, http.state.request_id)
         self._http = http
         self._response = response
         self._key = idempotency_key
 
-    def once(self, organisation_id: str, body: Body) -> Once | None:
-        """Return what makes the request count once, if it carries a key.
+    def once(self, organisation_id: str, body: Body, part: str = "") -> Once | None:
+        """Return what makes the request count once, if it carries a key; `part` names what it is about.
 
         Only fields that were sent count, in canonical order: a later version of the API may know more. A
         null says what leaving the field out says.
@@ -150,17 +154,22 @@ class Writing:
         canonical = json.dumps(sent, sort_keys=True, separators=(",", ":")).encode()
         template = self._http.scope["route"].path_format
         return Once(
-            scope=f"{self._http.method} {template} {organisation_id}",
+            # Ids are printable, so a line break is in none of them.
+            scope="\n".join(filter(None, [f"{self._http.method} {template} {organisation_id}", part])),
             key=self._key,
             request_digest=blake2b(canonical, digest_size=32).digest(),
         )
 
     def answer(self, result: Result) -> Recorded:
         """Return the answer of a command, with its position and whether it is a repeat in the headers."""
+        self.say(result)
+        return Recorded.of(result)
+
+    def say(self, result: Result) -> None:
+        """Put an answer's position, and whether it is a repeat, in the headers."""
         self._response.headers[POSITION_HEADER] = str(result.position)
         if result.repeated:
             self._response.headers[REPLAYED_HEADER] = "true"
-        return Recorded.of(result)
 
 
 Read = Annotated[Reading, Depends()]

@@ -198,6 +198,18 @@ RunId = Annotated[
     AfterValidator(_check_run_id),
     BeforeValidator(_unquoted),
 ]
+HoldId = Annotated[
+    str,
+    Path(
+        min_length=1,
+        max_length=ID_LENGTH_MAX,
+        pattern=_NO_CONTROLS,
+        description="The `hold_id` of a hold.",
+        examples=["hold-8"],
+    ),
+    AfterValidator(_check_printable),
+    BeforeValidator(_unquoted),
+]
 MinPosition = Annotated[
     int | None,
     Query(

@@ -30,6 +30,7 @@ Credits of a photo platform's organisations: what they have, where they went, an
 TAGS: Final = (
     {"name": "Organisation", "description": "Opening an organisation, and the terms it is on."},
     {"name": "Credits", "description": "What is there, and what adds to it."},
+    {"name": "Holds", "description": "Credits set aside for runs, and what a run would cost."},
     {"name": "Usage", "description": "What was used, by month, day and photo event."},
     {"name": "Transactions", "description": "Runs and additions, one by one."},
     {"name": "Operations", "description": "Health, metrics, and the meaning of problems."},

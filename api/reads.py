@@ -26,21 +26,25 @@ COMMON_PROBLEMS: Final = (
     "store-unavailable",
 )
 
-_ANSWERED: Final[dict[int | str, dict[str, Any]]] = {
-    200: {
-        "headers": {
-            POSITION_HEADER: {
-                "description": "Log position the answer is true at.",
-                "schema": {"type": "integer", "minimum": 0},
+
+def answers_at_position() -> dict[int | str, dict[str, Any]]:
+    """Return what every read answers, as OpenAPI has it."""
+    return {
+        200: {
+            "headers": {
+                POSITION_HEADER: {
+                    "description": "Log position the answer is true at.",
+                    "schema": {"type": "integer", "minimum": 0},
+                }
             }
         }
     }
-}
+
 
 router = APIRouter(
     prefix="/v1/organisations/{organisation_id}",
     route_class=ReadRoute,
-    responses={**_ANSWERED, **responses(*COMMON_PROBLEMS)},
+    responses={**answers_at_position(), **responses(*COMMON_PROBLEMS)},
 )
 
 

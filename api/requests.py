@@ -113,6 +113,14 @@ class TimeZoneChange(Body):
     time_zone: TimeZone
 
 
+class LowBalanceThreshold(Body):
+    """When the balance counts as low."""
+
+    credits: Annotated[int, Field(ge=0, le=CREDITS_MAX)] = Field(
+        description="Below this many available credits; 0: never.", examples=[500]
+    )
+
+
 class Recorded(BaseModel):
     """What a write recorded, and what the organisation stands at after it."""
 
@@ -121,6 +129,7 @@ class Recorded(BaseModel):
         description="Number of the last event recorded, in the organisation's history.", examples=[17]
     )
     balance: int = Field(description="Credits after the write; may be below zero.", examples=[700])
+    available: int = Field(description="The balance less open holds.", examples=[700])
     credits: int = Field(
         description="Credits that this write gave, sold or returned; 0 for a change of terms.", examples=[500]
     )
@@ -143,6 +152,7 @@ class Recorded(BaseModel):
             organisation_id=recorded.organisation_id,
             version=recorded.version,
             balance=recorded.balance,
+            available=recorded.available,
             credits=recorded.credits,
             amount_minor=recorded.amount_minor,
             tax_minor=recorded.tax_minor,

@@ -42,7 +42,8 @@ _HEADERS: Final = {
 router = APIRouter(prefix="/v1/organisations/{organisation_id}", route_class=StrictRoute)
 
 
-def _answers(status: int, *names: str) -> dict[int | str, dict[str, Any]]:
+def answers(status: int, *names: str) -> dict[int | str, dict[str, Any]]:
+    """Return what a write answers, as OpenAPI has it: its headers, and its problems by name."""
     return {status: {"headers": _HEADERS}, **responses(*_PROBLEMS, *names)}
 
 
@@ -53,7 +54,7 @@ def _answers(status: int, *names: str) -> dict[int | str, dict[str, Any]]:
     tags=["Organisation"],
     status_code=201,
     response_description="The organisation is open.",
-    responses=_answers(201, "organisation-already-open"),
+    responses=answers(201, "organisation-already-open"),
 )
 def open_organisation(
     organisation_id: OrganisationId, body: requests.OpenOrganisation, write: Write
@@ -81,7 +82,7 @@ def open_organisation(
     tags=["Credits"],
     status_code=201,
     response_description="The credits are there.",
-    responses=_answers(201, "organisation-unknown"),
+    responses=answers(201, "organisation-unknown"),
 )
 def grant_credits(organisation_id: OrganisationId, body: requests.Grant, write: Write) -> Recorded:
     """Give credits without payment. They pay an overdraft first."""
@@ -103,7 +104,7 @@ def grant_credits(organisation_id: OrganisationId, body: requests.Grant, write: 
     tags=["Credits"],
     status_code=201,
     response_description="The credits are there; the answer has what they cost.",
-    responses=_answers(201, "organisation-unknown", "purchase-already-recorded", "currency-mismatch"),
+    responses=answers(201, "organisation-unknown", "purchase-already-recorded", "currency-mismatch"),
 )
 def record_purchase(organisation_id: OrganisationId, body: requests.Purchase, write: Write) -> Recorded:
     """Record credits that were paid for, at the price of this moment. INR purchases carry 18 % GST on top.
@@ -131,7 +132,7 @@ def record_purchase(organisation_id: OrganisationId, body: requests.Purchase, wr
     tags=["Credits"],
     status_code=201,
     response_description="The credits are back.",
-    responses=_answers(201, "organisation-unknown", "charge-unknown", "refund-exceeds-charge"),
+    responses=answers(201, "organisation-unknown", "charge-unknown", "refund-exceeds-charge"),
 )
 def refund_charge(organisation_id: OrganisationId, body: requests.Refund, write: Write) -> Recorded:
     """Return credits of a charge to the lots they came from: some, or all that is left of it.
@@ -155,7 +156,7 @@ def refund_charge(organisation_id: OrganisationId, body: requests.Refund, write:
     summary="Change the price",
     tags=["Organisation"],
     response_description="The price holds from now on.",
-    responses=_answers(200, "organisation-unknown"),
+    responses=answers(200, "organisation-unknown"),
 )
 def change_price(organisation_id: OrganisationId, body: requests.PriceChange, write: Write) -> Recorded:
     """Set the price of one credit. What was bought stays as it was bought."""
@@ -174,7 +175,7 @@ def change_price(organisation_id: OrganisationId, body: requests.PriceChange, wr
     summary="Change the plan",
     tags=["Organisation"],
     response_description="The plan holds from now on.",
-    responses=_answers(200, "organisation-unknown"),
+    responses=answers(200, "organisation-unknown"),
 )
 def change_plan(organisation_id: OrganisationId, body: requests.PlanChange, write: Write) -> Recorded:
     """Move to another plan, with or without an end."""
@@ -194,7 +195,7 @@ def change_plan(organisation_id: OrganisationId, body: requests.PlanChange, writ
     summary="Change the time zone",
     tags=["Organisation"],
     response_description="Later charges count in this zone.",
-    responses=_answers(200, "organisation-unknown"),
+    responses=answers(200, "organisation-unknown"),
 )
 def change_time_zone(
     organisation_id: OrganisationId, body: requests.TimeZoneChange, write: Write
@@ -203,6 +204,27 @@ def change_time_zone(
     result = write.ledger.change_time_zone(
         organisation_id,
         body.time_zone,
+        request=write.request,
+        once=write.once(organisation_id, body),
+    )
+    return write.answer(result)
+
+
+@router.put(
+    "/low-balance-threshold",
+    operation_id="setLowBalanceThreshold",
+    summary="Set the low-balance threshold",
+    tags=["Organisation"],
+    response_description="The threshold holds from now on.",
+    responses=answers(200, "organisation-unknown"),
+)
+def set_low_balance_threshold(
+    organisation_id: OrganisationId, body: requests.LowBalanceThreshold, write: Write
+) -> Recorded:
+    """Have it recorded when fewer credits than this are available. 0: never."""
+    result = write.ledger.set_low_balance_threshold(
+        organisation_id,
+        body.credits,
         request=write.request,
         once=write.once(organisation_id, body),
     )

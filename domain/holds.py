@@ -16,6 +16,8 @@ import msgspec
 from domain.errors import InvalidInput
 from domain.rate_card import UsageType
 
+HOLD_PREFIX: Final = "hold-"
+"""Of a hold's id; the version of the event that placed it follows."""
 HOLD_LASTS_AT_MOST: Final = timedelta(days=1)
 ROTATED_IMAGES: Final = range(1, 100_001)
 """How many images one AI image rotation may be asked for."""
@@ -66,13 +68,22 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True):
     settled_at: datetime
 
 
-def check_photos(usage_type: UsageType, photos: int) -> None:
-    """Check the number of photos a hold or a quote is for.
+def check_photos(photos: int) -> None:
+    """Check the number of photos of a run.
 
     Raises:
-        InvalidInput: out of range; AI image rotation takes 1 to 100,000 images.
+        InvalidInput: out of range.
     """
-    if usage_type is UsageType.AI_IMAGE_ROTATION and photos not in ROTATED_IMAGES:
-        raise InvalidInput("photos", f"AI image rotation takes 1 to {ROTATED_IMAGES.stop - 1:,} images")
     if not 0 <= photos <= PHOTOS_MAX:
         raise InvalidInput("photos", f"photos must be between 0 and {PHOTOS_MAX:,}")
+
+
+def check_wanted(usage_type: UsageType, photos: int) -> None:
+    """Check what a hold or a quote is asked for: AI image rotation takes 1 to 100,000 images.
+
+    Raises:
+        InvalidInput: out of range.
+    """
+    check_photos(photos)
+    if usage_type is UsageType.AI_IMAGE_ROTATION and photos not in ROTATED_IMAGES:
+        raise InvalidInput("photos", f"AI image rotation takes 1 to {ROTATED_IMAGES.stop - 1:,} images")

@@ -8,6 +8,7 @@ given again to every repeat.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from domain.credits import plan_draws
 from domain.errors import (
     ChargeUnknown,
     HoldClosed,
+    HoldUnknown,
     InvalidInput,
     OrganisationAlreadyOpen,
     OrganisationUnknown,
@@ -33,11 +35,12 @@ from domain.facts import (
     ChargeRefunded,
     CreditsPurchased,
     GrantKind,
+    HoldPlaced,
     Plan,
     Request,
     UsageCharged,
 )
-from domain.holds import Hold, HoldRequest
+from domain.holds import HOLD_PREFIX, Hold, HoldRequest
 from domain.identity import stream_id
 from domain.money import DEFAULT_PRICE_MILLIONTHS, Currency, cost_of
 from domain.organisation import Event, Organisation, lot_opened_by
@@ -48,6 +51,7 @@ OPTIMISTIC_ATTEMPTS: Final = 3
 SNAPSHOT_EVERY: Final = 500
 TRIAL_CREDITS: Final = 200
 HOLD_LASTS: Final = timedelta(hours=1)
+_VERSION: Final = re.compile(r"[1-9]\d{0,17}", re.ASCII)
 ORGANISATION_ID_MAX_LENGTH: Final = 64
 
 
@@ -389,11 +393,12 @@ class Ledger(Application[UUID]):
         Raises:
             OrganisationUnknown, IdempotencyConflict, StoreUnavailable.
             InvalidInput: photos out of range, or the usage type is neither given nor known of the hold.
-            HoldUnknown: no open hold has this id.
+            HoldUnknown: no hold has this id.
+            HoldClosed: it was settled, released, or has lapsed.
         """
 
         def decide(organisation: Organisation) -> Recorded:
-            hold = organisation.open_hold_of(hold_id)
+            hold = self._open_hold(organisation, hold_id, request)
             settled_type = usage_type or hold.request.usage_type or _only_type(hold)
             if settled_type is None:
                 raise InvalidInput("usage_type", "the hold was not placed for a usage type: name it")
@@ -425,11 +430,12 @@ class Ledger(Application[UUID]):
 
         Raises:
             OrganisationUnknown, IdempotencyConflict, StoreUnavailable.
-            HoldUnknown: no open hold has this id.
+            HoldUnknown: no hold has this id.
+            HoldClosed: it was settled, released, or has lapsed.
         """
 
         def decide(organisation: Organisation) -> Recorded:
-            hold = organisation.open_hold_of(hold_id)
+            hold = self._open_hold(organisation, hold_id, request)
             released = organisation.release_hold(hold_id, request)
             standing = _hold_standing(organisation, hold, "released")
             closed = msgspec.structs.replace(
@@ -512,6 +518,17 @@ class Ledger(Application[UUID]):
     @property
     def _store(self) -> _Store:
         return cast(_Store, self.events)
+
+    def _open_hold(self, organisation: Organisation, hold_id: str, request: Request) -> Hold:
+        organisation.lapse_holds(request)
+        try:
+            return organisation.open_hold_of(hold_id)
+        except HoldUnknown:
+            number = hold_id.removeprefix(HOLD_PREFIX)
+            placed = self._event(organisation, int(number)) if _VERSION.fullmatch(number) else None
+            if placed is not None and isinstance(placed.fact, HoldPlaced) and placed.fact.hold_id == hold_id:
+                raise HoldClosed(hold_id=hold_id) from None
+            raise
 
     def _event(self, organisation: Organisation, version: int) -> Event | None:
         if not 1 <= version <= organisation.version:

@@ -55,7 +55,15 @@ from domain.facts import (
     TimeZoneChanged,
     UsageCharged,
 )
-from domain.holds import HOLD_LASTS_AT_MOST, Hold, HoldMode, HoldRequest, Settlement, check_photos
+from domain.holds import (
+    HOLD_LASTS_AT_MOST,
+    HOLD_PREFIX,
+    Hold,
+    HoldMode,
+    HoldRequest,
+    Settlement,
+    check_photos,
+)
 from domain.identity import stream_id
 from domain.money import Cost, Currency
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType, credits_for
@@ -501,7 +509,7 @@ class Organisation:
                 request.at,
                 request.actor,
                 request.cause,
-                f"hold-{self.version + 1}",
+                f"{HOLD_PREFIX}{self.version + 1}",
                 wanted,
                 min(wanted.credits, available),
                 expires_at,
@@ -527,7 +535,7 @@ class Organisation:
             InvalidInput: photos out of range.
             HoldUnknown: no open hold has this id.
         """
-        check_photos(usage_type, photos)
+        check_photos(photos)
         self._begin(request)
         hold = self.open_hold_of(hold_id)
         ahead = max(0, photos - hold.photos.get(usage_type, 0))

@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     command("api", "serve the HTTP API", commands.api)
     command("consume", "charge usage from Kafka", commands.consume)
     command("project", "keep what the API reads current", commands.project)
+    command("lapse-holds", "let holds lapse when their time is over", commands.lapse_holds)
     command("migrate", "bring the database to this version's schema", commands.migrate_schema)
 
     rebuild = command(

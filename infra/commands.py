@@ -8,6 +8,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -15,10 +16,11 @@ from kafka import KafkaConsumer, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from consumers.dead_letters import HEADER_PREFIX
-from infra.bootstrap import usage_consumer
+from infra.bootstrap import open_ledger, usage_consumer, utc_now
 from infra.event_store.datastore import LedgerDatastore
 from infra.event_store.positions import PostgresPositions
 from infra.kafka import connection_options
+from infra.lapse import HoldLapser
 from infra.migrate import migrate
 from infra.process import (
     database_url,
@@ -94,6 +96,16 @@ def project(settings: Settings, _: argparse.Namespace) -> int:
     tune_for_throughput()
     log.info("projecting")
     runner.run()
+    return 0
+
+
+def lapse_holds(settings: Settings, _: argparse.Namespace) -> int:
+    """Let holds lapse when their time is over, until SIGTERM or Ctrl-C."""
+    stop = stop_on_signals()
+    url = database_url(settings, patiently=True)
+    with closing(open_ledger(url, pool_size=2)) as ledger:
+        log.info("watching holds")
+        HoldLapser(ledger, url, utc_now).run(stop)
     return 0
 
 

@@ -96,7 +96,7 @@ CREATE INDEX parked_messages_parked_at_idx ON ledger.parked_messages (parked_at)
 
 -- ------------------------------------------------------------------------------------------ projections
 -- stream is the organisation's originator_id in ledger.events; versions and positions are those of its events.
--- Two projections fill these tables: balance (balances) and statement (all others), each moving all of its
+-- Two projections fill these tables: balance (balances, holds) and statement (all others), each moving all of its
 -- tables in one transaction, so that cards, rows, attribution and days always agree.
 
 CREATE TABLE projections.positions (
@@ -123,8 +123,28 @@ CREATE TABLE projections.balances (
     opened_at timestamptz NOT NULL,
     version bigint NOT NULL,
     "position" bigint NOT NULL,   -- of the organisation's latest event
+    on_hold bigint NOT NULL DEFAULT 0,  -- what open holds have not used
     CONSTRAINT balances_pkey PRIMARY KEY (stream)
 ) WITH (fillfactor = 70);
+
+CREATE TABLE projections.holds (
+    stream uuid NOT NULL,
+    hold_id text NOT NULL,
+    run_id text NOT NULL,
+    status text NOT NULL,         -- open | settled | released | lapsed
+    mode text NOT NULL,           -- all_or_nothing | up_to
+    requested bigint NOT NULL,    -- credits asked for, held, and charged from the hold
+    credits bigint NOT NULL,
+    used bigint NOT NULL,
+    placed_at timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL,
+    closed_at timestamptz,
+    version bigint NOT NULL,      -- of the event that placed it
+    CONSTRAINT holds_pkey PRIMARY KEY (stream, hold_id)
+) WITH (fillfactor = 70);
+
+CREATE INDEX holds_open_idx ON projections.holds (expires_at) WHERE status = 'open';
+CREATE INDEX holds_list_idx ON projections.holds (stream, version DESC);
 
 -- One list of usage (a row per run) and additions (a row per event), read newest first by kind.
 CREATE TABLE projections.transactions (

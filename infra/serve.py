@@ -15,7 +15,7 @@ from psycopg_pool import ConnectionPool
 from api.app import create_app
 from api.dependencies import Services
 from infra.bootstrap import new_id, open_ledger, utc_now
-from infra.settings import LOOPBACK, Settings
+from infra.settings import LOOPBACK, Settings, load_rate_card
 
 READ_CONNECTIONS: Final = 16
 CONNECT_WITHIN_S: Final = 5.0
@@ -75,6 +75,7 @@ def api_services(settings: Settings, database_url: str) -> Iterator[Services]:
             allowed_hosts=frozenset(LOOPBACK.values()),
             registry=CollectorRegistry(),
             readiness=readiness,
+            rates=load_rate_card(settings.rate_card),
         )
     finally:
         ledger.close()

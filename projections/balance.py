@@ -1,4 +1,4 @@
-"""The projection `balance`: one row per organisation, its credits and the terms it is on."""
+"""The projection `balance`: one row per organisation, its credits and the terms it is on; and its holds."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from domain.facts import (
     ChargeRefunded,
     CreditsGranted,
     CreditsPurchased,
+    HoldExpired,
+    HoldPlaced,
+    HoldReleased,
+    HoldSettled,
     OrganisationOpened,
     Plan,
     PlanChanged,
@@ -22,6 +26,7 @@ from domain.facts import (
     UsageCharged,
 )
 from domain.money import Currency
+from projections.holds import HoldChanges, fold_holds
 from projections.log import Entry
 from projections.rows import write_rows
 
@@ -44,6 +49,7 @@ _CHANGE: Final = """
         plan_expires_at =
             CASE WHEN change.plan IS NULL THEN held.plan_expires_at ELSE change.plan_expires_at END,
         time_zone = coalesce(change.time_zone, held.time_zone),
+        on_hold = held.on_hold + change.on_hold,
         version = change.version,
         "position" = change."position"
     FROM json_populate_recordset(NULL::balances, %s) AS change
@@ -66,6 +72,7 @@ class OpenedRow(msgspec.Struct, frozen=True):
     purchased: int = 0
     refunded: int = 0
     charged: int = 0
+    on_hold: int = 0
     version: int = 0
     position: int = 0
 
@@ -80,6 +87,7 @@ class BalanceChange(msgspec.Struct):
     purchased: int = 0
     refunded: int = 0
     charged: int = 0
+    on_hold: int = 0
     price_millionths: int | None = None
     plan: Plan | None = None
     plan_expires_at: datetime | None = None
@@ -87,11 +95,14 @@ class BalanceChange(msgspec.Struct):
 
 
 class BalanceChanges:
-    """What a batch changes in `balances`."""
+    """What a batch changes in `balances` and `holds`."""
 
-    def __init__(self, opened: Sequence[OpenedRow], changes: Sequence[BalanceChange]) -> None:
+    def __init__(
+        self, opened: Sequence[OpenedRow], changes: Sequence[BalanceChange], holds: HoldChanges
+    ) -> None:
         self._opened = opened
         self._changes = changes
+        self._holds = holds
 
     def write(self, connection: Connection) -> None:
         """Insert organisations that opened, then change all that are touched.
@@ -103,13 +114,14 @@ class BalanceChanges:
         changed = write_rows(connection, _CHANGE, self._changes)
         if changed != len(self._changes):
             raise InvariantBroken(f"{len(self._changes) - changed} organisations changed but never opened")
+        self._holds.write(connection)
 
 
 class BalanceProjection:
-    """Folds every event of organisations into `balances`."""
+    """Folds every event of organisations into `balances`, and holds into `holds`."""
 
     name = "balance"
-    tables = ("balances",)
+    tables = ("balances", "holds")
 
     def fold(self, entries: Sequence[Entry]) -> BalanceChanges:
         """Return what entries change: every event of an organisation moves its version and position."""
@@ -126,7 +138,7 @@ class BalanceProjection:
             change.position = position
             if fold is not None:
                 fold(change, fact)
-        return BalanceChanges(opened, list(changes.values()))
+        return BalanceChanges(opened, list(changes.values()), fold_holds(entries))
 
 
 def _opened_row(stream: bytes, fact: OrganisationOpened) -> OpenedRow:
@@ -143,6 +155,15 @@ def _opened_row(stream: bytes, fact: OrganisationOpened) -> OpenedRow:
 
 def _charged(change: BalanceChange, fact: UsageCharged) -> None:
     change.charged += fact.credits
+    change.on_hold -= fact.from_hold
+
+
+def _hold_placed(change: BalanceChange, fact: HoldPlaced) -> None:
+    change.on_hold += fact.credits
+
+
+def _hold_closed(change: BalanceChange, fact: HoldSettled | HoldReleased | HoldExpired) -> None:
+    change.on_hold -= fact.released
 
 
 def _granted(change: BalanceChange, fact: CreditsGranted) -> None:
@@ -178,4 +199,8 @@ _FOLDS: Final[Mapping[type[Any], Callable[[BalanceChange, Any], None]]] = {
     PriceChanged: _price_changed,
     PlanChanged: _plan_changed,
     TimeZoneChanged: _time_zone_changed,
+    HoldPlaced: _hold_placed,
+    HoldSettled: _hold_closed,
+    HoldReleased: _hold_closed,
+    HoldExpired: _hold_closed,
 }

@@ -24,7 +24,7 @@ Row = tuple[Any, ...]
 # Locks of readers: no rebuild swaps tables between the first of these reads and the last. Taken before the
 # snapshot, because rows swapped in later would not be in it.
 _LOCK: Final = """
-    LOCK TABLE projections.positions, projections.balances, projections.transactions,
+    LOCK TABLE projections.positions, projections.balances, projections.holds, projections.transactions,
         projections.usage_months, projections.usage_days, projections.event_usage,
         projections.event_totals IN ACCESS SHARE MODE
 """
@@ -32,7 +32,9 @@ _LOCK: Final = """
 _NAMES: Final = "SELECT stream, organisation_id FROM projections.balances"
 
 _BALANCES: Final = """
-    SELECT stream, balance, granted + purchased + refunded - charged, charged, version
+    SELECT stream, balance, granted + purchased + refunded - charged, charged, version, on_hold,
+        (SELECT coalesce(sum(credits - used), 0)::bigint FROM projections.holds
+            WHERE holds.stream = balances.stream AND status = 'open')
     FROM projections.balances
 """
 
@@ -128,16 +130,17 @@ def _check_against_log(
     balances = {stream: row for stream, *row in _rows(connection, _BALANCES)}
     statements = {stream: row for stream, *row in _rows(connection, _STATEMENT_SUMS)}
     for stream, books in replayed_books(connection, balance_position, statement_position):
-        balance = balances.pop(stream, [0, 0, 0, 0])
+        balance = balances.pop(stream, [0, 0, 0, 0, 0, 0])
         statement = statements.pop(stream, [0, 0])
         if books.organisation_id is not None:
             names[stream] = books.organisation_id
         yield from books.findings
         if not books.replayed:
             continue
-        expected = [books.balance, books.balance, books.charged, books.version]
+        expected = [books.balance, books.balance, books.charged, books.version, books.on_hold, books.on_hold]
         if balance != expected:
-            yield Finding("balance", stream, f"balance, kinds, charged, version: {balance}, log: {expected}")
+            names_of = "balance, kinds, charged, version, on hold, open holds"
+            yield Finding("balance", stream, f"{names_of}: {balance}, log: {expected}")
         expected = [books.statement_balance, books.statement_charged]
         if statement != expected:
             yield Finding("statement", stream, f"balance, charged: {statement}, log: {expected}")

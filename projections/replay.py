@@ -58,6 +58,7 @@ class Books(msgspec.Struct):
     balance: int = 0
     version: int = 0
     charged: int = 0
+    on_hold: int = 0
     statement_balance: int = 0
     statement_charged: int = 0
     findings: list[Finding] = []
@@ -112,7 +113,7 @@ def _replay(
         charged = fact.credits if isinstance(fact, UsageCharged) else 0
         total += fact.balance_delta
         if position <= balance_position:
-            books.balance, books.version = total, version
+            books.balance, books.version, books.on_hold = total, version, organisation.on_hold
             books.charged += charged
         if position <= statement_position:
             books.statement_balance = total

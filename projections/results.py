@@ -11,8 +11,10 @@ from domain.facts import (
     GrantKind,
     Plan,
 )
+from domain.holds import HoldMode
 from domain.money import Currency
 from domain.rate_card import UsageType
+from projections.holds import HoldStatus
 
 
 class TransactionKind(StrEnum):
@@ -65,6 +67,7 @@ Details = PurchaseDetails | GrantDetails | RefundDetails
 class Balance(msgspec.Struct, frozen=True):
     """An organisation's credits and terms. `balance` = granted + purchased + refunded - charged.
 
+    `on_hold` is what open holds have not used yet.
     The price is in millionths of the currency unit; `version` counts the organisation's events.
     """
 
@@ -80,13 +83,14 @@ class Balance(msgspec.Struct, frozen=True):
     plan_expires_at: datetime | None
     time_zone: str
     opened_at: datetime
+    on_hold: int
     version: int
     position: int
 
     @property
     def available(self) -> int:
         """Credits a new run may use; processing is paused while this is 0 or less."""
-        return self.balance
+        return self.balance - self.on_hold
 
 
 class MonthUsage(msgspec.Struct, frozen=True):
@@ -211,6 +215,37 @@ class DailyUsage(msgspec.Struct, frozen=True):
     """Every day of a range, oldest first, zeros included."""
 
     days: list[DayUsage]
+    position: int
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """A hold: `requested` credits were asked for, `credits` held, `used` of them charged.
+
+    Of a closed one, the rest was freed at `closed_at`.
+    """
+
+    hold_id: str
+    run_id: str
+    status: HoldStatus
+    mode: HoldMode
+    requested: int
+    credits: int
+    used: int
+    placed_at: datetime
+    expires_at: datetime
+    closed_at: datetime | None
+    version: int
+
+    @property
+    def remaining(self) -> int:
+        """Credits that are held at this moment."""
+        return self.credits - self.used if self.status is HoldStatus.OPEN else 0
+
+
+class HoldList(msgspec.Struct, frozen=True):
+    """Holds, the newest first."""
+
+    holds: list[Hold]
     position: int
 
 

@@ -13,9 +13,10 @@ from typing import Final
 from msgspec import convert
 
 from domain.calendar import local_day
-from domain.errors import InvalidInput
+from domain.errors import HoldUnknown, InvalidInput
 from domain.identity import stream_id
 from projections.cursors import EventCursor, decode_cursor, encode_cursor
+from projections.holds import HoldStatus
 from projections.log import log_end
 from projections.reading import Connection, check_limit, fetch, fetch_of
 from projections.results import (
@@ -24,6 +25,8 @@ from projections.results import (
     DayUsage,
     EventUsage,
     EventUsagePage,
+    Hold,
+    HoldList,
     MonthUsage,
     Positions,
     ProjectionPosition,
@@ -35,6 +38,8 @@ __all__ = [
     "balance",
     "daily_usage",
     "event_usage",
+    "hold",
+    "holds",
     "positions",
     "transaction_charges",
     "transactions",
@@ -47,9 +52,26 @@ DAYS_MAX: Final = 366
 
 _BALANCE: Final = """
     SELECT organisation_id, balance, granted, purchased, refunded, charged, currency, price_millionths,
-        plan, plan_expires_at, time_zone, opened_at, version,
+        plan, plan_expires_at, time_zone, opened_at, on_hold, version,
         (SELECT "position" FROM projections.positions WHERE projection = 'balance') AS "position"
     FROM projections.balances WHERE stream = %(stream)s
+"""
+
+_HOLDS: Final = """
+    SELECT listed.*,
+        (SELECT "position" FROM projections.positions WHERE projection = 'balance') AS "position"
+    FROM projections.balances
+    LEFT JOIN LATERAL (
+        SELECT hold_id, run_id, status, mode, requested, credits, used, placed_at, expires_at, closed_at,
+            version
+        FROM projections.holds
+        WHERE stream = %(stream)s
+            AND (%(status)s::text IS NULL OR status = %(status)s)
+            AND (%(hold_id)s::text IS NULL OR hold_id = %(hold_id)s)
+        ORDER BY version DESC LIMIT %(limit)s
+    ) AS listed ON true
+    WHERE balances.stream = %(stream)s
+    ORDER BY listed.version DESC
 """
 
 _TIME_ZONE: Final = "SELECT time_zone FROM projections.balances WHERE stream = %(stream)s"
@@ -183,6 +205,44 @@ def event_usage(
     page, rest = events[:limit], events[limit:]
     next_cursor = encode_cursor(EventCursor(page[-1].credits, page[-1].event_id)) if rest else None
     return EventUsagePage(month, page, next_cursor, rows[0]["position"])
+
+
+def holds(connection: Connection, organisation_id: str, status: HoldStatus | None, limit: int) -> HoldList:
+    """Return the latest holds, of one status or (None) of any.
+
+    Raises:
+        OrganisationUnknown: no such organisation is projected.
+        InvalidInput: `limit` outside 1 to 500.
+    """
+    check_limit(limit)
+    return _holds(connection, organisation_id, status, None, limit)
+
+
+def hold(connection: Connection, organisation_id: str, hold_id: str) -> HoldList:
+    """Return one hold.
+
+    Raises:
+        OrganisationUnknown: no such organisation is projected.
+        HoldUnknown: it has no hold of this id.
+    """
+    found = _holds(connection, organisation_id, None, hold_id, 1)
+    if not found.holds:
+        raise HoldUnknown(hold_id=hold_id)
+    return found
+
+
+def _holds(
+    connection: Connection, organisation_id: str, status: HoldStatus | None, hold_id: str | None, limit: int
+) -> HoldList:
+    rows = fetch_of(
+        connection,
+        organisation_id,
+        _HOLDS,
+        status=None if status is None else status.value,
+        hold_id=hold_id,
+        limit=limit,
+    )
+    return HoldList([convert(row, Hold) for row in rows if row["hold_id"] is not None], rows[0]["position"])
 
 
 def positions(connection: Connection) -> Positions:

@@ -85,7 +85,12 @@ class _Up:
         self._url = f"http://{settings.api_host}:{settings.api_port}"
         self._parts = [
             Part(name, [command], servers.environment, terminal)
-            for name, command in (("consumer", "consume"), ("projector", "project"), ("api", "api"))
+            for name, command in (
+                ("consumer", "consume"),
+                ("projector", "project"),
+                ("holds", "lapse-holds"),
+                ("api", "api"),
+            )
         ]
         self._simulator: Part | None = None
         self._tally = servers.data_dir / "tally.json"

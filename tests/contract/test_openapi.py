@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from api import requests
+from api import hold_schemas, requests
 from api.app import create_app
 from api.dependencies import Services
 from api.problem_types import PROBLEM_TYPES
@@ -28,6 +28,11 @@ BODIES = {
     "changePrice": requests.PriceChange,
     "changePlan": requests.PlanChange,
     "changeTimeZone": requests.TimeZoneChange,
+    "setLowBalanceThreshold": requests.LowBalanceThreshold,
+    "placeHold": hold_schemas.PlaceHold,
+    "settleHold": hold_schemas.SettleHold,
+    "releaseHold": hold_schemas.ReleaseHold,
+    "quote": hold_schemas.WantedUsage,
 }
 
 
@@ -73,6 +78,13 @@ def test_the_routes_are_these(document):
         ("put", f"{organisation}/price"),
         ("put", f"{organisation}/plan"),
         ("put", f"{organisation}/time-zone"),
+        ("put", f"{organisation}/low-balance-threshold"),
+        ("post", f"{organisation}/holds"),
+        ("get", f"{organisation}/holds"),
+        ("get", f"{organisation}/holds/{{hold_id}}"),
+        ("post", f"{organisation}/holds/{{hold_id}}/settle"),
+        ("post", f"{organisation}/holds/{{hold_id}}/release"),
+        ("post", f"{organisation}/quotes"),
         ("get", "/healthz"),
         ("get", "/readyz"),
         ("get", "/metrics"),
@@ -124,7 +136,7 @@ def test_reads_and_writes_carry_what_they_promise(document):
         names = {parameter["name"] for parameter in operation["parameters"]}
         answer = next(each for status, each in operation["responses"].items() if status < "300")
         assert "Ledger-Position" in answer["headers"]
-        if method == "get":
+        if method == "get" or operation["operationId"] == "quote":
             assert "min_position" in names
         else:
             assert {"Idempotency-Key", "X-Actor"} <= names

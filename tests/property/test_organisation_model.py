@@ -19,18 +19,26 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from domain.catalogue import FactCodec
-from domain.errors import RefundExceedsCharge
+from domain.errors import HoldConflict, HoldUnknown, InsufficientCredits, RefundExceedsCharge
 from domain.facts import (
+    BalanceWentLow,
     ChargeRefunded,
+    CreditsExhausted,
+    CreditsReplenished,
+    Fact,
     GrantKind,
+    HoldPlaced,
+    HoldReleased,
+    HoldSettled,
     Plan,
     Request,
     UsageCharged,
 )
+from domain.holds import HoldMode, HoldRequest
 from domain.money import Cost, Currency
 from domain.organisation import Event, Organisation, lot_opened_by
 from domain.rate_card import UsageType
-from domain.usage import Usage
+from domain.usage import PhotoEvent, Usage, UsageReport, User
 from tests.unit.domain.builders import state_of
 from tests.usage_reports import usage_report
 
@@ -97,21 +105,77 @@ class Runs:
     def __init__(self) -> None:
         self.known: dict[tuple[str, UsageType, int], tuple[int, int, datetime]] = {}
 
-    def price(self, usage: Usage, rate_millionths: int, now: datetime) -> int:
+    def price(self, usage: Usage, new_photos: int, rate_millionths: int, now: datetime) -> int:
         rate = Fraction(rate_millionths, 1_000_000)
         if rate.denominator == 1:
-            return int(usage.photos * rate)
+            return int(new_photos * rate)
         key = (usage.run_id, usage.usage_type, rate_millionths)
         if key not in self.known:
             self.known = {k: v for k, v in self.known.items() if now - v[2] <= timedelta(days=90)}
         photos, paid, _ = self.known.get(key, (0, 0, now))
-        owed = ceil((photos + usage.photos) * rate)
-        self.known[key] = (photos + usage.photos, owed, now)
+        owed = ceil((photos + new_photos) * rate)
+        self.known[key] = (photos + new_photos, owed, now)
         return owed - paid
+
+
+class Reservation:
+    """A hold, as a run that knows what it may still take and when that ends."""
+
+    def __init__(self, hold_id: str, left: int, ends: datetime) -> None:
+        self.hold_id = hold_id
+        self.left = left
+        self.ends = ends
+        self.photos: Counter[UsageType] = Counter()
+
+
+class Reservations:
+    """Open holds by run, and photos that were paid for before their messages."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, Reservation] = {}
+        self.paid_ahead: dict[tuple[str, UsageType], tuple[int, datetime]] = {}
+
+    @property
+    def total(self) -> int:
+        return sum(reservation.left for reservation in self.open.values())
+
+    def lapse(self, now: datetime) -> None:
+        self.open = {run: held for run, held in self.open.items() if held.ends > now}
+
+    def use_paid(self, run: str, usage_type: UsageType, photos: int) -> int:
+        """Return how many of the photos were paid before, and forget them."""
+        paid, at = self.paid_ahead.pop((run, usage_type), (0, NEVER))
+        used = min(paid, photos)
+        if paid > used:
+            self.paid_ahead[run, usage_type] = (paid - used, at)
+        return used
+
+    def take(self, run: str, hold_id: str | None, credits_count: int) -> int:
+        held = self.open.get(run)
+        if held is None or held.hold_id != hold_id:
+            return 0
+        taken = min(held.left, credits_count)
+        held.left -= taken
+        return taken
+
+    def pay_ahead(self, run: str, usage_type: UsageType, photos: int, now: datetime) -> None:
+        kept = {key: value for key, value in self.paid_ahead.items() if now - value[1] <= timedelta(days=90)}
+        self.paid_ahead = {**kept, (run, usage_type): (photos, now)}
 
 
 amounts = st.integers(1, 12)
 rates = st.sampled_from([0, 1, 100_000, 333_333, 500_000, 999_999, 1_000_000, 1_500_000, 2_000_000])
+
+
+runs = st.sampled_from(["run-1", "run-2", "run-3"])
+usage_types = st.sampled_from([UsageType.PHOTO_PROCESSING, UsageType.WATERMARK_REPROCESS])
+NEVER = datetime.min.replace(tzinfo=UTC)
+CROSSINGS = (BalanceWentLow, CreditsExhausted, CreditsReplenished)
+
+
+def _latest(organisation: Organisation, _: Any, of: type[Any] = HoldPlaced) -> Event:
+    """Return the event of a decision that answers with something else."""
+    return next(event for event in reversed(organisation._pending) if isinstance(event.fact, of))
 
 
 class OrganisationMachine(RuleBasedStateMachine):
@@ -120,6 +184,8 @@ class OrganisationMachine(RuleBasedStateMachine):
         self.now = datetime(2026, 10, 31, 18, tzinfo=UTC)
         self.purse = Purse()
         self.runs = Runs()
+        self.reservations = Reservations()
+        self.threshold = 0
         self.time_zone = time_zone
         self.plan = Plan.TRIAL
         self.price_millionths = 20_000
@@ -155,10 +221,12 @@ class OrganisationMachine(RuleBasedStateMachine):
 
     def decide(self, decide: Any) -> Event:
         """Decide on a fork, see that the original stays as it was, and bring it up by the events alone."""
-        before = state_of(self.organisation)
+        before, available = state_of(self.organisation), self.organisation.available
         fork = self.organisation.fork()
         event: Event = decide(fork)
         decided = fork.collect_events()
+        self.reservations.lapse(self.now)
+        self.check_crossings(available, fork.available, [each.fact for each in decided])
         assert state_of(self.organisation) == before
         assert self.organisation.collect_events() == []
         assert event in decided
@@ -169,6 +237,21 @@ class OrganisationMachine(RuleBasedStateMachine):
         self.store(decided)
         self.organisation = fork
         return event
+
+    def check_crossings(self, before: int, after: int, facts: list[Fact]) -> None:
+        """Each crossing is marked, once, with where it ended."""
+        marked = {type(fact): fact.available for fact in facts if isinstance(fact, CROSSINGS)}
+        went_low = after < self.threshold <= before and after > 0
+        assert marked == {
+            kind: after
+            for kind, crossed in (
+                (BalanceWentLow, went_low),
+                (CreditsExhausted, after <= 0 < before),
+                (CreditsReplenished, before <= 0 < after),
+            )
+            if crossed
+        }
+        assert sum(isinstance(fact, CROSSINGS) for fact in facts) == len(marked)
 
     # ------------------------------------------------------------------------------------ rules
 
@@ -198,24 +281,37 @@ class OrganisationMachine(RuleBasedStateMachine):
     @rule(
         photos=st.integers(0, 15),
         rate=rates,
-        run=st.sampled_from(["run-1", "run-2", "run-3"]),
-        usage_type=st.sampled_from([UsageType.PHOTO_PROCESSING, UsageType.WATERMARK_REPROCESS]),
+        run=runs,
+        usage_type=usage_types,
         ago=st.timedeltas(timedelta(0), timedelta(days=400)),
+        names_hold=st.booleans(),
     )
-    def charge(self, photos: int, rate: int, run: str, usage_type: UsageType, ago: timedelta) -> None:
+    def charge(  # noqa: PLR0917 - hypothesis draws them by name
+        self, photos: int, rate: int, run: str, usage_type: UsageType, ago: timedelta, names_hold: bool
+    ) -> None:
+        held = self.reservations.open.get(run)
+        hold_id = held.hold_id if held is not None and names_hold else None
         report = usage_report(
             message_id="m-1",
             run_id=run,
             usage_type=usage_type,
             photos=photos,
             occurred_at=self.now - ago,
+            hold_id=hold_id,
         )
         event = self.decide(lambda org: org.charge(report, rate, self.now))
+        self.check_charge(event, report, rate)
+
+    def check_charge(self, event: Event, report: UsageReport, rate: int) -> None:
         fact = event.fact
         assert isinstance(fact, UsageCharged)
-
-        spent = self.purse.spend(self.runs.price(report.usage, rate, self.now))
-        assert fact.credits == len(spent)
+        usage = report.usage
+        paid = self.reservations.use_paid(usage.run_id, usage.usage_type, usage.photos)
+        spent = self.purse.spend(self.runs.price(usage, usage.photos - paid, rate, self.now))
+        taken = self.reservations.take(usage.run_id, usage.hold_id, len(spent))
+        if usage.run_id in self.reservations.open:
+            self.reservations.open[usage.run_id].photos[usage.usage_type] += usage.photos
+        assert (fact.credits, fact.settled, fact.from_hold) == (len(spent), paid, taken)
         drawn = [portion.lot for portion in fact.draws for _ in range(portion.credits)]
         assert drawn == [credit.lot for credit in spent if credit]
         assert all(portion.credits > 0 for portion in fact.draws)
@@ -223,6 +319,82 @@ class OrganisationMachine(RuleBasedStateMachine):
         assert fact.day == self.day_of(report.occurred_at)
         self.spent[event.originator_version] = spent
         self.charges.append(event)
+
+    @rule(number=st.integers(0, 15), mode=st.sampled_from(HoldMode), run=runs, hours=st.sampled_from([1, 24]))
+    def place_hold(self, number: int, mode: HoldMode, run: str, hours: int) -> None:
+        still_open = {name: held for name, held in self.reservations.open.items() if held.ends > self.now}
+        wanted = HoldRequest(run, number, mode, None, None, True, 1, "Marathon", "u-17")
+        ends = self.now + timedelta(hours=hours)
+        free = max(self.purse.balance - sum(held.left for held in still_open.values()), 0)
+        before = still_open.get(run)
+        if before is None and number > free and (mode is HoldMode.ALL_OR_NOTHING or free == 0):
+            with pytest.raises(InsufficientCredits):
+                self.organisation.fork().place_hold(wanted, ends, self.request())
+            return
+        if before is not None:
+            standing = self.organisation.holds[run]
+            if standing.request != wanted:
+                with pytest.raises(HoldConflict):
+                    self.organisation.fork().place_hold(wanted, ends, self.request())
+            else:
+                assert self.organisation.fork().place_hold(wanted, ends, self.request()) == standing
+            return
+        self.decide(lambda org: _latest(org, org.place_hold(wanted, ends, self.request())))
+        hold = self.organisation.holds[run]
+        assert hold.size == min(number, free)
+        self.reservations.open[run] = Reservation(hold.hold_id, hold.size, ends)
+
+    @precondition(lambda self: self.reservations.open)
+    @rule(data=st.data(), photos=st.integers(0, 20), rate=rates, usage_type=usage_types)
+    def settle(self, data: st.DataObject, photos: int, rate: int, usage_type: UsageType) -> None:
+        run, held = self.pick_open(data)
+        if held.ends <= self.now:
+            with pytest.raises(HoldUnknown):
+                self.settle_on(self.organisation.fork(), held, photos, rate, usage_type)
+            return
+        ahead = max(0, photos - held.photos[usage_type])
+        self.decide(
+            lambda org: _latest(org, self.settle_on(org, held, photos, rate, usage_type), of=HoldSettled)
+        )
+        if ahead:
+            charge = next(event for event in reversed(self.events()) if isinstance(event.fact, UsageCharged))
+            usage = Usage(run, usage_type, ahead, True, PhotoEvent(1, "Marathon"), User("u-17"), held.hold_id)
+            report = UsageReport("1.0", "s", "s", "t", "org-4711", self.now, usage)  # type: ignore[arg-type]
+            self.check_charge(charge, report, rate)
+            self.reservations.pay_ahead(run, usage_type, ahead, self.now)
+        del self.reservations.open[run]
+
+    def settle_on(
+        self, org: Organisation, held: Reservation, photos: int, rate: int, usage_type: UsageType
+    ) -> Any:
+        return org.settle_hold(
+            held.hold_id,
+            photos,
+            usage_type=usage_type,
+            ai_search=True,
+            rate_millionths=rate,
+            request=self.request(),
+        )
+
+    @precondition(lambda self: self.reservations.open)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        run, held = self.pick_open(data)
+        if held.ends <= self.now:
+            with pytest.raises(HoldUnknown):
+                self.organisation.fork().release_hold(held.hold_id, self.request())
+            return
+        self.decide(lambda org: _latest(org, org.release_hold(held.hold_id, self.request()), of=HoldReleased))
+        del self.reservations.open[run]
+
+    def pick_open(self, data: st.DataObject) -> tuple[str, Reservation]:
+        run = data.draw(st.sampled_from(sorted(self.reservations.open)))
+        return run, self.reservations.open[run]
+
+    @rule(threshold=st.integers(0, 20))
+    def set_threshold(self, threshold: int) -> None:
+        self.decide(lambda org: org.set_low_balance_threshold(threshold, self.request()))
+        self.threshold = threshold
 
     def day_of(self, moment: datetime) -> date:
         return moment.astimezone(ZoneInfo(self.time_zone)).date()
@@ -292,7 +464,7 @@ class OrganisationMachine(RuleBasedStateMachine):
         self.decide(lambda org: org.change_time_zone(time_zone, self.request()))
         self.time_zone = time_zone
 
-    @rule(days=st.sampled_from([0.01, 1, 30, 60, 90, 91]))
+    @rule(days=st.sampled_from([0.01, 0.05, 1, 30, 60, 90, 91]))
     def wait(self, days: float) -> None:
         self.now += timedelta(days=days)
 
@@ -308,7 +480,15 @@ class OrganisationMachine(RuleBasedStateMachine):
     def the_model_agrees(self) -> None:
         organisation, purse = self.organisation, self.purse
         organisation.check_invariants()
-        assert organisation.balance == organisation.available == purse.balance
+        assert organisation.balance == purse.balance
+        # What is due lapses with the next decision, and until then it counts.
+        assert {run: hold.remaining for run, hold in organisation.holds.items()} == {
+            run: held.left for run, held in self.reservations.open.items()
+        }
+        assert organisation.available == purse.balance - self.reservations.total
+        assert {key: each.photos for key, each in organisation.settlements.items()} == {
+            key: photos for key, (photos, _) in self.reservations.paid_ahead.items()
+        }
         assert organisation.overdraft == purse.debt
         left = Counter(purse.credits)
         assert [(lot.kind, lot.number, lot.remaining) for lot in organisation.lots] == [

@@ -20,6 +20,7 @@ def test_an_organisation_opens_with_trial_credits_at_the_usual_price(client, rea
         "organisation_id": "org-open",
         "version": 2,
         "balance": 200,
+        "available": 200,
         "credits": 200,
         "amount_minor": None,
         "tax_minor": None,

@@ -38,8 +38,8 @@ def test_a_batch_is_charged_and_the_position_moved(lab: Lab) -> None:
     books = lab.books()
     assert [(c.identity[1], c.organisation_id, c.credits) for c in books.charges] == [
         ("a", "org-1", 30),
-        ("b", "org-2", 0),
         ("c", "org-1", 75),
+        ("b", "org-2", 0),
         ("d", "org-2", 2),
         ("e", "org-2", 0),
     ]
@@ -394,7 +394,7 @@ def test_snapshots_are_of_committed_versions_and_load_equals_replay(lab: Lab) ->
 def test_a_failed_batch_leaves_no_snapshot(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that would pass the mark with a repeat in it, and does not without."""
     monkeypatch.setattr("consumers.usage.RECENT_KEYS", 1)
-    lab.open("org-1")
+    lab.open("org-1", trial_credits=1_000_000)
     partition, ingest = lab.partition(), lab.ingest()
     up_to_the_mark = SNAPSHOT_EVERY - 2 - lab.ledger.organisation("org-1").version
     partition.add(*[usage_record(f"a-{number}", "org-1") for number in range(up_to_the_mark)])

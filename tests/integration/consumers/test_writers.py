@@ -120,7 +120,8 @@ def test_a_hot_organisation_with_a_busy_api_starves_nobody(lab: Lab) -> None:
 
     consume(lab.ingest(hook=grant_before_begin), partition, 5)
     assert lab.books().balances == {"hot": 10 - 100}
-    assert lab.ledger.organisation("hot").version == 1 + 10 + 50
+    crossings = 2  # credits came, and were gone for good with the first batch
+    assert lab.ledger.organisation("hot").version == 1 + 10 + 50 + crossings
 
 
 @pytest.mark.parametrize("step", ["before load", "after load", "after rows", "before begin"])

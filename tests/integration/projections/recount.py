@@ -19,6 +19,10 @@ from domain.facts import (
     ChargeRefunded,
     CreditsGranted,
     CreditsPurchased,
+    HoldExpired,
+    HoldPlaced,
+    HoldReleased,
+    HoldSettled,
     OrganisationOpened,
     PlanChanged,
     PriceChanged,
@@ -29,7 +33,7 @@ from domain.organisation import Event
 
 Tables = dict[str, list[dict[str, Any]]]
 
-TABLES = ("balances", "transactions", "usage_months", "usage_days", "event_usage", "event_totals")
+TABLES = ("balances", "holds", "transactions", "usage_months", "usage_days", "event_usage", "event_totals")
 
 
 def recount(log: Sequence[Event]) -> Tables:
@@ -40,6 +44,7 @@ def recount(log: Sequence[Event]) -> Tables:
     tables: Tables = {table: [] for table in TABLES}
     for stream, history in histories.items():
         tables["balances"].append({"stream": stream, **_balance(history)})
+        tables["holds"] += [{"stream": stream, **row} for row in _holds(history)]
         for table, rows in _statement(history).items():
             tables[table] += [{"stream": stream, **row} for row in rows]
     return _sorted(tables)
@@ -88,8 +93,39 @@ def _balance(history: list[Event]) -> dict[str, Any]:
         "plan_expires_at": latest(PlanChanged, "expires_at", None),
         "time_zone": latest(TimeZoneChanged, "time_zone", opened.time_zone),
         "opened_at": opened.recorded_at,
+        "on_hold": sum(row["credits"] - row["used"] for row in _holds(history) if row["status"] == "open"),
         "version": len(history),
     }
+
+
+def _holds(history: list[Event]) -> list[dict[str, Any]]:
+    """A row per hold; what a charge took from one is on the charge."""
+    rows = {}
+    for event in history:
+        fact = event.fact
+        if isinstance(fact, HoldPlaced):
+            rows[fact.hold_id] = {
+                "hold_id": fact.hold_id,
+                "run_id": fact.request.run_id,
+                "status": "open",
+                "mode": fact.request.mode.value,
+                "requested": fact.request.credits,
+                "credits": fact.credits,
+                "used": 0,
+                "placed_at": fact.recorded_at,
+                "expires_at": fact.expires_at,
+                "closed_at": None,
+                "version": event.originator_version,
+            }
+        elif isinstance(fact, UsageCharged) and fact.hold_id in rows:
+            rows[fact.hold_id]["used"] += fact.from_hold
+        elif isinstance(fact, HoldSettled | HoldReleased | HoldExpired):
+            row = rows[fact.hold_id]
+            row["closed_at"] = fact.recorded_at
+            row["status"] = {HoldSettled: "settled", HoldReleased: "released", HoldExpired: "lapsed"}[
+                type(fact)
+            ]
+    return list(rows.values())
 
 
 class Charge(NamedTuple):
@@ -147,7 +183,7 @@ def _statement(history: list[Event]) -> Tables:
 def _sums(charges: list[Charge]) -> dict[str, int]:
     return {
         "credits": sum(charge.fact.credits for charge in charges),
-        "photos": sum(charge.fact.photos for charge in charges),
+        "photos": sum(charge.fact.photos - charge.fact.settled for charge in charges),
     }
 
 
