@@ -214,6 +214,15 @@ class Charge(View):
     event_name: EventName
     actor: str | None = Field(description="Who triggered the run; null: the System.", examples=["u-17"])
     hold_id: str | None = Field(description="The hold it was reported against.", examples=[None])
+    settled: int = Field(
+        description="Photos that a settlement had charged before; they cost nothing again.",
+        examples=[0],
+    )
+    from_hold: int = Field(description="Credits that were held for the run.", examples=[0])
+    beyond_hold: int = Field(
+        description="Credits that the named hold did not cover: the run took more, or it was closed.",
+        examples=[0],
+    )
 
 
 class ChargePage(View):

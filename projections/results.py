@@ -154,7 +154,11 @@ class TransactionPage(msgspec.Struct, frozen=True):
 
 
 class Charge(msgspec.Struct, frozen=True):
-    """A single charge of a run, named by its `version`; `rate_millionths` of a credit per photo."""
+    """A single charge of a run, named by its `version`; `rate_millionths` of a credit per photo.
+
+    `settled` of the photos were charged before, by a settlement. Of the credits, `from_hold` were held for
+    the run; `beyond_hold` were not, although the message named a hold.
+    """
 
     version: int
     occurred_at: datetime
@@ -168,6 +172,9 @@ class Charge(msgspec.Struct, frozen=True):
     event_name: str
     actor: str | None
     hold_id: str | None
+    settled: int
+    from_hold: int
+    beyond_hold: int
 
 
 class ChargePage(msgspec.Struct, frozen=True):

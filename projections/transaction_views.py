@@ -172,4 +172,7 @@ def _charge(version: int, fact: UsageCharged) -> Charge:
         fact.event_name,
         fact.actor,
         fact.hold_id,
+        fact.settled,
+        fact.from_hold,
+        fact.beyond_hold,
     )
