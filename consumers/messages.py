@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from domain.organisation import SETTLEMENT_SOURCE
 from domain.usage import Usage, UsageReport
 
 USAGE_REPORTED: Final = "photo_processing.usage_reported.v1"
@@ -64,6 +65,8 @@ def decode_usage(key: bytes | None, value: bytes | None, headers: Headers) -> Us
         raise Refused("the value is nested too deeply") from None
     if key != message.organisation_id.encode():
         raise Refused("the record's key is not the organisation named by subject", "subject")
+    if message.source == SETTLEMENT_SOURCE:
+        raise Refused("this source is the ledger's own", "source")
     # Text columns cannot hold NUL; in JSON a control character can only be written as an escape.
     if b"\\" in value or binary:
         _refuse_control_characters(message)

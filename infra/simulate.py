@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from kafka import KafkaProducer
 
+from consumers.client.sending import PRODUCER_OPTIONS
 from domain.rate_card import UsageType
 from infra.bootstrap import utc_now
 from infra.kafka import connection_options
@@ -19,7 +20,6 @@ from infra.settings import Settings, load_rate_card
 from infra.simulator.demo import DEMO_ORGANISATIONS
 from infra.simulator.options import SimulatorOptions
 from infra.simulator.pipeline import run
-from infra.simulator.publisher import PRODUCER_OPTIONS
 from infra.simulator.tally import Tally
 from infra.up.reckoning import Account, Published
 

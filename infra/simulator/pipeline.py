@@ -26,9 +26,9 @@ def run(
 ) -> Tally:
     """Publish until the traffic ends or `stop` is set, drain, and return the account of what was sent.
 
-    `producer_factory` returns a new `kafka.KafkaProducer` (see `publisher.PRODUCER_OPTIONS`) and is called
-    again after a failure. A tally handed in can be read meanwhile; it needs the rates of the options.
-    The topic has to exist, or to come into being: records wait for it.
+    `producer_factory` returns a new `kafka.KafkaProducer` (with `consumers.client.sending.PRODUCER_OPTIONS`)
+    and is called again after a failure. A tally handed in can be read meanwhile; it needs the rates of the
+    options. The topic has to exist, or to come into being: records wait for it.
     """
     tally = tally if tally is not None else Tally(Rates(options.store_originals_rate_millionths))
     traffic = Traffic(options)

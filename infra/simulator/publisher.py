@@ -1,175 +1,50 @@
-"""Publishes records until each is acknowledged, whatever happens to the broker in between."""
+"""Publishes the simulation's records, and keeps the tally of what the broker acknowledged."""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from functools import partial
-from threading import Condition, Event
-from types import MappingProxyType
-from typing import Any, Final
+from threading import Event
+from typing import Any
 
-from kafka.errors import KafkaError
-
+from consumers.client.sending import Record, ReliableSender
 from infra.simulator.tally import Tally
 from infra.simulator.wire import Outgoing
 
-log = logging.getLogger(__name__)
-
-PRODUCER_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
-    {
-        "acks": "all",
-        "enable_idempotence": True,
-        "linger_ms": 5,
-        "batch_size": 131_072,
-        "max_block_ms": 2_000,
-        "request_timeout_ms": 5_000,
-        "delivery_timeout_ms": 10_000,
-        "reconnect_backoff_max_ms": 1_000,
-        "bootstrap_timeout_ms": 2_000,
-        "allow_auto_create_topics": False,  # a topic made by accident has the wrong number of partitions
-    }
-)
-"""For the `KafkaProducer` of a factory: nothing lost, nothing out of order, and no long silence."""
-
-UNDER_WAY_MAX: Final = 5_000
-SILENCE_MAX_S: Final = 10.0
-_WAIT_S: Final = 0.05
-_BACKOFF_FIRST_S: Final = 0.1
-_BACKOFF_MOST_S: Final = 2.0
-_CLOSE_S: Final = 2.0
-_Recoverable: Final = (KafkaError, OSError)
-
 
 class Publisher:
-    """Owns the producer. At most `UNDER_WAY_MAX` records wait for their acknowledgement.
-
-    A producer that failed, or was silent for `SILENCE_MAX_S`, is replaced, and what was not acknowledged
-    is sent again with the same ids and in the same order. Only one thread may publish.
-    """
+    """A reliable sender whose records are counted. Only one thread may publish."""
 
     def __init__(self, producer_factory: Callable[[], Any], topic: str, tally: Tally, stop: Event) -> None:
-        self._producer_factory = producer_factory
-        self._topic = topic
+        self._sender = ReliableSender(producer_factory, topic, stop)
         self._tally = tally
-        self._stop = stop
-        self._producer: Any = None
-        self._generation = 0
         self._under_way: dict[int, Outgoing] = {}
-        self._unsent: deque[int] = deque()
         self._published = 0
-        self._changed = Condition()
-        self._failure: BaseException | None = None
-        self._heard_at_s = 0.0
-        self._backoff_s = _BACKOFF_FIRST_S
 
     def publish(self, record: Outgoing) -> bool:
         """Send a record, and wait while too many are under way; tell whether it was taken before the stop."""
-        room = 0 if record.waits else UNDER_WAY_MAX - 1
-        while not self._stop.is_set() and len(self._under_way) > room:
-            self._wait()
-        if self._stop.is_set():
-            return False
-        with self._changed:
-            if not self._under_way:
-                self._heard_at_s = time.monotonic()
-            self._under_way[self._published] = record
-        self._unsent.append(self._published)
-        self._published += 1
-        self.tend()
-        return True
+        number, self._published = self._published, self._published + 1
+        self._under_way[number] = record
+        acknowledged = partial(self._acknowledged, number)
+        taken = self._sender.send(
+            Record(record.key, record.value, record.headers, acknowledged, record.waits)
+        )
+        if not taken:
+            del self._under_way[number]
+        return taken
 
     def tend(self) -> None:
-        """Replace a failed producer and send what is unsent; returns at once where all is well."""
-        try:
-            self._check()
-            while self._unsent:
-                self._send(self._unsent[0])
-                self._unsent.popleft()
-        except _Recoverable as error:
-            self._start_over(error)
+        """See `ReliableSender.tend`."""
+        self._sender.tend()
 
     def settle(self, seconds: float) -> bool:
-        """Wait until everything is acknowledged, or so many seconds; tell whether it is."""
-        deadline_s = time.monotonic() + seconds
-        while self._under_way and time.monotonic() < deadline_s:
-            self._wait()
-        return not self._under_way
+        """See `ReliableSender.settle`."""
+        return self._sender.settle(seconds)
 
     def close(self) -> None:
         """Close the producer, and name in the tally what is still not acknowledged."""
-        self._drop_producer()
-        with self._changed:
-            self._tally.leave_unconfirmed(self._under_way.values())
+        self._sender.close()
+        self._tally.leave_unconfirmed(list(self._under_way.values()))
 
-    def _wait(self) -> None:
-        self.tend()
-        with self._changed:
-            if self._under_way:
-                self._changed.wait(_WAIT_S)
-
-    def _check(self) -> None:
-        with self._changed:
-            failure = self._failure
-            waits = self._producer is not None and bool(self._under_way)
-            silent = waits and time.monotonic() - self._heard_at_s > SILENCE_MAX_S
-        if failure is not None:
-            raise failure
-        if silent:
-            raise TimeoutError(f"nothing was acknowledged for {SILENCE_MAX_S:.0f} s")
-
-    def _send(self, number: int) -> None:
-        record = self._under_way.get(number)
-        if record is None:
-            return  # acknowledged to the producer before this one, after all
-        if self._producer is None:
-            self._producer = self._producer_factory()
-            self._heard_at_s = time.monotonic()
-        future = self._producer.send(self._topic, key=record.key, value=record.value, headers=record.headers)
-        future.add_callback(partial(self._acknowledged, number))
-        future.add_errback(partial(self._failed, self._generation))
-
-    def _acknowledged(self, number: int, metadata: Any) -> None:
-        with self._changed:
-            record = self._under_way.pop(number, None)
-            if record is None:
-                return  # the copy sent again was acknowledged first
-            self._tally.acknowledge(record, metadata.partition, metadata.offset)
-            self._heard_at_s = time.monotonic()
-            self._backoff_s = _BACKOFF_FIRST_S
-            self._changed.notify_all()
-
-    def _failed(self, generation: int, error: BaseException) -> None:
-        with self._changed:
-            if generation == self._generation and self._failure is None:
-                self._failure = error if isinstance(error, _Recoverable) else KafkaError(str(error))
-                self._changed.notify_all()
-
-    def _start_over(self, error: BaseException) -> None:
-        log.warning("the producer failed: %s; %d records are sent again", error, len(self._under_way))
-        self._drop_producer()
-        with self._changed:
-            self._failure = None
-            self._unsent = deque(self._under_way)
-        if self._stop.is_set():
-            time.sleep(_BACKOFF_FIRST_S)  # the drain is short: keep trying
-        else:
-            self._stop.wait(self._backoff_s)
-        self._backoff_s = min(2 * self._backoff_s, _BACKOFF_MOST_S)
-
-    def _drop_producer(self) -> None:
-        producer, self._producer = self._producer, None
-        with self._changed:
-            self._generation += 1
-        if producer is None:
-            return
-        if self._under_way:
-            # `close` would first wait for records that nobody is going to acknowledge, and then fail.
-            sender = getattr(producer, "_sender", None)
-            if sender is not None:
-                sender.force_close()
-        with suppress(*_Recoverable):
-            producer.close(timeout=_CLOSE_S)
+    def _acknowledged(self, number: int, partition: int, offset: int) -> None:
+        self._tally.acknowledge(self._under_way.pop(number), partition, offset)

@@ -416,3 +416,8 @@ def test_a_refusal_never_quotes_more_than_a_line() -> None:
 def test_what_a_refusal_quotes_cannot_pass_for_a_field() -> None:
     liar = "Object missing required field `id` - at `$.source`"
     assert refusal(structured(usage_event({"type": liar}))) == ("type", f"Invalid enum value '{liar}'")
+
+
+def test_the_source_of_settlements_is_the_ledgers_own() -> None:
+    event = usage_event({"source": "/credit-ledger/holds"})
+    assert refusal(structured(event)) == ("source", "this source is the ledger's own")

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
+from consumers.client.sending import PRODUCER_OPTIONS
 from infra.embedded.broker import EmbeddedBroker
 from infra.simulator.options import (
     NO_DISTURBANCES,
@@ -24,7 +25,6 @@ from infra.simulator.options import (
     Style,
 )
 from infra.simulator.pipeline import run
-from infra.simulator.publisher import PRODUCER_OPTIONS
 from infra.simulator.tally import Tally
 
 ORGANISATIONS = (

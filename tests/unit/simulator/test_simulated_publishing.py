@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 from kafka.errors import KafkaTimeoutError, OutOfOrderSequenceNumberError
 
-from infra.simulator import publisher
+from consumers.client import sending
 from infra.simulator.options import NO_DISTURBANCES, Disturbances
 from infra.simulator.pipeline import run
 from tests.unit.simulator.simulations import CAMPUS, history, options, ticking
@@ -74,7 +74,7 @@ class Producer:
 
 @pytest.fixture(autouse=True)
 def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publisher, "_BACKOFF_FIRST_S", 0.001)
+    monkeypatch.setattr(sending, "_BACKOFF_FIRST_S", 0.001)
 
 
 HISTORY = options(organisations=(CAMPUS,), live_per_second=0, disturbances=NO_DISTURBANCES)
@@ -102,7 +102,7 @@ def test_a_failed_producer_is_replaced_and_the_rest_sent_again_in_order(raised: 
 
 
 def test_a_silent_producer_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publisher, "SILENCE_MAX_S", 0.05)
+    monkeypatch.setattr(sending, "SILENCE_MAX_S", 0.05)
     broker = Broker(5, ending=None)
     tally = run(HISTORY, broker, Event(), ticking())
     assert broker.log == VALUES
@@ -138,7 +138,7 @@ def test_a_stop_reports_what_nobody_acknowledged() -> None:
 
 
 def test_no_more_than_the_bound_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publisher, "UNDER_WAY_MAX", 7)
+    monkeypatch.setattr(sending, "UNDER_WAY_MAX", 7)
     stop = Event()
     broker = Broker(3, ending=None)
     Timer(0.2, stop.set).start()

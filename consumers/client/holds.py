@@ -1,0 +1,154 @@
+"""Places and settles holds over HTTP, with retries that are safe: a request keeps its Idempotency-Key."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+
+from consumers.client.usage import uuid7
+from domain.holds import HoldMode
+from domain.rate_card import UsageType
+
+RETRY_FOR_S: Final = 30.0
+_TIMEOUT_S: Final = 10.0
+_BACKOFF_FIRST_S: Final = 0.1
+_BACKOFF_MOST_S: Final = 2.0
+_TRY_AGAIN: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+class PlacedHold(msgspec.Struct, frozen=True):
+    """A hold after a request: `credits` were held, `remaining` still are, `available` is left for others."""
+
+    hold_id: str
+    run_id: str
+    status: str
+    credits: int
+    remaining: int
+    available: int
+
+
+class HoldRefused(Exception):
+    """The ledger refused, and asking again changes nothing. `problem` is its RFC 9457 type's name.
+
+    `insufficient-credits`: wait for credits. `hold-closed`: the run had its hold.
+    """
+
+    def __init__(self, problem: str, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.problem = problem
+        self.status = status
+
+
+class LedgerUnreachable(Exception):
+    """The ledger did not answer in time. The request may have counted: asking again by its run id tells."""
+
+
+class Holds:
+    """Holds of a pipeline's runs.
+
+    Args:
+        api_url: such as `https://ledger.example.com`, without `/v1`.
+        headers: returns what every request carries, such as `Authorization`.
+    """
+
+    def __init__(
+        self,
+        api_url: str,
+        *,
+        headers: Callable[[], Mapping[str, str]] = dict,
+        retry_for_s: float = RETRY_FOR_S,
+    ) -> None:
+        self._api_url = api_url.rstrip("/")
+        self._headers = headers
+        self._retry_for_s = retry_for_s
+
+    def place(
+        self,
+        organisation_id: str,
+        run_id: str,
+        usage_type: UsageType,
+        photos: int,
+        *,
+        mode: HoldMode = HoldMode.UP_TO,
+        ai_search: bool = True,
+        expires_in_s: int = 3_600,
+    ) -> PlacedHold:
+        """Set credits aside for a run: all it needs, or (`up_to`) as many as there are.
+
+        Raises:
+            HoldRefused: not enough is available, or the run had its hold, or a value is wrong.
+            LedgerUnreachable: no answer in time.
+        """
+        body = {
+            "run_id": run_id,
+            "usage_type": usage_type,
+            "photos": photos,
+            "ai_search": ai_search,
+            "mode": mode,
+            "expires_in_s": expires_in_s,
+        }
+        return self._post(organisation_id, "holds", body)
+
+    def settle(
+        self, organisation_id: str, hold_id: str, photos: int, *, usage_type: UsageType | None = None
+    ) -> PlacedHold:
+        """End a run with the photos that really succeeded, in all.
+
+        Raises:
+            HoldRefused, LedgerUnreachable: see `place`.
+        """
+        body = {"photos": photos} | ({} if usage_type is None else {"usage_type": usage_type})
+        return self._post(organisation_id, f"holds/{quote(hold_id, safe='')}/settle", body)
+
+    def release(self, organisation_id: str, hold_id: str) -> PlacedHold:
+        """Give a hold back.
+
+        Raises:
+            HoldRefused, LedgerUnreachable: see `place`.
+        """
+        return self._post(organisation_id, f"holds/{quote(hold_id, safe='')}/release", {})
+
+    def _post(self, organisation_id: str, what: str, body: Mapping[str, Any]) -> PlacedHold:
+        url = f"{self._api_url}/v1/organisations/{quote(organisation_id, safe='')}/{what}"
+        key = str(uuid7())
+        deadline, backoff_s = time.monotonic() + self._retry_for_s, _BACKOFF_FIRST_S
+        while True:
+            request = urllib.request.Request(  # noqa: S310 - the URL is the pipeline's own setting
+                url,
+                msgspec.json.encode(body),
+                {**self._headers(), "Content-Type": "application/json", "Idempotency-Key": key},
+            )
+            try:
+                with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+                    return msgspec.json.decode(answer.read(), type=PlacedHold)
+            except urllib.error.HTTPError as error:
+                with error:
+                    if error.code not in _TRY_AGAIN:
+                        raise _refusal(error) from None
+                    reason: Exception = error
+            except (urllib.error.URLError, OSError) as error:
+                reason = error
+            if time.monotonic() + backoff_s > deadline:
+                raise LedgerUnreachable(str(reason)) from reason
+            time.sleep(backoff_s)
+            backoff_s = min(2 * backoff_s, _BACKOFF_MOST_S)
+
+
+class _Problem(msgspec.Struct):
+    type: str = ""
+    detail: str = ""
+
+
+def _refusal(error: urllib.error.HTTPError) -> HoldRefused:
+    try:
+        problem = msgspec.json.decode(error.read(), type=_Problem)
+    except msgspec.DecodeError:
+        problem = _Problem(detail=str(error))
+    return HoldRefused(problem.type.removeprefix("/problems/"), error.code, problem.detail)
