@@ -126,7 +126,9 @@ class Recorded(BaseModel):
 
     organisation_id: str = Field(description="The organisation.", examples=["org-4711"])
     version: int = Field(
-        description="Number of the last event recorded, in the organisation's history.", examples=[17]
+        description="Number of the event that this write recorded, in the organisation's history: a charge"
+        " or an addition is named by it. What the write brought about may follow it.",
+        examples=[17],
     )
     balance: int = Field(description="Credits after the write; may be below zero.", examples=[700])
     available: int = Field(description="The balance less open holds.", examples=[700])

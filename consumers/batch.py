@@ -109,17 +109,25 @@ class Batch:
 
     def drop(self, key: bytes, organisation_id: str, substance: Substance) -> None:
         """Drop all messages of an identity that was there before: what was said then counts."""
-        for message in self.messages(key):
-            self._repeats(message, organisation_id, substance)
+        self.repeats(self.take_out(key), organisation_id, substance)
+
+    def take_out(self, key: bytes) -> list[Message]:
+        """Return all messages of an identity, which are not of this batch any more."""
+        messages = self.messages(key)
         del self.by_key[key]
         self.again.pop(key, None)
+        return messages
+
+    def repeats(self, messages: Sequence[Message], organisation_id: str, substance: Substance) -> None:
+        """Count messages as repeats of what was said first, or refuse those that say something else."""
+        for message in messages:
+            self._repeats(message, organisation_id, substance)
 
     def drop_repeats(self) -> None:
         """Drop what repeats a message of this very batch."""
         for key, messages in self.again.items():
-            first = self.by_key[key]
-            for message in messages:
-                self._repeats(message, first.report.organisation_id, first.report.substance)
+            first = self.by_key[key].report
+            self.repeats(messages, first.organisation_id, first.substance)
         self.again.clear()
 
     def _repeats(self, message: Message, organisation_id: str, substance: Substance) -> None:

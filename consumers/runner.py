@@ -21,6 +21,7 @@ from kafka.errors import CorruptRecordError, IllegalStateError, KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from consumers.batch import Record
+from consumers.offsets import known_offsets
 from consumers.positions import (
     DataLost,
     LogBounds,
@@ -42,6 +43,7 @@ IDLE_POLL_S: Final = 0.2
 HOUSEKEEPING_EVERY_S: Final = 1.0
 OFFSETS_EVERY_S: Final = 5.0
 PROOF_WITHIN_S: Final = 3.0
+LEADER_RETRY_S: Final = 2.0
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MOST_S: Final = 5.0
 
@@ -91,6 +93,7 @@ class UsageConsumer:
         self._consumer: Any = None
         self._assignments = _Assignments()
         self._partitions: dict[int, Partition] = {}
+        self._leaderless: dict[int, float] = {}
         self._housekeeping_due = 0.0
         self._offsets_due = 0.0
         self._backoff_s = BACKOFF_FIRST_S
@@ -187,7 +190,9 @@ class UsageConsumer:
             self._partitions.pop(partition, None)
             self.lost_partitions.pop(partition, None)
             self.lag.pop(partition, None)
-        unknown = assigned - self._partitions.keys() - self.lost_partitions.keys()
+        now = time.monotonic()
+        self._leaderless = {partition: due for partition, due in self._leaderless.items() if due > now}
+        unknown = assigned - self._partitions.keys() - self.lost_partitions.keys() - self._leaderless.keys()
         if unknown:
             self.ingest.flush()
             self._take_up(unknown)
@@ -197,11 +202,20 @@ class UsageConsumer:
         topic_id = self._broker.topic_id(self.topic)
         stored = self._positions.positions(self.topic)
         wanted = [TopicPartition(self.topic, partition) for partition in sorted(partitions)]
-        earliest = self._consumer.beginning_offsets(wanted)
-        ends = self._consumer.end_offsets(wanted)
+        earliest = known_offsets(self._consumer.beginning_offsets, wanted)
+        ends = known_offsets(self._consumer.end_offsets, wanted)
         for topic_partition in wanted:
-            bounds = LogBounds(topic_id, earliest[topic_partition], ends[topic_partition])
-            self._start(topic_partition, stored.get(topic_partition.partition), bounds)
+            if topic_partition in earliest and topic_partition in ends:
+                bounds = LogBounds(topic_id, earliest[topic_partition], ends[topic_partition])
+                self._start(topic_partition, stored.get(topic_partition.partition), bounds)
+            else:
+                self._wait_for_leader(topic_partition.partition)
+
+    def _wait_for_leader(self, partition: int) -> None:
+        """Leave a partition that nobody serves at the moment, and look again soon; the others go on."""
+        self._partitions.pop(partition, None)
+        self._leaderless[partition] = time.monotonic() + LEADER_RETRY_S
+        log.warning("partition %d has no leader: it is looked at again in %.0f s", partition, LEADER_RETRY_S)
 
     def _start(
         self, topic_partition: TopicPartition, stored: StoredPosition | None, bounds: LogBounds
@@ -277,7 +291,10 @@ class UsageConsumer:
         topic_partition = TopicPartition(self.topic, partition)
         self.ingest.flush()
         stored = self._positions.positions(self.topic).get(partition)
-        earliest = self._consumer.beginning_offsets([topic_partition])[topic_partition]
+        earliest = known_offsets(self._consumer.beginning_offsets, [topic_partition]).get(topic_partition)
+        if earliest is None:
+            self._wait_for_leader(partition)
+            return
         bounds = LogBounds(self._broker.topic_id(self.topic), earliest, earliest)
         self._start_over(topic_partition, stored, bounds)
 
@@ -417,5 +434,5 @@ class _Assignments(ConsumerRebalanceListener):  # type: ignore[misc]
 def _close(consumer: Any) -> None:
     try:
         consumer.close(autocommit=False)
-    except KafkaError as error:  # leaving during a rebalance: the group notices by itself
+    except (KafkaError, OSError) as error:  # leaving during a rebalance: the group notices by itself
         log.info("left the consumer group: %s", error)

@@ -118,12 +118,14 @@ class UsageIngest:
     def _submit(self, batch: Batch) -> None:
         if self._log_end is None:
             self._log_end = self._store.log_end()
-        self._drop_repeats_in_flight(batch)
+        ahead = self._set_aside_repeats_in_flight(batch)
         self._drop_likely_repeats(batch)
         self._send_letters(batch)
         self._decide(batch, self._store.load)
-        if not self._settle():
+        as_decided = self._settle()
+        if not as_decided:
             self._decide(batch, self._store.load)
+        self._judge_repeats(batch, ahead, as_decided)
         self._in_flight = _InFlight(batch, self._begin(batch))
 
     def _decide(self, batch: Batch, load: Load) -> None:
@@ -289,14 +291,29 @@ class UsageIngest:
             else:
                 return
 
-    def _drop_repeats_in_flight(self, batch: Batch) -> None:
-        """Drop what the batch in flight charges already; if it fails, `_redo` settles both."""
+    def _set_aside_repeats_in_flight(self, batch: Batch) -> dict[bytes, tuple[Message, list[Message]]]:
+        """Take out what the batch in flight has already; which body counts is known when that has settled.
+
+        Returns:
+            The message in flight, and those of this batch, by key.
+        """
         if self._in_flight is None:
-            return
+            return {}
         ahead = self._in_flight.batch.by_key
-        for key in _common(batch.by_key, ahead.keys()):
-            first = ahead[key]
-            batch.drop(key, first.report.organisation_id, first.report.substance)
+        return {key: (ahead[key], batch.take_out(key)) for key in _common(batch.by_key, ahead.keys())}
+
+    def _judge_repeats(
+        self, batch: Batch, ahead: Mapping[bytes, tuple[Message, list[Message]]], as_decided: bool
+    ) -> None:
+        """Drop what was set aside, or refuse it: by what was in flight, unless the ledger knew its key."""
+        recorded = {} if as_decided or not ahead else self._store.recorded(list(ahead))
+        for key, (first, messages) in ahead.items():
+            if key in recorded:
+                stream, charged = recorded[key]
+                charged_to = self._names.get(stream) or _named_by(messages, stream)
+                batch.repeats(messages, charged_to, charged.substance)
+            else:
+                batch.repeats(messages, first.report.organisation_id, first.report.substance)
 
     def _drop_likely_repeats(self, batch: Batch) -> None:
         """Drop repeats before the write, so that a few of them do not roll back every batch."""

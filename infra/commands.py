@@ -16,6 +16,7 @@ from kafka import KafkaConsumer, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from consumers.dead_letters import HEADER_PREFIX
+from consumers.offsets import known_offsets
 from infra.bootstrap import open_ledger, usage_consumer, utc_now
 from infra.event_store.datastore import LedgerDatastore
 from infra.event_store.positions import PostgresPositions
@@ -198,9 +199,12 @@ def _accept_loss(settings: Settings, store: PostgresPositions, partition: int) -
     topic_partition = TopicPartition(settings.usage_topic, partition)
     consumer = KafkaConsumer(**connection_options(settings))
     try:
-        earliest = consumer.beginning_offsets([topic_partition])[topic_partition]
+        earliest = known_offsets(consumer.beginning_offsets, [topic_partition]).get(topic_partition)
     finally:
         consumer.close()
+    if earliest is None:
+        log.error("partition %d has no leader at the moment: where it begins nobody can tell", partition)
+        return 1
     stored = store.positions(settings.usage_topic)[partition]
     if earliest <= stored.next_offset:
         log.info("nothing is lost: the log begins at %d, the position is %d", earliest, stored.next_offset)
@@ -227,7 +231,17 @@ def _refusal(record: Any) -> dict[str, Any]:
         for name, content in record.headers
         if name.startswith(HEADER_PREFIX)
     }
-    return {**headers, "value": (record.value or b"").decode("utf-8", "backslashreplace")}
+    attributes = {
+        name: (content or b"").decode("utf-8", "replace")
+        for name, content in record.headers
+        if not name.startswith(HEADER_PREFIX)
+    }
+    return {
+        **headers,
+        "key": None if record.key is None else record.key.decode("utf-8", "backslashreplace"),
+        "headers": attributes,
+        "value": (record.value or b"").decode("utf-8", "backslashreplace"),
+    }
 
 
 def _print_json(value: Any) -> None:

@@ -45,6 +45,7 @@ class Kafka:
             group_instance_id=settings.kafka_group_instance_id,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            isolation_level="read_committed",  # what a producer took back was never reported
             session_timeout_ms=settings.kafka_session_timeout_ms,
             heartbeat_interval_ms=settings.kafka_session_timeout_ms // 4,
             max_poll_records=5_000,

@@ -189,6 +189,8 @@ CREATE TABLE projections.usage_days (
     CONSTRAINT usage_days_pkey PRIMARY KEY (stream, day, month)
 ) WITH (fillfactor = 70);
 
+CREATE INDEX usage_days_month_idx ON projections.usage_days (stream, month, day);
+
 CREATE TABLE projections.event_usage (
     stream uuid NOT NULL,
     month date NOT NULL,

@@ -97,8 +97,8 @@ class MonthUsage(msgspec.Struct, frozen=True):
     """A card: what the runs that count in a month used.
 
     `month` is its first day in the organisation's zone. `events` counts distinct photo events.
-    `to_same_point` is the part of `credits` used on days of the month itself, from its first to the
-    day of month that today is: what a running month compares with.
+    `to_same_point` is the part of `credits` used up to the day of month that today is: what a running
+    month compares with. A run that counts in the month may have begun before it.
     """
 
     month: date

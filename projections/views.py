@@ -80,8 +80,8 @@ _MONTHS: Final = """
     SELECT asked.month, coalesce(card.credits, 0) AS credits, coalesce(card.runs, 0) AS runs,
         coalesce(card.photos, 0) AS photos, coalesce(card.events, 0) AS events,
         (SELECT coalesce(sum(credits), 0)::bigint FROM projections.usage_days
-            WHERE stream = %(stream)s AND day BETWEEN asked.month AND asked.same_point
-            AND month = asked.month) AS to_same_point,
+            WHERE stream = %(stream)s AND month = asked.month
+            AND day <= asked.same_point) AS to_same_point,
         (SELECT "position" FROM projections.positions WHERE projection = 'statement') AS "position"
     FROM unnest(%(months)s::date[], %(same_points)s::date[]) AS asked (month, same_point)
     LEFT JOIN projections.usage_months AS card

@@ -16,6 +16,8 @@ from psycopg.pq.abc import PGconn, PGresult
 
 _CHUNK: Final = 1 << 18
 """Bytes handed to libpq at a time, which keeps its buffer small."""
+SILENCE_MAX_S: Final = 30
+"""How long a commit may take: more than any lock, which is held by then, and less than a stop may last."""
 _FAILED: Final = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE)
 
 
@@ -78,10 +80,17 @@ def _flush(connection: PGconn) -> None:
 
 
 def _wait(connection: PGconn, events: int) -> None:
-    """Wait until the socket is ready, and take in what came."""
+    """Wait until the socket is ready, and take in what came.
+
+    Raises:
+        psycopg.OperationalError: nothing came for `SILENCE_MAX_S`, or the server is lost.
+    """
     poller = poll()
     poller.register(connection.socket, events)
-    for _, ready in poller.poll():
+    ready_now = poller.poll(SILENCE_MAX_S * 1_000)
+    if not ready_now:
+        raise errors.OperationalError(f"the server was silent for {SILENCE_MAX_S} s")
+    for _, ready in ready_now:
         if ready & ~POLLOUT:
             connection.consume_input()
 

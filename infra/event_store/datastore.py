@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, Final
 
 import psycopg
@@ -26,6 +27,16 @@ TAKE_WRITE_LOCK: Final = f"SELECT pg_advisory_xact_lock({WRITE_LOCK})"
 
 LOCK_TIMEOUT_S: Final = 20
 IDLE_IN_TRANSACTION_TIMEOUT_S: Final = 10
+NOTICE_A_DEAD_SERVER: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "connect_timeout": "5",
+        "keepalives_idle": "10",
+        "keepalives_interval": "5",
+        "keepalives_count": "3",
+        "tcp_user_timeout": "20000",
+    }
+)
+"""Of libpq: a server that is gone without a word is noticed in less than half a minute."""
 
 
 class LedgerDatastore(PostgresDatastore):
@@ -46,7 +57,7 @@ class LedgerDatastore(PostgresDatastore):
             schema=SCHEMA,
         )
         given = {key: value for key, value in self.pool.kwargs.items() if value != ""}  # type: ignore[union-attr]
-        self.pool.kwargs = given | options
+        self.pool.kwargs = {**NOTICE_A_DEAD_SERVER, **given, **options}
         self._held: ContextVar[Connection[DictRow] | None] = ContextVar("held_connection", default=None)
 
     @contextmanager

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import psycopg
 from psycopg import Cursor
+from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 from psycopg.sql import SQL, Literal
@@ -26,6 +27,7 @@ from infra.event_store.datastore import (
     CHANNEL,
     IDLE_IN_TRANSACTION_TIMEOUT_S,
     LOCK_TIMEOUT_S,
+    NOTICE_A_DEAD_SERVER,
     TAKE_WRITE_LOCK,
     as_store_errors,
 )
@@ -198,7 +200,9 @@ class PostgresUsageStore:
                 raise
 
     def _connect(self, purpose: str) -> Connection:
-        connection = psycopg.connect(self._conninfo, autocommit=True, row_factory=tuple_row)
+        connection = psycopg.connect(
+            make_conninfo(self._conninfo, **NOTICE_A_DEAD_SERVER), autocommit=True, row_factory=tuple_row
+        )
         try:
             connection.execute(_SESSION)
         except BaseException:

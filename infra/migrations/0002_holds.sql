@@ -22,4 +22,7 @@ CREATE TABLE projections.holds (
 CREATE INDEX holds_open_idx ON projections.holds (expires_at) WHERE status = 'open';
 CREATE INDEX holds_list_idx ON projections.holds (stream, version DESC);
 
+-- The part of a month up to a day: a run of the month may have begun before it.
+CREATE INDEX usage_days_month_idx ON projections.usage_days (stream, month, day);
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON projections.holds TO creditledger_service;

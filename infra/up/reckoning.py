@@ -11,6 +11,7 @@ import psycopg
 from kafka import KafkaConsumer, TopicPartition
 
 from consumers.dead_letters import HEADER_PREFIX
+from consumers.offsets import known_offsets
 from infra.kafka import connection_options
 from infra.settings import Settings
 
@@ -59,6 +60,8 @@ class Published(msgspec.Struct, frozen=True):
     accounts: dict[str, Account]
     next_offsets: dict[int, int]
     unconfirmed: int = 0
+    account_lost: bool = False
+    """The publisher died before it left its account: what it published nobody knows."""
 
 
 class Reckoner:
@@ -100,7 +103,8 @@ class Reckoner:
         with self._consumer() as consumer:
             topic = self._settings.usage_topic
             partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
-            return {tp.partition: end for tp, end in consumer.end_offsets(partitions).items()}
+            ends = known_offsets(consumer.end_offsets, partitions)
+            return {tp.partition: end for tp, end in ends.items()}
 
     def report(self, before: Books, after: Books, published: Published) -> dict[str, Any]:
         """Return the closing report; `equal` tells whether the ledger equals what was published."""
@@ -149,6 +153,8 @@ class Reckoner:
 
 
 def _differences(before: Books, after: Books, published: Published, dead_letters: int) -> Any:
+    if published.account_lost:
+        yield {"publisher": "died before it left its account of what it published"}
     for name, expected in published.accounts.items():
         recorded = after.accounts.get(name, Account()) - before.accounts.get(name, Account())
         if recorded != expected:

@@ -92,6 +92,7 @@ class _Up:
                 ("api", "api"),
             )
         ]
+        self._demo = False
         self._simulator: Part | None = None
         self._tally = servers.data_dir / "tally.json"
         self._reckoner = Reckoner(settings, servers.database_url, servers.bootstrap_servers)
@@ -117,6 +118,7 @@ class _Up:
 
     def _begin(self, demo: bool, rate: float) -> Books:
         """Open the demo's organisations, note the books, and start the traffic."""
+        self._demo = demo
         self._tally.unlink(missing_ok=True)
         history = open_demo(self._servers.database_url) if demo else False
         self._reckoner.wait_until_drained({}, DRAINED_WITHIN_S)
@@ -137,6 +139,17 @@ class _Up:
             self._servers.supervise()
             for part in self._parts:
                 part.supervise()
+            self._watch_simulator(restart=for_s is None)
+
+    def _watch_simulator(self, *, restart: bool) -> None:
+        """Say that the simulator died; start it again unless its account of the run is to be kept."""
+        if self._simulator is None:
+            return
+        if restart:
+            self._simulator.supervise()
+        elif self._simulator.pid is None:
+            self._terminal.say("up", "the simulated pipeline died: the report cannot be equal")
+            self._simulator = None
 
     def _drain(self) -> Published:
         """Let everything that was published reach the ledger: the embedded broker forgets it on exit."""
@@ -156,7 +169,10 @@ class _Up:
     def _stop_simulator(self) -> Published:
         if self._simulator is not None:
             self._simulator.stop()
-        return _read_tally(self._tally)
+        published = _read_tally(self._tally)
+        if published is None:
+            return Published(0, 0, {}, {}, account_lost=self._demo)
+        return published
 
     def _report(self, before: Books, published: Published) -> int:
         report: dict[str, Any] = self._reckoner.report(before, self._reckoner.read(), published)
@@ -183,11 +199,11 @@ class _Up:
             part.stop()
 
 
-def _read_tally(path: Path) -> Published:
+def _read_tally(path: Path) -> Published | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Published)
     except FileNotFoundError:
-        return Published(0, 0, {}, {})
+        return None
 
 
 def _check_port_is_free(settings: Settings) -> None:

@@ -105,6 +105,21 @@ def test_a_run_for_some_seconds_reports_a_ledger_equal_to_what_was_published(
     assert sum(report["positions"]["usage"].values()) == report["messages_published"]
 
 
+def test_a_pipeline_that_died_leaves_no_account_and_so_nothing_is_equal(environment: dict[str, str]) -> None:
+    with up(environment, "--demo", "--for", "4") as process:
+        pipeline = wait_until(lambda: part_of(process, "simulate-pipeline"), READY_WITHIN_S)
+        pipeline.kill()
+        output, _ = process.communicate(timeout=120)
+    report = json.loads(output.splitlines()[-1])
+    assert report["equal"] is False
+    assert "account" in report["differences"][0]["publisher"]
+    assert process.returncode == 1
+
+
+def part_of(process: subprocess.Popen[str], command: str) -> psutil.Process | None:
+    return next((part for part in processes_of(process) if command in part.cmdline()), None)
+
+
 def test_what_was_recorded_is_there_after_a_restart_and_after_parts_were_killed(
     environment: dict[str, str],
 ) -> None:

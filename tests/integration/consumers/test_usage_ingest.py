@@ -415,3 +415,20 @@ def _state(organisation: Any) -> dict[str, Any]:
         name: getattr(organisation, name)
         for name in ("id", "version", "balance", "overdraft", "lots", "run_totals", "time_zone", "plan")
     }
+
+
+@pytest.mark.parametrize("again", [30, 31])
+def test_a_repeat_of_the_batch_in_flight_is_judged_by_what_the_ledger_has(lab: Lab, again: int) -> None:
+    """The ledger has 30 photos, the batch in flight says 31, and the next batch repeats one of the two."""
+    lab.open("org-1")
+    partition = lab.partition()
+    before = lab.ingest()
+    feed(before, partition, usage_record("a", "org-1", 30))
+    before.close()
+    ingest = lab.ingest()
+    feed(ingest, partition, usage_record("a", "org-1", 31))
+    feed(ingest, partition, usage_record("a", "org-1", again), usage_record("b", "org-1", 1))
+    ingest.flush()
+    assert lab.letters.offsets() == ([(0, 1)] if again == 30 else [(0, 1), (0, 2)])
+    assert lab.charged_ids() == ["a", "b"]
+    assert ingest.counts.repeats == (again == 30)

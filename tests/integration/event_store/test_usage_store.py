@@ -425,3 +425,24 @@ def test_the_service_cannot_change_facts(store: PostgresUsageStore, ledger: Ledg
     ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             store._connections["reading"].execute(statement.encode())
+
+
+def test_a_silent_server_is_not_waited_for_for_ever(
+    store: PostgresUsageStore, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.event_store.copying.SILENCE_MAX_S", 0.1)
+    begin_logs(connection, 0)
+    connection.execute(
+        "CREATE FUNCTION pg_temp.wait() RETURNS trigger LANGUAGE plpgsql"
+        " AS 'BEGIN PERFORM pg_sleep(1); RETURN NEW; END'"
+    )
+    connection.execute(
+        "CREATE TRIGGER slow BEFORE INSERT ON ledger.events FOR EACH ROW EXECUTE FUNCTION pg_temp.wait()"
+    )
+    account = Account()
+    charge = account.charge(1)
+    transaction = store.begin([move(0, 0, 3)])
+    transaction.start_commit([charge], store.rows([charge], [b"k" * 16]), [])
+    with pytest.raises(StoreUnavailable, match="silent"):
+        transaction.finish_commit()
+    assert store._connections == {}

@@ -23,6 +23,7 @@ class Log:
     """A topic: its id, and per partition its first offset and records."""
 
     def __init__(self, topic_id: str, *sizes: int) -> None:
+        self.leaderless: set[int] = set()
         self.topic_id = topic_id
         self.earliest = dict.fromkeys(range(len(sizes)), 0)
         self.records = {
@@ -123,6 +124,9 @@ class FakeClient:
             self.paused.discard(each.partition)
 
     def beginning_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        for each in partitions:
+            if each.partition in self.log().leaderless:
+                raise KeyError(each)  # as kafka-python does, whatever else was asked for
         return {each: self.log().earliest[each.partition] for each in partitions}
 
     def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:

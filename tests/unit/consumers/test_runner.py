@@ -23,6 +23,7 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumers.runner.OFFSETS_EVERY_S", 0.0)
     monkeypatch.setattr("consumers.runner.BACKOFF_FIRST_S", 0.001)
     monkeypatch.setattr("consumers.runner.PROOF_WITHIN_S", 0.05)
+    monkeypatch.setattr("consumers.runner.LEADER_RETRY_S", 0.0)
 
 
 class Run:
@@ -347,3 +348,40 @@ def test_a_failed_drain_still_leaves_the_group(monkeypatch: pytest.MonkeyPatch) 
 
 def _fail(*_: Any) -> None:
     raise KafkaConnectionError("no broker")
+
+
+def test_a_partition_without_a_leader_waits_and_the_others_go_on() -> None:
+    log = Log("id-1", 3, 2)
+    log.leaderless.add(0)
+
+    def others_went_on(run: Run) -> None:
+        assert run.ledger.charged == offsets(1, 0, 1)
+        log.leaderless.clear()
+
+    run = Run(log, None, others_went_on, nothing)
+    assert run.ledger.charged == [*offsets(1, 0, 1), *offsets(0, 0, 1, 2)]
+    assert run.consumer.failures == 0
+
+
+def test_another_log_without_a_leader_is_looked_at_again() -> None:
+    log = Log("id-1", 5)
+    ledger = FakeLedger()
+    ledger.stored[0] = StoredPosition("id-1", 3, b"digest of another record")
+
+    def lose_leader(run: Run) -> None:
+        log.leaderless.clear()
+
+    original = UsageConsumer._replace_log
+
+    def replace_log(self: UsageConsumer, partition: int) -> None:
+        log.leaderless.add(0)
+        original(self, partition)
+        UsageConsumer._replace_log = original  # type: ignore[method-assign]
+
+    UsageConsumer._replace_log = replace_log  # type: ignore[method-assign]
+    try:
+        run = Run(log, ledger, lose_leader, nothing)
+    finally:
+        UsageConsumer._replace_log = original  # type: ignore[method-assign]
+    assert run.ledger.charged == offsets(0, *range(5))
+    assert run.consumer.failures == 0
