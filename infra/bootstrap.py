@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from consumers.dead_letters import KafkaDeadLetters
+from consumers.outlets import BalancesOutlet, EventsOutlet
+from consumers.publisher import Publisher
 from consumers.runner import UsageConsumer
 from consumers.usage import UsageIngest
 from domain.ledger import Ledger
@@ -54,4 +56,15 @@ def usage_consumer(settings: Settings, database_url: str) -> Iterator[UsageConsu
         dead_letters.close()
         datastore.close()
         store.close()
+        kafka.close()
+
+
+@contextmanager
+def publisher(settings: Settings, database_url: str) -> Iterator[Publisher]:
+    """Lend the publisher, wired to its database and broker."""
+    kafka = Kafka(settings)
+    outlets = (EventsOutlet(settings.events_topic), BalancesOutlet(settings.balances_topic))
+    try:
+        yield Publisher(database_url, kafka, kafka.wave_producer, outlets)
+    finally:
         kafka.close()

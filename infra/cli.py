@@ -92,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     command("consume", "charge usage from Kafka", commands.consume)
     command("project", "keep what the API reads current", commands.project)
     command("lapse-holds", "let holds lapse when their time is over", commands.lapse_holds)
+    command("publish", "tell Kafka of events and balances", commands.publish)
     command("migrate", "bring the database to this version's schema", commands.migrate_schema)
 
     rebuild = command(

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from consumers.dead_letters import HEADER_PREFIX
 from consumers.offsets import known_offsets
-from infra.bootstrap import open_ledger, usage_consumer, utc_now
+from infra.bootstrap import open_ledger, publisher, usage_consumer, utc_now
 from infra.event_store.datastore import LedgerDatastore
 from infra.event_store.positions import PostgresPositions
 from infra.kafka import connection_options
@@ -33,7 +33,7 @@ from infra.process import (
 from infra.serve import serve
 from infra.settings import Settings
 from infra.simulate import simulate
-from infra.telemetry import consumer_metrics, projection_metrics, serve_metrics
+from infra.telemetry import consumer_metrics, projection_metrics, publisher_metrics, serve_metrics
 from infra.up.run import run_up
 from projections.comparison import compare_with_log
 from projections.invariants import check
@@ -107,6 +107,21 @@ def lapse_holds(settings: Settings, _: argparse.Namespace) -> int:
     with closing(open_ledger(url, pool_size=2)) as ledger:
         log.info("watching holds")
         HoldLapser(ledger, url, utc_now).run(stop)
+    return 0
+
+
+def publish(settings: Settings, _: argparse.Namespace) -> int:
+    """Publish events and balances until SIGTERM or Ctrl-C."""
+    stop = stop_on_signals()
+    require_broker(settings, patiently=True)
+    with publisher(settings, database_url(settings, patiently=True)) as telling:
+        registry = CollectorRegistry()
+        registry.register(publisher_metrics(telling))
+        serve_metrics(settings.metrics_port, registry)
+        tune_for_throughput()
+        log.info("publishing to %s and %s", settings.events_topic, settings.balances_topic)
+        telling.run(stop)
+        log.info("stopped: %s", ", ".join(f"{count} to {topic}" for topic, count in telling.records.items()))
     return 0
 
 

@@ -10,6 +10,7 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
 
+from consumers.sending import PRODUCER_OPTIONS
 from infra.kafka_records import accept_any_header_name
 from infra.settings import Settings
 
@@ -20,10 +21,13 @@ ADMIN_TIMEOUT_MS = 10_000
 BOOTSTRAP_TIMEOUT_MS = 5_000
 REJOIN_POLL_MS = 500
 DEAD_LETTER_MAX_BYTES = 16 * 1024 * 1024
+COMPACTED = {"cleanup.policy": "compact"}
 
 
 class Kafka:
-    """See `consumers.runner.Broker`. Every connection is made anew from the settings.
+    """See `consumers.runner.Broker` and `consumers.publisher.TopicBroker`.
+
+    Every connection is made anew from the settings.
 
     Raises (all methods):
         KafkaError: no broker answers, or it refuses.
@@ -36,7 +40,7 @@ class Kafka:
 
     def connect(self, topic: str, listener: ConsumerRebalanceListener) -> Any:
         """Return a consumer of the group, subscribed to the topic, which is created if missing."""
-        self.ensure_topics()
+        self.ensure_usage_topics()
         accept_any_header_name()
         settings = self._settings
         consumer = GroupConsumer(
@@ -65,6 +69,10 @@ class Kafka:
             max_request_size=DEAD_LETTER_MAX_BYTES,
         )
 
+    def wave_producer(self) -> Any:
+        """Return such a producer for a `consumers.sending.WaveSender`."""
+        return KafkaProducer(**self._options, **PRODUCER_OPTIONS, acks="all", enable_idempotence=True)
+
     def topic_id(self, topic: str) -> str:
         """Return the id of the topic's present incarnation."""
         try:
@@ -77,18 +85,35 @@ class Kafka:
         return str(description["topic_id"])
 
     def ensure_topics(self) -> None:
+        """Create every topic that is missing."""
+        self.ensure_usage_topics()
+        self.ensure_published_topics()
+
+    def ensure_usage_topics(self) -> None:
         """Create the usage topic and its dead-letter topic where they are missing."""
         settings = self._settings
-        if not settings.kafka_create_topics:
-            return
         factor = settings.kafka_replication_factor
-        for name, partitions in (
-            (settings.usage_topic, settings.usage_partitions),
-            (settings.dead_letter_topic, 1),
-        ):
+        self._ensure(
+            NewTopic(settings.usage_topic, settings.usage_partitions, factor),
+            NewTopic(settings.dead_letter_topic, 1, factor),
+        )
+
+    def ensure_published_topics(self) -> None:
+        """Create the topics of events and balances where they are missing, partitioned as usage is."""
+        settings = self._settings
+        partitions, factor = settings.usage_partitions, settings.kafka_replication_factor
+        self._ensure(
+            NewTopic(settings.events_topic, partitions, factor),
+            NewTopic(settings.balances_topic, partitions, factor, topic_configs=COMPACTED),
+        )
+
+    def _ensure(self, *topics: NewTopic) -> None:
+        if not self._settings.kafka_create_topics:
+            return
+        for topic in topics:
             try:
                 with suppress(TopicAlreadyExistsError):
-                    self._administration().create_topics([NewTopic(name, partitions, factor)])
+                    self._administration().create_topics([topic])
             except (KafkaError, OSError):
                 self._drop_administration()
                 raise

@@ -66,6 +66,15 @@ CREATE TABLE ledger.consumer_positions (
     CONSTRAINT consumer_positions_pkey PRIMARY KEY (topic, partition)
 ) WITH (fillfactor = 50);
 
+-- How far the log was published on each topic, as the broker has acknowledged it.
+CREATE TABLE ledger.publisher_positions (
+    topic text NOT NULL,
+    topic_id text NOT NULL,       -- a topic made anew is published again from the beginning
+    "position" bigint NOT NULL,   -- a notification_id of ledger.events
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT publisher_positions_pkey PRIMARY KEY (topic)
+) WITH (fillfactor = 50);
+
 CREATE TABLE ledger.idempotency_keys (
     scope text NOT NULL,
     key text NOT NULL,
@@ -227,6 +236,6 @@ CREATE INDEX event_totals_list_idx ON projections.event_totals (stream, credits 
 GRANT USAGE ON SCHEMA ledger, projections TO creditledger_service;
 GRANT SELECT, INSERT ON ledger.events, ledger.snapshots TO creditledger_service;
 GRANT USAGE, SELECT ON SEQUENCE ledger.events_notification_id_seq TO creditledger_service;
-GRANT SELECT, INSERT, UPDATE ON ledger.consumer_positions TO creditledger_service;
+GRANT SELECT, INSERT, UPDATE ON ledger.consumer_positions, ledger.publisher_positions TO creditledger_service;
 GRANT SELECT, INSERT, DELETE ON ledger.idempotency_keys, ledger.parked_messages TO creditledger_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA projections TO creditledger_service;

@@ -47,11 +47,13 @@ class Settings(BaseSettings):
     kafka_replication_factor: int = Field(-1, description="Of created topics; -1: the broker's default.")
     usage_topic: str = "photo-processing.usage.v1"
     usage_partitions: Annotated[int, Field(ge=1, le=1_000)] = 8
+    events_topic: str = Field("credit-ledger.events.v1", description="Every event of the ledger.")
+    balances_topic: str = Field("credit-ledger.balances.v1", description="Latest balances; compacted.")
 
     api_host: str = "127.0.0.1"
     api_port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = Field(
-        None, description="Prometheus port of consume and project; off."
+        None, description="Prometheus port of consume, project and publish; off."
     )
     data_dir: Path = Field(Path("var"), description="Embedded servers keep their data here.")
     rate_card: Path | None = Field(None, description="JSON list of rate changes; see README.")

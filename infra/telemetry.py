@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from consumers.batch import Counts
+from consumers.publisher import Publisher
 from consumers.runner import UsageConsumer
 from infra.kafka import OncePer
 from projections.runner import ProjectionRunner
@@ -96,5 +97,36 @@ def projection_metrics(runner: ProjectionRunner) -> Gauges:
         lag = GaugeMetricFamily("creditledger_projection_lag", "Log positions not yet projected.")
         lag.add_metric([], progress.lag)
         return position, lag
+
+    return Gauges(read)
+
+
+def publisher_metrics(publisher: Publisher) -> Gauges:
+    """Return what was published, by topic, how far behind the log it is, and what is wrong."""
+
+    def read() -> Iterable[Metric]:
+        records = CounterMetricFamily(
+            "creditledger_published_records", "Records acknowledged, repeats included.", labels=["topic"]
+        )
+        for topic, count in dict(publisher.records).items():
+            records.add_metric([topic], count)
+        position = GaugeMetricFamily(
+            "creditledger_published_position", "Last log position published.", labels=["topic"]
+        )
+        lag = GaugeMetricFamily(
+            "creditledger_published_lag", "Log positions not yet published.", labels=["topic"]
+        )
+        for topic, standing in dict(publisher.standings).items():
+            position.add_metric([topic], standing.position)
+            lag.add_metric([topic], standing.lag)
+        leads = GaugeMetricFamily(
+            "creditledger_publisher_leads", "1 if this one publishes, 0 if it stands by."
+        )
+        leads.add_metric([], publisher.leads)
+        failures = CounterMetricFamily(
+            "creditledger_publisher_interruptions", "Times the publisher had to recover."
+        )
+        failures.add_metric([], publisher.failures)
+        return records, position, lag, leads, failures
 
     return Gauges(read)

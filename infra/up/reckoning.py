@@ -27,6 +27,11 @@ _CHARGES: Final = """
 """
 _LOG_END: Final = "SELECT coalesce(max(notification_id), 0) FROM ledger.events"
 _PROJECTED: Final = "SELECT coalesce(min(position), 0) FROM projections.positions"
+_PUBLISHED: Final = """
+    SELECT coalesce(min(published."position"), 0)
+    FROM unnest(%s::text[]) AS asked (topic) LEFT JOIN ledger.publisher_positions AS published USING (topic)
+    HAVING count(*) = count(published."position")
+"""
 _POSITIONS: Final = "SELECT partition, next_offset FROM ledger.consumer_positions WHERE topic = %s ORDER BY 1"
 
 
@@ -46,6 +51,7 @@ class Books(msgspec.Struct, frozen=True):
 
     log_end: int
     projected: int
+    published: int
     balances: dict[str, int]
     accounts: dict[str, Account]
     dead_letters: int
@@ -80,6 +86,7 @@ class Reckoner:
             return Books(
                 _number(connection, _LOG_END),
                 _number(connection, _PROJECTED),
+                self._published(connection),
                 {name: balance for name, balance, _ in balances},
                 {name: Account(charged, runs.get(name, 0)) for name, _, charged in balances},
                 self._count_dead_letters(),
@@ -97,6 +104,15 @@ class Reckoner:
                     return True
             time.sleep(_POLL_S)
         return False
+
+    def wait_until_published(self, timeout_s: float) -> None:
+        """Wait until the whole log was published, or the time is up."""
+        deadline = time.monotonic() + timeout_s
+        with psycopg.connect(self._database_url, autocommit=True) as connection:
+            while self._published(connection) < _number(connection, _LOG_END):
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(_POLL_S)
 
     def ends(self) -> dict[int, int]:
         """Return the usage log's end by partition, as the broker tells it."""
@@ -122,6 +138,7 @@ class Reckoner:
                 "usage": after.offsets,
                 "log_end": after.log_end,
                 "projections": after.projected,
+                "published": after.published,
             },
             "equal": not differences,
             "differences": differences,
@@ -129,6 +146,12 @@ class Reckoner:
 
     def _offsets(self, connection: psycopg.Connection[Any]) -> dict[int, int]:
         return dict(connection.execute(_POSITIONS, (self._settings.usage_topic,)).fetchall())
+
+    def _published(self, connection: psycopg.Connection[Any]) -> int:
+        """Return how far the log is on both topics, 0 if one was never published to."""
+        topics = [self._settings.events_topic, self._settings.balances_topic]
+        row = connection.execute(_PUBLISHED, (topics,)).fetchone()
+        return 0 if row is None else int(row[0])
 
     def _count_dead_letters(self) -> int:
         """Count refused records by where they came from: the topic may hold one twice."""
@@ -165,6 +188,8 @@ def _differences(before: Books, after: Books, published: Published, dead_letters
         yield {"unconfirmed": published.unconfirmed}
     if after.projected != after.log_end:
         yield {"projected": after.projected, "log_end": after.log_end}
+    if after.published != after.log_end:
+        yield {"published": after.published, "log_end": after.log_end}
 
 
 def _number(connection: psycopg.Connection[Any], query: str, values: tuple[Any, ...] = ()) -> int:

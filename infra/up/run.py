@@ -89,6 +89,7 @@ class _Up:
                 ("consumer", "consume"),
                 ("projector", "project"),
                 ("holds", "lapse-holds"),
+                ("publisher", "publish"),
                 ("api", "api"),
             )
         ]
@@ -175,6 +176,7 @@ class _Up:
         return published
 
     def _report(self, before: Books, published: Published) -> int:
+        self._reckoner.wait_until_published(DRAINED_WITHIN_S)
         report: dict[str, Any] = self._reckoner.report(before, self._reckoner.read(), published)
         print(json.dumps(report, default=msgspec.to_builtins), flush=True)  # noqa: T201 - the output
         return 0 if report["equal"] else 1

@@ -12,7 +12,10 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 KILLED = -signal.SIGKILL
 
-_OURS = ("DATABASE_URL", "MIGRATION_DATABASE_URL", "METRICS_PORT", "RATE_CARD", "USAGE_", "KAFKA_", "API_")
+_OURS = (
+    *("DATABASE_URL", "MIGRATION_DATABASE_URL", "METRICS_PORT", "RATE_CARD", "KAFKA_", "API_"),
+    *("USAGE_", "EVENTS_TOPIC", "BALANCES_TOPIC"),
+)
 _LOG_TAIL = 4_000
 
 

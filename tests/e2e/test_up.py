@@ -102,6 +102,7 @@ def test_a_run_for_some_seconds_reports_a_ledger_equal_to_what_was_published(
     assert report["charges_recorded"] + report["repeats_dropped"] == report["messages_published"]
     assert set(report["balances"]) == {"stride-photos", "lens-and-lace", "campus-clicks"}
     assert report["positions"]["log_end"] == report["positions"]["projections"]
+    assert report["positions"]["log_end"] == report["positions"]["published"] > 0
     assert sum(report["positions"]["usage"].values()) == report["messages_published"]
 
 
@@ -131,7 +132,7 @@ def test_what_was_recorded_is_there_after_a_restart_and_after_parts_were_killed(
         assert [month["current"] for month in full] == [True, False, False, False]
 
         for part in processes_of(process):
-            if any(name in part.cmdline() for name in ("consume", "project", "api")):
+            if any(name in part.cmdline() for name in ("consume", "project", "publish", "api")):
                 part.kill()
         before = wait_until(lambda: get(environment, balance), READY_WITHIN_S)["available"]
         wait_until(lambda: get(environment, balance)["available"] < before, READY_WITHIN_S)
@@ -154,7 +155,7 @@ def test_parts_stop_when_their_parent_is_killed_and_the_next_start_takes_over(
     with up(environment) as process:
         wait_until(lambda: get(environment, "/readyz"), READY_WITHIN_S)
         parts = [part for part in processes_of(process) if "infra.cli" in part.cmdline()]
-        assert len(parts) == 3
+        assert len(parts) == 4
         process.kill()
     assert psutil.wait_procs(parts, timeout=20)[1] == []
 

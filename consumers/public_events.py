@@ -1,0 +1,232 @@
+"""What the ledger says of each fact: CloudEvents 1.0, structured, on the events topic.
+
+The public form of a fact has names of its own, so that the stored form may change without it. Fields are only
+ever added; anything else is a new type, `credit_ledger.NAME.v2`. What people typed (reasons, names of photo
+events) stays in the ledger: ids and references only go out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime
+from typing import Any, Final
+
+import msgspec
+
+from domain import facts
+from domain.credits import LotKind
+from domain.errors import UnknownEventType
+
+SOURCE: Final = "/credit-ledger"
+
+Data = dict[str, Any]
+
+
+class PublicForm(msgspec.Struct, frozen=True):
+    """How a type of facts is told: the CloudEvents type, and what `data` says beyond the common fields."""
+
+    type: str
+    fields: Callable[[Any], Data]
+
+
+class CloudEvent(msgspec.Struct, frozen=True):
+    """The envelope. `id` is the stream's UUID and the event's version: the same, however often it is sent."""
+
+    specversion: str
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: datetime
+    datacontenttype: str
+    data: Data
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def public_event(organisation_id: str, stream: str, version: int, position: int, fact: facts.Fact) -> bytes:
+    """Return the message of a fact: `stream` is a UUID, `version` the event's number in it.
+
+    `data` holds `version`, `position` (in the log of all organisations), `actor`, `cause`, `balance_change`
+    in credits, and the fields of the type. Times are ISO 8601 in UTC, credits whole numbers.
+
+    Raises:
+        UnknownEventType: the fact has no public form.
+    """
+    form = PUBLIC_FORMS.get(type(fact))
+    if form is None:
+        raise UnknownEventType(f"{type(fact).__name__} has no public form")
+    return _encode(
+        CloudEvent(
+            specversion="1.0",
+            id=f"{stream}/{version}",
+            source=SOURCE,
+            type=form.type,
+            subject=organisation_id,
+            time=_in_utc(fact.recorded_at),
+            datacontenttype="application/json",
+            data={
+                "version": version,
+                "position": position,
+                "actor": fact.actor,
+                "cause": fact.cause,
+                "balance_change": fact.balance_delta,
+                **form.fields(fact),
+            },
+        )
+    )
+
+
+def _organisation_opened(fact: facts.OrganisationOpened) -> Data:
+    return {
+        "organisation_id": fact.organisation_id,
+        "time_zone": fact.time_zone,
+        "currency": fact.currency.value,
+        "price_millionths": fact.price_millionths,
+        "plan": fact.plan.value,
+    }
+
+
+def _credits_granted(fact: facts.CreditsGranted) -> Data:
+    return {"credits": fact.credits, "kind": fact.kind.value, "overdraft_covered": fact.covered}
+
+
+def _credits_purchased(fact: facts.CreditsPurchased) -> Data:
+    return {
+        "credits": fact.credits,
+        "payment_id": fact.payment_id,
+        "order_id": fact.order_id,
+        "gateway": fact.gateway,
+        "unit_price_millionths": fact.unit_price_millionths,
+        "amount_minor": fact.amount_minor,
+        "tax_minor": fact.tax_minor,
+        "currency": fact.currency.value,
+        "overdraft_covered": fact.covered,
+    }
+
+
+def _usage_charged(fact: facts.UsageCharged) -> Data:
+    return {
+        "message_source": fact.source,
+        "run_id": fact.run_id,
+        "usage_type": fact.usage_type.value,
+        "photos": fact.photos,
+        "photos_settled": fact.settled,
+        "ai_search": fact.ai_search,
+        "rate_millionths": fact.rate_millionths,
+        "credits": fact.credits,
+        "credits_from_hold": fact.from_hold,
+        "draws": [{"lot": portion.lot, "credits": portion.credits} for portion in fact.draws],
+        "overdraft": fact.overdraft,
+        "event_id": fact.event_id,
+        "occurred_at": _in_utc(fact.occurred_at),
+        "day": _iso_day(fact.day),
+        "hold_id": fact.hold_id,
+    }
+
+
+def _charge_refunded(fact: facts.ChargeRefunded) -> Data:
+    return {
+        "charge_version": fact.charge,
+        "credits": fact.credits,
+        "returned": [
+            {"lot": lot.number, "kind": _LOT_KINDS[lot.kind], "size": lot.size, "credits": lot.remaining}
+            for lot in fact.returned
+        ],
+        "overdraft_covered": fact.covered,
+        "run_id": fact.run_id,
+        "event_id": fact.event_id,
+    }
+
+
+def _price_changed(fact: facts.PriceChanged) -> Data:
+    return {"price_millionths": fact.price_millionths}
+
+
+def _plan_changed(fact: facts.PlanChanged) -> Data:
+    return {
+        "plan": fact.plan.value,
+        "expires_at": None if fact.expires_at is None else _in_utc(fact.expires_at),
+    }
+
+
+def _time_zone_changed(fact: facts.TimeZoneChanged) -> Data:
+    return {"time_zone": fact.time_zone}
+
+
+def _hold_placed(fact: facts.HoldPlaced) -> Data:
+    request = fact.request
+    return {
+        "hold_id": fact.hold_id,
+        "run_id": request.run_id,
+        "credits": fact.credits,
+        "credits_asked": request.credits,
+        "mode": request.mode.value,
+        "usage_type": None if request.usage_type is None else request.usage_type.value,
+        "photos": request.photos,
+        "ai_search": request.ai_search,
+        "event_id": request.event_id,
+        "user": request.user,
+        "expires_at": _in_utc(fact.expires_at),
+    }
+
+
+def _hold_settled(fact: facts.HoldSettled) -> Data:
+    return {
+        "hold_id": fact.hold_id,
+        "run_id": fact.run_id,
+        "usage_type": None if fact.usage_type is None else fact.usage_type.value,
+        "photos": fact.photos,
+        "photos_ahead": fact.ahead,
+        "credits_released": fact.released,
+    }
+
+
+def _hold_ended(fact: facts.HoldReleased | facts.HoldExpired) -> Data:
+    return {"hold_id": fact.hold_id, "run_id": fact.run_id, "credits_released": fact.released}
+
+
+def _low_balance_threshold_set(fact: facts.LowBalanceThresholdSet) -> Data:
+    return {"threshold": fact.threshold}
+
+
+def _balance_went_low(fact: facts.BalanceWentLow) -> Data:
+    return {"available": fact.available, "threshold": fact.threshold}
+
+
+def _zero_crossed(fact: facts.CreditsExhausted | facts.CreditsReplenished) -> Data:
+    return {"available": fact.available}
+
+
+_LOT_KINDS: Final = {LotKind.FREE: "free", LotKind.PAID: "paid"}
+
+PUBLIC_FORMS: Final[Mapping[type[Any], PublicForm]] = {
+    facts.OrganisationOpened: PublicForm("credit_ledger.organisation_opened.v1", _organisation_opened),
+    facts.CreditsGranted: PublicForm("credit_ledger.credits_granted.v1", _credits_granted),
+    facts.CreditsPurchased: PublicForm("credit_ledger.credits_purchased.v1", _credits_purchased),
+    facts.UsageCharged: PublicForm("credit_ledger.usage_charged.v1", _usage_charged),
+    facts.ChargeRefunded: PublicForm("credit_ledger.charge_refunded.v1", _charge_refunded),
+    facts.PriceChanged: PublicForm("credit_ledger.price_changed.v1", _price_changed),
+    facts.PlanChanged: PublicForm("credit_ledger.plan_changed.v1", _plan_changed),
+    facts.TimeZoneChanged: PublicForm("credit_ledger.time_zone_changed.v1", _time_zone_changed),
+    facts.HoldPlaced: PublicForm("credit_ledger.hold_placed.v1", _hold_placed),
+    facts.HoldSettled: PublicForm("credit_ledger.hold_settled.v1", _hold_settled),
+    facts.HoldReleased: PublicForm("credit_ledger.hold_released.v1", _hold_ended),
+    facts.HoldExpired: PublicForm("credit_ledger.hold_expired.v1", _hold_ended),
+    facts.LowBalanceThresholdSet: PublicForm(
+        "credit_ledger.low_balance_threshold_set.v1", _low_balance_threshold_set
+    ),
+    facts.BalanceWentLow: PublicForm("credit_ledger.balance_went_low.v1", _balance_went_low),
+    facts.CreditsExhausted: PublicForm("credit_ledger.credits_exhausted.v1", _zero_crossed),
+    facts.CreditsReplenished: PublicForm("credit_ledger.credits_replenished.v1", _zero_crossed),
+}
+"""Every fact of `domain.catalogue`; a contract test holds the two together."""
+
+
+def _in_utc(at: datetime) -> datetime:
+    return at if at.tzinfo is UTC else at.astimezone(UTC)
+
+
+def _iso_day(day: date) -> str:
+    return day.isoformat()

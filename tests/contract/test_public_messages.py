@@ -1,0 +1,160 @@
+"""What goes out on Kafka, byte for byte.
+
+`public_events.jsonl` has a line per type of event, as it was first published. A failure here is a consumer of
+ours that breaks: add fields, or publish a new type beside the old one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from consumers.public_balances import public_balance
+from consumers.public_events import PUBLIC_FORMS, public_event
+from domain import facts
+from domain.catalogue import CURRENT, FactCodec
+from domain.credits import Lot, LotKind
+from domain.errors import UnknownEventType
+from domain.identity import stream_id
+from domain.organisation import OrganisationSnapshot
+from tests.contract.test_stored_events import LINES
+from tests.unit.domain.facts import FACTS, HOLD_REQUEST
+
+ORGANISATION: Final = "org-4711"
+STREAM: Final = str(stream_id(ORGANISATION))
+VERSION: Final = 7
+POSITION: Final = 90_210
+EXAMPLES_FILE: Final = Path(__file__).with_name("public_events.jsonl")
+EXAMPLES: Final = EXAMPLES_FILE.read_bytes().splitlines()
+TOPICS: Final = [topic for topic in FACTS if CURRENT[topic] is not OrganisationSnapshot]
+CODEC: Final = FactCodec()
+
+
+def published(fact: facts.Fact) -> bytes:
+    return public_event(ORGANISATION, STREAM, VERSION, POSITION, fact)
+
+
+def public_type(topic: str) -> str:
+    return f"credit_ledger.{topic}"
+
+
+def example(topic: str) -> bytes:
+    (line,) = [line for line in EXAMPLES if json.loads(line)["type"] == public_type(topic)]
+    return line
+
+
+def data(fact: facts.Fact) -> dict[str, Any]:
+    return dict(json.loads(published(fact))["data"])
+
+
+def test_every_fact_has_a_public_form() -> None:
+    assert set(PUBLIC_FORMS) == {shape for shape in CURRENT.values() if shape is not OrganisationSnapshot}
+
+
+def test_every_fact_has_a_committed_example() -> None:
+    known = {json.loads(line)["type"] for line in EXAMPLES}
+    missing = [topic for topic in TOPICS if public_type(topic) not in known]
+    assert not missing, f"append to tests/contract/{EXAMPLES_FILE.name}:\n" + "\n".join(
+        published(FACTS[topic]).decode() for topic in missing
+    )
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_the_public_form_is_what_it_was(topic: str) -> None:
+    assert published(FACTS[topic]) == example(topic)
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_the_envelope(topic: str) -> None:
+    message = json.loads(example(topic))
+    told = {name: value for name, value in message.items() if name != "data"}
+    assert told == {
+        "specversion": "1.0",
+        "id": f"{STREAM}/7",
+        "source": "/credit-ledger",
+        "type": public_type(topic),
+        "subject": ORGANISATION,
+        "time": "2026-12-31T18:30:00.250000Z",
+        "datacontenttype": "application/json",
+    }
+    fact = FACTS[topic]
+    common = {name: message["data"][name] for name in ("version", "position", "actor", "cause")}
+    assert common == {"version": 7, "position": POSITION, "actor": fact.actor, "cause": fact.cause}
+    assert message["data"]["balance_change"] == fact.balance_delta
+
+
+@pytest.mark.parametrize(
+    ("topic", "changes"),
+    [
+        ("credits_granted.v1", {"reason": "SECRET"}),
+        ("usage_charged.v1", {"event_name": "SECRET"}),
+        ("charge_refunded.v1", {"reason": "SECRET", "event_name": "SECRET"}),
+        ("hold_placed.v1", {"request": msgspec.structs.replace(HOLD_REQUEST, event_name="SECRET")}),
+    ],
+)
+def test_what_people_typed_stays_in_the_ledger(topic: str, changes: dict[str, Any]) -> None:
+    fact: Any = msgspec.structs.replace(FACTS[topic], **changes)  # type: ignore[type-var]
+    assert b"SECRET" in CODEC.encode(fact)
+    assert b"SECRET" not in published(fact)
+
+
+def test_stored_facts_of_every_kind_can_be_told() -> None:
+    """All that ever lay in a database, with times of other zones and without what is optional."""
+    told = [
+        json.loads(published(CODEC.decode(topic.decode(), state)))
+        for topic, state in LINES
+        if topic != b"organisation_snapshot.v1"
+    ]
+    assert len(told) > len(EXAMPLES)
+    occurred = [message["data"]["occurred_at"] for message in told if "occurred_at" in message["data"]]
+    assert "2026-07-01T11:59:59Z" in occurred
+    assert all(at.endswith("Z") for at in occurred)
+
+
+def test_a_time_of_another_zone_is_told_in_utc() -> None:
+    (state,) = [state for _, state in LINES if b"+05:30" in state]
+    assert data(CODEC.decode("usage_charged.v1", state))["occurred_at"] == "2026-07-01T11:59:59Z"
+
+
+def test_a_charge_of_photos_settled_before() -> None:
+    charge: Any = msgspec.structs.replace(  # type: ignore[type-var]
+        FACTS["usage_charged.v1"], hold_id="hold-8", settled=12, from_hold=300
+    )
+    told = data(charge)
+    assert (told["hold_id"], told["photos_settled"], told["credits_from_hold"]) == ("hold-8", 12, 300)
+
+
+def test_a_plan_without_an_end() -> None:
+    fact = msgspec.structs.replace(FACTS["plan_changed.v1"], expires_at=None)  # type: ignore[type-var]
+    assert data(fact)["expires_at"] is None
+
+
+def test_a_refund_to_a_free_lot() -> None:
+    fact = msgspec.structs.replace(  # type: ignore[type-var]
+        FACTS["charge_refunded.v1"], returned=(Lot(LotKind.FREE, 7, 30, 30),)
+    )
+    assert data(fact)["returned"] == [{"lot": 7, "kind": "free", "size": 30, "credits": 30}]
+
+
+def test_a_fact_without_a_public_form_is_refused() -> None:
+    snapshot = FACTS["organisation_snapshot.v1"]
+    with pytest.raises(UnknownEventType, match="OrganisationSnapshot has no public form"):
+        published(snapshot)
+
+
+@pytest.mark.parametrize(
+    ("balance", "on_hold", "available", "processing"),
+    [(10, 3, 7, "allowed"), (4, 3, 1, "allowed"), (3, 3, 0, "paused"), (-5, 2, -7, "paused")],
+)
+def test_a_balance(balance: int, on_hold: int, available: int, processing: str) -> None:
+    assert (
+        public_balance("org-1", balance, on_hold, 42)
+        == (
+            f'{{"organisation_id":"org-1","available":{available},"balance":{balance},"on_hold":{on_hold},'
+            f'"processing":"{processing}","position":42}}'
+        ).encode()
+    )
