@@ -1,0 +1,76 @@
+"""Who asks: principals, what they present, and what the API needs to know them. No driver, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+class Kind(StrEnum):
+    """What a principal is."""
+
+    PERSON = "person"
+    """Of some organisations, as admin or member of each."""
+    KEY = "key"
+    """A program of one organisation."""
+    SERVICE = "service"
+    """The processing pipeline."""
+    STAFF = "staff"
+    AUDITOR = "auditor"
+
+
+class Membership(StrEnum):
+    """What a person is in an organisation."""
+
+    ADMIN = "admin"
+    MEMBER = "member"
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Somebody who proved who they are.
+
+    `subject` is an opaque id of 1 to 128 printable ASCII characters: events keep it for ever as their actor.
+    """
+
+    subject: str
+    kind: Kind
+    memberships: Mapping[str, Membership] = field(default_factory=dict)
+    """Of a person, by organisation id; a key is a member of its own."""
+
+    @property
+    def is_of_organisations(self) -> bool:
+        """Whether it may only know of the organisations it is a member of."""
+        return self.kind in (Kind.PERSON, Kind.KEY)
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a request presents: one of the two. Neither ever shows in a text of it."""
+
+    token: str | None = field(default=None, repr=False)
+    key: str | None = field(default=None, repr=False)
+
+
+class CredentialsRefused(Exception):
+    """The credentials are not good; the message is for the caller and quotes nothing of them."""
+
+
+class IdentitiesUnavailable(Exception):
+    """Who asks cannot be found out at the moment: the issuer's keys cannot be had."""
+
+
+class Identify(Protocol):
+    """Finds out whose credentials these are."""
+
+    def __call__(self, credentials: Credentials) -> Principal:
+        """Return the principal. May read the database or the network.
+
+        Raises:
+            CredentialsRefused: they are wrong, expired, revoked, or of another issuer or audience.
+            IdentitiesUnavailable: the issuer does not answer.
+            psycopg.OperationalError: the database does not answer.
+        """
+        ...

@@ -1,0 +1,113 @@
+"""A little token issuer for trying the service out: one key pair in a folder, no server.
+
+Whoever can read the folder can be anyone, so the service accepts its tokens on loopback only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from infra.embedded.errors import EmbeddedServerError
+from infra.embedded.files import exclusive, write_atomically
+
+ISSUER: Final = "urn:creditledger:embedded"
+AUDIENCE: Final = "creditledger"
+LASTS: Final = timedelta(hours=12)
+_KEY: Final = "issuer-key.pem"
+_PUBLISHED: Final = "issuer-jwks.json"
+_TURN_TIMEOUT_S: Final = 10.0
+
+
+class EmbeddedIssuer:
+    """The issuer of a data directory. Its key is made on first use, and only we can read it."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+
+    def start(self) -> Path:
+        """Make the key pair if there is none, publish its public half, and return the file of that.
+
+        Raises:
+            EmbeddedServerError: the key cannot be read as one.
+        """
+        self._data_dir.mkdir(parents=True, exist_ok=True)
+        with exclusive(self._data_dir / "issuer.lock", timeout_seconds=_TURN_TIMEOUT_S):
+            if not (self._data_dir / _KEY).exists():
+                write_atomically(self._data_dir / _KEY, _pem(Ed25519PrivateKey.generate()))
+            write_atomically(self.published, json.dumps(self.jwks()))
+        return self.published
+
+    @property
+    def exists(self) -> bool:
+        """Whether it has a key."""
+        return (self._data_dir / _KEY).exists()
+
+    @property
+    def published(self) -> Path:
+        """The file with the public keys."""
+        return self._data_dir / _PUBLISHED
+
+    def jwks(self) -> dict[str, object]:
+        """Return the public keys, as a key set."""
+        key = self._key()
+        public = jwt.algorithms.OKPAlgorithm.to_jwk(key.public_key(), as_dict=True)
+        return {"keys": [{**public, "use": "sig", "alg": "EdDSA", "kid": _key_id(key)}]}
+
+    def token(
+        self,
+        subject: str,
+        *,
+        roles: Sequence[str] = (),
+        organisations: Mapping[str, str] | None = None,
+        now: datetime | None = None,
+        lasts: timedelta = LASTS,
+    ) -> str:
+        """Return a token for a subject with these roles, and with a role in each of these organisations."""
+        key = self._key()
+        issued_at = now or datetime.now(UTC)
+        claims = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": subject,
+            "iat": issued_at,
+            "exp": issued_at + lasts,
+            "roles": list(roles),
+            "organisations": dict(organisations or {}),
+        }
+        return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": _key_id(key)})
+
+    def _key(self) -> Ed25519PrivateKey:
+        path = self._data_dir / _KEY
+        if os.name == "posix" and path.stat().st_mode & 0o077:
+            raise EmbeddedServerError(f"{path} can be read by others: remove it, and start again")
+        try:
+            key = load_pem_private_key(path.read_bytes(), password=None)
+        except ValueError as error:
+            raise EmbeddedServerError(f"{path} is no private key: remove it, and start again") from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise EmbeddedServerError(f"{path} is no Ed25519 key: remove it, and start again")
+        return key
+
+
+def _pem(key: Ed25519PrivateKey) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def _key_id(key: Ed25519PrivateKey) -> str:
+    return sha256(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]

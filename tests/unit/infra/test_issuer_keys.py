@@ -1,0 +1,183 @@
+"""The issuer's keys: fetched when needed, kept meanwhile, and changed when the issuer changes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from api.identity import IdentitiesUnavailable
+from infra.jwks import (
+    FETCH_AT_MOST_EVERY_S,
+    FRESH_S,
+    USABLE_S,
+    PublishedKeys,
+    WrongDocument,
+    fetch_keys,
+    is_safe,
+)
+from tests.unit.infra.test_tokens import published
+
+
+def key_set(*names: str) -> dict[str, Any]:
+    return {"keys": [published("EdDSA", Ed25519PrivateKey.generate(), name) for name in names]}
+
+
+class Issuer:
+    """Publishes what it is told to, and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.document: Any = key_set("first", "second")
+        self.asked = 0
+        self.now_s = 1_000.0
+        self.keys = PublishedKeys(self.fetch, lambda: self.now_s)
+
+    def fetch(self) -> object:
+        self.asked += 1
+        if isinstance(self.document, Exception):
+            raise self.document
+        return self.document
+
+
+@pytest.fixture
+def issuer() -> Issuer:
+    return Issuer()
+
+
+def test_keys_are_asked_for_once(issuer: Issuer) -> None:
+    assert issuer.asked == 0
+    for _ in range(3):
+        assert issuer.keys.find("first")
+        assert issuer.keys.find("second")
+    assert issuer.asked == 1
+
+
+def test_a_new_key_is_found_at_once(issuer: Issuer) -> None:
+    assert issuer.keys.find("first")
+    issuer.now_s += FETCH_AT_MOST_EVERY_S
+    issuer.document = key_set("second", "third")
+    assert issuer.keys.find("third")
+    assert issuer.asked == 2
+    assert issuer.keys.find("first") is None
+
+
+def test_invented_ids_do_not_flood_the_issuer(issuer: Issuer) -> None:
+    assert issuer.keys.find("first")
+    for number in range(100):
+        assert issuer.keys.find(f"invented-{number}") is None
+    issuer.now_s += FETCH_AT_MOST_EVERY_S
+    for number in range(100):
+        assert issuer.keys.find(f"invented-{number}") is None
+    assert issuer.asked == 2
+
+
+def test_a_withdrawn_key_is_refused_after_a_while(issuer: Issuer) -> None:
+    assert issuer.keys.find("first")
+    issuer.document = key_set("second", "third")
+    issuer.now_s += FRESH_S
+    assert issuer.keys.find("first")
+    issuer.now_s += 1
+    assert issuer.keys.find("first") is None
+
+
+@pytest.mark.parametrize(
+    "failure", [OSError("gone"), {"keys": []}, WrongDocument("x"), ValueError("no JSON")]
+)
+def test_the_last_keys_serve_for_a_day_while_the_issuer_is_gone(issuer: Issuer, failure: Any) -> None:
+    assert issuer.keys.find("first")
+    issuer.document = failure
+    issuer.now_s += USABLE_S - 1
+    assert issuer.keys.find("first")
+    issuer.now_s += 1
+    with pytest.raises(IdentitiesUnavailable):
+        issuer.keys.find("first")
+
+
+def test_without_any_keys_nobody_is_known(issuer: Issuer) -> None:
+    keys, issuer.document = issuer.document, OSError("not up yet")
+    for _ in range(3):
+        with pytest.raises(IdentitiesUnavailable):
+            issuer.keys.find("first")
+    assert issuer.asked == 1
+    issuer.document = keys
+    issuer.now_s += FETCH_AT_MOST_EVERY_S
+    assert issuer.keys.find("first")
+
+
+@pytest.fixture
+def site() -> Iterator[dict[str, Any]]:
+    """A web site on loopback: its pages by path, a text leads elsewhere, and "url" is where it is."""
+    pages: dict[str, Any] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            page = pages.get(self.path)
+            if isinstance(page, str):
+                self.send_response(302)
+                self.send_header("Location", page)
+                self.end_headers()
+                return
+            self.send_response(200 if page else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps(page).encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        pages["url"] = f"http://127.0.0.1:{server.server_port}"
+        yield pages
+        server.shutdown()
+        thread.join()
+
+
+def test_keys_are_discovered(site: dict[str, Any]) -> None:
+    site["/keys"] = key_set("first")
+    issuer = f"{site['url']}/realm"
+    site["/realm/.well-known/openid-configuration"] = {"issuer": issuer, "jwks_uri": f"{site['url']}/keys"}
+    assert fetch_keys(issuer) == site["/keys"]
+    assert fetch_keys("https://elsewhere.example", f"{site['url']}/keys") == site["/keys"]
+
+
+def test_discovery_of_another_issuer_is_refused(site: dict[str, Any]) -> None:
+    site["/.well-known/openid-configuration"] = {
+        "issuer": "https://other.example",
+        "jwks_uri": f"{site['url']}/keys",
+    }
+    with pytest.raises(WrongDocument, match="another issuer"):
+        fetch_keys(site["url"])
+
+
+def test_what_is_not_there_and_what_leads_elsewhere(site: dict[str, Any]) -> None:
+    site["/moved"] = f"{site['url']}/keys"
+    site["/keys"] = key_set("first")
+    for path in ("/none", "/moved"):
+        with pytest.raises(OSError, match=r"404|302"):
+            fetch_keys("https://issuer.example", site["url"] + path)
+
+
+@pytest.mark.parametrize(
+    ("url", "safe"),
+    [
+        ("https://issuer.example/keys", True),
+        ("http://127.0.0.1:8080/keys", True),
+        ("http://localhost/keys", True),
+        ("http://issuer.example/keys", False),
+        ("http://127.0.0.1.issuer.example/keys", False),
+        ("file:///etc/passwd", False),
+        ("https:///keys", False),
+        ("", False),
+    ],
+)
+def test_keys_come_over_tls_or_from_this_machine(url: str, safe: bool) -> None:
+    assert is_safe(url) is safe
+    if not safe:
+        with pytest.raises(WrongDocument):
+            fetch_keys("https://issuer.example", url)
