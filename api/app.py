@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from api import documentation, holds, openapi, operations, reads, writes
+from api.access import RuleMissing
 from api.dependencies import Services
 from api.middleware import Entrance
 from api.problems import handlers
+from api.routes import StrictRoute
 from api.telemetry import ProjectionPositions, RequestMetrics
 
 
@@ -46,5 +48,17 @@ def create_app(services: Services) -> FastAPI:
         operations.router,
         documentation.router,
     ):
+        _check_routes(router)
         app.include_router(router)
     return app
+
+
+def _check_routes(router: APIRouter) -> None:
+    """Refuse routes that would let anybody in: only a `StrictRoute` asks its rule.
+
+    Raises:
+        RuleMissing: there is such a route.
+    """
+    for route in router.routes:
+        if not isinstance(route, StrictRoute):
+            raise RuleMissing(f"{route} is no StrictRoute, and would ask nobody who they are")

@@ -16,7 +16,8 @@ from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.fields import Actor, IdempotencyKey, MinPosition
+from api.fields import IdempotencyKey, MinPosition
+from api.identity import Identify, Principal
 from api.requests import Body, Recorded
 from domain import facts
 from domain.ledger import Ledger, Result
@@ -37,6 +38,8 @@ class Services:
     ledger: Ledger
     reading: Callable[[], AbstractContextManager[Connection]]
     """Lends a connection for reads. Raises psycopg.OperationalError or StoreUnavailable."""
+    identify: Identify
+    """Finds out who asks, from what they present."""
     clock: Callable[[], datetime]
     """The present moment as an aware UTC datetime."""
     new_id: Callable[[], str]
@@ -132,12 +135,12 @@ class Writing:
         http: Request,
         response: Response,
         services: Provided,
-        actor: Actor = None,
         idempotency_key: IdempotencyKey = None,
     ) -> None:
         self.services = services
         self.ledger = services.ledger
-        self.request = facts.Request(services.clock(), actor, http.state.request_id)
+        principal: Principal = http.state.principal
+        self.request = facts.Request(services.clock(), principal.subject, http.state.request_id)
         self._http = http
         self._response = response
         self._key = idempotency_key

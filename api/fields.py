@@ -242,14 +242,3 @@ IdempotencyKey = Annotated[
         examples=["0198f0c2-6b7e-7c3a-9f51-2f0d1c9f8a11"],
     ),
 ]
-Actor = Annotated[
-    str | None,
-    Header(
-        alias="X-Actor",
-        min_length=1,
-        max_length=ID_LENGTH_MAX,
-        pattern=_PRINTABLE_ASCII,
-        description="Who asks: an opaque user id, never a name or an email address. Without it: the System.",
-        examples=["u-17"],
-    ),
-]

@@ -7,8 +7,11 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from api.access import Rule, rule_of
+from api.admission import KEY_HEADER
 from api.fields import POSITION_MAX
 from api.problem_types import Problem
+from api.problems import responses
 
 VERSION: Final = "1.0.0"
 TITLE: Final = "Credit Ledger"
@@ -21,6 +24,8 @@ Credits of a photo platform's organisations: what they have, where they went, an
 * Reads answer from views that follow the ledger, within moments. `Ledger-Position` says where they stand; to
   read your own write, pass its `position` as `min_position`.
 * Writes take an `Idempotency-Key`: repeat a request that got no answer with the same key, and it counts once.
+* Say who you are with a bearer token (`Authorization`) or an API key (`X-API-Key`); every operation says who
+  may. Writes keep the token's subject as their actor.
 * An optional field that is null says what leaving it out says.
 * HEAD answers like GET, without the content.
 * Errors are RFC 9457 problems (`application/problem+json`); each `type` leads to its explanation.
@@ -34,6 +39,26 @@ TAGS: Final = (
     {"name": "Usage", "description": "What was used, by month, day and photo event."},
     {"name": "Transactions", "description": "Runs and additions, one by one."},
     {"name": "Operations", "description": "Health, metrics, and the meaning of problems."},
+)
+SECURITY_SCHEMES: Final = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "A token of the issuer: of a person, of staff, of an auditor, or of the service.",
+    },
+    "key": {
+        "type": "apiKey",
+        "in": "header",
+        "name": KEY_HEADER,
+        "description": "An API key of an organisation; it reads what the organisation may read.",
+    },
+}
+_REFUSALS: Final = (
+    "credentials-missing",
+    "credentials-refused",
+    "role-insufficient",
+    "identities-unavailable",
 )
 _FASTAPI_ERRORS: Final = ("HTTPValidationError", "ValidationError")
 
@@ -55,13 +80,34 @@ def describe(app: FastAPI) -> dict[str, Any]:
         problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(problem.pop("$defs"))
         schemas["Problem"] = problem
-        for methods in document["paths"].values():
-            for operation in methods.values():
+        document["components"]["securitySchemes"] = SECURITY_SCHEMES
+        for path, methods in document["paths"].items():
+            for method, operation in methods.items():
+                _state_access(operation, rule_of([method.upper()], path))
                 for parameter in operation.get("parameters", ()):
                     parameter["schema"] = _without_null(parameter["schema"])
         _state_whole_bounds(document)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _state_access(operation: dict[str, Any], rule: Rule) -> None:
+    """Add what its rule means to an operation: who may, how they show it, and what the others are told."""
+    operation["security"] = []
+    if rule.is_open:
+        return
+    operation["description"] = f"{operation['description']}\n\n{rule.in_words}"
+    operation["security"] = [{"token": []}, *([{"key": []}] if rule.keys else [])]
+    for status, refusal in responses(*_REFUSALS).items():
+        entry = operation["responses"].setdefault(str(status), refusal)
+        if entry is not refusal:
+            for media_type, content in refusal["content"].items():
+                entry["content"][media_type]["examples"].update(content["examples"])
+            entry["description"] += f"; {refusal['description'].lower()}"
+    operation["responses"]["401"]["headers"] = {
+        "WWW-Authenticate": {"description": "What to send.", "schema": {"type": "string"}}
+    }
+    operation["responses"] = dict(sorted(operation["responses"].items()))
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:

@@ -62,6 +62,19 @@ _TYPES: Final = (
         "The request body is not one JSON document: UTF-8, no NaN or Infinity, no repeated field names.",
     ),
     ProblemType(
+        "credentials-missing",
+        401,
+        "Credentials missing",
+        "The request says not who sends it: it needs a bearer token in `Authorization`, or an API key in"
+        " `X-API-Key`.",
+    ),
+    ProblemType(
+        "credentials-refused",
+        401,
+        "Credentials refused",
+        "The token or the key is wrong, has expired or was revoked, or there is more than one.",
+    ),
+    ProblemType(
         "insufficient-credits",
         402,
         "Insufficient credits",
@@ -73,13 +86,19 @@ _TYPES: Final = (
         "Cross-site request",
         "A browser sent the request on behalf of another site; the API answers its own pages only.",
     ),
+    ProblemType(
+        "role-insufficient",
+        403,
+        "Role insufficient",
+        "You are known, and what you are does not allow this operation; its description says who may.",
+    ),
     ProblemType("not-found", 404, "Not found", "Nothing has this address; /docs lists what there is."),
     ProblemType(
         "organisation-unknown",
         404,
         "Organisation unknown",
-        "No organisation with this id is open, or a read has not caught up with its opening:"
-        " pass `min_position` to read your own write.",
+        "No organisation with this id is open or it is none of yours, or a read has not caught up with its"
+        " opening: pass `min_position` to read your own write.",
     ),
     ProblemType("run-unknown", 404, "Run unknown", "The organisation has no usage of a run with this id."),
     ProblemType("hold-unknown", 404, "Hold unknown", "The organisation has never had a hold of this id."),
@@ -184,6 +203,13 @@ _TYPES: Final = (
         "The database cannot be reached or is too busy. A write may or may not have happened: repeat it with"
         " the same `Idempotency-Key`.",
         retry_after_s=1,
+    ),
+    ProblemType(
+        "identities-unavailable",
+        503,
+        "Identities unavailable",
+        "The issuer of the tokens does not answer, so who asks cannot be found out.",
+        retry_after_s=5,
     ),
     ProblemType(
         "not-ready",

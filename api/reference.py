@@ -109,6 +109,8 @@ def _curl(document: Document, base_url: str, operation: Operation) -> str:
             query.append(f"{each['name']}={quote(example, safe='')}")
     address = f"{base_url}{path}{'?' + '&'.join(query) if query else ''}"
     lines = [f"curl '{address}'"] if method == "GET" else [f"curl -X {method} '{address}'"]
+    if about["security"]:
+        lines.append('  -H "Authorization: Bearer $TOKEN"')
     if "requestBody" in about:
         body = example_of(document, about["requestBody"]["content"]["application/json"]["schema"])
         lines += [

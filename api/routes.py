@@ -1,4 +1,4 @@
-"""The route class of the API: no unknown or repeated query parameter, and JSON bodies within bounds."""
+"""The route class of the API: only who may, no unknown or repeated parameter, JSON bodies within bounds."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message as AsgiMessage
 
+from api.access import rule_of
+from api.admission import admit
 from api.dependencies import Behind, services_of
 from api.problems import HttpProblem, invalid
 
 BODY_BYTES_MAX: Final = 65_536
 _PAUSE_FIRST_S: Final = 0.01
 _PAUSE_MAX_S: Final = 0.1
-_ONCE_ONLY_HEADERS: Final = ("Idempotency-Key", "X-Actor")
+_ONCE_ONLY_HEADERS: Final = ("Idempotency-Key",)
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -31,11 +33,13 @@ class StrictRoute(APIRoute):
     """Checks what FastAPI leaves to chance, after routing and before anything is parsed."""
 
     def get_route_handler(self) -> Handler:
-        handle = super().get_route_handler()
+        handle = self.answering(super().get_route_handler())
+        rule = rule_of(self.methods or (), self.path_format)
         known = frozenset(_query_names(self.dependant))
         takes_body = self.body_field is not None
 
         async def strict(request: Request) -> Response:
+            await admit(request, rule)
             _check_query(request, known)
             for name in _ONCE_ONLY_HEADERS:
                 if len(request.headers.getlist(name)) > 1:
@@ -44,12 +48,16 @@ class StrictRoute(APIRoute):
 
         return strict
 
+    def answering(self, handle: Handler) -> Handler:
+        """Return what answers a request that has passed the checks."""
+        return handle
+
 
 class ReadRoute(StrictRoute):
     """Asks again while the views are behind `min_position`: no thread and no connection waits meanwhile."""
 
-    def get_route_handler(self) -> Handler:
-        handle = super().get_route_handler()
+    def answering(self, handle: Handler) -> Handler:
+        """Return what answers a request, as often as it takes."""
 
         async def patient(request: Request) -> Response:
             deadline = anyio.current_time() + services_of(request).wait_limit_s

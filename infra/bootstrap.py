@@ -6,6 +6,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
+
+import msgspec
 
 from consumers.dead_letters import KafkaDeadLetters
 from consumers.outlets import BalancesOutlet, EventsOutlet
@@ -13,11 +16,14 @@ from consumers.publisher import Publisher
 from consumers.runner import UsageConsumer
 from consumers.usage import UsageIngest
 from domain.ledger import Ledger
+from infra.embedded import issuer as embedded
 from infra.event_store.datastore import LedgerDatastore
 from infra.event_store.positions import PostgresPositions
 from infra.event_store.usage_store import PostgresUsageStore
+from infra.identity import Claims, TokenVerifier
+from infra.jwks import FixedKeys, PublishedKeys, WrongDocument, fetch_keys
 from infra.kafka import Kafka
-from infra.settings import Settings, load_rate_card
+from infra.settings import Settings, WrongSetting, load_rate_card
 
 
 def utc_now() -> datetime:
@@ -39,6 +45,34 @@ def open_ledger(database_url: str, *, pool_size: int = 8) -> Ledger:
             "POOL_SIZE": str(pool_size),
         }
     )
+
+
+def token_verifier(settings: Settings) -> TokenVerifier:
+    """Return what verifies the tokens of the issuer that the settings name.
+
+    Raises:
+        WrongSetting: they name none, or its keys are none.
+    """
+    if settings.oidc_issuer is not None:
+        return TokenVerifier(
+            PublishedKeys(partial(fetch_keys, settings.oidc_issuer, settings.oidc_jwks_url)),
+            issuer=settings.oidc_issuer,
+            audience=settings.oidc_audience,
+            claims=Claims(
+                settings.oidc_subject_claim, settings.oidc_roles_claim, settings.oidc_organisations_claim
+            ),
+        )
+    path = settings.embedded_issuer_keys
+    if path is None:
+        raise WrongSetting(
+            "OIDC_ISSUER is not set, so nobody could prove who they are:"
+            " only `creditledger up` brings an issuer along"
+        )
+    try:
+        keys = FixedKeys(msgspec.json.decode(path.read_bytes()))
+    except (OSError, ValueError, WrongDocument) as error:
+        raise WrongSetting(f"EMBEDDED_ISSUER_KEYS: {path} cannot be used: {error}") from error
+    return TokenVerifier(keys, issuer=embedded.ISSUER, audience=embedded.AUDIENCE)
 
 
 @contextmanager

@@ -16,10 +16,12 @@ from pydantic import ValidationError
 
 from domain.errors import LedgerError
 from infra import commands
+from infra.embedded.errors import EmbeddedServerError
 from infra.process import Unreachable, reason
 from infra.settings import Settings, WrongSetting
 from infra.telemetry import log_to_stderr
 from infra.up.alone import beside_up
+from infra.up.tokens import ROLES
 from projections.projector import ALL_PROJECTIONS
 
 _DESCRIPTION: Final = """\
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WrongSetting as error:
         _complain(str(error))
         return 2
-    except Unreachable as error:
+    except (Unreachable, EmbeddedServerError) as error:
         _complain(str(error))
         return 1
     except _NO_SCHEMA as error:
@@ -89,6 +91,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_rate(up)
 
     command("api", "serve the HTTP API", commands.api)
+    token = command("token", "print a bearer token, to try the API of `up` with", commands.token)
+    token.add_argument("role", choices=ROLES, help="what the bearer is")
+    token.add_argument("--organisation", metavar="ID", help="of an admin or member: the organisation")
+    token.add_argument("--subject", metavar="ID", help="the bearer's opaque id, which events keep")
     command("consume", "charge usage from Kafka", commands.consume)
     command("project", "keep what the API reads current", commands.project)
     command("lapse-holds", "let holds lapse when their time is over", commands.lapse_holds)

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from consumers.dead_letters import HEADER_PREFIX
 from consumers.offsets import known_offsets
-from infra.bootstrap import open_ledger, publisher, usage_consumer, utc_now
+from infra.bootstrap import open_ledger, publisher, token_verifier, usage_consumer, utc_now
 from infra.event_store.datastore import LedgerDatastore
 from infra.event_store.positions import PostgresPositions
 from infra.kafka import connection_options
@@ -35,6 +35,7 @@ from infra.settings import Settings
 from infra.simulate import simulate
 from infra.telemetry import consumer_metrics, projection_metrics, publisher_metrics, serve_metrics
 from infra.up.run import run_up
+from infra.up.tokens import embedded_token
 from projections.comparison import compare_with_log
 from projections.invariants import check
 from projections.projector import ALL_PROJECTIONS
@@ -60,7 +61,14 @@ def simulate_pipeline(settings: Settings, options: argparse.Namespace) -> int:
 
 def api(settings: Settings, _: argparse.Namespace) -> int:
     """Serve the HTTP API until SIGTERM or Ctrl-C."""
-    serve(settings, database_url(settings), stop_on_signals())
+    verifier = token_verifier(settings)
+    serve(settings, database_url(settings), verifier, stop_on_signals())
+    return 0
+
+
+def token(settings: Settings, options: argparse.Namespace) -> int:
+    """Print a token of the issuer that `up` brings along."""
+    _print(embedded_token(settings, options.role, options.organisation, options.subject))
     return 0
 
 

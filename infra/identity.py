@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import jwt
 
-from api.identity import CredentialsRefused, Kind, Membership, Principal
+from api.identity import Credentials, CredentialsRefused, Kind, Membership, Principal
 
 ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
 """What a token may be signed with. Never `none`, and no shared secret: whoever verifies one can forge one."""
@@ -97,6 +97,24 @@ class TokenVerifier:
             )
         except jwt.PyJWTError as error:
             raise CredentialsRefused(_reason(error)) from None
+
+
+class Identities:
+    """Finds out who asks, for the API."""
+
+    def __init__(self, tokens: TokenVerifier) -> None:
+        self._tokens = tokens
+
+    def __call__(self, credentials: Credentials) -> Principal:
+        """Return whose credentials these are.
+
+        Raises:
+            CredentialsRefused: they are not good.
+            IdentitiesUnavailable: the issuer's keys cannot be had at the moment.
+        """
+        if credentials.token is None:
+            raise CredentialsRefused("there is no such key")
+        return self._tokens.principal(credentials.token)
 
 
 def principal_of(claims: Mapping[str, Any], names: Claims) -> Principal:

@@ -15,19 +15,20 @@ from psycopg_pool import ConnectionPool
 from api.app import create_app
 from api.dependencies import Services
 from infra.bootstrap import new_id, open_ledger, utc_now
-from infra.settings import LOOPBACK, Settings, load_rate_card
+from infra.identity import Identities, TokenVerifier
+from infra.settings import Settings, load_rate_card
 
 READ_CONNECTIONS: Final = 16
 CONNECT_WITHIN_S: Final = 5.0
 
 
-def serve(settings: Settings, database_url: str, stop: threading.Event) -> None:
+def serve(settings: Settings, database_url: str, verifier: TokenVerifier, stop: threading.Event) -> None:
     """Serve the API until told to stop.
 
     Raises:
         SystemExit: the address is taken.
     """
-    with api_services(settings, database_url) as services:
+    with api_services(settings, database_url, verifier) as services:
         config = uvicorn.Config(
             create_app(services),
             host=settings.api_host,
@@ -45,7 +46,7 @@ def serve(settings: Settings, database_url: str, stop: threading.Event) -> None:
 
 
 @contextmanager
-def api_services(settings: Settings, database_url: str) -> Iterator[Services]:
+def api_services(settings: Settings, database_url: str, verifier: TokenVerifier) -> Iterator[Services]:
     """Lend what the API stands on."""
     pool: ConnectionPool[psycopg.Connection[tuple[Any, ...]]] = ConnectionPool(
         database_url,
@@ -70,9 +71,10 @@ def api_services(settings: Settings, database_url: str) -> Iterator[Services]:
         yield Services(
             ledger=ledger,
             reading=pool.connection,
+            identify=Identities(verifier),
             clock=utc_now,
             new_id=new_id,
-            allowed_hosts=frozenset(LOOPBACK.values()),
+            allowed_hosts=settings.allowed_hosts,
             registry=CollectorRegistry(),
             readiness=readiness,
             rates=load_rate_card(settings.rate_card),

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import msgspec
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from domain.errors import InvalidInput
 from domain.rate_card import RateCard, RateChange
+from infra.jwks import is_safe
 
 LOOPBACK: Final = {"127.0.0.1": "127.0.0.1", "localhost": "localhost", "::1": "[::1]"}
 """Addresses that only this machine reaches, and how URLs write them."""
@@ -50,8 +51,19 @@ class Settings(BaseSettings):
     events_topic: str = Field("credit-ledger.events.v1", description="Every event of the ledger.")
     balances_topic: str = Field("credit-ledger.balances.v1", description="Latest balances; compacted.")
 
+    oidc_issuer: str | None = Field(None, description="Issuer of the API's bearer tokens.")
+    oidc_audience: str = Field("creditledger", description="Audience that tokens have to be for.")
+    oidc_jwks_url: str | None = Field(None, description="The issuer's keys; discovered if unset.")
+    oidc_subject_claim: str = "sub"
+    oidc_roles_claim: str = "roles"
+    oidc_organisations_claim: str = "organisations"
+    embedded_issuer_keys: Path | None = Field(
+        None, description="Public keys of the issuer that `up` brings along; it sets this for its parts."
+    )
+
     api_host: str = "127.0.0.1"
     api_port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    api_names: str = Field("", description="Host names the API answers to beside loopback's, with commas.")
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = Field(
         None, description="Prometheus port of consume, project and publish; off."
     )
@@ -59,16 +71,29 @@ class Settings(BaseSettings):
     rate_card: Path | None = Field(None, description="JSON list of rate changes; see README.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
+    @field_validator("oidc_issuer", "oidc_jwks_url")
+    @classmethod
+    def _check_issuer(cls, url: str | None) -> str | None:
+        if url is not None and not is_safe(url):
+            raise PydanticCustomError("issuer", "an https address is needed, such as https://issuer.example")
+        return url
+
     @field_validator("api_host")
     @classmethod
-    def _check_loopback(cls, host: str) -> str:
-        if host not in LOOPBACK:
+    def _check_loopback(cls, host: str, others: ValidationInfo) -> str:
+        if host not in LOOPBACK and others.data.get("oidc_issuer") is None:
             raise PydanticCustomError(
                 "loopback",
-                "the API knows no identities yet, so it listens on loopback only ({hosts}), not on {host}",
+                "without OIDC_ISSUER the API listens on loopback only ({hosts}), not on {host}",
                 {"hosts": ", ".join(LOOPBACK), "host": host},
             )
         return host
+
+    @property
+    def allowed_hosts(self) -> frozenset[str]:
+        """Values of the Host header that the API answers to."""
+        names = {self.api_host, *(name.strip() for name in self.api_names.split(","))}
+        return frozenset({name.lower() for name in names if name} | set(LOOPBACK.values()))
 
     @property
     def dead_letter_topic(self) -> str:

@@ -73,6 +73,9 @@ def beside_up(settings: Settings) -> Settings:
             taken["migration_database_url"] = SecretStr(theirs["MIGRATION_DATABASE_URL"])
     if settings.kafka_bootstrap_servers is None and "KAFKA_BOOTSTRAP_SERVERS" in theirs:
         taken["kafka_bootstrap_servers"] = theirs["KAFKA_BOOTSTRAP_SERVERS"]
+    if settings.oidc_issuer is None and settings.embedded_issuer_keys is None:
+        keys = theirs.get("EMBEDDED_ISSUER_KEYS")
+        taken |= {"embedded_issuer_keys": Path(keys)} if keys else {}
     if taken:
         log.info("with %s of the `up` that runs in %s", ", ".join(map(str.upper, taken)), data_dir)
     return settings.model_copy(update=taken)

@@ -18,11 +18,13 @@ from infra.embedded.errors import EmbeddedServerError
 from infra.kafka import Kafka
 from infra.process import stop_on_signals
 from infra.settings import Settings, load_rate_card
+from infra.simulator.demo import DEMO_ORGANISATIONS
 from infra.up.alone import AlreadyUp, alone_in, tell
 from infra.up.demo import open_demo
 from infra.up.parts import Part, Terminal
 from infra.up.reckoning import Books, Published, Reckoner
 from infra.up.servers import Servers
+from infra.up.tokens import examples
 
 READY_WITHIN_S: Final = 60.0
 DRAINED_WITHIN_S: Final = 60.0
@@ -109,6 +111,10 @@ class _Up:
                 return 0 if self._stop.is_set() else 1
             before = self._begin(demo, rate)
             self._terminal.say("up", f"the API is at {self._url} and explains itself at {self._url}/docs")
+            if self._settings.oidc_issuer is None:
+                organisation_id = DEMO_ORGANISATIONS[0].id if demo else "acme"
+                for line in examples(self._settings, self._url, organisation_id, is_open=demo):
+                    self._terminal.say("up", line)
             self._supervise(for_s)
             published = self._drain()
             if for_s is None:

@@ -12,6 +12,7 @@ from typing import Final
 from psycopg.conninfo import conninfo_to_dict
 
 from infra.embedded.broker import EmbeddedBroker
+from infra.embedded.issuer import EmbeddedIssuer
 from infra.embedded.postgres import EmbeddedPostgres
 from infra.embedded.server import EmbeddedServer
 from infra.migrate import migrate
@@ -52,6 +53,7 @@ class Servers:
         Raises:
             EmbeddedServerError: an embedded server does not come up.
         """
+        self._start_issuer()
         self._start_database()
         self._start_broker()
 
@@ -74,6 +76,15 @@ class Servers:
     def bootstrap_servers(self) -> str:
         """Address of the broker."""
         return self.environment["KAFKA_BOOTSTRAP_SERVERS"]
+
+    def _start_issuer(self) -> None:
+        given = self._settings.oidc_issuer
+        if given is not None:
+            self.described.append(f"tokens of {given}")
+            return
+        keys = EmbeddedIssuer(self.data_dir).start()
+        self.environment["EMBEDDED_ISSUER_KEYS"] = str(keys)
+        self.described.append("embedded token issuer, for trying out only: see `creditledger token --help`")
 
     def _start_database(self) -> None:
         given = self._settings.database_url

@@ -15,12 +15,18 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from api.identity import Kind, Membership
+from infra.embedded import issuer as issuing
+from infra.embedded.issuer import EmbeddedIssuer
+from infra.identity import TokenVerifier
+from infra.jwks import FixedKeys
 from tests.e2e.processes import service_environment
 from tests.e2e.test_up import READY_WITHIN_S, environment, get, stop, up, wait_until  # noqa: F401
 
 PASSWORD = "s3kr1t"  # noqa: S105 - of a login made here
 BOUNDED_S = 15.0
 NO_SERVER = "127.0.0.1:1"
+ISSUER = {"OIDC_ISSUER": "https://issuer.example"}
 OF_DATABASE = ["api", "migrate", "rebuild", "audit check", "positions list", "up"]
 OF_BROKER = ["dlq list", "simulate-pipeline", "up"]
 WRONG_URLS = [
@@ -62,7 +68,7 @@ def sentence_of(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
 @pytest.mark.parametrize("command", OF_DATABASE)
 def test_a_database_that_does_not_answer(command: str, data_dir: Path) -> None:
     url = f"postgresql://u:{PASSWORD}@{NO_SERVER}/none"
-    line = sentence_of(run(command, {"DATABASE_URL": url, "DATA_DIR": str(data_dir)}))
+    line = sentence_of(run(command, {"DATABASE_URL": url, "DATA_DIR": str(data_dir), **ISSUER}))
     assert "DATABASE_URL" in line
     assert "Connection refused" in line
 
@@ -75,7 +81,7 @@ def test_a_database_that_does_not_answer(command: str, data_dir: Path) -> None:
     ],
 )
 def test_a_database_url_that_is_none(command: str, url: str, data_dir: Path) -> None:
-    given = {"DATABASE_URL": url, "DATA_DIR": str(data_dir)}
+    given = {"DATABASE_URL": url, "DATA_DIR": str(data_dir), **ISSUER}
     if command == "consume":
         given["KAFKA_BOOTSTRAP_SERVERS"] = NO_SERVER
     assert "DATABASE_URL is not a PostgreSQL URL" in sentence_of(run(command, given))
@@ -167,6 +173,46 @@ def test_without_servers_and_without_an_up(command: str, data_dir: Path) -> None
     line = sentence_of(run(command, {"DATA_DIR": str(data_dir)}))
     assert "is not set: only `creditledger up` brings a" in line
     assert not data_dir.exists()
+
+
+def test_nobody_can_be_known_without_an_issuer(data_dir: Path) -> None:
+    url = f"postgresql://u:{PASSWORD}@{NO_SERVER}/none"
+    line = sentence_of(run("api", {"DATABASE_URL": url, "DATA_DIR": str(data_dir)}), code=2)
+    assert "OIDC_ISSUER is not set, so nobody could prove who they are" in line
+
+
+def test_outside_loopback_a_real_issuer_is_needed(data_dir: Path) -> None:
+    url = f"postgresql://u:{PASSWORD}@{NO_SERVER}/none"
+    everywhere = {"DATABASE_URL": url, "DATA_DIR": str(data_dir), "API_HOST": "0.0.0.0"}  # noqa: S104
+    refused = sentence_of(run("api", everywhere | {"EMBEDDED_ISSUER_KEYS": "/any"}), code=2)
+    assert "without OIDC_ISSUER the API listens on loopback only" in refused
+    assert "Connection refused" in sentence_of(run("api", everywhere | ISSUER))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "words"),
+    [
+        ("staff", {}, "has no token issuer"),
+        ("staff", ISSUER, "tokens come from https://issuer.example"),
+    ],
+)
+def test_tokens_that_are_not_to_be_had(
+    arguments: str, given: dict[str, str], words: str, data_dir: Path
+) -> None:
+    assert words in sentence_of(run(f"token {arguments}", {"DATA_DIR": str(data_dir), **given}), code=2)
+
+
+def test_tokens_of_the_embedded_issuer(data_dir: Path) -> None:
+    issuer = EmbeddedIssuer(data_dir)
+    issuer.start()
+    here = {"DATA_DIR": str(data_dir)}
+    verifier = TokenVerifier(FixedKeys(issuer.jwks()), issuer=issuing.ISSUER, audience=issuing.AUDIENCE)
+
+    staff = verifier.principal(run("token staff --subject s-9", here).stdout.strip())
+    assert (staff.subject, staff.kind) == ("s-9", Kind.STAFF)
+    member = verifier.principal(run("token member --organisation org-1", here).stdout.strip())
+    assert (member.kind, member.memberships) == (Kind.PERSON, {"org-1": Membership.MEMBER})
+    assert "--organisation ID" in sentence_of(run("token admin", here), code=2)
 
 
 def test_sound_books(migrated_database: str, data_dir: Path) -> None:

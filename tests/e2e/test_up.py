@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
+from infra.embedded.issuer import EmbeddedIssuer
+
 READY_WITHIN_S = 60
 STOPPED_WITHIN_S = 60
 MONTHS = 4
@@ -60,9 +62,12 @@ def stop(process: subprocess.Popen[str], number: signal.Signals) -> int:
 
 
 def get(environment: dict[str, str], path: str) -> Any:
-    """Return the JSON of an API resource."""
-    url = f"http://127.0.0.1:{environment['API_PORT']}{path}"
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    """Return the JSON of an API resource, as an auditor sees it."""
+    request = urllib.request.Request(f"http://127.0.0.1:{environment['API_PORT']}{path}")
+    if path.startswith("/v1"):
+        token = EmbeddedIssuer(Path(environment["DATA_DIR"])).token("a-1", roles=["auditor"])
+        request.add_header("Authorization", f"Bearer {token}")
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback
         return json.load(answer)
 
 
@@ -186,6 +191,10 @@ def test_a_taken_port_is_named(environment: dict[str, str]) -> None:
     [
         ("up", "API_HOST", "0.0.0.0", "loopback only"),  # noqa: S104 - it is refused
         ("api", "API_HOST", "0.0.0.0", "loopback only"),  # noqa: S104
+        ("up", "OIDC_ISSUER", "http://issuer.example", "OIDC_ISSUER: an https address is needed"),
+        ("api", "OIDC_JWKS_URL", "file:///etc/passwd", "OIDC_JWKS_URL: an https address is needed"),
+        ("api", "EMBEDDED_ISSUER_KEYS", "/nonexistent", "EMBEDDED_ISSUER_KEYS: /nonexistent cannot be used"),
+        ("api", "EMBEDDED_ISSUER_KEYS", __file__, "cannot be used"),
         ("up", "RATE_CARD", "/nonexistent", "RATE_CARD: /nonexistent cannot be read"),
         ("up", "RATE_CARD", __file__, "is no list of rate changes"),
     ],

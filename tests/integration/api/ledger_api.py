@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
@@ -19,6 +21,9 @@ from api.app import create_app
 from api.dependencies import Services
 from domain.ledger import Ledger
 from domain.rate_card import RateCard, UsageType
+from infra.embedded.issuer import AUDIENCE, ISSUER, EmbeddedIssuer
+from infra.identity import Identities, TokenVerifier
+from infra.jwks import FixedKeys
 from projections.runner import ProjectionRunner
 from tests.histories import append
 from tests.usage_reports import usage_report
@@ -28,6 +33,7 @@ with warnings.catch_warnings():
     from starlette.testclient import TestClient
 
 HOST = "127.0.0.1:8000"
+STAFF = "staff-3"
 
 Json = dict[str, Any]
 
@@ -38,11 +44,26 @@ class LedgerApi:
 
     conninfo: str
     services: Services
+    issuer: EmbeddedIssuer
 
-    def client(self, **changes: Any) -> TestClient:
-        """Return a client of an app of its own, whose services differ from the usual by `changes`."""
+    def client(self, headers: Mapping[str, str] | None = None, **changes: Any) -> TestClient:
+        """Return a client of an app of its own, whose services differ from the usual by `changes`.
+
+        It sends what staff sends unless it is given other headers.
+        """
         services = replace(self.services, registry=CollectorRegistry(), **changes)
-        return TestClient(create_app(services), base_url=f"http://{HOST}", raise_server_exceptions=False)
+        client = TestClient(create_app(services), base_url=f"http://{HOST}", raise_server_exceptions=False)
+        client.headers.update(self.staff if headers is None else headers)
+        return client
+
+    @property
+    def staff(self) -> dict[str, str]:
+        """The header of a member of staff."""
+        return self.bearer(STAFF, roles=["staff"])
+
+    def bearer(self, subject: str, **claims: Any) -> dict[str, str]:
+        """Return the header of somebody with these roles and organisations."""
+        return {"Authorization": f"Bearer {self.issuer.token(subject, **claims)}"}
 
     def catch_up(self) -> None:
         """Bring the projections to the log's end."""
@@ -87,17 +108,24 @@ def ledger_api(conninfo: str) -> Iterator[LedgerApi]:
         {"PERSISTENCE_MODULE": "infra.event_store.recorder:LedgerFactory", "DATABASE_URL": conninfo},
     )
     ledger = Ledger(environment)
-    with ConnectionPool(conninfo, min_size=1, max_size=4, kwargs={"autocommit": True}, open=False) as pool:
+    with (
+        ConnectionPool(conninfo, min_size=1, max_size=4, kwargs={"autocommit": True}, open=False) as pool,
+        TemporaryDirectory() as folder,
+    ):
         try:
-            yield LedgerApi(conninfo, _services(ledger, pool))
+            issuer = EmbeddedIssuer(Path(folder))
+            issuer.start()
+            yield LedgerApi(conninfo, _services(ledger, pool, issuer), issuer)
         finally:
             ledger.close()
 
 
-def _services(ledger: Ledger, pool: ConnectionPool[Any]) -> Services:
+def _services(ledger: Ledger, pool: ConnectionPool[Any], issuer: EmbeddedIssuer) -> Services:
+    tokens = TokenVerifier(FixedKeys(issuer.jwks()), issuer=ISSUER, audience=AUDIENCE)
     return Services(
         ledger=ledger,
         reading=lambda: pool.connection(timeout=5),
+        identify=Identities(tokens),
         clock=lambda: datetime.now(UTC),
         new_id=lambda: f"request-{next(_numbers)}",
         allowed_hosts=frozenset({HOST, "localhost"}),

@@ -144,7 +144,11 @@ def test_why_it_is_not_json_is_said_in_a_sentence(client, organisation, content,
 @pytest.mark.parametrize(
     ("headers", "change", "sentence"),
     [
-        ({"X-Actor": "caf\u00e9".encode()}, {}, "X-Actor: Input should have printable ASCII characters only"),
+        (
+            {"Idempotency-Key": "caf\u00e9".encode()},
+            {},
+            "Idempotency-Key: Input should have printable ASCII characters only",
+        ),
         ({}, {"reason": "a\tb"}, "reason: Input should have no control characters"),
     ],
 )

@@ -16,7 +16,6 @@ from api.app import create_app
 from tests.integration.api.ledger_api import LedgerApi
 
 BODY = b'{"time_zone": "UTC", "currency": "USD"}'
-JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +40,13 @@ def connection(address: tuple[str, int]) -> Iterator[HTTPConnection]:
     connection.close()
 
 
-def test_an_encoded_slash_is_part_of_the_id(connection):
-    connection.request("PUT", "/v1/organisations/wire%2Fa%20b", BODY, JSON)
+@pytest.fixture
+def headers(ledger_api: LedgerApi) -> dict[str, str]:
+    return {"Content-Type": "application/json", **ledger_api.staff}
+
+
+def test_an_encoded_slash_is_part_of_the_id(connection, headers):
+    connection.request("PUT", "/v1/organisations/wire%2Fa%20b", BODY, headers)
     response = connection.getresponse()
     assert (response.status, b'"wire/a b"' in response.read()) == (201, True)
     connection.request("GET", "/v1/organisations/wire/a%20b/balance")
@@ -50,8 +54,8 @@ def test_an_encoded_slash_is_part_of_the_id(connection):
 
 
 @pytest.mark.parametrize("segment", ["%2E%2E", "..", "%FF", "%00"])
-def test_segments_a_client_would_not_send(connection, segment):
-    connection.request("PUT", f"/v1/organisations/{segment}", BODY, JSON)
+def test_segments_a_client_would_not_send(connection, headers, segment):
+    connection.request("PUT", f"/v1/organisations/{segment}", BODY, headers)
     assert connection.getresponse().status == 422
 
 
@@ -64,19 +68,20 @@ def test_head_sends_no_content_and_leaves_the_connection_in_order(connection):
     assert b"alive" in connection.getresponse().read()
 
 
-def test_an_endless_body_is_cut_off(connection):
+def test_an_endless_body_is_cut_off(connection, headers):
     def chunks() -> Iterator[bytes]:
         for _ in range(100):
             yield b" " * 1_024
 
-    connection.request("PUT", "/v1/organisations/wire-2", chunks(), JSON, encode_chunked=True)
+    connection.request("PUT", "/v1/organisations/wire-2", chunks(), headers, encode_chunked=True)
     response = connection.getresponse()
     assert (response.status, b"body-too-large" in response.read()) == (413, True)
 
 
-def test_a_client_that_leaves_early_does_no_harm(address, connection):
+def test_a_client_that_leaves_early_does_no_harm(address, connection, headers):
     with socket.create_connection(address) as hasty:
         head = f"PUT /v1/organisations/wire-3 HTTP/1.1\r\nHost: 127.0.0.1:{address[1]}\r\n"
+        head += f"Authorization: {headers['Authorization']}\r\n"
         hasty.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{".encode())
     connection.request("GET", "/healthz")
     assert connection.getresponse().status == 200

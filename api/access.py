@@ -1,0 +1,113 @@
+"""Who may call what: one rule for every operation, and how a rule is applied.
+
+The table is the whole of it. A route that is not in it cannot be made, and a line without a route fails a
+test. To add an operation, add its line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from api.identity import Kind, Membership, Principal
+from api.problems import HttpProblem
+from domain.errors import OrganisationUnknown
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Who may call an operation; everybody else who is known is refused."""
+
+    anywhere: frozenset[Kind] = frozenset()
+    """These may, whichever organisation it is about."""
+    members: frozenset[Membership] = frozenset()
+    """Persons may who are one of these in the organisation it is about."""
+    keys: bool = False
+    """Whether an API key of the organisation may."""
+    is_open: bool = False
+    """Anybody may, and nobody is asked who they are."""
+
+    @property
+    def in_words(self) -> str:
+        """Who may, as a sentence of the documentation."""
+        if self.is_open:
+            return "Open to everybody."
+        kinds = [name for kind, name in _IN_WORDS.items() if kind in self.anywhere]
+        roles = [f"{role.value}s" for role in Membership if role in self.members]
+        own = [f"{' and '.join(roles)} of the organisation"] if roles else []
+        return f"For {', '.join(own + ['its API keys'] * self.keys + kinds)}."
+
+
+_IN_WORDS: Final = {Kind.SERVICE: "the service", Kind.STAFF: "staff", Kind.AUDITOR: "auditors"}
+_EVERYONE: Final = frozenset(Membership)
+
+OPEN: Final = Rule(is_open=True)
+READ: Final = Rule(anywhere=frozenset({Kind.STAFF, Kind.AUDITOR}), members=_EVERYONE, keys=True)
+READ_OR_PIPELINE: Final = Rule(anywhere=READ.anywhere | {Kind.SERVICE}, members=_EVERYONE, keys=True)
+OFFICE: Final = Rule(anywhere=frozenset({Kind.STAFF}))
+
+_ORGANISATION: Final = "/v1/organisations/{organisation_id}"
+
+RULES: Final[Mapping[str, Rule]] = {
+    f"PUT {_ORGANISATION}": OFFICE,
+    f"GET {_ORGANISATION}/balance": READ_OR_PIPELINE,
+    f"GET {_ORGANISATION}/usage-summary": READ,
+    f"GET {_ORGANISATION}/daily-usage": READ,
+    f"GET {_ORGANISATION}/transactions": READ,
+    f"GET {_ORGANISATION}/transactions/{{run_id}}/charges": READ,
+    f"GET {_ORGANISATION}/events": READ,
+    f"GET {_ORGANISATION}/subscription": READ,
+    f"POST {_ORGANISATION}/grants": OFFICE,
+    f"POST {_ORGANISATION}/purchases": OFFICE,
+    f"POST {_ORGANISATION}/refunds": OFFICE,
+    f"PUT {_ORGANISATION}/price": OFFICE,
+    f"PUT {_ORGANISATION}/plan": OFFICE,
+    f"PUT {_ORGANISATION}/time-zone": OFFICE,
+    "GET /": OPEN,
+    "GET /docs": OPEN,
+    "GET /docs/reference.css": OPEN,
+    "GET /openapi.json": OPEN,
+    "GET /healthz": OPEN,
+    "GET /readyz": OPEN,
+    "GET /metrics": OPEN,
+    "GET /problems/{name}": OPEN,
+}
+
+
+class RuleMissing(Exception):
+    """A route has no rule, so it cannot be served."""
+
+
+def rule_of(methods: Collection[str], path: str) -> Rule:
+    """Return the rule of a route, which takes one method.
+
+    Raises:
+        RuleMissing: there is none.
+    """
+    name = " ".join([*sorted(methods), path])
+    try:
+        return RULES[name]
+    except KeyError:
+        raise RuleMissing(f"{name} has no rule in api.access") from None
+
+
+def check(principal: Principal, rule: Rule, organisation_id: str) -> None:
+    """Let a principal pass, or say why not.
+
+    Whoever is of organisations learns nothing of others: one that is there and one that is not are answered
+    alike, before anything is looked up.
+
+    Raises:
+        OrganisationUnknown: the organisation is none of theirs.
+        HttpProblem: role-insufficient.
+    """
+    if principal.kind in rule.anywhere:
+        return
+    if principal.is_of_organisations:
+        role = principal.memberships.get(organisation_id)
+        if role is None:
+            raise OrganisationUnknown
+        if rule.keys if principal.kind is Kind.KEY else role in rule.members:
+            return
+    raise HttpProblem("role-insufficient", f"this is not for you. {rule.in_words}")

@@ -1,0 +1,68 @@
+"""What a request passes after routing and before its handler: who asks, and whether they may."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import unquote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.requests import Request
+
+from api import access
+from api.access import Rule
+from api.dependencies import services_of
+from api.identity import Credentials, CredentialsRefused, IdentitiesUnavailable
+from api.problems import HttpProblem
+
+KEY_HEADER: Final = "X-API-Key"
+_CHALLENGE: Final = 'Bearer realm="creditledger"'
+
+
+async def admit(request: Request, rule: Rule) -> None:
+    """Find out who asks, and let them pass; `request.state.principal` knows it from then on.
+
+    Raises:
+        HttpProblem: credentials-missing, credentials-refused, role-insufficient or identities-unavailable.
+        OrganisationUnknown: it is none of theirs.
+        psycopg.OperationalError: the database does not answer.
+    """
+    if rule.is_open:
+        return
+    credentials = presented(request.headers)
+    try:
+        principal = await run_in_threadpool(services_of(request).identify, credentials)
+    except CredentialsRefused as refusal:
+        raise _refused(str(refusal)) from None
+    except IdentitiesUnavailable as error:
+        raise HttpProblem("identities-unavailable", str(error)) from error
+    request.state.principal = principal
+    access.check(principal, rule, unquote(request.path_params["organisation_id"], errors="replace"))
+
+
+def presented(headers: Headers) -> Credentials:
+    """Return the credentials that a request presents.
+
+    Raises:
+        HttpProblem: credentials-missing, or credentials-refused where they are not one of one kind.
+    """
+    authorizations, keys = headers.getlist("authorization"), headers.getlist(KEY_HEADER)
+    if not authorizations and not keys:
+        raise HttpProblem(
+            "credentials-missing",
+            f"send a bearer token in Authorization, or an API key in {KEY_HEADER}",
+            headers={"WWW-Authenticate": _CHALLENGE},
+        )
+    if len(authorizations) + len(keys) > 1:
+        raise _refused("send one token or one key")
+    if keys:
+        return Credentials(key=keys[0])
+    scheme, _, token = authorizations[0].partition(" ")
+    if scheme.lower() != "bearer":
+        raise _refused("the Authorization header does not have a bearer token")
+    return Credentials(token=token.strip())
+
+
+def _refused(reason: str) -> HttpProblem:
+    challenge = {"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'}
+    return HttpProblem("credentials-refused", reason, headers=challenge)

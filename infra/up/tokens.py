@@ -1,0 +1,66 @@
+"""Tokens to try the API of an `up` with, and commands that use them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from infra.embedded.issuer import EmbeddedIssuer
+from infra.settings import Settings, WrongSetting
+from infra.up.servers import reachable
+
+_OF_ORGANISATIONS: Final = {"admin": "u-1", "member": "u-2"}
+_OF_NONE: Final = {"staff": "s-1", "auditor": "a-1", "service": "pipeline"}
+ROLES: Final = (*_OF_ORGANISATIONS, *_OF_NONE)
+"""What a bearer can be."""
+_JSON: Final = "-H 'Content-Type: application/json'"
+_OPEN: Final = f"""-X PUT {_JSON} -d '{{"time_zone":"UTC","currency":"USD"}}'"""
+_GRANT: Final = f"""-X POST {_JSON} -d '{{"credits":50,"kind":"admin","reason":"to try it out"}}'"""
+
+
+def embedded_token(settings: Settings, role: str, organisation_id: str | None, subject: str | None) -> str:
+    """Return a token of the issuer in the data directory.
+
+    Raises:
+        WrongSetting: tokens come from elsewhere, there is no issuer, or no organisation is named.
+        EmbeddedServerError: the issuer's key cannot be used.
+    """
+    if settings.oidc_issuer is not None:
+        raise WrongSetting(f"OIDC_ISSUER is set: tokens come from {settings.oidc_issuer}")
+    data_dir = reachable(settings.data_dir.resolve())
+    issuer = EmbeddedIssuer(data_dir)
+    if not issuer.exists:
+        raise WrongSetting(f"DATA_DIR: {data_dir} has no token issuer: `creditledger up` makes one")
+    if role in _OF_NONE:
+        return issuer.token(subject or _OF_NONE[role], roles=[role])
+    if organisation_id is None:
+        raise WrongSetting(f"name the organisation of the {role}: --organisation ID")
+    return issuer.token(subject or _OF_ORGANISATIONS[role], organisations={organisation_id: role})
+
+
+def examples(settings: Settings, url: str, organisation_id: str, *, is_open: bool) -> Iterator[str]:
+    """Return a ready-made command for every role. They ask for their tokens: none stands in them."""
+    command = _command(settings)
+    organisation = f"{url}/v1/organisations/{organisation_id}"
+    own = f" --organisation {shlex.quote(organisation_id)}"
+    yield "to try it out as ..."
+    for role, ask, say in (
+        ("staff", "", f"{_GRANT} {organisation}/grants" if is_open else f"{_OPEN} {organisation}"),
+        ("admin", own, f"{organisation}/subscription"),
+        ("member", own, f"{organisation}/usage-summary"),
+        ("auditor", "", f"{organisation}/transactions"),
+        ("service", "", f"{organisation}/balance"),
+    ):
+        yield f'{role}: curl -s -H "Authorization: Bearer $({command} token {role}{ask})" {say}'
+
+
+def _command(settings: Settings) -> str:
+    path = Path(sys.executable).parent / "creditledger"
+    where = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+    default = Settings.model_fields["data_dir"].default
+    own_place = "" if settings.data_dir == default else f"DATA_DIR={shlex.quote(str(settings.data_dir))} "
+    return own_place + shlex.quote(where)
