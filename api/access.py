@@ -46,6 +46,8 @@ OPEN: Final = Rule(is_open=True)
 READ: Final = Rule(anywhere=frozenset({Kind.STAFF, Kind.AUDITOR}), members=_EVERYONE, keys=True)
 READ_OR_PIPELINE: Final = Rule(anywhere=READ.anywhere | {Kind.SERVICE}, members=_EVERYONE, keys=True)
 OFFICE: Final = Rule(anywhere=frozenset({Kind.STAFF}))
+OWNERS: Final = Rule(anywhere=frozenset({Kind.STAFF}), members=frozenset({Membership.ADMIN}))
+OWNERS_OR_AUDITORS: Final = Rule(anywhere=OWNERS.anywhere | {Kind.AUDITOR}, members=OWNERS.members)
 
 _ORGANISATION: Final = "/v1/organisations/{organisation_id}"
 
@@ -64,6 +66,9 @@ RULES: Final[Mapping[str, Rule]] = {
     f"PUT {_ORGANISATION}/price": OFFICE,
     f"PUT {_ORGANISATION}/plan": OFFICE,
     f"PUT {_ORGANISATION}/time-zone": OFFICE,
+    f"POST {_ORGANISATION}/api-keys": OWNERS,
+    f"GET {_ORGANISATION}/api-keys": OWNERS_OR_AUDITORS,
+    f"DELETE {_ORGANISATION}/api-keys/{{key_id}}": OWNERS,
     "GET /": OPEN,
     "GET /docs": OPEN,
     "GET /docs/reference.css": OPEN,

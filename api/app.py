@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 
-from api import documentation, holds, openapi, operations, reads, writes
+from api import documentation, holds, keys, openapi, operations, reads, writes
 from api.access import RuleMissing
 from api.dependencies import Services
 from api.middleware import Entrance
@@ -45,6 +45,7 @@ def create_app(services: Services) -> FastAPI:
         holds.writes,
         reads.router,
         holds.reads,
+        keys.router,
         operations.router,
         documentation.router,
     ):

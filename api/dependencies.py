@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.fields import IdempotencyKey, MinPosition
-from api.identity import Identify, Principal
+from api.identity import ApiKeys, Identify, Principal
 from api.requests import Body, Recorded
 from domain import facts
 from domain.ledger import Ledger, Result
@@ -40,6 +40,7 @@ class Services:
     """Lends a connection for reads. Raises psycopg.OperationalError or StoreUnavailable."""
     identify: Identify
     """Finds out who asks, from what they present."""
+    api_keys: ApiKeys
     clock: Callable[[], datetime]
     """The present moment as an aware UTC datetime."""
     new_id: Callable[[], str]

@@ -17,6 +17,8 @@ from domain.organisation import CREDITS_MAX, PRICE_MILLIONTHS_MAX
 POSITION_MAX: Final = 2**63 - 1
 ID_LENGTH_MAX: Final = 128
 REASON_LENGTH_MAX: Final = 200
+NAME_LENGTH_MAX: Final = 64
+KEY_ID_PATTERN: Final = r"^[0-9a-f]{12}$"
 PAGE_LIMIT_MAX: Final = 500
 _FIRST_YEAR: Final = 1970
 _LAST_YEAR: Final = 9998
@@ -28,6 +30,7 @@ PATTERNS_IN_WORDS: Final = {
     _PRINTABLE_ASCII: "Input should have printable ASCII characters only",
     _NO_CONTROLS: "Input should have no control characters",
     _NO_LOW_CONTROLS: "Input should have no control characters",
+    KEY_ID_PATTERN: "Input should be 12 digits 0 to 9 and letters a to f",
     _GATEWAY: "Input should be lowercase letters a to z, digits, _ and -, and begin with a letter or a digit",
 }
 """What is said of a text that does not match a field's pattern."""
@@ -172,6 +175,12 @@ Gateway = Annotated[
         " written in one way.",
         examples=["razorpay"],
     ),
+]
+
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=NAME_LENGTH_MAX, pattern=_NO_CONTROLS),
+    AfterValidator(_check_printable),
 ]
 
 OrganisationId = Annotated[

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
+
+API_KEYS_MAX: Final = 10
+"""Live keys an organisation has at most."""
 
 
 class Kind(StrEnum):
@@ -72,5 +76,49 @@ class Identify(Protocol):
             CredentialsRefused: they are wrong, expired, revoked, or of another issuer or audience.
             IdentitiesUnavailable: the issuer does not answer.
             psycopg.OperationalError: the database does not answer.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A live key, without its secret. Times are aware; the last use is known to the minute."""
+
+    key_id: str
+    organisation_id: str
+    name: str
+    created_at: datetime
+    created_by: str
+    last_used_at: datetime | None
+
+
+class ApiKeyUnknown(Exception):
+    """The organisation has no live key of this id."""
+
+
+class ApiKeysExhausted(Exception):
+    """The organisation has as many live keys as it may."""
+
+
+class ApiKeys(Protocol):
+    """The keys of all organisations. Every operation raises psycopg.OperationalError without a database."""
+
+    def issue(self, organisation_id: str, name: str, *, by: str) -> tuple[ApiKey, str]:
+        """Make a key; return it, and its text, which is never seen again.
+
+        Raises:
+            ApiKeysExhausted: the organisation has `API_KEYS_MAX` live ones.
+        """
+        ...
+
+    def live(self, organisation_id: str) -> list[ApiKey]:
+        """Return the live keys of an organisation, oldest first."""
+        ...
+
+    def revoke(self, organisation_id: str, key_id: str, *, by: str) -> None:
+        """End a key: from now on it is refused.
+
+        Raises:
+            ApiKeyUnknown: the organisation has no live key of this id.
         """
         ...

@@ -38,6 +38,7 @@ TAGS: Final = (
     {"name": "Holds", "description": "Credits set aside for runs, and what a run would cost."},
     {"name": "Usage", "description": "What was used, by month, day and photo event."},
     {"name": "Transactions", "description": "Runs and additions, one by one."},
+    {"name": "API keys", "description": "Keys for the organisation's own programs."},
     {"name": "Operations", "description": "Health, metrics, and the meaning of problems."},
 )
 SECURITY_SCHEMES: Final = {

@@ -101,12 +101,21 @@ _TYPES: Final = (
         " opening: pass `min_position` to read your own write.",
     ),
     ProblemType("run-unknown", 404, "Run unknown", "The organisation has no usage of a run with this id."),
+    ProblemType(
+        "api-key-unknown", 404, "API key unknown", "The organisation has no live API key with this id."
+    ),
     ProblemType("hold-unknown", 404, "Hold unknown", "The organisation has never had a hold of this id."),
     ProblemType(
         "method-not-allowed",
         405,
         "Method not allowed",
         "The address exists, but not with this method; the `Allow` header lists the ones it takes.",
+    ),
+    ProblemType(
+        "api-keys-exhausted",
+        409,
+        "API keys exhausted",
+        "An organisation has at most 10 live API keys; revoke one that is not used any more.",
     ),
     ProblemType(
         "organisation-already-open",

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 import jwt
 
 from api.identity import Credentials, CredentialsRefused, Kind, Membership, Principal
+from infra.api_keys import PostgresApiKeys
 
 ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
 """What a token may be signed with. Never `none`, and no shared secret: whoever verifies one can forge one."""
@@ -102,8 +103,9 @@ class TokenVerifier:
 class Identities:
     """Finds out who asks, for the API."""
 
-    def __init__(self, tokens: TokenVerifier) -> None:
+    def __init__(self, tokens: TokenVerifier, keys: PostgresApiKeys) -> None:
         self._tokens = tokens
+        self._keys = keys
 
     def __call__(self, credentials: Credentials) -> Principal:
         """Return whose credentials these are.
@@ -111,10 +113,11 @@ class Identities:
         Raises:
             CredentialsRefused: they are not good.
             IdentitiesUnavailable: the issuer's keys cannot be had at the moment.
+            psycopg.OperationalError: the database does not answer.
         """
-        if credentials.token is None:
-            raise CredentialsRefused("there is no such key")
-        return self._tokens.principal(credentials.token)
+        if credentials.key is not None:
+            return self._keys.principal(credentials.key)
+        return self._tokens.principal(credentials.token or "")
 
 
 def principal_of(claims: Mapping[str, Any], names: Claims) -> Principal:

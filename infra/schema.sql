@@ -103,6 +103,23 @@ CREATE TABLE ledger.parked_messages (
 CREATE INDEX parked_messages_stream_idx ON ledger.parked_messages (stream);
 CREATE INDEX parked_messages_parked_at_idx ON ledger.parked_messages (parked_at);
 
+-- API keys of organisations. A key is shown once; what stays is its visible id and a digest.
+
+CREATE TABLE ledger.api_keys (
+    key_id text NOT NULL,         -- the visible part of the key
+    organisation_id text NOT NULL,
+    name text NOT NULL,           -- what it is for, in words of whoever asked for it
+    digest bytea NOT NULL,        -- SHA-256 of the whole key, which holds 256 random bits
+    created_at timestamptz NOT NULL,
+    created_by text NOT NULL,
+    last_used_at timestamptz,     -- to the minute; NULL before the first use
+    revoked_at timestamptz,       -- NULL while it is live
+    revoked_by text,
+    CONSTRAINT api_keys_pkey PRIMARY KEY (key_id)
+);
+
+CREATE INDEX api_keys_live_idx ON ledger.api_keys (organisation_id) WHERE revoked_at IS NULL;
+
 -- ------------------------------------------------------------------------------------------ projections
 -- stream is the organisation's originator_id in ledger.events; versions and positions are those of its events.
 -- Two projections fill these tables: balance (balances, holds) and statement (all others), each moving all of its
@@ -239,3 +256,4 @@ GRANT USAGE, SELECT ON SEQUENCE ledger.events_notification_id_seq TO creditledge
 GRANT SELECT, INSERT, UPDATE ON ledger.consumer_positions, ledger.publisher_positions TO creditledger_service;
 GRANT SELECT, INSERT, DELETE ON ledger.idempotency_keys, ledger.parked_messages TO creditledger_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA projections TO creditledger_service;
+GRANT SELECT, INSERT, UPDATE ON ledger.api_keys TO creditledger_service;

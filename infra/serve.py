@@ -14,6 +14,7 @@ from psycopg_pool import ConnectionPool
 
 from api.app import create_app
 from api.dependencies import Services
+from infra.api_keys import PostgresApiKeys
 from infra.bootstrap import new_id, open_ledger, utc_now
 from infra.identity import Identities, TokenVerifier
 from infra.settings import Settings, load_rate_card
@@ -58,6 +59,7 @@ def api_services(settings: Settings, database_url: str, verifier: TokenVerifier)
         open=True,
     )
     ledger = open_ledger(database_url)
+    keys = PostgresApiKeys(pool.connection, utc_now)
 
     def readiness() -> Mapping[str, str]:
         try:
@@ -71,7 +73,8 @@ def api_services(settings: Settings, database_url: str, verifier: TokenVerifier)
         yield Services(
             ledger=ledger,
             reading=pool.connection,
-            identify=Identities(verifier),
+            identify=Identities(verifier, keys),
+            api_keys=keys,
             clock=utc_now,
             new_id=new_id,
             allowed_hosts=settings.allowed_hosts,

@@ -21,6 +21,7 @@ from api.app import create_app
 from api.dependencies import Services
 from domain.ledger import Ledger
 from domain.rate_card import RateCard, UsageType
+from infra.api_keys import PostgresApiKeys
 from infra.embedded.issuer import AUDIENCE, ISSUER, EmbeddedIssuer
 from infra.identity import Identities, TokenVerifier
 from infra.jwks import FixedKeys
@@ -122,10 +123,12 @@ def ledger_api(conninfo: str) -> Iterator[LedgerApi]:
 
 def _services(ledger: Ledger, pool: ConnectionPool[Any], issuer: EmbeddedIssuer) -> Services:
     tokens = TokenVerifier(FixedKeys(issuer.jwks()), issuer=ISSUER, audience=AUDIENCE)
+    keys = PostgresApiKeys(pool.connection, lambda: datetime.now(UTC))
     return Services(
         ledger=ledger,
         reading=lambda: pool.connection(timeout=5),
-        identify=Identities(tokens),
+        identify=Identities(tokens, keys),
+        api_keys=keys,
         clock=lambda: datetime.now(UTC),
         new_id=lambda: f"request-{next(_numbers)}",
         allowed_hosts=frozenset({HOST, "localhost"}),

@@ -1,0 +1,130 @@
+"""API keys of an organisation: make one, see those that are live, revoke one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Path
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+
+from api.dependencies import Provided
+from api.fields import KEY_ID_PATTERN, Instant, Name, OrganisationId
+from api.identity import API_KEYS_MAX, ApiKeysExhausted, ApiKeyUnknown, Principal
+from api.problems import HttpProblem, responses
+from api.requests import Body
+from api.routes import StrictRoute
+
+_PROBLEMS: Final = (
+    "cross-site-request",
+    "organisation-unknown",
+    "host-not-allowed",
+    "invalid-request",
+    "internal-error",
+    "store-unavailable",
+)
+_BODY_PROBLEMS: Final = ("malformed-json", "body-too-large", "unsupported-media-type")
+
+KeyId = Annotated[
+    str,
+    Path(pattern=KEY_ID_PATTERN, description="The id of the key.", examples=["0f3a9c5d7e21"]),
+]
+
+router = APIRouter(
+    prefix="/v1/organisations/{organisation_id}/api-keys", route_class=StrictRoute, tags=["API keys"]
+)
+
+
+class NewKey(Body):
+    """A key to make."""
+
+    name: Name = Field(description="What it is for.", examples=["nightly export"])
+
+
+class Key(BaseModel):
+    """A live key. It reads what its organisation may read."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    key_id: str = Field(description="Its id, also the visible part of the key.", examples=["0f3a9c5d7e21"])
+    name: str = Field(description="What it is for.", examples=["nightly export"])
+    created_at: Instant = Field(description="When it was made.")
+    created_by: str = Field(description="Who made it.", examples=["u-17"])
+    last_used_at: Instant | None = Field(description="When it was used last, to the minute; null: never.")
+
+
+class IssuedKey(Key):
+    """A new key, with its secret."""
+
+    key: str = Field(
+        description="The key, for `X-API-Key`. It is shown this once: only a digest of it is kept.",
+        examples=["clk_0f3a9c5d7e21_..."],
+    )
+
+
+class Keys(BaseModel):
+    """The live keys of an organisation."""
+
+    api_keys: Sequence[Key] = Field(description=f"The keys, oldest first; at most {API_KEYS_MAX}.")
+
+
+@router.post(
+    "",
+    operation_id="issueApiKey",
+    summary="Make an API key",
+    status_code=201,
+    response_description="The key, shown this once.",
+    responses=responses(*_PROBLEMS, *_BODY_PROBLEMS, "api-keys-exhausted"),
+)
+def issue_api_key(
+    organisation_id: OrganisationId, body: NewKey, services: Provided, request: Request
+) -> IssuedKey:
+    """Make a key for a program of the organisation. It may read what members may, and nothing else.
+
+    A request without an answer may have made a key: look at the list, and revoke what nobody has.
+    """
+    services.ledger.organisation(organisation_id)
+    try:
+        made, key = services.api_keys.issue(organisation_id, body.name, by=_asking(request))
+    except ApiKeysExhausted as error:
+        raise HttpProblem("api-keys-exhausted", str(error)) from None
+    return IssuedKey(**Key.model_validate(made).model_dump(), key=key)
+
+
+@router.get(
+    "",
+    operation_id="listApiKeys",
+    summary="API keys",
+    response_description="The live keys.",
+    responses=responses(*_PROBLEMS),
+)
+def list_api_keys(organisation_id: OrganisationId, services: Provided) -> Keys:
+    """The live keys of the organisation, without their secrets."""
+    services.ledger.organisation(organisation_id)
+    live = services.api_keys.live(organisation_id)
+    return Keys(api_keys=[Key.model_validate(each) for each in live])
+
+
+@router.delete(
+    "/{key_id}",
+    operation_id="revokeApiKey",
+    summary="Revoke an API key",
+    status_code=204,
+    response_description="The key is refused from now on.",
+    responses=responses(*_PROBLEMS, "api-key-unknown"),
+)
+def revoke_api_key(
+    organisation_id: OrganisationId, key_id: KeyId, services: Provided, request: Request
+) -> None:
+    """End a key at once. Who revoked it is kept."""
+    services.ledger.organisation(organisation_id)
+    try:
+        services.api_keys.revoke(organisation_id, key_id, by=_asking(request))
+    except ApiKeyUnknown as error:
+        raise HttpProblem("api-key-unknown", str(error)) from None
+
+
+def _asking(request: Request) -> str:
+    principal: Principal = request.state.principal
+    return principal.subject
