@@ -61,6 +61,10 @@ class Settings(BaseSettings):
         None, description="Public keys of the issuer that `up` brings along; it sets this for its parts."
     )
 
+    pipeline_token: SecretStr | None = Field(
+        None, description="With OIDC_ISSUER: the service's token that simulate-pipeline asks the API with."
+    )
+
     api_host: str = "127.0.0.1"
     api_port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     api_names: str = Field("", description="Host names the API answers to beside loopback's, with commas.")

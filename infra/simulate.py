@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from infra.simulator.options import SimulatorOptions
 from infra.simulator.pipeline import run
 from infra.simulator.tally import Tally
 from infra.up.reckoning import Account, Published
+from infra.up.tokens import service_token
 
 
 def simulate(settings: Settings, *, history: bool, rate: float, tally_file: Path | None) -> int:
@@ -29,6 +31,9 @@ def simulate(settings: Settings, *, history: bool, rate: float, tally_file: Path
 
     Returns:
         1 if some records were never acknowledged by the broker, else 0.
+
+    Raises:
+        WrongSetting: there is no token to ask the API with.
     """
     originals = load_rate_card(settings.rate_card).rate_millionths(
         UsageType.STORE_ORIGINALS, ai_search=True, at=utc_now()
@@ -39,7 +44,7 @@ def simulate(settings: Settings, *, history: bool, rate: float, tally_file: Path
         history=history,
         live_per_second=rate,
         store_originals_rate_millionths=originals,
-        credits_left=_Balances(f"http://{settings.api_host}:{settings.api_port}"),
+        credits_left=_Balances(f"http://{settings.api_host}:{settings.api_port}", service_token(settings)),
     )
     connection = {**connection_options(settings), **PRODUCER_OPTIONS}
     tally = run(options, lambda: KafkaProducer(**connection), stop_on_signals(), utc_now)
@@ -66,13 +71,16 @@ def published(tally: Tally) -> Published:
 class _Balances:
     """Asks the API what an organisation may still spend, as a pipeline does before a run."""
 
-    def __init__(self, api_url: str) -> None:
+    def __init__(self, api_url: str, token: Callable[[], str]) -> None:
         self._api_url = api_url
+        self._token = token
 
     def __call__(self, organisation_id: str) -> int | None:
         url = f"{self._api_url}/v1/organisations/{organisation_id}/balance"
+        headers = {"Authorization": f"Bearer {self._token()}"}
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - http, to our own API
         try:
-            with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - http, to our own API
+            with urllib.request.urlopen(request, timeout=2) as answer:  # noqa: S310
                 balance: dict[str, Any] = json.load(answer)
         except (urllib.error.URLError, OSError):
             return 0  # who cannot ask does not spend

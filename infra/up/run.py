@@ -24,7 +24,7 @@ from infra.up.demo import open_demo
 from infra.up.parts import Part, Terminal
 from infra.up.reckoning import Books, Published, Reckoner
 from infra.up.servers import Servers
-from infra.up.tokens import examples
+from infra.up.tokens import examples, require_service_token
 
 READY_WITHIN_S: Final = 60.0
 DRAINED_WITHIN_S: Final = 60.0
@@ -41,6 +41,8 @@ def run_up(settings: Settings, *, demo: bool, for_s: float | None, rate: float) 
         WrongSetting, Unreachable: a part could not live with the settings; nothing was started.
     """
     load_rate_card(settings.rate_card)  # only parts read it, and would die of it over and over
+    if demo:
+        require_service_token(settings)
     stop = stop_on_signals()
     terminal = Terminal(sys.stderr)
     servers = Servers(settings)

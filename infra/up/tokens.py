@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,9 @@ _OPEN: Final = f"""-X PUT {_JSON} -d '{{"time_zone":"UTC","currency":"USD"}}'"""
 _GRANT: Final = f"""-X POST {_JSON} -d '{{"credits":50,"kind":"admin","reason":"to try it out"}}'"""
 
 
-def embedded_token(settings: Settings, role: str, organisation_id: str | None, subject: str | None) -> str:
+def embedded_token(
+    settings: Settings, role: str, organisation_id: str | None = None, subject: str | None = None
+) -> str:
     """Return a token of the issuer in the data directory.
 
     Raises:
@@ -40,6 +43,30 @@ def embedded_token(settings: Settings, role: str, organisation_id: str | None, s
     if organisation_id is None:
         raise WrongSetting(f"name the organisation of the {role}: --organisation ID")
     return issuer.token(subject or _OF_ORGANISATIONS[role], organisations={organisation_id: role})
+
+
+def service_token(settings: Settings) -> Callable[[], str]:
+    """Return what gives a token of the service: the one that is given, or a new one of the embedded issuer.
+
+    Raises:
+        WrongSetting: there is neither.
+        EmbeddedServerError: the embedded issuer's key cannot be used.
+    """
+    if settings.pipeline_token is not None:
+        return settings.pipeline_token.get_secret_value
+    require_service_token(settings)
+    embedded_token(settings, "service")
+    return partial(embedded_token, settings, "service")
+
+
+def require_service_token(settings: Settings) -> None:
+    """Check that a token of the service is given where none can be made.
+
+    Raises:
+        WrongSetting: it is not.
+    """
+    if settings.oidc_issuer is not None and settings.pipeline_token is None:
+        raise WrongSetting("PIPELINE_TOKEN is not set: a token of OIDC_ISSUER with the role service")
 
 
 def examples(settings: Settings, url: str, organisation_id: str, *, is_open: bool) -> Iterator[str]:

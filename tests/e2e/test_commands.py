@@ -175,6 +175,12 @@ def test_without_servers_and_without_an_up(command: str, data_dir: Path) -> None
     assert not data_dir.exists()
 
 
+def test_the_demo_needs_a_token_of_a_real_issuer(data_dir: Path) -> None:
+    line = sentence_of(run("up --demo", {"DATA_DIR": str(data_dir), **ISSUER}), code=2)
+    assert "PIPELINE_TOKEN is not set" in line
+    assert not data_dir.exists()
+
+
 def test_nobody_can_be_known_without_an_issuer(data_dir: Path) -> None:
     url = f"postgresql://u:{PASSWORD}@{NO_SERVER}/none"
     line = sentence_of(run("api", {"DATABASE_URL": url, "DATA_DIR": str(data_dir)}), code=2)
