@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
@@ -20,10 +20,13 @@ from api.fields import IdempotencyKey, MinPosition
 from api.identity import ApiKeys, Identify, Principal
 from api.requests import Body, Recorded
 from domain import facts
+from domain.errors import OrganisationUnknown
 from domain.ledger import Ledger, Result
+from domain.organisation import Organisation
 from domain.ports import Once
 from domain.rate_card import RateCard
 from projections import views
+from projections.sight import seeing_only
 
 POSITION_HEADER = "Ledger-Position"
 REPLAYED_HEADER = "Idempotent-Replayed"
@@ -88,32 +91,53 @@ class Behind(Exception):
 class Reading:
     """A read: one lent connection, at `min_position` or later, and an answer that says where it stands."""
 
-    def __init__(self, services: Provided, response: Response, min_position: MinPosition = None) -> None:
+    def __init__(
+        self, http: Request, services: Provided, response: Response, min_position: MinPosition = None
+    ) -> None:
         self.services = services
+        self._principal: Principal = http.state.principal
         self._response = response
         self._min_position = min_position
 
     def view(
-        self, read: Callable[Concatenate[Connection, P], PositionedT], *args: P.args, **kwargs: P.kwargs
+        self,
+        read: Callable[Concatenate[Connection, str, P], PositionedT],
+        organisation_id: str,
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> PositionedT:
-        """Return what a view answers.
+        """Return what a view of an organisation answers to who asks.
 
         Raises:
             Behind: some views do not stand at `min_position`.
         """
-        with self.services.reading() as connection:
+        with self.services.reading() as connection, self._sight(connection, organisation_id):
             if self._min_position is not None:
                 self._check(views.positions(connection).position)
-            answer = read(connection, *args, **kwargs)
+            answer = read(connection, organisation_id, *args, **kwargs)
         self._say(answer.position)
         return answer
 
-    def log_end(self) -> int:
-        """Return the end of the log: the history itself has at least as much.
+    def history(self, organisation_id: str, as_of: datetime) -> tuple[Organisation, int]:
+        """Return an organisation as of a moment, and the end of the log, to which the history is read.
 
         Raises:
+            OrganisationUnknown: it was not open yet, or is none of who asks.
             Behind: the log has not got to `min_position`.
         """
+        if not self._principal.may_know_of(organisation_id):  # no wall of the database's stands here
+            raise OrganisationUnknown
+        position = self._log_end()
+        return self.services.ledger.organisation_as_of(organisation_id, as_of), position
+
+    def _sight(self, connection: Connection, organisation_id: str) -> AbstractContextManager[None]:
+        """Keep rows of other organisations out of sight, even of a request that should not have got here."""
+        if not self._principal.is_of_organisations:
+            return nullcontext()
+        may_know = self._principal.may_know_of(organisation_id)
+        return seeing_only(connection, organisation_id if may_know else None)
+
+    def _log_end(self) -> int:
         with self.services.reading() as connection:
             position = views.positions(connection).log_end
         self._check(position)

@@ -49,6 +49,10 @@ class Principal:
         """Whether it may only know of the organisations it is a member of."""
         return self.kind in (Kind.PERSON, Kind.KEY)
 
+    def may_know_of(self, organisation_id: str) -> bool:
+        """Tell whether it may know that an organisation is there."""
+        return not self.is_of_organisations or organisation_id in self.memberships
+
 
 @dataclass(frozen=True)
 class Credentials:

@@ -77,8 +77,7 @@ def get_balance(
         return schemas.Balance.of(standing, position=standing.position)
     if as_of > read.services.clock():
         raise invalid("as_of", "the moment lies in the future")
-    position = read.log_end()
-    then = read.services.ledger.organisation_as_of(organisation_id, as_of)
+    then, position = read.history(organisation_id, as_of)
     return schemas.Balance.of(then, position=position, as_of=as_of)
 
 

@@ -18,8 +18,10 @@ import psycopg
 from psycopg import errors, sql
 
 from domain.errors import StoreError
+from projections.sight import READER_ROLE
 
 SERVICE_ROLE: Final = "creditledger_service"
+"""What every part of the service runs as; it may become `READER_ROLE`, which sees less."""
 
 _LOCK: Final = 0x4C454447_4D494752  # "LEDGMIGR"
 _TURN_TIMEOUT_S: Final = 300
@@ -34,6 +36,12 @@ _MIGRATIONS_TABLE: Final = """
         applied_at timestamptz NOT NULL DEFAULT now(),
         CONSTRAINT ledger_migrations_pkey PRIMARY KEY (version)
     )
+"""
+
+_IS_MEMBER: Final = """
+    SELECT 1 FROM pg_auth_members
+    WHERE member = (SELECT oid FROM pg_roles WHERE rolname = %s)
+        AND roleid = (SELECT oid FROM pg_roles WHERE rolname = %s)
 """
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -58,16 +66,16 @@ class Migration(msgspec.Struct, frozen=True):
 def migrate(conninfo: str, *, service_login: tuple[str, str] | None = None) -> list[str]:
     """Apply what is pending and return the names of the migrations applied now.
 
-    `conninfo` must be of a superuser, or of the database's owner with CREATEROLE. The cluster role
-    `creditledger_service` is created where it is missing; `service_login` (name, password) becomes a login
-    that acts as this role from its first statement on.
+    `conninfo` must be of a superuser, or of the database's owner with CREATEROLE. The cluster roles
+    `creditledger_service` and `creditledger_reader` are created where they are missing; `service_login`
+    (name, password) becomes a login that acts as the first of them from its first statement on.
 
     Raises:
         MigrationChanged: a recorded migration's text changed.
         psycopg.errors.LockNotAvailable: another migrator, or a lock on a table, took too long.
     """
     with psycopg.connect(conninfo, autocommit=True) as connection, _turn(connection):
-        _ensure_role(connection)
+        _ensure_roles(connection)
         if service_login is not None:
             _ensure_login(connection, *service_login)
         connection.execute(_MIGRATIONS_TABLE)
@@ -126,10 +134,15 @@ def _apply(connection: Connection, migration: Migration) -> str:
 # Roles belong to the cluster: migrators of its other databases may be making the same ones right now.
 
 
-def _ensure_role(connection: Connection) -> None:
+def _ensure_roles(connection: Connection) -> None:
+    service, reader = sql.Identifier(SERVICE_ROLE), sql.Identifier(READER_ROLE)
+
     def create() -> None:
-        if not _role_exists(connection, SERVICE_ROLE):
-            connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(SERVICE_ROLE)))
+        for role in (SERVICE_ROLE, READER_ROLE):
+            if not _role_exists(connection, role):
+                connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(role)))
+        if connection.execute(_IS_MEMBER, [SERVICE_ROLE, READER_ROLE]).fetchone() is None:
+            connection.execute(sql.SQL("GRANT {} TO {}").format(reader, service))
 
     _despite_others(create)
 

@@ -1,7 +1,8 @@
 -- The whole schema, as all of infra/migrations build it: for reading, and held to them by a test.
 --
 -- ledger.events is the truth: rows are only ever added. Everything in projections can be dropped and
--- built again from it. The cluster role creditledger_service is made by infra/migrate.py.
+-- built again from it. The cluster roles creditledger_service and creditledger_reader are made by
+-- infra/migrate.py.
 
 CREATE TABLE public.ledger_migrations (
     version integer NOT NULL,
@@ -257,3 +258,37 @@ GRANT SELECT, INSERT, UPDATE ON ledger.consumer_positions, ledger.publisher_posi
 GRANT SELECT, INSERT, DELETE ON ledger.idempotency_keys, ledger.parked_messages TO creditledger_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA projections TO creditledger_service;
 GRANT SELECT, INSERT, UPDATE ON ledger.api_keys TO creditledger_service;
+
+-- ---------------------------------------------------------------------------------------- a second wall
+-- creditledger_reader is what the API becomes, for one transaction, to read for somebody who is of
+-- organisations: it sees the rows of the one that creditledger.organisation names (its stream), and none
+-- where that names none. Everybody else sees every row, as before.
+
+DO $$
+DECLARE
+    projected text;
+BEGIN
+    FOR projected IN
+        SELECT attrelid::regclass::text FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+        WHERE relnamespace = 'projections'::regnamespace AND relkind = 'r' AND attname = 'stream'
+    LOOP
+        EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', projected);
+        EXECUTE format('CREATE POLICY every_row ON %s TO creditledger_service USING (true)', projected);
+        EXECUTE format(
+            'CREATE POLICY own_rows ON %s FOR SELECT TO creditledger_reader USING'
+            ' (stream = nullif(current_setting(''creditledger.organisation'', true), '''')::uuid)',
+            projected
+        );
+    END LOOP;
+END $$;
+
+-- Events themselves have no policies: PostgreSQL refuses COPY into a table that has any.
+CREATE VIEW ledger.events_in_sight WITH (security_barrier) AS
+    SELECT originator_id, originator_version, topic, state FROM ledger.events
+    WHERE current_user <> 'creditledger_reader'
+        OR originator_id = nullif(current_setting('creditledger.organisation', true), '')::uuid;
+
+GRANT USAGE ON SCHEMA ledger, projections TO creditledger_reader;
+GRANT SELECT ON ALL TABLES IN SCHEMA projections TO creditledger_reader;
+GRANT SELECT (notification_id) ON ledger.events TO creditledger_reader;
+GRANT SELECT ON ledger.events_in_sight TO creditledger_reader, creditledger_service;

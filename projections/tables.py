@@ -1,7 +1,7 @@
 """Makes a twin of a table in another schema, and puts it in the table's place.
 
-`LIKE ... INCLUDING ALL` copies columns, defaults, constraints and indexes. Owner, storage
-parameters, privileges and the names of indexes it does not copy, and they are part of the table too.
+`LIKE ... INCLUDING ALL` copies columns, defaults, constraints and indexes. Owner, storage parameters,
+privileges, policies and the names of indexes it does not copy, and they are part of the table too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,18 @@ _PRIVILEGES: Final = """
     SELECT privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END
     FROM pg_class, aclexplode(relacl) WHERE oid = %s::regclass AND grantee <> relowner
 """
+
+_POLICIES: Final = """
+    SELECT polname, CASE WHEN polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
+        CASE polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
+            WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
+        (SELECT string_agg(CASE role WHEN 0 THEN 'PUBLIC' ELSE role::regrole::text END, ', ')
+            FROM unnest(polroles) AS role),
+        coalesce(' USING (' || pg_get_expr(polqual, polrelid) || ')', '')
+            || coalesce(' WITH CHECK (' || pg_get_expr(polwithcheck, polrelid) || ')', '')
+    FROM pg_policy WHERE polrelid = %s::regclass
+"""
+_HAS_ROW_SECURITY: Final = "SELECT relrowsecurity FROM pg_class WHERE oid = %s::regclass"
 
 # Two indexes are the same but for their names when their definitions agree after the table's name.
 _INDEX_NAMES: Final = """
@@ -56,6 +68,12 @@ def clone_table(
         cursor.execute(sql.SQL("ALTER TABLE {} OWNER TO {}").format(twin, sql.SQL(owner)))
     for privilege, grantee in cursor.execute(_PRIVILEGES, [origin_name]).fetchall():
         cursor.execute(sql.SQL("GRANT {} ON {} TO {}").format(sql.SQL(privilege), twin, sql.SQL(grantee)))
+    if cursor.execute(_HAS_ROW_SECURITY, [origin_name]).fetchall()[0][0]:
+        cursor.execute(sql.SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(twin))
+    for policy, kind, action, roles, condition in cursor.execute(_POLICIES, [origin_name]).fetchall():
+        create_policy = sql.SQL("CREATE POLICY {} ON {} AS {} FOR {} TO {}{}")
+        parts = [sql.SQL(part) for part in (kind, action, roles, condition)]
+        cursor.execute(create_policy.format(sql.Identifier(policy), twin, *parts))
     for name, live_name in cursor.execute(_INDEX_NAMES, [origin_name, twin_name]).fetchall():
         cursor.execute(
             sql.SQL("ALTER INDEX {} RENAME TO {}").format(

@@ -62,7 +62,7 @@ _RUN: Final = """
 """
 
 _CHARGES: Final = """
-    SELECT originator_version, topic, state FROM ledger.events
+    SELECT originator_version, topic, state FROM ledger.events_in_sight
     WHERE originator_id = %(stream)s AND originator_version BETWEEN %(first)s AND %(last)s
     ORDER BY originator_version
 """

@@ -31,6 +31,21 @@ _CATALOGUE = f"""
     SELECT 'function', oid::regprocedure::text, pg_get_functiondef(oid)
     FROM pg_proc WHERE pronamespace::regnamespace::text {_OURS}
     UNION ALL
+    SELECT 'policy', format('%s.%s', polrelid::regclass, polname),
+        concat_ws(' ', polpermissive, polcmd, polroles::regrole[],
+            pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))
+    FROM pg_policy
+    UNION ALL
+    SELECT 'row security', oid::regclass::text, relrowsecurity::text
+    FROM pg_class WHERE relnamespace::regnamespace::text {_OURS} AND relkind = 'r'
+    UNION ALL
+    SELECT 'view', oid::regclass::text, concat_ws(' ', pg_get_viewdef(oid), reloptions)
+    FROM pg_class WHERE relnamespace::regnamespace::text {_OURS} AND relkind = 'v'
+    UNION ALL
+    SELECT 'column grant', format('%s.%s', attrelid::regclass, attname), attacl::text
+    FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+    WHERE relnamespace::regnamespace::text {_OURS} AND attacl IS NOT NULL
+    UNION ALL
     SELECT 'storage', oid::regclass::text, array_to_string(reloptions, ', ')
     FROM pg_class WHERE relnamespace::regnamespace::text {_OURS} AND relkind = 'r'
     UNION ALL

@@ -11,6 +11,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from infra.migrate import SERVICE_ROLE, MigrationChanged, migrate, migrations
+from projections.sight import READER_ROLE, seeing_only
 from tests.database import catalogue
 from tests.histories import Account, append
 
@@ -102,6 +103,19 @@ class TestService:
         name, password = service_login
         with psycopg.connect(make_conninfo(database, user=name, password=password)) as connection:
             assert connection.execute("SELECT current_user, session_user").fetchone() == (SERVICE_ROLE, name)
+
+    def test_its_login_can_step_down_to_the_reader(
+        self, database: str, service_login: tuple[str, str]
+    ) -> None:
+        migrate(database, service_login=service_login)
+        name, password = service_login
+        with psycopg.connect(
+            make_conninfo(database, user=name, password=password), autocommit=True
+        ) as connection:
+            with seeing_only(connection, "org-1"):
+                assert connection.execute("SELECT current_user").fetchone() == (READER_ROLE,)
+                assert connection.execute("SELECT count(*) FROM projections.balances").fetchone() == (0,)
+            assert connection.execute("SELECT current_user").fetchone() == (SERVICE_ROLE,)
 
     def test_it_appends_and_reads(self, service_database: str) -> None:
         with psycopg.connect(service_database, autocommit=True) as connection:

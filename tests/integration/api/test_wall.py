@@ -1,0 +1,143 @@
+"""The wall behind the API's checks: without them, somebody of one organisation still sees no other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors, sql
+
+from api import access
+from domain.identity import stream_id
+from projections.sight import READER_ROLE, seeing_only
+from tests.integration.api.ledger_api import LedgerApi, problem_of
+
+TODAY = datetime.now(UTC).date()
+READS = [
+    "balance",
+    "balance?as_of=NOW",
+    "balance?min_position=1",
+    "usage-summary",
+    f"daily-usage?from={TODAY}&to={TODAY}",
+    "transactions",
+    "transactions/run-1/charges",
+    "events",
+    "subscription",
+]
+TABLES = ["balances", "transactions", "usage_months", "usage_days", "event_usage", "event_totals"]
+
+
+@dataclass
+class Two:
+    """Two organisations with usage, by path."""
+
+    mine: str
+    other: str
+
+
+@pytest.fixture
+def two(client: Any, organisation: str, ledger_api: LedgerApi) -> Two:
+    other = organisation.replace("org-", "other-")
+    client.put(other, json={"time_zone": "UTC", "currency": "USD"})
+    for path in (organisation, other):
+        ledger_api.charge(path.rpartition("/")[2], "run-1", 50)
+    ledger_api.catch_up()
+    return Two(organisation, other)
+
+
+@pytest.fixture
+def unchecked(two: Two, ledger_api: LedgerApi, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A member of one organisation, in an app whose check lets everybody pass."""
+    monkeypatch.setattr(access, "check", lambda *_: None)
+    mine = {two.mine.rpartition("/")[2]: "member"}
+    with ledger_api.client(headers=ledger_api.bearer("u-1", organisations=mine)) as client:
+        yield client
+
+
+@pytest.mark.parametrize("read", READS)
+def test_reads_without_the_check_leak_nothing(unchecked: Any, two: Two, read: str) -> None:
+    read = read.replace("NOW", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}")
+    assert unchecked.get(f"{two.mine}/{read}").status_code == 200
+    foreign = unchecked.get(f"{two.other}/{read}")
+    assert foreign.status_code == 404
+    assert problem_of(foreign) == "organisation-unknown"
+
+
+@pytest.fixture
+def connection(ledger_api: LedgerApi) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(ledger_api.conninfo, autocommit=True) as connection:
+        yield connection
+
+
+def streams(connection: psycopg.Connection[Any], table: str) -> set[Any]:
+    query = sql.SQL("SELECT stream FROM {}").format(sql.Identifier("projections", table))
+    return {stream for (stream,) in connection.execute(query).fetchall()}
+
+
+def charges(connection: psycopg.Connection[Any]) -> set[Any]:
+    query = "SELECT originator_id FROM ledger.events_in_sight"
+    return {stream for (stream,) in connection.execute(query).fetchall()}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_reader_sees_rows_of_one_organisation(
+    connection: psycopg.Connection[Any], two: Two, table: str
+) -> None:
+    mine = two.mine.rpartition("/")[2]
+    assert len(streams(connection, table)) >= 2
+    with seeing_only(connection, mine):
+        assert streams(connection, table) == {stream_id(mine)}
+        assert charges(connection) == {stream_id(mine)}
+    with seeing_only(connection, None):
+        assert streams(connection, table) == set()
+        assert charges(connection) == set()
+    assert len(streams(connection, table)) >= 2
+
+
+def test_a_reader_that_names_no_organisation_sees_nothing(
+    connection: psycopg.Connection[Any], two: Two
+) -> None:
+    connection.execute(f"SET ROLE {READER_ROLE}")
+    assert streams(connection, "balances") == set()
+    assert charges(connection) == set()
+
+
+def test_every_table_of_organisations_has_the_wall(connection: psycopg.Connection[Any]) -> None:
+    walled = connection.execute("""
+        SELECT relname::text FROM pg_class JOIN pg_policy ON polrelid = pg_class.oid
+        WHERE relnamespace = 'projections'::regnamespace AND relrowsecurity AND polname = 'own_rows'
+    """).fetchall()
+    of_organisations = connection.execute("""
+        SELECT table_name::text FROM information_schema.columns
+        WHERE table_schema = 'projections' AND column_name = 'stream'
+    """).fetchall()
+    assert sorted(walled) == sorted(of_organisations)
+    assert {name for (name,) in walled} >= set(TABLES)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT state FROM ledger.events",
+        "SELECT * FROM ledger.snapshots",
+        "SELECT * FROM ledger.api_keys",
+        "SELECT * FROM ledger.idempotency_keys",
+        "SELECT * FROM ledger.parked_messages",
+    ],
+)
+def test_a_reader_sees_nothing_else(connection: psycopg.Connection[Any], statement: str) -> None:
+    with seeing_only(connection, "org-1"), pytest.raises(errors.InsufficientPrivilege):
+        connection.execute(statement.encode())
+
+
+def test_a_reader_writes_nothing(connection: psycopg.Connection[Any], two: Two) -> None:
+    mine = two.mine.rpartition("/")[2]
+    with seeing_only(connection, mine), pytest.raises(errors.ReadOnlySqlTransaction):
+        connection.execute("UPDATE projections.balances SET balance = 1")
+    connection.execute(f"SET ROLE {READER_ROLE}")
+    with pytest.raises(errors.InsufficientPrivilege):
+        connection.execute("UPDATE projections.balances SET balance = 1")
