@@ -13,6 +13,7 @@ from api import access
 from api.access import Rule
 from api.dependencies import services_of
 from api.identity import Credentials, CredentialsRefused, IdentitiesUnavailable
+from api.limits import WINDOW_S, Quota
 from api.problems import HttpProblem
 
 KEY_HEADER: Final = "X-API-Key"
@@ -23,7 +24,8 @@ async def admit(request: Request, rule: Rule) -> None:
     """Find out who asks, and let them pass; `request.state.principal` knows it from then on.
 
     Raises:
-        HttpProblem: credentials-missing, credentials-refused, role-insufficient or identities-unavailable.
+        HttpProblem: credentials-missing, credentials-refused, role-insufficient, too-many-requests or
+            identities-unavailable.
         OrganisationUnknown: it is none of theirs.
         psycopg.OperationalError: the database does not answer.
     """
@@ -37,7 +39,13 @@ async def admit(request: Request, rule: Rule) -> None:
     except IdentitiesUnavailable as error:
         raise HttpProblem("identities-unavailable", str(error)) from error
     request.state.principal = principal
-    access.check(principal, rule, unquote(request.path_params["organisation_id"], errors="replace"))
+    request.state.allowances = []
+    limits = services_of(request).limits
+    _count(request, limits.principals, f"{principal.kind} {principal.subject}")
+    organisation_id = unquote(request.path_params["organisation_id"], errors="replace")
+    access.check(principal, rule, organisation_id)
+    # After the check: what strangers ask for costs an organisation nothing, and tells them nothing.
+    _count(request, limits.organisations, organisation_id)
 
 
 def presented(headers: Headers) -> Credentials:
@@ -61,6 +69,17 @@ def presented(headers: Headers) -> Credentials:
     if scheme.lower() != "bearer":
         raise _refused("the Authorization header does not have a bearer token")
     return Credentials(token=token.strip())
+
+
+def _count(request: Request, quota: Quota, who: str) -> None:
+    allowance = quota.take(who)
+    request.state.allowances.append(allowance)
+    if allowance.is_spent:
+        raise HttpProblem(
+            "too-many-requests",
+            f"more than {allowance.quota} requests in {WINDOW_S} seconds of this {allowance.policy}",
+            headers={"Retry-After": str(allowance.retry_in_s)},
+        )
 
 
 def _refused(reason: str) -> HttpProblem:

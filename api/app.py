@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
 
@@ -13,6 +13,17 @@ from api.middleware import Entrance
 from api.problems import handlers
 from api.routes import StrictRoute
 from api.telemetry import ProjectionPositions, RequestMetrics
+
+ROUTERS: Final = (
+    writes.router,
+    holds.writes,
+    reads.router,
+    holds.reads,
+    keys.router,
+    operations.router,
+    documentation.router,
+)
+"""Everything that is served."""
 
 
 class Api(FastAPI):
@@ -40,15 +51,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.add_middleware(Entrance, services=services, metrics=RequestMetrics(services.registry))
     services.registry.register(ProjectionPositions(services.reading))
-    for router in (
-        writes.router,
-        holds.writes,
-        reads.router,
-        holds.reads,
-        keys.router,
-        operations.router,
-        documentation.router,
-    ):
+    for router in ROUTERS:
         _check_routes(router)
         app.include_router(router)
     return app

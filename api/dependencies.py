@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from api.fields import IdempotencyKey, MinPosition
 from api.identity import ApiKeys, Identify, Principal
+from api.limits import RateLimits
 from api.requests import Body, Recorded
 from domain import facts
 from domain.errors import OrganisationUnknown
@@ -44,6 +45,8 @@ class Services:
     identify: Identify
     """Finds out who asks, from what they present."""
     api_keys: ApiKeys
+    limits: RateLimits
+    """Of one app: it counts in memory, and in the app's own thread."""
     clock: Callable[[], datetime]
     """The present moment as an aware UTC datetime."""
     new_id: Callable[[], str]

@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.dependencies import Services
+from api.limits import headers_of
 from api.problems import HttpProblem, respond
 from api.telemetry import RequestMetrics
 
@@ -59,6 +60,7 @@ class Entrance:
                 outgoing[REQUEST_ID_HEADER] = request_id
                 outgoing["X-Content-Type-Options"] = "nosniff"
                 outgoing.setdefault("Cache-Control", "no-store")
+                outgoing.update(headers_of(scope["state"].get("allowances", ())))
                 if outgoing.get("Allow") == "GET":
                     outgoing["Allow"] = "GET, HEAD"
             elif is_head:

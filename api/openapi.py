@@ -26,6 +26,7 @@ Credits of a photo platform's organisations: what they have, where they went, an
 * Writes take an `Idempotency-Key`: repeat a request that got no answer with the same key, and it counts once.
 * Say who you are with a bearer token (`Authorization`) or an API key (`X-API-Key`); every operation says who
   may. Writes keep the token's subject as their actor.
+* `RateLimit` says what is left of the quotas of who asks and of the organisation, in requests a minute.
 * An optional field that is null says what leaving it out says.
 * HEAD answers like GET, without the content.
 * Errors are RFC 9457 problems (`application/problem+json`); each `type` leads to its explanation.
@@ -59,6 +60,7 @@ _REFUSALS: Final = (
     "credentials-missing",
     "credentials-refused",
     "role-insufficient",
+    "too-many-requests",
     "identities-unavailable",
 )
 _FASTAPI_ERRORS: Final = ("HTTPValidationError", "ValidationError")
@@ -107,6 +109,9 @@ def _state_access(operation: dict[str, Any], rule: Rule) -> None:
             entry["description"] += f"; {refusal['description'].lower()}"
     operation["responses"]["401"]["headers"] = {
         "WWW-Authenticate": {"description": "What to send.", "schema": {"type": "string"}}
+    }
+    operation["responses"]["429"]["headers"] = {
+        "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}
     }
     operation["responses"] = dict(sorted(operation["responses"].items()))
 

@@ -193,6 +193,13 @@ _TYPES: Final = (
         " key.",
     ),
     ProblemType(
+        "too-many-requests",
+        429,
+        "Too many requests",
+        "Whoever asks, or everybody who asks about the organisation, sent more requests in a minute than the"
+        " `RateLimit-Policy` header allows; `Retry-After` says when to go on.",
+    ),
+    ProblemType(
         "internal-error",
         500,
         "Internal error",

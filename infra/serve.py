@@ -14,6 +14,7 @@ from psycopg_pool import ConnectionPool
 
 from api.app import create_app
 from api.dependencies import Services
+from api.limits import rate_limits
 from infra.api_keys import PostgresApiKeys
 from infra.bootstrap import new_id, open_ledger, utc_now
 from infra.identity import Identities, TokenVerifier
@@ -75,6 +76,9 @@ def api_services(settings: Settings, database_url: str, verifier: TokenVerifier)
             reading=pool.connection,
             identify=Identities(verifier, keys),
             api_keys=keys,
+            limits=rate_limits(
+                settings.api_requests_per_minute, settings.api_organisation_requests_per_minute
+            ),
             clock=utc_now,
             new_id=new_id,
             allowed_hosts=settings.allowed_hosts,

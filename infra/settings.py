@@ -68,6 +68,8 @@ class Settings(BaseSettings):
     api_host: str = "127.0.0.1"
     api_port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     api_names: str = Field("", description="Host names the API answers to beside loopback's, with commas.")
+    api_requests_per_minute: Annotated[int, Field(ge=1)] = 3_000
+    api_organisation_requests_per_minute: Annotated[int, Field(ge=1)] = 6_000
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = Field(
         None, description="Prometheus port of consume, project and publish; off."
     )

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from api import hold_schemas, keys, requests
 from api.app import create_app
 from api.dependencies import Services
+from api.limits import rate_limits
 from api.problem_types import PROBLEM_TYPES
 from api.problems import PROBLEM_MEDIA_TYPE
 from api.schema_text import example_of
@@ -50,6 +51,7 @@ def document() -> dict[str, Any]:
         reading=_nothing,
         identify=_nothing,
         api_keys=store,
+        limits=rate_limits(1, 1),
         clock=lambda: datetime.now(UTC),
         new_id=lambda: "request-1",
         allowed_hosts=frozenset(),

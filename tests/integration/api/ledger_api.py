@@ -19,6 +19,7 @@ from psycopg_pool import ConnectionPool
 
 from api.app import create_app
 from api.dependencies import Services
+from api.limits import rate_limits
 from domain.ledger import Ledger
 from domain.rate_card import RateCard, UsageType
 from infra.api_keys import PostgresApiKeys
@@ -129,6 +130,7 @@ def _services(ledger: Ledger, pool: ConnectionPool[Any], issuer: EmbeddedIssuer)
         reading=lambda: pool.connection(timeout=5),
         identify=Identities(tokens, keys),
         api_keys=keys,
+        limits=rate_limits(1_000_000, 1_000_000),
         clock=lambda: datetime.now(UTC),
         new_id=lambda: f"request-{next(_numbers)}",
         allowed_hosts=frozenset({HOST, "localhost"}),

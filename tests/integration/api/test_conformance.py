@@ -41,7 +41,7 @@ def api_schema(ledger_api: LedgerApi) -> Any:
         "positive_data_acceptance": {"expected-statuses": ACCEPTED_STATUSES},
         "not_a_server_error": {"expected-statuses": ["2xx", "4xx", "503"]},
     }
-    config = schemathesis.Config.from_dict({"checks": checks})
+    config = schemathesis.Config.from_dict({"checks": checks, "headers": ledger_api.staff})
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(services), config=config)
 
     @schema.hook
