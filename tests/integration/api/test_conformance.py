@@ -41,8 +41,18 @@ def api_schema(ledger_api: LedgerApi) -> Any:
         "positive_data_acceptance": {"expected-statuses": ACCEPTED_STATUSES},
         "not_a_server_error": {"expected-statuses": ["2xx", "4xx", "503"]},
     }
-    config = schemathesis.Config.from_dict({"checks": checks, "headers": ledger_api.staff})
+    config = schemathesis.Config.from_dict({"checks": checks})
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(services), config=config)
+
+    @schema.auth()
+    class Staff:
+        """What staff sends; schemathesis leaves it out where it tries to get in without."""
+
+        def get(self, case: schemathesis.Case, context: Any) -> dict[str, str]:
+            return ledger_api.staff
+
+        def set(self, case: schemathesis.Case, headers: dict[str, str], context: Any) -> None:
+            case.headers.update(headers)
 
     @schema.hook
     def map_path_parameters(context: Any, path_parameters: dict[str, Any]) -> dict[str, Any]:
