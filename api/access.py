@@ -46,6 +46,7 @@ OPEN: Final = Rule(is_open=True)
 READ: Final = Rule(anywhere=frozenset({Kind.STAFF, Kind.AUDITOR}), members=_EVERYONE, keys=True)
 READ_OR_PIPELINE: Final = Rule(anywhere=READ.anywhere | {Kind.SERVICE}, members=_EVERYONE, keys=True)
 OFFICE: Final = Rule(anywhere=frozenset({Kind.STAFF}))
+PIPELINE: Final = Rule(anywhere=frozenset({Kind.SERVICE}))
 OWNERS: Final = Rule(anywhere=frozenset({Kind.STAFF}), members=frozenset({Membership.ADMIN}))
 OWNERS_OR_AUDITORS: Final = Rule(anywhere=OWNERS.anywhere | {Kind.AUDITOR}, members=OWNERS.members)
 
@@ -69,6 +70,13 @@ RULES: Final[Mapping[str, Rule]] = {
     f"POST {_ORGANISATION}/api-keys": OWNERS,
     f"GET {_ORGANISATION}/api-keys": OWNERS_OR_AUDITORS,
     f"DELETE {_ORGANISATION}/api-keys/{{key_id}}": OWNERS,
+    f"PUT {_ORGANISATION}/low-balance-threshold": OWNERS,
+    f"POST {_ORGANISATION}/holds": PIPELINE,
+    f"POST {_ORGANISATION}/holds/{{hold_id}}/settle": PIPELINE,
+    f"POST {_ORGANISATION}/holds/{{hold_id}}/release": PIPELINE,
+    f"GET {_ORGANISATION}/holds": READ_OR_PIPELINE,
+    f"GET {_ORGANISATION}/holds/{{hold_id}}": READ_OR_PIPELINE,
+    f"POST {_ORGANISATION}/quotes": READ_OR_PIPELINE,
     "GET /": OPEN,
     "GET /docs": OPEN,
     "GET /docs/reference.css": OPEN,

@@ -23,7 +23,6 @@ from api.requests import Body, Recorded
 from domain import facts
 from domain.errors import OrganisationUnknown
 from domain.ledger import Ledger, Result
-from domain.organisation import Organisation
 from domain.ports import Once
 from domain.rate_card import RateCard
 from projections import views
@@ -72,6 +71,7 @@ def services_of(request: Request) -> Services:
 Provided = Annotated[Services, Depends(services_of)]
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Positioned(Protocol):
@@ -121,17 +121,23 @@ class Reading:
         self._say(answer.position)
         return answer
 
-    def history(self, organisation_id: str, as_of: datetime) -> tuple[Organisation, int]:
-        """Return an organisation as of a moment, and the end of the log, to which the history is read.
+    def history(
+        self,
+        read: Callable[Concatenate[Ledger, str, P], T],
+        organisation_id: str,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> tuple[T, int]:
+        """Return what the history of an organisation itself answers, and the end of the log it is read to.
 
         Raises:
-            OrganisationUnknown: it was not open yet, or is none of who asks.
+            OrganisationUnknown: it is not open, or is none of who asks.
             Behind: the log has not got to `min_position`.
         """
         if not self._principal.may_know_of(organisation_id):  # no wall of the database's stands here
             raise OrganisationUnknown
         position = self._log_end()
-        return self.services.ledger.organisation_as_of(organisation_id, as_of), position
+        return read(self.services.ledger, organisation_id, *args, **kwargs), position
 
     def _sight(self, connection: Connection, organisation_id: str) -> AbstractContextManager[None]:
         """Keep rows of other organisations out of sight, even of a request that should not have got here."""

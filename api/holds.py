@@ -15,6 +15,7 @@ from api.reads import COMMON_PROBLEMS, DEFAULT_PAGE_LIMIT, answers_at_position
 from api.routes import ReadRoute, StrictRoute
 from api.writes import answers
 from domain.holds import HoldRequest, check_wanted
+from domain.ledger import Ledger
 from domain.rate_card import RateCard, credits_for
 from projections import views
 from projections.holds import HoldStatus
@@ -163,9 +164,9 @@ def get_hold(organisation_id: OrganisationId, hold_id: HoldId, read: Read) -> sc
 def quote(organisation_id: OrganisationId, body: schemas.WantedUsage, read: Read) -> schemas.QuotedCost:
     """What a run would cost, from which lots, and what would remain. Nothing is recorded or set aside."""
     now = read.services.clock()
-    position = read.log_end()
     credits_count = wanted_credits(body, read.services.rates, now)
-    return schemas.QuotedCost.of(read.services.ledger.quote(organisation_id, credits_count, at=now), position)
+    quoted, position = read.history(Ledger.quote, organisation_id, credits_count, at=now)
+    return schemas.QuotedCost.of(quoted, position)
 
 
 def wanted_credits(body: schemas.WantedUsage, rates: RateCard, at: datetime) -> int:

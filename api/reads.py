@@ -12,6 +12,7 @@ from api.fields import Day, Instant, Month, OrganisationId, PageCursor, PageLimi
 from api.problems import invalid, responses
 from api.routes import ReadRoute
 from api.subscriptions import Subscription
+from domain.ledger import Ledger
 from projections import views
 from projections.results import TransactionKind
 
@@ -77,7 +78,7 @@ def get_balance(
         return schemas.Balance.of(standing, position=standing.position)
     if as_of > read.services.clock():
         raise invalid("as_of", "the moment lies in the future")
-    then, position = read.history(organisation_id, as_of)
+    then, position = read.history(Ledger.organisation_as_of, organisation_id, as_of)
     return schemas.Balance.of(then, position=position, as_of=as_of)
 
 

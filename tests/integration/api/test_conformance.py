@@ -22,7 +22,7 @@ RUN_ID: Final = "run-generated"
 EXAMPLES: Final = 25  # of each operation and mode
 
 # A valid value may still be refused: an unknown zone, a moment to come, a character that does not print.
-ACCEPTED_STATUSES: Final = ["2xx", "404", "409", "422", "503"]
+ACCEPTED_STATUSES: Final = ["2xx", "402", "404", "409", "422", "503"]
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +45,15 @@ def api_schema(ledger_api: LedgerApi) -> Any:
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(services), config=config)
 
     @schema.auth()
-    class Staff:
-        """What staff sends; schemathesis leaves it out where it tries to get in without."""
+    class WhoMay:
+        """What staff sends, or the pipeline; schemathesis leaves it out where it tries to get in without."""
 
-        def get(self, case: schemathesis.Case, context: Any) -> dict[str, str]:
-            return ledger_api.staff
+        def get(self, case: schemathesis.Case, context: Any) -> dict[str, dict[str, str]]:
+            return {"staff": ledger_api.staff, "pipeline": ledger_api.bearer("p-1", roles=["service"])}
 
-        def set(self, case: schemathesis.Case, headers: dict[str, str], context: Any) -> None:
-            case.headers.update(headers)
+        def set(self, case: schemathesis.Case, who: dict[str, dict[str, str]], context: Any) -> None:
+            is_of_pipeline = case.method == "POST" and "/holds" in case.path
+            case.headers.update(who["pipeline" if is_of_pipeline else "staff"])
 
     @schema.hook
     def map_path_parameters(context: Any, path_parameters: dict[str, Any]) -> dict[str, Any]:

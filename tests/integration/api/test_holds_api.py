@@ -7,15 +7,22 @@ import pytest
 from tests.integration.api.ledger_api import faulty_fields, problem_of
 
 
-def place(client, organisation, **changes):
+def place(pipeline, organisation, **changes):
     body = {"run_id": "run-88", "usage_type": "photo_processing", "photos": 150, "mode": "all_or_nothing"}
     body = {name: value for name, value in (body | changes).items() if value is not None}
-    return client.post(f"{organisation}/holds", json=body)
+    return pipeline.post(f"{organisation}/holds", json=body)
 
 
-def test_a_run_from_its_quote_to_its_settlement(client, organisation, read):
+@pytest.fixture
+def pipeline(ledger_api):
+    """A client that is the pipeline."""
+    with ledger_api.client(headers=ledger_api.bearer("pipeline-1", roles=["service"])) as client:
+        yield client
+
+
+def test_a_run_from_its_quote_to_its_settlement(pipeline, organisation, read):
     wanted = {"usage_type": "photo_processing", "photos": 150}
-    quote = client.post(f"{organisation}/quotes", json=wanted)
+    quote = pipeline.post(f"{organisation}/quotes", json=wanted)
     assert quote.status_code == 200
     assert quote.json() == {
         "credits": 150,
@@ -27,7 +34,7 @@ def test_a_run_from_its_quote_to_its_settlement(client, organisation, read):
         "position": int(quote.headers["ledger-position"]),
     }
 
-    placed = place(client, organisation)
+    placed = place(pipeline, organisation)
     assert placed.status_code == 201
     hold = placed.json()
     assert (hold["status"], hold["credits"], hold["remaining"]) == ("open", 150, 150)
@@ -36,7 +43,7 @@ def test_a_run_from_its_quote_to_its_settlement(client, organisation, read):
     assert (balance["available"], balance["on_hold"], balance["balance"]) == (50, 150, 200)
     assert balance["processing"] == "allowed"
 
-    settled = client.post(f"{organisation}/holds/{hold['hold_id']}/settle", json={"photos": 120})
+    settled = pipeline.post(f"{organisation}/holds/{hold['hold_id']}/settle", json={"photos": 120})
     assert settled.status_code == 200
     assert (settled.json()["charged"], settled.json()["released"], settled.json()["available"]) == (
         120,
@@ -52,44 +59,44 @@ def test_a_run_from_its_quote_to_its_settlement(client, organisation, read):
     assert (cards[0]["credits"], cards[0]["photos"], cards[0]["runs"]) == (120, 120, 1)
 
 
-def test_what_is_not_there_cannot_be_held(client, organisation):
-    refused = place(client, organisation, photos=201)
+def test_what_is_not_there_cannot_be_held(pipeline, organisation):
+    refused = place(pipeline, organisation, photos=201)
     assert problem_of(refused) == "insufficient-credits"
     assert refused.status_code == 402
     assert "200 are available" in refused.json()["detail"]
-    assert place(client, organisation, photos=201, mode="up_to").json()["credits"] == 200
-    assert problem_of(place(client, organisation, run_id="run-89", mode="up_to")) == "insufficient-credits"
+    assert place(pipeline, organisation, photos=201, mode="up_to").json()["credits"] == 200
+    assert problem_of(place(pipeline, organisation, run_id="run-89", mode="up_to")) == "insufficient-credits"
 
 
-def test_a_key_counts_for_one_hold(client, organisation):
+def test_a_key_counts_for_one_hold(pipeline, organisation):
     first, second = (
-        place(client, organisation, run_id=run_id, photos=10).json()["hold_id"] for run_id in ("a", "b")
+        place(pipeline, organisation, run_id=run_id, photos=10).json()["hold_id"] for run_id in ("a", "b")
     )
     key = {"Idempotency-Key": "settle-1"}
     for hold_id in (first, second, first):
-        answer = client.post(f"{organisation}/holds/{hold_id}/settle", json={"photos": 10}, headers=key)
+        answer = pipeline.post(f"{organisation}/holds/{hold_id}/settle", json={"photos": 10}, headers=key)
         assert (answer.status_code, answer.json()["hold_id"]) == (200, hold_id)
     assert answer.headers["idempotent-replayed"] == "true"
 
 
-def test_a_hold_is_closed_once(client, organisation, read):
-    hold_id = place(client, organisation).json()["hold_id"]
-    assert problem_of(place(client, organisation, photos=151)) == "hold-conflict"
-    released = client.post(f"{organisation}/holds/{hold_id}/release", json={})
+def test_a_hold_is_closed_once(pipeline, organisation, read):
+    hold_id = place(pipeline, organisation).json()["hold_id"]
+    assert problem_of(place(pipeline, organisation, photos=151)) == "hold-conflict"
+    released = pipeline.post(f"{organisation}/holds/{hold_id}/release", json={})
     assert (released.json()["status"], released.json()["released"]) == ("released", 150)
-    assert problem_of(client.post(f"{organisation}/holds/{hold_id}/release", json={})) == "hold-closed"
-    assert problem_of(place(client, organisation)) == "hold-closed"
-    assert problem_of(client.post(f"{organisation}/holds/hold-99/release", json={})) == "hold-unknown"
+    assert problem_of(pipeline.post(f"{organisation}/holds/{hold_id}/release", json={})) == "hold-closed"
+    assert problem_of(place(pipeline, organisation)) == "hold-closed"
+    assert problem_of(pipeline.post(f"{organisation}/holds/hold-99/release", json={})) == "hold-unknown"
     assert [each["status"] for each in read(f"{organisation}/holds")["holds"]] == ["released"]
-    assert problem_of(client.get(f"{organisation}/holds/hold-99")) == "hold-unknown"
+    assert problem_of(pipeline.get(f"{organisation}/holds/hold-99")) == "hold-unknown"
 
 
-def test_a_settlement_needs_to_know_what_was_done(client, organisation):
-    hold_id = place(client, organisation, credits=20, usage_type=None, photos=None).json()["hold_id"]
+def test_a_settlement_needs_to_know_what_was_done(pipeline, organisation):
+    hold_id = place(pipeline, organisation, credits=20, usage_type=None, photos=None).json()["hold_id"]
     address = f"{organisation}/holds/{hold_id}/settle"
-    assert faulty_fields(client.post(address, json={"photos": 5})) == ["usage_type"]
+    assert faulty_fields(pipeline.post(address, json={"photos": 5})) == ["usage_type"]
     named = {"photos": 5, "usage_type": "ai_image_rotation"}
-    assert client.post(address, json=named).json()["charged"] == 5
+    assert pipeline.post(address, json=named).json()["charged"] == 5
 
 
 @pytest.mark.parametrize(
@@ -107,13 +114,13 @@ def test_a_settlement_needs_to_know_what_was_done(client, organisation):
         ({"run_id": ""}, "run_id"),
     ],
 )
-def test_what_is_wrong_is_named(client, organisation, changes, field):
-    assert faulty_fields(place(client, organisation, **changes)) == [field]
+def test_what_is_wrong_is_named(pipeline, organisation, changes, field):
+    assert faulty_fields(place(pipeline, organisation, **changes)) == [field]
 
 
-def test_an_unknown_organisation(client):
-    assert problem_of(place(client, "/v1/organisations/nobody")) == "organisation-unknown"
-    quote = client.post("/v1/organisations/nobody/quotes", json={"credits": 1})
+def test_an_unknown_organisation(pipeline):
+    assert problem_of(place(pipeline, "/v1/organisations/nobody")) == "organisation-unknown"
+    quote = pipeline.post("/v1/organisations/nobody/quotes", json={"credits": 1})
     assert problem_of(quote) == "organisation-unknown"
 
 

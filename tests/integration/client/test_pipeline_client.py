@@ -226,7 +226,8 @@ class TestHolds:
         ledger = api.services.ledger
         now = api.services.clock()
         ledger.open_organisation("org/1", request=Request(now, None, "r"))
-        holds = Holds(between.url)
+        service = api.bearer("pipeline-1", roles=["service"])
+        holds = Holds(between.url, headers=lambda: service)
         between.losses = 2
         hold = holds.place("org/1", "run-88", PROCESSING, 150)
         assert (hold.credits, hold.available, hold.status) == (150, 50, "open")

@@ -59,9 +59,11 @@ def test_no_acknowledged_row_is_lost_when_the_postmaster_is_killed(server: Embed
     writer = threading.Thread(target=write_until_it_breaks, args=(address, acknowledged))
     writer.start()
     wait_until(lambda: len(acknowledged) > 100)
-    for process in processes_in(server.root / "data", "postgres"):
+    processes = list(processes_in(server.root / "data", "postgres"))
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()  # at once, backends too: nothing gets the chance to tidy up
+    psutil.wait_procs(processes, timeout=PATIENCE_SECONDS)  # one that has yet to die still answers
     writer.join(timeout=PATIENCE_SECONDS)
 
     assert server.ensure_running() == address
