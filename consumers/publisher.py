@@ -128,6 +128,7 @@ class Publisher:
 
     def _follow(self, connection: Connection, stop: Event) -> None:
         connection.execute(f"LISTEN {CHANNEL}")
+        self._broker.ensure_published_topics()
         self._topics_due = 0.0
         soon_s = POLL_SOON_S
         while not stop.is_set():
@@ -148,8 +149,6 @@ class Publisher:
         now = time.monotonic()
         if now < self._topics_due:
             return
-        if not self._topic_ids or self._topics_due == 0.0:
-            self._broker.ensure_published_topics()
         self._topic_ids = {outlet.topic: self._broker.topic_id(outlet.topic) for outlet in self._outlets}
         self._topics_due = now + TOPICS_CHECKED_EVERY_S
 
