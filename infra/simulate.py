@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import urllib.error
-import urllib.request
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import msgspec
-from kafka import KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer
 
+from consumers.client import Balances, Holds
 from consumers.client.sending import PRODUCER_OPTIONS
 from domain.rate_card import UsageType
 from infra.bootstrap import utc_now
@@ -19,11 +17,14 @@ from infra.kafka import connection_options
 from infra.process import stop_on_signals
 from infra.settings import Settings, load_rate_card
 from infra.simulator.demo import DEMO_ORGANISATIONS
+from infra.simulator.desk import LedgerDesk
 from infra.simulator.options import SimulatorOptions
 from infra.simulator.pipeline import run
 from infra.simulator.tally import Tally
 from infra.up.reckoning import Account, Published
 from infra.up.tokens import service_token
+
+HOLD_RETRY_FOR_S: Final = 2.0
 
 
 def simulate(settings: Settings, *, history: bool, rate: float, tally_file: Path | None) -> int:
@@ -44,10 +45,23 @@ def simulate(settings: Settings, *, history: bool, rate: float, tally_file: Path
         history=history,
         live_per_second=rate,
         store_originals_rate_millionths=originals,
-        credits_left=_Balances(f"http://{settings.api_host}:{settings.api_port}", service_token(settings)),
     )
-    connection = {**connection_options(settings), **PRODUCER_OPTIONS}
-    tally = run(options, lambda: KafkaProducer(**connection), stop_on_signals(), utc_now)
+    connection = connection_options(settings)
+    stop = stop_on_signals()
+    token = service_token(settings)
+    holds = Holds(
+        f"http://{settings.api_host}:{settings.api_port}",
+        headers=lambda: {"Authorization": f"Bearer {token()}"},
+        retry_for_s=HOLD_RETRY_FOR_S,
+    )
+    following = {**connection, "auto_offset_reset": "earliest"}
+    with Balances(lambda: KafkaConsumer(**following), topic=settings.balances_topic) as balances:
+        tally = run(
+            replace(options, desk=LedgerDesk(balances, holds, stop)),
+            lambda: KafkaProducer(**(connection | dict(PRODUCER_OPTIONS))),
+            stop,
+            utc_now,
+        )
     if tally_file is not None:
         tally_file.write_bytes(msgspec.json.encode(published(tally)))
     return 1 if tally.unconfirmed else 0
@@ -66,22 +80,3 @@ def published(tally: Tally) -> Published:
         next_offsets={int(partition): last + 1 for partition, last in account["last_offsets"].items()},
         unconfirmed=len(account["unconfirmed"]),
     )
-
-
-class _Balances:
-    """Asks the API what an organisation may still spend, as a pipeline does before a run."""
-
-    def __init__(self, api_url: str, token: Callable[[], str]) -> None:
-        self._api_url = api_url
-        self._token = token
-
-    def __call__(self, organisation_id: str) -> int | None:
-        url = f"{self._api_url}/v1/organisations/{organisation_id}/balance"
-        headers = {"Authorization": f"Bearer {self._token()}"}
-        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - http, to our own API
-        try:
-            with urllib.request.urlopen(request, timeout=2) as answer:  # noqa: S310
-                balance: dict[str, Any] = json.load(answer)
-        except (urllib.error.URLError, OSError):
-            return 0  # who cannot ask does not spend
-        return int(balance["available"])

@@ -70,6 +70,11 @@ class Balances:
         """Return the latest known balance of an organisation."""
         return self._balances.get(organisation_id)
 
+    @property
+    def position(self) -> int:
+        """The highest position of all balances: it grows with whatever the ledger records; 0 before any."""
+        return max((balance.position for balance in list(self._balances.values())), default=0)
+
     def wait_until_loaded(self, within_s: float) -> bool:
         """Wait until all that stood in the topic at the start was read; tell whether it was."""
         return self._loaded.wait(within_s)

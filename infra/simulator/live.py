@@ -10,6 +10,7 @@ from random import Random
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from infra.simulator.identity import Mint
 from infra.simulator.options import OrganisationTraffic, SimulatorOptions
 from infra.simulator.photo_events import HABITS, Month, PhotoEvent, events_of
 from infra.simulator.rates import (
@@ -29,44 +30,76 @@ _LATEST_EVENTS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class LiveChunk:
-    """The next message of a run; `first` where it opens the run, `late` where it happened long ago."""
+    """The next message of a run; `first` opens it, `last` ends it; `late` ones happened long ago."""
 
     organisation: OrganisationTraffic
     run: Run
+    run_id: str
+    hold_id: str | None
     chunk: Chunk
     first: bool
+    last: bool
     late: bool
 
 
 class LiveTraffic:
     """Deals messages to the organisations, and spends no credits that they do not have.
 
-    `spent` holds the credits each has used so far; it is kept up to date.
+    Where the options have a desk, a run takes a hold before it starts, and organisations without credits
+    pause. Without one, `spent` holds the credits each has used so far; it is kept up to date.
     """
 
-    def __init__(self, options: SimulatorOptions, rates: Rates, spent: MutableMapping[str, int]) -> None:
+    def __init__(
+        self, options: SimulatorOptions, rates: Rates, spent: MutableMapping[str, int], mint: Mint
+    ) -> None:
         self._options = options
+        self._desk = options.desk
         self._rates = rates
         self._spent = spent
+        self._mint = mint
         self._randomness = Random(f"live/{options.seed}")  # noqa: S311
         self._under_way: dict[str, deque[LiveChunk]] = {
             organisation.id: deque() for organisation in options.organisations
         }
 
-    def next_chunk(self, now: datetime) -> LiveChunk:
-        """Return the next message of some organisation. It happened now, unless its run is a late one."""
+    def next_chunk(self, now: datetime) -> LiveChunk | None:
+        """Return the next message of some organisation; None where its next run may not start.
+
+        It happened now, unless its run is a late one.
+        """
         organisation = self._randomness.choice(self._options.organisations)
         waiting = self._under_way[organisation.id]
         if not waiting:
-            run, late = self._start(organisation, now)
-            waiting.extend(
-                LiveChunk(organisation, run, chunk, first=number == 0, late=late)
-                for number, chunk in enumerate(run.chunks)
-            )
+            waiting.extend(self._start(organisation, now))
+        if not waiting:
+            return None
         dealt = waiting.popleft()
         return dealt if dealt.late else replace(dealt, chunk=replace(dealt.chunk, at=now))
 
-    def _start(self, organisation: OrganisationTraffic, now: datetime) -> tuple[Run, bool]:
+    def _start(self, organisation: OrganisationTraffic, now: datetime) -> list[LiveChunk]:
+        if self._desk is not None and not self._desk.may_run(organisation.id):
+            return []
+        run, late = self._new_run(organisation, now)
+        run_id, hold_id = self._mint.run_id(), None
+        if self._desk is not None:
+            held = self._desk.hold(
+                organisation.id, run_id, run.usage_type, run.photos, ai_search=run.ai_search
+            )
+            if held is None:
+                return []
+            hold_id = held.hold_id
+            if held.credits < run.credits(self._rates):
+                run = shortened(run, held.credits)
+        self._spent[organisation.id] = self._spent.get(organisation.id, 0) + run.credits(self._rates)
+        last = len(run.chunks) - 1
+        return [
+            LiveChunk(
+                organisation, run, run_id, hold_id, chunk, first=number == 0, last=number == last, late=late
+            )
+            for number, chunk in enumerate(run.chunks)
+        ]
+
+    def _new_run(self, organisation: OrganisationTraffic, now: datetime) -> tuple[Run, bool]:
         randomness = self._randomness
         late = randomness.random() < self._options.disturbances.late
         event, started_at = self._late(organisation, now) if late else (self._latest(organisation, now), now)
@@ -82,9 +115,7 @@ class LiveTraffic:
             or usage_type != PHOTO_PROCESSING,
             chunk_photos_max=chunk_photos_max,
         )
-        run = self._affordable(run, organisation)
-        self._spent[organisation.id] = self._spent.get(organisation.id, 0) + run.credits(self._rates)
-        return run, late
+        return (run if self._desk is not None else self._affordable(run, organisation)), late
 
     def _affordable(self, run: Run, organisation: OrganisationTraffic) -> Run:
         left = self._credits_left(organisation)
@@ -95,8 +126,6 @@ class LiveTraffic:
         return replace(run, usage_type=PHOTO_PROCESSING, ai_search=False)
 
     def _credits_left(self, organisation: OrganisationTraffic) -> int | None:
-        if self._options.credits_left is not None:
-            return self._options.credits_left(organisation.id)
         if organisation.credits_max is None:
             return None
         return organisation.credits_max - self._spent.get(organisation.id, 0)

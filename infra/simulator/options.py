@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
+
+from infra.simulator.desk import Desk
 
 USAGE_TOPIC: Final = "photo-processing.usage.v1"
 CHUNK_PHOTOS_MIN: Final = 5
@@ -70,10 +71,9 @@ class SimulatorOptions:
     """A simulation: for whom, how fast, how badly.
 
     `live_per_second` 0 ends it after the history. `live_chunk_photos_max` bounds the photos of a live
-    message, and so how fast live traffic spends. `credits_left` tells what an organisation may still
-    spend (None: no limit) and takes the place of `credits_max` in live traffic. `process` names
-    this process: it tells its run and message ids from those of any other, and is drawn at random when
-    left out.
+    message, and so how fast live traffic spends. With a `desk`, live runs take holds, and pause where there
+    are no credits; `credits_max` then means nothing. `process` names this process: it tells its run and
+    message ids from those of any other, and is drawn at random when left out.
     """
 
     organisations: tuple[OrganisationTraffic, ...]
@@ -85,7 +85,7 @@ class SimulatorOptions:
     live_chunk_photos_max: int = 60
     disturbances: Disturbances = field(default_factory=Disturbances)
     store_originals_rate_millionths: int = 0
-    credits_left: Callable[[str], int | None] | None = None
+    desk: Desk | None = None
     process: str | None = None
     drain_seconds: float = 5.0
 

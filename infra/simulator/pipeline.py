@@ -39,6 +39,9 @@ def run(
                 if not publisher.publish(record):
                     break
         if options.live_per_second > 0:
+            if options.desk is not None:
+                publisher.settle(options.drain_seconds)
+                options.desk.open()
             _publish_live(traffic, options, publisher, stop, clock)
         while not stop.is_set() and not publisher.settle(_TEND_EVERY_S):
             continue
@@ -59,7 +62,8 @@ def _publish_live(
         while not stop.is_set() and (wait_s := due_s - time.monotonic()) > 0:
             publisher.tend()
             stop.wait(min(wait_s, _TEND_EVERY_S))
-        if stop.is_set() or not publisher.publish(next(records)):
+        record = None if stop.is_set() else next(records, None)
+        if record is None or not publisher.publish(record):
             return
         published += 1
         due_s = max(due_s + 1 / options.live_per_second, time.monotonic() - _CATCH_UP_MAX_S)

@@ -41,7 +41,7 @@ class Traffic:
         yield from self._disturber.disturbed(self._past_usages(now))
 
     def live(self, clock: Clock) -> Iterator[Outgoing]:
-        """Return messages of the present without end, each made at the moment it is asked for."""
+        """Return messages of the present, each made at the moment it is asked for; they end with the desk."""
         yield from self._disturber.disturbed(self._present_usages(clock))
 
     def _past_usages(self, now: datetime) -> list[Usage]:
@@ -54,17 +54,32 @@ class Traffic:
         return sorted(usages, key=lambda usage: usage.occurred_at)
 
     def _present_usages(self, clock: Clock) -> Iterator[Usage]:
-        live = LiveTraffic(self._options, self._rates, self._spent)
-        under_way: dict[str, tuple[str, str]] = {}
+        live = LiveTraffic(self._options, self._rates, self._spent, self._mint)
+        desk = self._options.desk
+        workers: dict[str, str] = {}
         while True:
             dealt = live.next_chunk(clock())
+            if dealt is None:
+                if desk is None or desk.wait():
+                    return
+                continue
             organisation = dealt.organisation
             if dealt.first:
-                under_way[organisation.id] = self._mint.run_id(), self._worker()
-            yield self._usage(organisation, dealt.run, *under_way[organisation.id], dealt.chunk)
+                workers[organisation.id] = self._worker()
+            worker, run_id = workers[organisation.id], dealt.run_id
+            yield self._usage(organisation, dealt.run, run_id, worker, dealt.chunk, hold_id=dealt.hold_id)
+            if dealt.last and desk is not None and dealt.hold_id is not None:
+                desk.settle(organisation.id, dealt.hold_id, dealt.run.photos)
 
     def _usage(
-        self, organisation: OrganisationTraffic, run: Run, run_id: str, worker: str, chunk: Chunk
+        self,
+        organisation: OrganisationTraffic,
+        run: Run,
+        run_id: str,
+        worker: str,
+        chunk: Chunk,
+        *,
+        hold_id: str | None = None,
     ) -> Usage:
         return Usage(
             organisation_id=organisation.id,
@@ -78,6 +93,7 @@ class Traffic:
             event_name=run.event.name,
             user_id=run.user_id,
             occurred_at=chunk.at,
+            hold_id=hold_id,
         )
 
     def _worker(self) -> str:

@@ -29,6 +29,7 @@ class Usage:
     event_name: str
     user_id: str | None
     occurred_at: datetime
+    hold_id: str | None = None
 
 
 class Flaw(StrEnum):
@@ -99,7 +100,7 @@ def _data(usage: Usage) -> dict[str, Any]:
         "ai_search": usage.ai_search,
         "event": {"id": usage.event_id, "name": usage.event_name},
         "user": None if usage.user_id is None else {"id": usage.user_id},
-        "hold_id": None,
+        "hold_id": usage.hold_id,
     }
 
 

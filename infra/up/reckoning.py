@@ -23,7 +23,9 @@ _RUNS: Final = """
     FROM projections.usage_months m JOIN projections.balances b USING (stream) GROUP BY 1
 """
 _CHARGES: Final = """
-    SELECT count(*) FROM ledger.events WHERE notification_id > %s AND topic = 'usage_charged.v1'
+    SELECT count(*) FROM ledger.events
+    WHERE notification_id > %s AND topic = 'usage_charged.v1'
+        AND position('"/credit-ledger/holds"'::bytea IN state) = 0  -- a settlement is no message
 """
 _LOG_END: Final = "SELECT coalesce(max(notification_id), 0) FROM ledger.events"
 _PROJECTED: Final = "SELECT coalesce(min(position), 0) FROM projections.positions"

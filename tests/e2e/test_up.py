@@ -122,6 +122,32 @@ def test_a_pipeline_that_died_leaves_no_account_and_so_nothing_is_equal(environm
     assert process.returncode == 1
 
 
+def test_runs_hold_credits_pause_without_and_go_on_when_some_come(environment: dict[str, str]) -> None:
+    campus = "/v1/organisations/campus-clicks"
+    with up(environment, "--demo", "--rate", "30") as process:
+        wait_until(lambda: get(environment, f"{campus}/balance")["processing"] == "paused", READY_WITHIN_S)
+        holds = get(environment, f"{campus}/holds")["holds"]
+        assert sum(hold["used"] for hold in holds) > 0
+        assert get(environment, f"{campus}/balance")["balance"] == 0, "no run took more than it held"
+
+        grant(environment, campus, 70)
+        wait_until(lambda: get(environment, f"{campus}/holds")["holds"][0] not in holds, READY_WITHIN_S)
+        wait_until(lambda: get(environment, f"{campus}/balance")["balance"] == 0, READY_WITHIN_S)
+        assert stop(process, signal.SIGINT) == 0
+
+
+def grant(environment: dict[str, str], path: str, credits_count: int) -> None:
+    """Give credits as staff."""
+    token = EmbeddedIssuer(Path(environment["DATA_DIR"])).token("s-1", roles=["staff"])
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{environment['API_PORT']}{path}/grants",
+        json.dumps({"credits": credits_count, "kind": "admin", "reason": "go on"}).encode(),
+        {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback
+        assert answer.status == 201
+
+
 def part_of(process: subprocess.Popen[str], command: str) -> psutil.Process | None:
     return next((part for part in processes_of(process) if command in part.cmdline()), None)
 

@@ -10,6 +10,7 @@ import pytest
 
 from consumers.messages import Refused, decode_usage
 from infra.simulator.demo import DEMO_ORGANISATIONS
+from infra.simulator.desk import Held
 from infra.simulator.options import NO_DISTURBANCES, ROUGH_DISTURBANCES, Disturbances, SimulatorOptions
 from infra.simulator.photo_events import EVENT_PHOTOS_MAX, EVENT_PHOTOS_MIN, Month, events_of
 from infra.simulator.traffic import Traffic
@@ -211,11 +212,47 @@ def test_live_traffic_spends_what_there_is_and_no_more() -> None:
     assert not records[-1].usage.ai_search
 
 
-def test_live_traffic_asks_what_is_left_when_it_can() -> None:
-    left = {STRIDE.id: 0, LACE.id: None, CAMPUS.id: 0}
-    records = live(500, credits_left=left.__getitem__, disturbances=NO_DISTURBANCES)
-    assert {record.usage.organisation_id for record in charged(records)} == {LACE.id}
-    assert {record.usage.organisation_id for record in records} == set(left)
+class SmallDesk:
+    """Has so many credits for each, all of them held by whoever asks first, and ends when all are gone."""
+
+    def __init__(self, credits_of: dict[str, int]) -> None:
+        self.left = dict(credits_of)
+        self.held: dict[str, int] = {}
+        self.settled: dict[str, int] = {}
+
+    def open(self) -> None:
+        pass
+
+    def may_run(self, organisation_id: str) -> bool:
+        return self.left[organisation_id] > 0
+
+    def hold(
+        self, organisation_id: str, run_id: str, usage_type: str, photos: int, *, ai_search: bool
+    ) -> Held:
+        held = min(photos, self.left[organisation_id])
+        self.left[organisation_id] -= held
+        self.held[run_id] = held
+        return Held(run_id, held)
+
+    def settle(self, organisation_id: str, hold_id: str, photos: int) -> None:
+        self.settled[hold_id] = photos
+
+    def wait(self) -> bool:
+        return not any(self.left.values())
+
+
+def test_live_runs_take_holds_and_pause_without_credits() -> None:
+    desk = SmallDesk({STRIDE.id: 0, LACE.id: 5_000, CAMPUS.id: 300})
+    records = live(100_000, desk=desk, disturbances=NO_DISTURBANCES)
+    reported = Counter[str]()
+    for record in records:
+        assert record.usage.hold_id == record.usage.run_id
+        reported[record.usage.run_id] += record.usage.photos
+    assert {record.usage.organisation_id for record in records} == {LACE.id, CAMPUS.id}
+    whole = {record.usage.run_id for record in records if record.usage.usage_type == "photo_processing"}
+    assert all(reported[run_id] <= desk.held[run_id] for run_id in whole)
+    assert desk.settled.items() <= reported.items()
+    assert len(desk.settled) > 5
 
 
 @pytest.mark.parametrize("seed", range(3))
