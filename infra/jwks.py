@@ -69,8 +69,10 @@ class PublishedKeys:
         Raises:
             IdentitiesUnavailable: no keys that can still be believed, and the issuer does not answer.
         """
-        if key_id not in self._keys or self._age_s() > FRESH_S:
-            self._refresh()
+        if key_id not in self._keys or self._age_s() >= USABLE_S:
+            self._refresh(wait=True)
+        elif self._age_s() > FRESH_S:
+            self._refresh(wait=False)
         if self._age_s() >= USABLE_S:
             raise IdentitiesUnavailable("the token issuer's keys cannot be fetched")
         return self._keys.get(key_id)
@@ -78,19 +80,21 @@ class PublishedKeys:
     def _age_s(self) -> float:
         return self._monotonic_s() - self._fetched_at_s
 
-    def _refresh(self) -> None:
-        """Fetch the keys, unless that was tried a moment ago. Others wait meanwhile, and find them here."""
-        with self._lock:
+    def _refresh(self, *, wait: bool) -> None:
+        """Fetch the keys, unless that was tried a moment ago. Who can go on with old ones does not wait."""
+        if not self._lock.acquire(blocking=wait):
+            return
+        try:
             now_s = self._monotonic_s()
             if now_s - self._asked_at_s < FETCH_AT_MOST_EVERY_S:
                 return
             self._asked_at_s = now_s
-            try:
-                self._keys = read_keys(self._fetch())
-            except (OSError, HTTPException, ValueError, WrongDocument) as error:
-                log.warning("the token issuer's keys cannot be fetched: %s", error)
-                return
+            self._keys = read_keys(self._fetch())
             self._fetched_at_s = now_s
+        except (OSError, HTTPException, ValueError, WrongDocument) as error:
+            log.warning("the token issuer's keys cannot be fetched: %s", error)
+        finally:
+            self._lock.release()
 
 
 def fetch_keys(issuer: str, jwks_url: str | None = None) -> object:

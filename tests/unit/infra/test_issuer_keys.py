@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from api.identity import IdentitiesUnavailable
+from api.identity import CredentialsRefused, IdentitiesUnavailable, Kind
+from infra.bootstrap import token_verifier
 from infra.jwks import (
     FETCH_AT_MOST_EVERY_S,
     FRESH_S,
@@ -21,6 +25,7 @@ from infra.jwks import (
     fetch_keys,
     is_safe,
 )
+from infra.settings import Settings
 from tests.unit.infra.test_tokens import published
 
 
@@ -98,6 +103,28 @@ def test_the_last_keys_serve_for_a_day_while_the_issuer_is_gone(issuer: Issuer, 
         issuer.keys.find("first")
 
 
+def test_a_slow_issuer_holds_up_only_who_needs_it() -> None:
+    issuer, asked, may_answer = Issuer(), Event(), Event()
+
+    def fetch() -> object:
+        if issuer.asked:
+            asked.set()
+            assert may_answer.wait(10)
+        return issuer.fetch()
+
+    keys = PublishedKeys(fetch, lambda: issuer.now_s)
+    assert keys.find("first")
+    issuer.now_s += FRESH_S + 1
+    with ThreadPoolExecutor(1) as threads:
+        refreshing = threads.submit(keys.find, "first")
+        assert asked.wait(10)
+        assert keys.find("first")  # at once, with the key it has
+        assert not refreshing.done()
+        may_answer.set()
+        assert refreshing.result(10)
+    assert issuer.asked == 2
+
+
 def test_without_any_keys_nobody_is_known(issuer: Issuer) -> None:
     keys, issuer.document = issuer.document, OSError("not up yet")
     for _ in range(3):
@@ -161,6 +188,26 @@ def test_what_is_not_there_and_what_leads_elsewhere(site: dict[str, Any]) -> Non
     for path in ("/none", "/moved"):
         with pytest.raises(OSError, match=r"404|302"):
             fetch_keys("https://issuer.example", site["url"] + path)
+
+
+def test_the_settings_name_the_issuer(site: dict[str, Any]) -> None:
+    first, second = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    issuer = f"{site['url']}/realm"
+    site["/realm/.well-known/openid-configuration"] = {"issuer": issuer, "jwks_uri": f"{site['url']}/keys"}
+    site["/keys"] = {"keys": [published("EdDSA", first, "first")]}
+    verifier = token_verifier(
+        Settings(oidc_issuer=issuer, oidc_audience="credits", oidc_roles_claim="groups")
+    )
+
+    def token(key: Ed25519PrivateKey, key_id: str) -> str:
+        now = datetime.now(UTC)
+        claims = {"iss": issuer, "aud": "credits", "sub": "s-1", "groups": ["staff"], "iat": now}
+        claims["exp"] = now + timedelta(minutes=1)
+        return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": key_id})
+
+    assert verifier.principal(token(first, "first")).kind is Kind.STAFF
+    with pytest.raises(CredentialsRefused, match="no such key"):
+        verifier.principal(token(second, "second"))
 
 
 @pytest.mark.parametrize(
