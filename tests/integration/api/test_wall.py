@@ -27,8 +27,10 @@ READS = [
     "transactions/run-1/charges",
     "events",
     "subscription",
+    "holds",
+    "holds/hold-4",  # after opening, trial and charge
 ]
-TABLES = ["balances", "transactions", "usage_months", "usage_days", "event_usage", "event_totals"]
+TABLES = ["balances", "holds", "transactions", "usage_months", "usage_days", "event_usage", "event_totals"]
 
 
 @dataclass
@@ -45,6 +47,12 @@ def two(client: Any, organisation: str, ledger_api: LedgerApi) -> Two:
     client.put(other, json={"time_zone": "UTC", "currency": "USD"})
     for path in (organisation, other):
         ledger_api.charge(path.rpartition("/")[2], "run-1", 50)
+        placed = client.post(
+            f"{path}/holds",
+            json={"run_id": "run-2", "credits": 5, "mode": "up_to"},
+            headers=ledger_api.bearer("pipeline-1", roles=["service"]),
+        )
+        assert placed.json()["hold_id"] == "hold-4", placed.text
     ledger_api.catch_up()
     return Two(organisation, other)
 
@@ -64,6 +72,12 @@ def test_reads_without_the_check_leak_nothing(unchecked: Any, two: Two, read: st
     assert unchecked.get(f"{two.mine}/{read}").status_code == 200
     foreign = unchecked.get(f"{two.other}/{read}")
     assert foreign.status_code == 404
+    assert problem_of(foreign) == "organisation-unknown"
+
+
+def test_a_quote_without_the_check_leaks_nothing(unchecked: Any, two: Two) -> None:
+    assert unchecked.post(f"{two.mine}/quotes", json={"credits": 1}).status_code == 200
+    foreign = unchecked.post(f"{two.other}/quotes", json={"credits": 1})
     assert problem_of(foreign) == "organisation-unknown"
 
 
