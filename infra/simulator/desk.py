@@ -15,7 +15,8 @@ from domain.rate_card import UsageType
 from infra.simulator.rates import AI_IMAGE_ROTATION
 
 PAUSE_S: Final = 0.1
-CALM_S: Final = 1.0
+LOADED_WITHIN_S: Final = 10.0
+CALM_S: Final = 2.0
 """When no balance has moved for so long, what was published is charged."""
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class LedgerDesk:
         self._paused: set[str] = set()
 
     def open(self) -> None:
+        self._balances.wait_until_loaded(LOADED_WITHIN_S)
         before, now = -1, self._balances.position
         while before != now and not self._stop.wait(CALM_S):
             before, now = now, self._balances.position
