@@ -542,11 +542,9 @@ class Organisation:
         if ahead:
             wanted = hold.request
             self._record_charge(
-                UsageReport(
-                    "1.0",
-                    hold_id,
+                UsageReport.of(
                     SETTLEMENT_SOURCE,
-                    "photo_processing.usage_reported.v1",
+                    hold_id,
                     self.organisation_id,
                     request.at,
                     Usage(

@@ -58,6 +58,21 @@ class UsageReport(msgspec.Struct, frozen=True, gc=False):
     occurred_at: Annotated[datetime, msgspec.Meta(tz=True)] = msgspec.field(name="time")
     usage: Usage = msgspec.field(name="data")
 
+    @classmethod
+    def of(
+        cls, source: str, message_id: str, organisation_id: str, occurred_at: datetime, usage: Usage
+    ) -> UsageReport:
+        """Return the report of some usage, in its envelope."""
+        return cls(
+            "1.0",
+            message_id,
+            source,
+            "photo_processing.usage_reported.v1",
+            organisation_id,
+            occurred_at,
+            usage,
+        )
+
     @property
     def substance(self) -> Substance:
         """The fields that affect the charge: two messages of one identity must agree in them."""

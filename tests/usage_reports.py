@@ -26,6 +26,4 @@ def usage_report(
     photo_event = PhotoEvent(event_id, event_name)
     person = None if user is None else User(user)
     usage = Usage(run_id, usage_type, photos, ai_search, photo_event, person, hold_id)
-    return UsageReport(
-        "1.0", message_id, source, "photo_processing.usage_reported.v1", organisation_id, occurred_at, usage
-    )
+    return UsageReport.of(source, message_id, organisation_id, occurred_at, usage)

@@ -10,9 +10,8 @@ from contextlib import suppress
 from functools import partial
 from threading import Condition, Event
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Generic, Protocol, TypeVar
 
-import msgspec
 from kafka.errors import KafkaError
 
 log = logging.getLogger(__name__)
@@ -42,33 +41,45 @@ _CLOSE_S: Final = 2.0
 _Recoverable: Final = (KafkaError, OSError)
 
 
-class Record(msgspec.Struct, frozen=True):
-    """A record to send. `waits` asks that everything before it is acknowledged first.
+class Record(Protocol):
+    """A record to send. `waits` asks that everything before it is acknowledged first."""
 
-    `acknowledged` is called once with the partition and the offset, on the producer's own thread.
-    """
+    @property
+    def key(self) -> bytes: ...
+    @property
+    def value(self) -> bytes: ...
+    @property
+    def headers(self) -> list[tuple[str, bytes]]: ...
+    @property
+    def waits(self) -> bool: ...
 
-    key: bytes
-    value: bytes
-    headers: list[tuple[str, bytes]]
-    acknowledged: Callable[[int, int], None] = lambda partition, offset: None
-    waits: bool = False
+
+RecordT = TypeVar("RecordT", bound=Record)
 
 
-class ReliableSender:
+class ReliableSender(Generic[RecordT]):
     """Owns the producer. At most `UNDER_WAY_MAX` records wait for their acknowledgement.
 
     A producer that failed, or was silent for `SILENCE_MAX_S`, is replaced, and what was not acknowledged
     is sent again as it was and in the same order. Only one thread may use it at a time.
+
+    `acknowledged` is called once for each record, with partition and offset, on the producer's own thread.
     """
 
-    def __init__(self, producer_factory: Callable[[], Any], topic: str, stop: Event) -> None:
+    def __init__(
+        self,
+        producer_factory: Callable[[], Any],
+        topic: str,
+        stop: Event,
+        acknowledged: Callable[[RecordT, int, int], None] = lambda _record, _partition, _offset: None,
+    ) -> None:
         self._producer_factory = producer_factory
         self._topic = topic
         self._stop = stop
+        self._tell = acknowledged
         self._producer: Any = None
         self._generation = 0
-        self._under_way: dict[int, Record] = {}
+        self._under_way: dict[int, RecordT] = {}
         self._unsent: deque[int] = deque()
         self._taken = 0
         self._changed = Condition()
@@ -76,7 +87,7 @@ class ReliableSender:
         self._heard_at_s = 0.0
         self._backoff_s = _BACKOFF_FIRST_S
 
-    def send(self, record: Record) -> bool:
+    def send(self, record: RecordT) -> bool:
         """Send a record, and wait while too many are under way; tell whether it was taken before the stop."""
         room = 0 if record.waits else UNDER_WAY_MAX - 1
         while not self._stop.is_set() and len(self._under_way) > room:
@@ -109,11 +120,15 @@ class ReliableSender:
             self._wait()
         return not self._under_way
 
-    def close(self) -> list[Record]:
-        """Close the producer, and return what is still not acknowledged: the broker may have it or not."""
-        self._drop_producer()
+    @property
+    def under_way(self) -> list[RecordT]:
+        """What is not acknowledged: the broker may have it or not."""
         with self._changed:
             return list(self._under_way.values())
+
+    def close(self) -> None:
+        """Close the producer; what is under way stays there."""
+        self._drop_producer()
 
     def _wait(self) -> None:
         self.tend()
@@ -147,7 +162,7 @@ class ReliableSender:
             record = self._under_way.pop(number, None)
             if record is None:
                 return  # the copy sent again was acknowledged first
-            record.acknowledged(metadata.partition, metadata.offset)
+            self._tell(record, metadata.partition, metadata.offset)
             self._heard_at_s = time.monotonic()
             self._backoff_s = _BACKOFF_FIRST_S
             self._changed.notify_all()

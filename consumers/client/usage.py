@@ -8,12 +8,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from threading import Event, Lock, Thread
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 from uuid import UUID
 
 import msgspec
 
-from consumers.client.sending import Record, ReliableSender
+from consumers.client.sending import ReliableSender
 from domain.rate_card import UsageType
 from domain.usage import PhotoEvent, Usage, UsageReport, User
 
@@ -33,6 +33,18 @@ class NotReported(Exception):
         self.message_ids = message_ids
 
 
+class _Message(msgspec.Struct, frozen=True):
+    key: bytes
+    value: bytes
+    message_id: str
+
+    waits: ClassVar[bool] = False
+
+    @property
+    def headers(self) -> list[tuple[str, bytes]]:
+        return _HEADERS
+
+
 class UsageReporter:
     """Publishes usage of one worker of the pipeline. Any thread may report.
 
@@ -50,9 +62,8 @@ class UsageReporter:
         self._source = source
         self._stop = Event()
         self._closed = Event()
-        self._sender = ReliableSender(producer_factory, topic, self._stop)
+        self._sender: ReliableSender[_Message] = ReliableSender(producer_factory, topic, self._stop)
         self._lock = Lock()
-        self._under_way: set[str] = set()
         self._tending = Thread(target=self._tend, name="usage-reporter", daemon=True)
         self._tending.start()
 
@@ -87,11 +98,9 @@ class UsageReporter:
             RuntimeError: the reporter is closed.
         """
         message_id = str(uuid7())
-        report = UsageReport(
-            "1.0",
-            message_id,
+        report = UsageReport.of(
             self._source,
-            "photo_processing.usage_reported.v1",
+            message_id,
             organisation_id,
             (occurred_at or datetime.now(UTC)).astimezone(UTC),
             Usage(
@@ -107,14 +116,10 @@ class UsageReporter:
         value = _encode(report)
         _check(value)
 
-        def acknowledged(_partition: int, _offset: int) -> None:
-            self._under_way.discard(message_id)
-
         with self._lock:
             if self._closed.is_set():
                 raise RuntimeError("the reporter is closed")
-            self._under_way.add(message_id)
-            self._sender.send(Record(organisation_id.encode(), value, _HEADERS, acknowledged))
+            self._sender.send(_Message(organisation_id.encode(), value, message_id))
         return message_id
 
     def flush(self, within_s: float = FLUSH_S) -> None:
@@ -126,7 +131,7 @@ class UsageReporter:
         deadline = time.monotonic() + within_s
         while not self._settled():
             if time.monotonic() > deadline:
-                raise NotReported(sorted(self._under_way))
+                raise NotReported(sorted(message.message_id for message in self._sender.under_way))
 
     def close(self, within_s: float = FLUSH_S) -> None:
         """Flush, and give up the producer.
@@ -156,8 +161,9 @@ class UsageReporter:
                 self._sender.tend()
 
 
-def uuid7() -> UUID:
-    """Return a UUIDv7 (RFC 9562) of this moment: 48 bits of milliseconds, then 74 random ones."""
-    milliseconds = time.time_ns() // 1_000_000
-    number = milliseconds << 80 | 0x7 << 76 | secrets.randbits(12) << 64
-    return UUID(int=number | 0b10 << 62 | secrets.randbits(62))
+def uuid7(milliseconds: int | None = None, random_bits: Callable[[int], int] = secrets.randbits) -> UUID:
+    """Return a UUIDv7 (RFC 9562): 48 bits of milliseconds (now, unless given), then 74 random ones."""
+    if milliseconds is None:
+        milliseconds = time.time_ns() // 1_000_000
+    number = milliseconds << 80 | 0x7 << 76 | random_bits(12) << 64
+    return UUID(int=number | 0b10 << 62 | random_bits(62))

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 from random import Random
-from uuid import UUID
 
-
-def uuid7(at: datetime, randomness: Random) -> UUID:
-    """Return a UUIDv7 (RFC 9562): the milliseconds of `at`, then 74 random bits."""
-    milliseconds = int(at.timestamp() * 1_000)
-    number = milliseconds << 80 | 0x7 << 76 | randomness.getrandbits(12) << 64
-    return UUID(int=number | 0b10 << 62 | randomness.getrandbits(62))
+from consumers.client.usage import uuid7
 
 
 class Mint:
@@ -27,7 +21,7 @@ class Mint:
 
     def message_id(self, at: datetime) -> str:
         """Return the id of a message about something that happened at a time."""
-        return str(uuid7(at, self._randomness))
+        return str(uuid7(int(at.timestamp() * 1_000), self._randomness.getrandbits))
 
     def run_id(self) -> str:
         """Return the id of a new run."""

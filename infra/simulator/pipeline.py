@@ -7,11 +7,12 @@ from collections.abc import Callable
 from threading import Event
 from typing import Any, Final
 
+from consumers.client.sending import ReliableSender
 from infra.simulator.options import SimulatorOptions
-from infra.simulator.publisher import Publisher
 from infra.simulator.rates import Rates
 from infra.simulator.tally import Tally
 from infra.simulator.traffic import Clock, Traffic
+from infra.simulator.wire import Outgoing
 
 _CATCH_UP_MAX_S: Final = 1.0
 _TEND_EVERY_S: Final = 0.1
@@ -32,27 +33,28 @@ def run(
     """
     tally = tally if tally is not None else Tally(Rates(options.store_originals_rate_millionths))
     traffic = Traffic(options)
-    publisher = Publisher(producer_factory, options.topic, tally, stop)
+    sender = ReliableSender(producer_factory, options.topic, stop, tally.acknowledge)
     try:
         if options.history:
             for record in traffic.history(clock()):
-                if not publisher.publish(record):
+                if not sender.send(record):
                     break
         if options.live_per_second > 0:
             if options.desk is not None:
-                publisher.settle(options.drain_seconds)
+                sender.settle(options.drain_seconds)
                 options.desk.open()
-            _publish_live(traffic, options, publisher, stop, clock)
-        while not stop.is_set() and not publisher.settle(_TEND_EVERY_S):
+            _publish_live(traffic, options, sender, stop, clock)
+        while not stop.is_set() and not sender.settle(_TEND_EVERY_S):
             continue
-        publisher.settle(options.drain_seconds)
+        sender.settle(options.drain_seconds)
     finally:
-        publisher.close()
+        sender.close()
+        tally.leave_unconfirmed(sender.under_way)
     return tally
 
 
 def _publish_live(
-    traffic: Traffic, options: SimulatorOptions, publisher: Publisher, stop: Event, clock: Clock
+    traffic: Traffic, options: SimulatorOptions, sender: ReliableSender[Outgoing], stop: Event, clock: Clock
 ) -> None:
     """Publish a message whenever one is due; after an outage, catch up with its last second only."""
     records = traffic.live(clock)
@@ -60,10 +62,10 @@ def _publish_live(
     due_s = time.monotonic()
     while options.live_messages_max is None or published < options.live_messages_max:
         while not stop.is_set() and (wait_s := due_s - time.monotonic()) > 0:
-            publisher.tend()
+            sender.tend()
             stop.wait(min(wait_s, _TEND_EVERY_S))
         record = None if stop.is_set() else next(records, None)
-        if record is None or not publisher.publish(record):
+        if record is None or not sender.send(record):
             return
         published += 1
         due_s = max(due_s + 1 / options.live_per_second, time.monotonic() - _CATCH_UP_MAX_S)
