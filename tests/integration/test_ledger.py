@@ -27,11 +27,7 @@ from domain.errors import (
     StaleVersion,
     StoreUnavailable,
 )
-from domain.facts import (
-    GrantKind,
-    Plan,
-    Request,
-)
+from domain.facts import GrantKind, Plan, Request
 from domain.identity import stream_id
 from domain.ledger import OPTIMISTIC_ATTEMPTS, SNAPSHOT_EVERY, Ledger, Recorded, Result, replay
 from domain.money import Currency

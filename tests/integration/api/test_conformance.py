@@ -12,9 +12,7 @@ from prometheus_client import CollectorRegistry
 from schemathesis import GenerationMode
 
 from api.app import create_app
-from domain.facts import (
-    Request,
-)
+from domain.facts import Request
 from tests.integration.api.ledger_api import LedgerApi
 
 ORGANISATION_ID: Final = "org-generated"

@@ -28,6 +28,7 @@ from domain.rate_card import UsageType
 from infra.embedded.broker import EmbeddedBroker
 from infra.migrate import migrate
 from tests.integration.api.ledger_api import LedgerApi, ledger_api
+from tests.integration.consumers.service import wait_until
 from tests.servers import new_database
 
 WITHIN_S = 30
@@ -45,13 +46,6 @@ def consumer(broker: str) -> Callable[[], KafkaConsumer]:
 def create(broker: str, topic: str, partitions: int = 2) -> None:
     with KafkaAdminClient(bootstrap_servers=broker) as admin:
         admin.create_topics([NewTopic(topic, partitions, 1)])
-
-
-def wait_until(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 class TestUsage:

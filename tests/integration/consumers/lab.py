@@ -13,10 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from consumers.usage import UsageIngest
 from domain.errors import DeadLettersUnavailable
-from domain.facts import (
-    GrantKind,
-    Request,
-)
+from domain.facts import GrantKind, Request
 from domain.ledger import Ledger
 from domain.ports import DeadLetterRecord, PositionMove
 from domain.rate_card import RateCard

@@ -33,18 +33,14 @@ def settings_for(broker: str, topic: str, *, partitions: int = 1) -> Settings:
     )
 
 
-class Service:
-    """A usage consumer in a thread of its own. What ends it by surprise is raised when it is stopped."""
+class InThread:
+    """A part of the service in a thread of its own. What ends it by surprise is raised when it is stopped."""
 
-    def __init__(self, settings: Settings, database: str) -> None:
-        self._settings = settings
-        self._database = database
+    def __init__(self, name: str) -> None:
         self._stop = Event()
         self._ready = Event()
         self._error: BaseException | None = None
-        self._thread = Thread(target=self._run, name="usage-consumer")
-        self.consumer: UsageConsumer
-        self.batches: list[int] = []
+        self._thread = Thread(target=self._run, name=name)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -58,24 +54,43 @@ class Service:
         self._stop.set()
         self._thread.join(STOPS_WITHIN_S)
         assert not self._thread.is_alive()
-        if self._error is not None:
-            raise self._error
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def work(self) -> None:
+        """Set `_ready` when there is something to work with, and work until `_stop` is set."""
+        raise NotImplementedError
+
+    def _run(self) -> None:
+        try:
+            self.work()
+        except BaseException as error:
+            self._error = error
+            self._ready.set()
+
+
+class Service(InThread):
+    """A usage consumer."""
+
+    def __init__(self, settings: Settings, database: str) -> None:
+        super().__init__("usage-consumer")
+        self._settings = settings
+        self._database = database
+        self.consumer: UsageConsumer
+        self.batches: list[int] = []
 
     @property
     def owned(self) -> set[int]:
         """The partitions it charges."""
         return set(self.consumer._partitions)
 
-    def _run(self) -> None:
-        try:
-            with usage_consumer(self._settings, self._database) as consumer:
-                self.consumer = consumer
-                self._count_batches(consumer)
-                self._ready.set()
-                consumer.run(self._stop)
-        except BaseException as error:
-            self._error = error
+    def work(self) -> None:
+        with usage_consumer(self._settings, self._database) as consumer:
+            self.consumer = consumer
+            self._count_batches(consumer)
             self._ready.set()
+            consumer.run(self._stop)
 
     def _count_batches(self, consumer: UsageConsumer) -> None:
         submit = consumer.ingest.submit

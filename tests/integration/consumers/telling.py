@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from threading import Event, Thread
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 from kafka.admin import KafkaAdminClient
@@ -18,7 +17,7 @@ from infra.kafka import Kafka
 from infra.settings import Settings
 from projections.projector import Projector
 from tests.auditor.topic import read_topic
-from tests.integration.consumers.service import STOPS_WITHIN_S, WITHIN_S
+from tests.integration.consumers.service import InThread
 
 PARTITIONS = 4
 
@@ -33,8 +32,8 @@ def publishing_settings(broker: str, topic_name: Callable[[str], str]) -> Settin
     )
 
 
-class Telling:
-    """A publisher in a thread of its own. What ends it by surprise is raised when it is stopped."""
+class Telling(InThread):
+    """A publisher."""
 
     def __init__(
         self,
@@ -44,41 +43,18 @@ class Telling:
         name: str = "publisher",
         prepare: Callable[[Publisher], None] = lambda _: None,
     ) -> None:
+        super().__init__(name)
         self._settings = settings
         self._database = make_conninfo(database, application_name=name)
         self._prepare = prepare
-        self._stop = Event()
-        self._ready = Event()
-        self._error: BaseException | None = None
-        self._thread = Thread(target=self._run, name=name)
         self.publisher: Publisher
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._ready.wait(WITHIN_S)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join(STOPS_WITHIN_S)
-        assert not self._thread.is_alive()
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
-
-    def _run(self) -> None:
-        try:
-            with publisher(self._settings, self._database) as telling:
-                self.publisher = telling
-                self._prepare(telling)
-                self._ready.set()
-                telling.run(self._stop)
-        except BaseException as error:
-            self._error = error
+    def work(self) -> None:
+        with publisher(self._settings, self._database) as telling:
+            self.publisher = telling
+            self._prepare(telling)
             self._ready.set()
+            telling.run(self._stop)
 
 
 class Readers:

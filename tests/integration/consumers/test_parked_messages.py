@@ -9,9 +9,7 @@ import pytest
 
 from consumers.usage import UsageIngest
 from domain.errors import DeadLettersUnavailable
-from domain.facts import (
-    Request,
-)
+from domain.facts import Request
 from tests.integration.consumers.hooks import once
 from tests.integration.consumers.lab import START, Lab, Partition
 from tests.unit.consumers.records import Header, KafkaRecord, as_json, binary, usage_event, usage_record

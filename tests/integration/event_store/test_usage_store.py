@@ -13,9 +13,7 @@ import psycopg
 import pytest
 
 from domain.errors import PositionMoved, RepeatedKey, StaleVersion, StoreUnavailable, UnknownEventType
-from domain.facts import (
-    GrantKind,
-)
+from domain.facts import GrantKind
 from domain.identity import stream_id
 from domain.ledger import Ledger
 from domain.organisation import Event, Organisation

@@ -3,9 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 
-from domain.facts import (
-    GrantKind,
-)
+from domain.facts import GrantKind
 from domain.rate_card import UsageType
 from projections import views
 from projections.results import TransactionKind, TransactionType
