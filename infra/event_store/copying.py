@@ -27,13 +27,12 @@ def start_copy(connection: PGconn, statements: bytes, payload: bytes) -> None:
     Raises:
         psycopg.Error: the server refused the COPY; `outcomes` tells of what it refuses later.
     """
-    connection.send_query(statements)
-    _flush(connection)
+    start(connection, statements)
     started = _next(connection)
     if started is None or started.status != ExecStatus.COPY_IN:
         raise _error(started, connection)
-    for start in range(0, len(payload), _CHUNK):
-        while connection.put_copy_data(payload[start : start + _CHUNK]) == 0:
+    for place in range(0, len(payload), _CHUNK):
+        while connection.put_copy_data(payload[place : place + _CHUNK]) == 0:
             _wait(connection, POLLIN | POLLOUT)
         _flush(connection)
     while connection.put_copy_end() == 0:

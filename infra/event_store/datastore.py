@@ -11,7 +11,7 @@ from typing import Any, Final
 import psycopg
 from eventsourcing.postgres import PostgresDatastore
 from psycopg import Connection, errors
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow
 from psycopg_pool import PoolTimeout
 
@@ -27,7 +27,7 @@ TAKE_WRITE_LOCK: Final = f"SELECT pg_advisory_xact_lock({WRITE_LOCK})"
 
 LOCK_TIMEOUT_S: Final = 20
 IDLE_IN_TRANSACTION_TIMEOUT_S: Final = 10
-NOTICE_A_DEAD_SERVER: Final[Mapping[str, str]] = MappingProxyType(
+_NOTICE_A_DEAD_SERVER: Final[Mapping[str, str]] = MappingProxyType(
     {
         "connect_timeout": "5",
         "keepalives_idle": "10",
@@ -43,7 +43,7 @@ class LedgerDatastore(PostgresDatastore):
     """A pool of connections in autocommit mode; a thread inside `exclusive` keeps one for itself."""
 
     def __init__(self, conninfo: str, *, pool_size: int = 4) -> None:
-        options = conninfo_to_dict(conninfo)
+        options = conninfo_to_dict(watchful(conninfo))
         super().__init__(
             dbname=str(options.pop("dbname", "")),
             host=str(options.pop("host", "")),
@@ -57,7 +57,7 @@ class LedgerDatastore(PostgresDatastore):
             schema=SCHEMA,
         )
         given = {key: value for key, value in self.pool.kwargs.items() if value != ""}  # type: ignore[union-attr]
-        self.pool.kwargs = {**NOTICE_A_DEAD_SERVER, **given, **options}
+        self.pool.kwargs = given | options
         self._held: ContextVar[Connection[DictRow] | None] = ContextVar("held_connection", default=None)
 
     @contextmanager
@@ -88,6 +88,11 @@ class LedgerDatastore(PostgresDatastore):
                 yield
             finally:
                 self._held.reset(token)
+
+
+def watchful(conninfo: str) -> str:
+    """Return a connection string that notices a server which is gone, unless it says how itself."""
+    return make_conninfo("", **{**_NOTICE_A_DEAD_SERVER, **conninfo_to_dict(conninfo)})
 
 
 @contextmanager

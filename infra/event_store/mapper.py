@@ -11,12 +11,7 @@ from uuid import UUID
 from eventsourcing.persistence import JSONTranscoder, Mapper, StoredEvent
 
 from domain.catalogue import FactCodec
-from domain.facts import (
-    ChargeRefunded,
-    CreditsPurchased,
-    HoldPlaced,
-    UsageCharged,
-)
+from domain.facts import ChargeRefunded, CreditsPurchased, HoldPlaced, UsageCharged
 from domain.identity import dedupe_key
 from domain.organisation import SETTLEMENT_SOURCE, Event
 

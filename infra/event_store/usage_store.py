@@ -10,16 +10,13 @@ from uuid import UUID
 
 import psycopg
 from psycopg import Cursor
-from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 from psycopg.sql import SQL, Literal
 
 from domain.catalogue import FactCodec
 from domain.errors import InvariantBroken, PositionMoved, StoreUnavailable
-from domain.facts import (
-    UsageCharged,
-)
+from domain.facts import UsageCharged
 from domain.organisation import Event, Organisation
 from domain.ports import ParkedMessage, PositionMove
 from infra.event_store.copying import outcomes, start, start_copy
@@ -27,9 +24,9 @@ from infra.event_store.datastore import (
     CHANNEL,
     IDLE_IN_TRANSACTION_TIMEOUT_S,
     LOCK_TIMEOUT_S,
-    NOTICE_A_DEAD_SERVER,
     TAKE_WRITE_LOCK,
     as_store_errors,
+    watchful,
 )
 from infra.event_store.mapper import LedgerMapper
 from infra.event_store.recorder import COPY_EVENTS, LOG_END
@@ -200,9 +197,7 @@ class PostgresUsageStore:
                 raise
 
     def _connect(self, purpose: str) -> Connection:
-        connection = psycopg.connect(
-            make_conninfo(self._conninfo, **NOTICE_A_DEAD_SERVER), autocommit=True, row_factory=tuple_row
-        )
+        connection = psycopg.connect(watchful(self._conninfo), autocommit=True, row_factory=tuple_row)
         try:
             connection.execute(_SESSION)
         except BaseException:
