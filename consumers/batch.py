@@ -121,7 +121,12 @@ class Batch:
     def repeats(self, messages: Sequence[Message], organisation_id: str, substance: Substance) -> None:
         """Count messages as repeats of what was said first, or refuse those that say something else."""
         for message in messages:
-            self._repeats(message, organisation_id, substance)
+            report = message.report
+            if report.organisation_id == organisation_id and report.substance == substance:
+                self.counts.repeats += 1
+            else:
+                self.counts.conflicts += 1
+                self.refuse(message.record, "a message of this source and id says something else", "id")
 
     def drop_repeats(self) -> None:
         """Drop what repeats a message of this very batch."""
@@ -129,15 +134,6 @@ class Batch:
             first = self.by_key[key].report
             self.repeats(messages, first.organisation_id, first.substance)
         self.again.clear()
-
-    def _repeats(self, message: Message, organisation_id: str, substance: Substance) -> None:
-        """Count a repeat, or refuse it if it says something else than what was said first."""
-        report = message.report
-        if report.organisation_id == organisation_id and report.substance == substance:
-            self.counts.repeats += 1
-        else:
-            self.counts.conflicts += 1
-            self.refuse(message.record, "a message of this source and id says something else", "id")
 
     def refuse(self, record: Record, reason: str, field: str | None) -> None:
         """Set a record aside for the dead-letter topic."""

@@ -24,7 +24,7 @@ from consumers.outlets import Outlet
 from consumers.publisher_positions import Published
 from consumers.sending import WaveSender
 from domain.errors import PositionMoved
-from projections.log import CHANNEL, log_end
+from projections.log import CHANNEL, log_end, wait_for_entries
 
 log = logging.getLogger(__name__)
 
@@ -139,10 +139,10 @@ class Publisher:
                 soon_s = POLL_SOON_S
             elif any(standing.lag for standing in self.standings.values()):
                 # Nobody tells when the projection has caught up.
-                _wait_for_entries(connection, soon_s)
+                wait_for_entries(connection, soon_s)
                 soon_s = min(2 * soon_s, POLL_S)
             else:
-                _wait_for_entries(connection, POLL_S)
+                wait_for_entries(connection, POLL_S)
 
     def _check_topics(self) -> None:
         """Look whether the topics are still those that the positions belong to."""
@@ -197,9 +197,3 @@ class Publisher:
         self._sender.close()
         stop.wait(self._backoff_s)
         self._backoff_s = min(2 * self._backoff_s, BACKOFF_MOST_S)
-
-
-def _wait_for_entries(connection: Connection, timeout_s: float) -> None:
-    """Wait for a writer's word; a lost one costs no more than the time-out."""
-    for _ in connection.notifies(timeout=timeout_s, stop_after=1):
-        pass

@@ -310,8 +310,7 @@ class UsageIngest:
         for key, (first, messages) in ahead.items():
             if key in recorded:
                 stream, charged = recorded[key]
-                charged_to = self._names.get(stream) or _named_by(messages, stream)
-                batch.repeats(messages, charged_to, charged.substance)
+                batch.repeats(messages, self._organisation_of(stream, messages), charged.substance)
             else:
                 batch.repeats(messages, first.report.organisation_id, first.report.substance)
 
@@ -333,9 +332,14 @@ class UsageIngest:
             return set()
         recorded = self._store.recorded(list(keys))
         for key, (stream, charged) in recorded.items():
-            charged_to = self._names.get(stream) or _named_by(batch.messages(key), stream)
+            charged_to = self._organisation_of(stream, batch.messages(key))
             batch.drop(key, charged_to, charged.substance)
         return set(recorded)
+
+    def _organisation_of(self, stream: UUID, messages: Sequence[Message]) -> str:
+        """Return the organisation of a stream if it is known or a message is of it, else what none is."""
+        names = {message.report.organisation_id for message in messages}
+        return self._names.get(stream) or next((name for name in names if stream_id(name) == stream), "")
 
     def _send_letters(self, batch: Batch) -> None:
         if batch.letters:
@@ -399,12 +403,6 @@ _HEADERS: Final = list[tuple[str, bytes | None]]
 
 class _TakenByAnotherConsumer(Exception):
     """The parked messages were settled meanwhile."""
-
-
-def _named_by(messages: Sequence[Message], stream: UUID) -> str:
-    """Return the organisation of a stream if a message is of it, else nothing that could be one."""
-    names = {message.report.organisation_id for message in messages}
-    return next((name for name in names if stream_id(name) == stream), "")
 
 
 def _common(batch: Mapping[bytes, Message], keys: Set[bytes]) -> Set[bytes]:

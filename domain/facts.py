@@ -315,36 +315,26 @@ class HoldSettled(msgspec.Struct, frozen=True, array_like=True, gc=False):
             )
 
 
-class HoldReleased(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class _HoldEnded(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    hold_id: str
+    run_id: str
+    released: int
+
+    balance_delta: ClassVar[int] = 0
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.close_hold(self.run_id)
+
+
+class HoldReleased(_HoldEnded, frozen=True, array_like=True, gc=False):
     """A run gave its hold back: `released` credits are free again."""
 
-    recorded_at: datetime
-    actor: str | None
-    cause: str
-    hold_id: str
-    run_id: str
-    released: int
 
-    balance_delta: ClassVar[int] = 0
-
-    def apply(self, organisation: Organisation) -> None:
-        organisation.close_hold(self.run_id)
-
-
-class HoldExpired(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class HoldExpired(_HoldEnded, frozen=True, array_like=True, gc=False):
     """A hold lapsed unsettled: `released` credits are free again."""
-
-    recorded_at: datetime
-    actor: str | None
-    cause: str
-    hold_id: str
-    run_id: str
-    released: int
-
-    balance_delta: ClassVar[int] = 0
-
-    def apply(self, organisation: Organisation) -> None:
-        organisation.close_hold(self.run_id)
 
 
 class LowBalanceThresholdSet(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -376,29 +366,21 @@ class BalanceWentLow(msgspec.Struct, frozen=True, array_like=True, gc=False):
         pass
 
 
-class CreditsExhausted(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class _ZeroCrossed(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    available: int
+
+    balance_delta: ClassVar[int] = 0
+
+    def apply(self, organisation: Organisation) -> None:
+        pass
+
+
+class CreditsExhausted(_ZeroCrossed, frozen=True, array_like=True, gc=False):
     """Nothing is available any more: processing pauses."""
 
-    recorded_at: datetime
-    actor: str | None
-    cause: str
-    available: int
 
-    balance_delta: ClassVar[int] = 0
-
-    def apply(self, organisation: Organisation) -> None:
-        pass
-
-
-class CreditsReplenished(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class CreditsReplenished(_ZeroCrossed, frozen=True, array_like=True, gc=False):
     """Credits are available again: processing goes on."""
-
-    recorded_at: datetime
-    actor: str | None
-    cause: str
-    available: int
-
-    balance_delta: ClassVar[int] = 0
-
-    def apply(self, organisation: Organisation) -> None:
-        pass

@@ -31,15 +31,7 @@ from domain.errors import (
     StaleVersion,
     StoreError,
 )
-from domain.facts import (
-    ChargeRefunded,
-    CreditsPurchased,
-    GrantKind,
-    HoldPlaced,
-    Plan,
-    Request,
-    UsageCharged,
-)
+from domain.facts import ChargeRefunded, CreditsPurchased, GrantKind, HoldPlaced, Plan, Request, UsageCharged
 from domain.holds import HOLD_PREFIX, Hold, HoldRequest
 from domain.identity import stream_id
 from domain.money import DEFAULT_PRICE_MILLIONTHS, Currency, cost_of
@@ -373,7 +365,7 @@ class Ledger(Application[UUID]):
 
         def decide(organisation: Organisation) -> Recorded:
             hold = organisation.place_hold(wanted, request.at + lasts, request)
-            return _hold_standing(organisation, hold, "open", credits_count=hold.size)
+            return _hold_standing(organisation, hold, "open")
 
         return self._change(organisation_id, decide, once, on_repeated=HoldClosed)
 
@@ -412,14 +404,13 @@ class Ledger(Application[UUID]):
                 rate_millionths=rates.rate_millionths(settled_type, ai_search, request.at),
                 request=request,
             )
-            standing = _hold_standing(organisation, hold, "settled")
-            closed = msgspec.structs.replace(
-                cast(HoldStanding, standing.hold),
-                remaining=0,
+            return _hold_standing(
+                organisation,
+                hold,
+                "settled",
                 released=settled.released,
                 charged=balance - organisation.balance,
             )
-            return msgspec.structs.replace(standing, hold=closed)
 
         return self._change(organisation_id, decide, once, on_repeated=HoldClosed)
 
@@ -437,11 +428,7 @@ class Ledger(Application[UUID]):
         def decide(organisation: Organisation) -> Recorded:
             hold = self._open_hold(organisation, hold_id, request)
             released = organisation.release_hold(hold_id, request)
-            standing = _hold_standing(organisation, hold, "released")
-            closed = msgspec.structs.replace(
-                cast(HoldStanding, standing.hold), remaining=0, released=released.released
-            )
-            return msgspec.structs.replace(standing, hold=closed)
+            return _hold_standing(organisation, hold, "released", released=released.released)
 
         return self._change(organisation_id, decide, once)
 
@@ -636,11 +623,22 @@ def _standing(organisation: Organisation, credits_count: int = 0) -> Recorded:
     )
 
 
-def _hold_standing(organisation: Organisation, hold: Hold, status: str, credits_count: int = 0) -> Recorded:
+def _hold_standing(
+    organisation: Organisation, hold: Hold, status: str, *, released: int = 0, charged: int = 0
+) -> Recorded:
+    """Return where a hold stands after a command; what was open before has nothing remaining once closed."""
+    is_open = status == "open"
     return msgspec.structs.replace(
-        _standing(organisation, credits_count),
+        _standing(organisation, hold.size if is_open else 0),
         hold=HoldStanding(
-            hold.hold_id, hold.request.run_id, status, hold.size, hold.remaining, hold.expires_at
+            hold.hold_id,
+            hold.request.run_id,
+            status,
+            hold.size,
+            hold.remaining if is_open else 0,
+            hold.expires_at,
+            released,
+            charged,
         ),
     )
 

@@ -10,9 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from domain.facts import (
-    UsageCharged,
-)
+from domain.facts import UsageCharged
 from domain.organisation import Event, Organisation
 
 Clock = Callable[[], datetime]

@@ -7,12 +7,7 @@ from typing import Final
 
 import msgspec
 
-from domain.facts import (
-    ChargeRefunded,
-    CreditsGranted,
-    CreditsPurchased,
-    GrantKind,
-)
+from domain.facts import ChargeRefunded, CreditsGranted, CreditsPurchased, GrantKind
 from projections.log import Entry
 from projections.results import (
     Details,

@@ -15,9 +15,7 @@ from psycopg.rows import tuple_row
 
 from domain.catalogue import FactCodec
 from domain.errors import UnknownEventType
-from domain.facts import (
-    Fact,
-)
+from domain.facts import Fact
 
 CHANNEL: Final = "ledger_events"
 """Writers NOTIFY it in the transaction that appends."""
@@ -79,3 +77,9 @@ def log_end(connection: Connection) -> int:
     row = cursor.execute("SELECT coalesce(max(notification_id), 0) FROM ledger.events").fetchone()
     assert row is not None
     return int(row[0])
+
+
+def wait_for_entries(connection: Connection, timeout_s: float) -> None:
+    """Wait for a writer's word on a connection that listens; a lost one costs no more than the time-out."""
+    for _ in connection.notifies(timeout=timeout_s, stop_after=1):
+        pass

@@ -14,12 +14,7 @@ from psycopg.rows import tuple_row
 
 from domain.catalogue import FactCodec
 from domain.errors import InvariantBroken, LedgerError
-from domain.facts import (
-    ChargeRefunded,
-    Fact,
-    OrganisationOpened,
-    UsageCharged,
-)
+from domain.facts import ChargeRefunded, Fact, OrganisationOpened, UsageCharged
 from domain.organisation import Event, Organisation, OrganisationSnapshot
 from projections.findings import Difference, Finding
 

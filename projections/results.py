@@ -7,10 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from domain.facts import (
-    GrantKind,
-    Plan,
-)
+from domain.facts import GrantKind, Plan
 from domain.holds import HoldMode
 from domain.money import Currency
 from domain.rate_card import UsageType

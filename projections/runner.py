@@ -15,7 +15,7 @@ import msgspec
 import psycopg
 
 from projections.errors import ProjectionMoved
-from projections.log import CHANNEL
+from projections.log import CHANNEL, wait_for_entries
 from projections.projection import Projection
 from projections.projector import ALL_PROJECTIONS, BATCH_SIZE, Projector
 
@@ -114,10 +114,4 @@ class ProjectionRunner:
                 self._stopping.wait(_POLL_S)
                 projector.load_positions()
             else:
-                _wait_for_entries(projector)
-
-
-def _wait_for_entries(projector: Projector) -> None:
-    """Wait for a writer's word; a lost one costs no more than the time-out."""
-    for _ in projector.reader.notifies(timeout=_POLL_S, stop_after=1):
-        pass
+                wait_for_entries(projector.reader, _POLL_S)

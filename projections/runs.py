@@ -11,9 +11,7 @@ from datetime import date, datetime
 
 import msgspec
 
-from domain.facts import (
-    UsageCharged,
-)
+from domain.facts import UsageCharged
 from domain.rate_card import UsageType
 from projections.log import Entry
 

@@ -9,9 +9,7 @@ import msgspec
 from msgspec import convert
 
 from domain.catalogue import FactCodec
-from domain.facts import (
-    UsageCharged,
-)
+from domain.facts import UsageCharged
 from domain.identity import stream_id
 from projections.cursors import ChargeCursor, TransactionCursor, decode_cursor, encode_cursor
 from projections.errors import RunUnknown
