@@ -10,9 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.fields import Credits, Gateway, Identifier, Instant, PriceMillionths, Reason, Version
-from domain.facts import (
-    Plan,
-)
+from domain.facts import Plan
 from domain.ledger import TRIAL_CREDITS, Result
 from domain.money import Currency
 from domain.organisation import CREDITS_MAX

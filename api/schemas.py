@@ -9,10 +9,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.fields import Day, Instant, Month
-from domain.facts import (
-    GrantKind,
-    Plan,
-)
+from domain.facts import GrantKind, Plan
 from domain.money import MILLIONTHS, Currency
 from domain.rate_card import UsageType
 from projections.results import TransactionKind, TransactionType

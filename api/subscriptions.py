@@ -10,9 +10,7 @@ from pydantic import Field
 
 from api.fields import Instant
 from api.schemas import Position, View
-from domain.facts import (
-    Plan,
-)
+from domain.facts import Plan
 from projections.results import Balance
 
 NOTICE_BEFORE_END: Final = timedelta(days=30)

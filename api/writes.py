@@ -12,9 +12,7 @@ from api.fields import OrganisationId
 from api.problems import responses
 from api.requests import Recorded
 from api.routes import StrictRoute
-from domain.facts import (
-    GrantKind,
-)
+from domain.facts import GrantKind
 from domain.ledger import TRIAL_CREDITS
 
 _PROBLEMS: Final = (

@@ -8,10 +8,7 @@ from typing import Final
 
 import psycopg
 
-from domain.facts import (
-    GrantKind,
-    Request,
-)
+from domain.facts import GrantKind, Request
 from domain.money import DEFAULT_PRICE_MILLIONTHS, Currency
 from domain.organisation import Organisation
 from infra.event_store.mapper import LedgerMapper, copy_rows

@@ -17,10 +17,7 @@ import psutil
 
 from benchmarks.feeding import feed, open_ingest
 from benchmarks.traffic import Traffic, organisation_ids
-from domain.facts import (
-    GrantKind,
-    Request,
-)
+from domain.facts import GrantKind, Request
 from infra.bootstrap import open_ledger, usage_consumer
 from infra.event_store.usage_store import PostgresUsageStore
 from infra.process import stop_on_signals, tune_for_throughput

@@ -10,12 +10,7 @@ from typing import Any
 import psycopg
 
 from domain.catalogue import FactCodec
-from domain.facts import (
-    ChargeRefunded,
-    GrantKind,
-    Request,
-    UsageCharged,
-)
+from domain.facts import ChargeRefunded, GrantKind, Request, UsageCharged
 from domain.money import Currency, cost_of
 from domain.organisation import Event, Organisation, lot_opened_by
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType

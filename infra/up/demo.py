@@ -6,10 +6,7 @@ from contextlib import suppress
 from datetime import datetime
 
 from domain.errors import OrganisationAlreadyOpen
-from domain.facts import (
-    GrantKind,
-    Request,
-)
+from domain.facts import GrantKind, Request
 from domain.ledger import Ledger
 from domain.money import Currency
 from domain.ports import Once

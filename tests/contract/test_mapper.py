@@ -10,10 +10,7 @@ import psycopg
 import pytest
 
 from domain.credits import Portion
-from domain.facts import (
-    CreditsPurchased,
-    UsageCharged,
-)
+from domain.facts import CreditsPurchased, UsageCharged
 from domain.identity import dedupe_key
 from domain.organisation import Event
 from infra.event_store.datastore import LedgerDatastore

@@ -14,11 +14,7 @@ import msgspec
 import pytest
 
 from domain.catalogue import CURRENT, SUPERSEDED, FactCodec
-from domain.facts import (
-    CreditsGranted,
-    GrantKind,
-    Plan,
-)
+from domain.facts import CreditsGranted, GrantKind, Plan
 from domain.money import Currency
 from domain.rate_card import UsageType
 from tests.unit.domain.facts import FACTS, SNAPSHOT_WITH_HOLDS

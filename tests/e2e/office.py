@@ -13,10 +13,7 @@ from random import Random
 from threading import Event, Thread
 
 from domain.errors import StoreUnavailable
-from domain.facts import (
-    GrantKind,
-    Request,
-)
+from domain.facts import GrantKind, Request
 from domain.ledger import Ledger, Result
 from domain.money import Currency
 from domain.ports import Once

@@ -13,10 +13,7 @@ from hypothesis import strategies as st
 
 from consumers.batch import Batch
 from consumers.messages import REASON_MAX_LENGTH, Refused, decode_usage
-from domain.facts import (
-    Request,
-    UsageCharged,
-)
+from domain.facts import Request, UsageCharged
 from domain.identity import dedupe_key
 from domain.money import Currency
 from domain.organisation import Event, Organisation

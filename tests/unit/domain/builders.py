@@ -6,12 +6,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
-from domain.facts import (
-    ChargeRefunded,
-    GrantKind,
-    Request,
-    UsageCharged,
-)
+from domain.facts import ChargeRefunded, GrantKind, Request, UsageCharged
 from domain.money import Currency, cost_of
 from domain.organisation import Event, Organisation, lot_opened_by
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS

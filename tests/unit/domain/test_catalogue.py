@@ -8,12 +8,7 @@ import pytest
 from domain.catalogue import CURRENT, FactCodec, Superseded
 from domain.credits import Lot
 from domain.errors import UnknownEventType
-from domain.facts import (
-    ChargeRefunded,
-    CreditsGranted,
-    GrantKind,
-    PlanChanged,
-)
+from domain.facts import ChargeRefunded, CreditsGranted, GrantKind, PlanChanged
 from domain.organisation import OrganisationSnapshot
 from tests.unit.domain.builders import NOON
 from tests.unit.domain.facts import FACTS

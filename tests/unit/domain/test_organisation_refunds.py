@@ -4,9 +4,7 @@ import pytest
 
 from domain.credits import Lot, LotKind
 from domain.errors import InvalidInput, InvariantBroken, RefundExceedsCharge
-from domain.facts import (
-    ChargeRefunded,
-)
+from domain.facts import ChargeRefunded
 from domain.organisation import Event, lot_opened_by
 from tests.unit.domain.builders import (
     NOON,

@@ -2,9 +2,7 @@
 
 from datetime import timedelta
 
-from domain.facts import (
-    GrantKind,
-)
+from domain.facts import GrantKind
 from domain.organisation import RUN_TOTALS_KEPT_FOR, Organisation
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType
 from tests.unit.domain.builders import NOON, TENTH, charged, opened, request, usage
