@@ -338,8 +338,8 @@ class UsageIngest:
 
     def _organisation_of(self, stream: UUID, messages: Sequence[Message]) -> str:
         """Return the organisation of a stream if it is known or a message is of it, else what none is."""
-        names = {message.report.organisation_id for message in messages}
-        return self._names.get(stream) or next((name for name in names if stream_id(name) == stream), "")
+        named = (message.report.organisation_id for message in messages)
+        return self._names.get(stream) or next((name for name in named if stream_id(name) == stream), "")
 
     def _send_letters(self, batch: Batch) -> None:
         if batch.letters:
