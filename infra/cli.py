@@ -23,6 +23,7 @@ from infra.telemetry import log_to_stderr
 from infra.up.alone import beside_up
 from infra.up.tokens import ROLES
 from projections.projector import ALL_PROJECTIONS
+from projections.seals import KeptSeal
 
 _DESCRIPTION: Final = """\
 Credit Ledger: the credits of a photo platform's organisations, charged from usage in Kafka, served over HTTP.
@@ -112,8 +113,17 @@ def _parser() -> argparse.ArgumentParser:
     audit = command("audit", "prove that the books add up", commands.audit)
     audit.add_argument(
         "what",
-        choices=["check"],
-        help="compare projections, events and lots; a JSON line per finding, exit code 1 if there is one",
+        choices=["check", "seal"],
+        help="check: compare projections, events, lots and seals; a JSON line per finding, exit code 1 if"
+        " there is one. seal: print a digest of the whole log, to be kept elsewhere",
+    )
+    audit.add_argument(
+        "--seal",
+        type=_kept_seal,
+        action="append",
+        default=[],
+        metavar="SEAL",
+        help="of check: a seal that was printed before, and that the log must still have",
     )
 
     dlq = command("dlq", "look at refused messages", commands.dead_letters)
@@ -146,6 +156,13 @@ def _add_rate(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="live messages a second of the demo, 1 if not given",
     )
+
+
+def _kept_seal(text: str) -> KeptSeal:
+    try:
+        return KeptSeal.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _seconds(text: str) -> float:

@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -41,6 +41,7 @@ from projections.invariants import check
 from projections.projector import ALL_PROJECTIONS
 from projections.rebuild import rebuild
 from projections.runner import ProjectionRunner
+from projections.seals import KeptSeal, check_seals, seal
 
 log = logging.getLogger("creditledger")
 
@@ -147,19 +148,27 @@ def rebuild_projections(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def audit(settings: Settings, _: argparse.Namespace) -> int:
-    """Check that projections, events and lots agree; print a JSON line per finding, and exit 1 on any.
+def audit(settings: Settings, options: argparse.Namespace) -> int:
+    """Check the books, or seal the log."""
+    return _seal(settings) if options.what == "seal" else _check_books(settings, options.seal)
+
+
+def _check_books(settings: Settings, kept: Sequence[KeptSeal]) -> int:
+    """Check that projections, events, lots and seals agree; print a JSON line per finding, exit 1 on any.
 
     The owner may make tables, so for the owner every projected row is compared with a fresh fold of the
     log; the service's own role compares sums.
     """
     if settings.migration_database_url is not None:
-        found = compare_with_log(owner_database_url(settings))
+        url = owner_database_url(settings)
+        found = compare_with_log(url)
     else:
         url = database_url(settings)
         log.info("MIGRATION_DATABASE_URL is not set: sums are compared, not every row")
         with psycopg.connect(url, autocommit=True) as connection:
             found = check(connection)
+    with psycopg.connect(url, autocommit=True) as connection:
+        found += check_seals(connection, kept)
     for finding in found:
         _print(str(finding))
     match len(found):
@@ -170,6 +179,18 @@ def audit(settings: Settings, _: argparse.Namespace) -> int:
         case number:
             log.error("%d findings", number)
     return 1 if found else 0
+
+
+def _seal(settings: Settings) -> int:
+    """Seal the log up to its end, and print the seal for an auditor to keep elsewhere."""
+    with psycopg.connect(database_url(settings), autocommit=True) as connection:
+        latest = seal(connection)
+    if latest is None:
+        log.info("there are no events to seal")
+        return 0
+    kept = KeptSeal(latest.position, latest.digest)
+    _print_json({"seal": str(kept), "position": latest.position, "events": latest.events})
+    return 0
 
 
 def dead_letters(settings: Settings, _: argparse.Namespace) -> int:

@@ -47,6 +47,19 @@ CREATE TRIGGER events_are_facts BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.ev
     FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 ALTER TABLE ledger.events ENABLE ALWAYS TRIGGER events_are_facts;
 
+-- Links of the log's chain that were written down: see projections/seals.py.
+CREATE TABLE ledger.seals (
+    "position" bigint NOT NULL,   -- the notification_id of the last event it covers
+    events bigint NOT NULL,       -- how many events it covers: all from the first
+    digest bytea NOT NULL,        -- SHA-256
+    sealed_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT seals_pkey PRIMARY KEY ("position")
+);
+
+CREATE TRIGGER seals_are_facts BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.seals
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+ALTER TABLE ledger.seals ENABLE ALWAYS TRIGGER seals_are_facts;
+
 CREATE TABLE ledger.snapshots (
     originator_id uuid NOT NULL,
     originator_version bigint NOT NULL,
@@ -252,7 +265,7 @@ CREATE INDEX event_totals_list_idx ON projections.event_totals (stream, credits 
 -- creditledger_service is what every part of the service runs as. It can add events, never change them.
 
 GRANT USAGE ON SCHEMA ledger, projections TO creditledger_service;
-GRANT SELECT, INSERT ON ledger.events, ledger.snapshots TO creditledger_service;
+GRANT SELECT, INSERT ON ledger.events, ledger.seals, ledger.snapshots TO creditledger_service;
 GRANT USAGE, SELECT ON SEQUENCE ledger.events_notification_id_seq TO creditledger_service;
 GRANT SELECT, INSERT, UPDATE ON ledger.consumer_positions, ledger.publisher_positions TO creditledger_service;
 GRANT SELECT, INSERT, DELETE ON ledger.idempotency_keys, ledger.parked_messages TO creditledger_service;
