@@ -83,7 +83,7 @@ class Service(InThread):
     @property
     def owned(self) -> set[int]:
         """The partitions it charges."""
-        return set(self.consumer._partitions)
+        return self.consumer.taken_up
 
     def work(self) -> None:
         with usage_consumer(self._settings, self._database) as consumer:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 from kafka.errors import KafkaConnectionError
 
+from consumers.partitions import Partitions
 from consumers.positions import DataLost, StoredPosition, record_digest
 from consumers.runner import UsageConsumer
 from consumers.usage import UsageIngest
@@ -22,8 +23,8 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumers.runner.HOUSEKEEPING_EVERY_S", 0.0)
     monkeypatch.setattr("consumers.runner.OFFSETS_EVERY_S", 0.0)
     monkeypatch.setattr("consumers.runner.BACKOFF_FIRST_S", 0.001)
-    monkeypatch.setattr("consumers.runner.PROOF_WITHIN_S", 0.05)
-    monkeypatch.setattr("consumers.runner.LEADER_RETRY_S", 0.0)
+    monkeypatch.setattr("consumers.partitions.PROOF_WITHIN_S", 0.05)
+    monkeypatch.setattr("consumers.partitions.LEADER_RETRY_S", 0.0)
 
 
 class Run:
@@ -54,14 +55,19 @@ def nothing(_: Run) -> None:
 def test_new_partitions_are_read_from_their_beginning() -> None:
     log = Log("id-1", 3, 0, 2)
     log.forget_before(0, 1)
-    run = Run(log)
+    lag: dict[int, int] = {}
+
+    def note_lag(run: Run) -> None:
+        lag.update(run.consumer.lag)
+
+    run = Run(log, None, note_lag)
     assert run.ledger.charged == [(0, 1), (0, 2), (2, 0), (2, 1)]
     assert run.ledger.stored == {
         0: StoredPosition("id-1", 3, record_digest(log.records[0][-1])),
         1: StoredPosition("id-1", 0, None),
         2: StoredPosition("id-1", 2, record_digest(log.records[2][-1])),
     }
-    assert run.consumer.lag == {0: 0, 1: 0, 2: 0}
+    assert lag == {0: 0, 1: 0, 2: 0}
     assert run.consumer.failures == 0
     assert run.client.committed == {0: 3, 1: 0, 2: 2}
     assert run.client.closed
@@ -371,17 +377,15 @@ def test_another_log_without_a_leader_is_looked_at_again() -> None:
     def lose_leader(run: Run) -> None:
         log.leaderless.clear()
 
-    original = UsageConsumer._replace_log
+    original = Partitions._replace_log
 
-    def replace_log(self: UsageConsumer, partition: int) -> None:
+    def replace_log(self: Partitions, partition: int) -> None:
         log.leaderless.add(0)
         original(self, partition)
-        UsageConsumer._replace_log = original  # type: ignore[method-assign]
+        patch.undo()
 
-    UsageConsumer._replace_log = replace_log  # type: ignore[method-assign]
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Partitions, "_replace_log", replace_log)
         run = Run(log, ledger, lose_leader, nothing)
-    finally:
-        UsageConsumer._replace_log = original  # type: ignore[method-assign]
     assert run.ledger.charged == offsets(0, *range(5))
     assert run.consumer.failures == 0
