@@ -25,11 +25,13 @@ _LAST_YEAR: Final = 9998
 _PRINTABLE_ASCII: Final = r"^[ -~]+$"
 _NO_CONTROLS: Final = r"^[^\x00-\x1f\x7f]+$"
 _NO_LOW_CONTROLS: Final = r"^[^\x00-\x1f]+$"
+EVENT_NAME_PATTERN: Final = r"^[^\x00-\x1f]*$"
 _GATEWAY: Final = r"^[a-z0-9][a-z0-9_-]*$"
 PATTERNS_IN_WORDS: Final = {
     _PRINTABLE_ASCII: "Input should have printable ASCII characters only",
     _NO_CONTROLS: "Input should have no control characters",
     _NO_LOW_CONTROLS: "Input should have no control characters",
+    EVENT_NAME_PATTERN: "Input should have no control characters",
     KEY_ID_PATTERN: "Input should be 12 digits 0 to 9 and letters a to f",
     _GATEWAY: "Input should be lowercase letters a to z, digits, _ and -, and begin with a letter or a digit",
 }

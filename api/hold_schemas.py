@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from api.fields import Identifier, Instant
+from api.fields import EVENT_NAME_PATTERN, Identifier, Instant
 from api.requests import Body
 from api.schemas import Position, View
 from domain.holds import HOLD_LASTS_AT_MOST, PHOTOS_MAX, HoldMode
@@ -29,7 +29,7 @@ class PhotoEventOfHold(Body):
     id: Annotated[int, Field(ge=0, le=2**53 - 1)] = Field(
         description="The number people see.", examples=[1042]
     )
-    name: Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f]*$")] = Field(
+    name: Annotated[str, Field(max_length=256, pattern=EVENT_NAME_PATTERN)] = Field(
         description="Its name.", examples=["City Marathon 2026"]
     )
 

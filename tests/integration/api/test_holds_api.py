@@ -112,6 +112,7 @@ def test_a_settlement_needs_to_know_what_was_done(pipeline, organisation):
         ({"expires_in_s": 0}, "expires_in_s"),
         ({"expires_in_s": 86_401}, "expires_in_s"),
         ({"run_id": ""}, "run_id"),
+        ({"event": {"id": 1, "name": "a\nb"}}, "event.name"),
     ],
 )
 def test_what_is_wrong_is_named(pipeline, organisation, changes, field):
