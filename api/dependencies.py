@@ -161,6 +161,15 @@ class Reading:
         self._response.headers[POSITION_HEADER] = str(position)
 
 
+def asked_by(http: Request, services: Provided) -> facts.Request:
+    """Return who asks, when, and by which request: what a decision keeps of it."""
+    principal: Principal = http.state.principal
+    return facts.Request(services.clock(), principal.subject, http.state.request_id)
+
+
+Asked = Annotated[facts.Request, Depends(asked_by)]
+
+
 class Writing:
     """A write: who asks, when, because of what, and what makes it count once."""
 
@@ -169,12 +178,12 @@ class Writing:
         http: Request,
         response: Response,
         services: Provided,
+        asked: Asked,
         idempotency_key: IdempotencyKey = None,
     ) -> None:
         self.services = services
         self.ledger = services.ledger
-        principal: Principal = http.state.principal
-        self.request = facts.Request(services.clock(), principal.subject, http.state.request_id)
+        self.request = asked
         self._http = http
         self._response = response
         self._key = idempotency_key

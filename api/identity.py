@@ -8,6 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, Protocol
 
+from domain.facts import Request
+
 API_KEYS_MAX: Final = 10
 """Live keys an organisation has at most."""
 
@@ -105,24 +107,30 @@ class ApiKeysExhausted(Exception):
 
 
 class ApiKeys(Protocol):
-    """The keys of all organisations. Every operation raises psycopg.OperationalError without a database."""
+    """The keys of all organisations. Making and revoking one are events of its organisation."""
 
-    def issue(self, organisation_id: str, name: str, *, by: str) -> tuple[ApiKey, str]:
+    def issue(self, organisation_id: str, name: str, request: Request) -> tuple[ApiKey, str]:
         """Make a key; return it, and its text, which is never seen again.
 
         Raises:
             ApiKeysExhausted: the organisation has `API_KEYS_MAX` live ones.
+            OrganisationUnknown, StoreUnavailable.
         """
         ...
 
     def live(self, organisation_id: str) -> list[ApiKey]:
-        """Return the live keys of an organisation, oldest first."""
+        """Return the live keys of an organisation, oldest first.
+
+        Raises:
+            psycopg.OperationalError: the database does not answer.
+        """
         ...
 
-    def revoke(self, organisation_id: str, key_id: str, *, by: str) -> None:
+    def revoke(self, organisation_id: str, key_id: str, request: Request) -> None:
         """End a key: from now on it is refused.
 
         Raises:
             ApiKeyUnknown: the organisation has no live key of this id.
+            OrganisationUnknown, StoreUnavailable.
         """
         ...

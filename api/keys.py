@@ -7,11 +7,10 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.requests import Request
 
-from api.dependencies import Provided
+from api.dependencies import Asked, Provided
 from api.fields import KEY_ID_PATTERN, Instant, Name, OrganisationId
-from api.identity import API_KEYS_MAX, ApiKeysExhausted, ApiKeyUnknown, Principal
+from api.identity import API_KEYS_MAX, ApiKeysExhausted, ApiKeyUnknown
 from api.problems import HttpProblem, responses
 from api.requests import Body
 from api.routes import StrictRoute
@@ -78,15 +77,14 @@ class Keys(BaseModel):
     responses=responses(*_PROBLEMS, *_BODY_PROBLEMS, "api-keys-exhausted"),
 )
 def issue_api_key(
-    organisation_id: OrganisationId, body: NewKey, services: Provided, request: Request
+    organisation_id: OrganisationId, body: NewKey, services: Provided, asked: Asked
 ) -> IssuedKey:
     """Make a key for a program of the organisation. It may read what members may, and nothing else.
 
     A request without an answer may have made a key: look at the list, and revoke what nobody has.
     """
-    services.ledger.organisation(organisation_id)
     try:
-        made, key = services.api_keys.issue(organisation_id, body.name, by=_asking(request))
+        made, key = services.api_keys.issue(organisation_id, body.name, asked)
     except ApiKeysExhausted as error:
         raise HttpProblem("api-keys-exhausted", str(error)) from None
     return IssuedKey(**Key.model_validate(made).model_dump(), key=key)
@@ -114,17 +112,9 @@ def list_api_keys(organisation_id: OrganisationId, services: Provided) -> Keys:
     response_description="The key is refused from now on.",
     responses=responses(*_PROBLEMS, "api-key-unknown"),
 )
-def revoke_api_key(
-    organisation_id: OrganisationId, key_id: KeyId, services: Provided, request: Request
-) -> None:
+def revoke_api_key(organisation_id: OrganisationId, key_id: KeyId, services: Provided, asked: Asked) -> None:
     """End a key at once. Who revoked it is kept."""
-    services.ledger.organisation(organisation_id)
     try:
-        services.api_keys.revoke(organisation_id, key_id, by=_asking(request))
+        services.api_keys.revoke(organisation_id, key_id, asked)
     except ApiKeyUnknown as error:
         raise HttpProblem("api-key-unknown", str(error)) from None
-
-
-def _asking(request: Request) -> str:
-    principal: Principal = request.state.principal
-    return principal.subject

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from domain import facts
+from domain import audit_facts, facts
 from domain.credits import LotKind
 from domain.errors import UnknownEventType
 
@@ -199,6 +199,26 @@ def _zero_crossed(fact: facts.CreditsExhausted | facts.CreditsReplenished) -> Da
     return {"available": fact.available}
 
 
+def _api_key(fact: audit_facts.ApiKeyIssued | audit_facts.ApiKeyRevoked) -> Data:
+    return {"key_id": fact.key_id}
+
+
+def _webhook_endpoint_added(fact: audit_facts.WebhookEndpointAdded) -> Data:
+    return {"endpoint_id": fact.endpoint_id, "url_digest": fact.url_digest}
+
+
+def _webhook_endpoint(
+    fact: audit_facts.WebhookEndpointRemoved
+    | audit_facts.WebhookSecretRotated
+    | audit_facts.WebhookEndpointEnabled,
+) -> Data:
+    return {"endpoint_id": fact.endpoint_id}
+
+
+def _webhook_endpoint_disabled(fact: audit_facts.WebhookEndpointDisabled) -> Data:
+    return {"endpoint_id": fact.endpoint_id, "failing_since": _in_utc(fact.failing_since)}
+
+
 _LOT_KINDS: Final = {LotKind.FREE: "free", LotKind.PAID: "paid"}
 
 PUBLIC_FORMS: Final[Mapping[type[Any], PublicForm]] = {
@@ -220,6 +240,23 @@ PUBLIC_FORMS: Final[Mapping[type[Any], PublicForm]] = {
     facts.BalanceWentLow: PublicForm("credit_ledger.balance_went_low.v1", _balance_went_low),
     facts.CreditsExhausted: PublicForm("credit_ledger.credits_exhausted.v1", _zero_crossed),
     facts.CreditsReplenished: PublicForm("credit_ledger.credits_replenished.v1", _zero_crossed),
+    audit_facts.ApiKeyIssued: PublicForm("credit_ledger.api_key_issued.v1", _api_key),
+    audit_facts.ApiKeyRevoked: PublicForm("credit_ledger.api_key_revoked.v1", _api_key),
+    audit_facts.WebhookEndpointAdded: PublicForm(
+        "credit_ledger.webhook_endpoint_added.v1", _webhook_endpoint_added
+    ),
+    audit_facts.WebhookEndpointRemoved: PublicForm(
+        "credit_ledger.webhook_endpoint_removed.v1", _webhook_endpoint
+    ),
+    audit_facts.WebhookSecretRotated: PublicForm(
+        "credit_ledger.webhook_secret_rotated.v1", _webhook_endpoint
+    ),
+    audit_facts.WebhookEndpointDisabled: PublicForm(
+        "credit_ledger.webhook_endpoint_disabled.v1", _webhook_endpoint_disabled
+    ),
+    audit_facts.WebhookEndpointEnabled: PublicForm(
+        "credit_ledger.webhook_endpoint_enabled.v1", _webhook_endpoint
+    ),
 }
 """Every fact of `domain.catalogue`; a contract test holds the two together."""
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from domain import facts
+from domain import audit_facts, facts
 from domain.errors import UnknownEventType
 from domain.organisation import OrganisationSnapshot
 
@@ -42,6 +42,13 @@ CURRENT: Final[Mapping[str, FactType]] = {
     "balance_went_low.v1": facts.BalanceWentLow,
     "credits_exhausted.v1": facts.CreditsExhausted,
     "credits_replenished.v1": facts.CreditsReplenished,
+    "api_key_issued.v1": audit_facts.ApiKeyIssued,
+    "api_key_revoked.v1": audit_facts.ApiKeyRevoked,
+    "webhook_endpoint_added.v1": audit_facts.WebhookEndpointAdded,
+    "webhook_endpoint_removed.v1": audit_facts.WebhookEndpointRemoved,
+    "webhook_secret_rotated.v1": audit_facts.WebhookSecretRotated,
+    "webhook_endpoint_disabled.v1": audit_facts.WebhookEndpointDisabled,
+    "webhook_endpoint_enabled.v1": audit_facts.WebhookEndpointEnabled,
     "organisation_snapshot.v1": OrganisationSnapshot,
 }
 

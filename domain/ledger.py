@@ -18,6 +18,7 @@ from uuid import UUID
 import msgspec
 from eventsourcing.application import AggregateNotFoundError, Application
 
+from domain.audit_facts import AuditFact
 from domain.credits import plan_draws
 from domain.errors import (
     ChargeUnknown,
@@ -342,6 +343,21 @@ class Ledger(Application[UUID]):
             return _standing(organisation)
 
         return self._change(organisation_id, decide, once)
+
+    # ------------------------------------------------------------------------------------- audit
+
+    def note(self, organisation_id: str, fact: AuditFact) -> Result:
+        """Put on record who changed something around an organisation's credits.
+
+        Raises:
+            OrganisationUnknown, StoreUnavailable.
+        """
+
+        def decide(organisation: Organisation) -> Recorded:
+            organisation.note(fact)
+            return _standing(organisation)
+
+        return self._change(organisation_id, decide, None)
 
     # ------------------------------------------------------------------------------------- holds
 

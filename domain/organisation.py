@@ -22,6 +22,7 @@ from uuid import UUID
 
 import msgspec
 
+from domain.audit_facts import AuditFact
 from domain.calendar import check_time_zone, local_day
 from domain.credits import Lot, LotKind, Portion, draw, plan_draws, put_back
 from domain.errors import (
@@ -474,6 +475,11 @@ class Organisation:
             raise InvalidInput("threshold", f"the threshold must be between 0 and {CREDITS_MAX:,}")
         self._begin(request)
         return self._record(LowBalanceThresholdSet(request.at, request.actor, request.cause, threshold))
+
+    def note(self, fact: AuditFact) -> Event:
+        """Put on record who changed something around the credits."""
+        self._begin(Request(fact.recorded_at, fact.actor, fact.cause))
+        return self._record(fact)
 
     # --------------------------------------------------------------------- holds
 

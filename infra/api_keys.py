@@ -2,6 +2,8 @@
 
 A key holds 256 random bits, so nobody can guess one from its digest: plain SHA-256 keeps it as safe as a slow
 hash would, which is made for passwords that people choose, and costs every request nothing.
+
+Who made and who revoked a key is a fact of the organisation's history: row and fact are one transaction.
 """
 
 from __future__ import annotations
@@ -28,11 +30,14 @@ from api.identity import (
     Membership,
     Principal,
 )
+from domain.audit_facts import ApiKeyIssued, ApiKeyRevoked
+from domain.facts import Request
+from domain.ledger import Ledger
+from infra.event_store.together import together
 
 _FORM: Final = re.compile(r"clk_([0-9a-f]{12})_[\w-]{43}", re.ASCII)
 _SECRET_BYTES: Final = 32
 _USE_NOTED_EVERY: Final = timedelta(minutes=1)
-_LOCK: Final = 0x4B455953  # "KEYS"; the second half of the lock's number is the organisation's
 _NO_DIGEST: Final = bytes(32)
 
 _COLUMNS: Final = "key_id, organisation_id, name, created_at, created_by, last_used_at"
@@ -60,26 +65,29 @@ class PostgresApiKeys:
         self,
         connecting: Callable[[], AbstractContextManager[psycopg.Connection[Any]]],
         clock: Callable[[], datetime],
+        ledger: Ledger,
     ) -> None:
         self._connecting = connecting
         self._clock = clock
+        self._ledger = ledger
 
-    def issue(self, organisation_id: str, name: str, *, by: str) -> tuple[ApiKey, str]:
+    def issue(self, organisation_id: str, name: str, request: Request) -> tuple[ApiKey, str]:
         """Make a key; return what is known of it, and the key itself, which is never seen again.
 
         Raises:
             ApiKeysExhausted: the organisation has `API_KEYS_MAX` live ones.
-            psycopg.OperationalError: the database does not answer.
+            OrganisationUnknown, StoreUnavailable.
         """
         key_id = secrets.token_hex(6)
         key = f"clk_{key_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
-        with self._connecting() as connection, connection.transaction():
-            # Two requests at once must not both see one place left.
-            connection.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_LOCK, organisation_id])
+        issued = ApiKeyIssued(request.at, request.actor, request.cause, key_id)
+        # One at a time: two requests at once never both see one place left.
+        with together(self._ledger) as connection:
+            self._ledger.note(organisation_id, issued)
             counting = connection.cursor(row_factory=tuple_row).execute(_COUNT, [organisation_id])
             if counting.fetchall()[0][0] >= API_KEYS_MAX:
                 raise ApiKeysExhausted(f"the organisation has {API_KEYS_MAX} live keys; revoke one first")
-            values = [key_id, organisation_id, name, _digest(key), self._clock(), by]
+            values = [key_id, organisation_id, name, _digest(key), request.at, request.actor]
             adding = connection.cursor(row_factory=class_row(ApiKey)).execute(_ADD, values)
             return adding.fetchall()[0], key
 
@@ -94,15 +102,18 @@ class PostgresApiKeys:
                 connection.cursor(row_factory=class_row(ApiKey)).execute(_LIVE, [organisation_id]).fetchall()
             )
 
-    def revoke(self, organisation_id: str, key_id: str, *, by: str) -> None:
+    def revoke(self, organisation_id: str, key_id: str, request: Request) -> None:
         """End a key: from now on it is refused.
 
         Raises:
             ApiKeyUnknown: the organisation has no live key of this id.
-            psycopg.OperationalError: the database does not answer.
+            OrganisationUnknown, StoreUnavailable.
         """
-        with self._connecting() as connection:
-            if not connection.execute(_REVOKE, [self._clock(), by, key_id, organisation_id]).rowcount:
+        revoked = ApiKeyRevoked(request.at, request.actor, request.cause, key_id)
+        with together(self._ledger) as connection:
+            self._ledger.note(organisation_id, revoked)
+            values = [request.at, request.actor, key_id, organisation_id]
+            if not connection.execute(_REVOKE, values).rowcount:
                 raise ApiKeyUnknown(f"the organisation has no live key {key_id}")
 
     def principal(self, key: str) -> Principal:

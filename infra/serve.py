@@ -60,7 +60,7 @@ def api_services(settings: Settings, database_url: str, verifier: TokenVerifier)
         open=True,
     )
     ledger = open_ledger(database_url)
-    keys = PostgresApiKeys(pool.connection, utc_now)
+    keys = PostgresApiKeys(pool.connection, utc_now, ledger)
 
     def readiness() -> Mapping[str, str]:
         try:

@@ -10,7 +10,8 @@ from typing import Any
 import psycopg
 
 from domain.catalogue import FactCodec
-from domain.facts import ChargeRefunded, GrantKind, Request, UsageCharged
+from domain.facts import ChargeRefunded, Fact, GrantKind, Request, UsageCharged
+from domain.identity import stream_id
 from domain.money import Currency, cost_of
 from domain.organisation import Event, Organisation, lot_opened_by
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType
@@ -149,3 +150,13 @@ def append(connection: psycopg.Connection[Any], events: Iterable[Event]) -> int:
         row = cursor.execute("SELECT coalesce(max(notification_id), 0) FROM ledger.events").fetchone()
         assert row is not None
         return int(row[0])
+
+
+def history(conninfo: str, organisation_id: str) -> list[Fact]:
+    """Return the facts of an organisation, oldest first, as they lie in a database."""
+    with psycopg.connect(conninfo) as connection:
+        rows = connection.execute(
+            "SELECT topic, state FROM ledger.events WHERE originator_id = %s ORDER BY originator_version",
+            [stream_id(organisation_id)],
+        ).fetchall()
+    return [CODEC.decode(topic, state) for topic, state in rows]

@@ -124,7 +124,7 @@ def ledger_api(conninfo: str) -> Iterator[LedgerApi]:
 
 def _services(ledger: Ledger, pool: ConnectionPool[Any], issuer: EmbeddedIssuer) -> Services:
     tokens = TokenVerifier(FixedKeys(issuer.jwks()), issuer=ISSUER, audience=AUDIENCE)
-    keys = PostgresApiKeys(pool.connection, lambda: datetime.now(UTC))
+    keys = PostgresApiKeys(pool.connection, lambda: datetime.now(UTC), ledger)
     return Services(
         ledger=ledger,
         reading=lambda: pool.connection(timeout=5),

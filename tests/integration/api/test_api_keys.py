@@ -12,8 +12,11 @@ import psycopg
 import pytest
 
 from api.identity import API_KEYS_MAX
+from domain.audit_facts import ApiKeyIssued, ApiKeyRevoked
+from domain.errors import StoreUnavailable
 from infra.api_keys import PostgresApiKeys
-from tests.integration.api.ledger_api import LedgerApi, faulty_fields, problem_of
+from tests.histories import history
+from tests.integration.api.ledger_api import STAFF, LedgerApi, faulty_fields, problem_of
 
 
 @pytest.fixture
@@ -80,7 +83,7 @@ def test_the_last_use_is_noted_to_the_minute(
                 pass
 
         a_minute_later = datetime.fromisoformat(first) + timedelta(minutes=1)
-        PostgresApiKeys(Lending, lambda: a_minute_later).principal(issued["key"])
+        PostgresApiKeys(Lending, lambda: a_minute_later, ledger_api.services.ledger).principal(issued["key"])
     assert datetime.fromisoformat(last_used_at()) == a_minute_later
 
 
@@ -111,6 +114,44 @@ def test_who_made_and_who_revoked_a_key_is_kept(ledger_api: LedgerApi, keys: str
             [key_id],
         ).fetchall()
     assert kept == [("u-admin", "u-admin", True)]
+
+
+def test_making_and_revoking_a_key_are_events_of_the_organisation(
+    ledger_api: LedgerApi, keys: str, organisation: str, client: Any
+) -> None:
+    organisation_id = organisation.rpartition("/")[2]
+    admin = ledger_api.bearer("u-admin", organisations={organisation_id: "admin"})
+    with ledger_api.client(headers=admin) as by_admin:
+        key_id = by_admin.post(keys, json={"name": "SECRET name"}).json()["key_id"]
+    assert client.delete(f"{keys}/{key_id}").status_code == 204
+    assert client.delete(f"{keys}/{key_id}").status_code == 404  # and leaves no event
+    *_, issued, revoked = history(ledger_api.conninfo, organisation_id)
+    assert isinstance(issued, ApiKeyIssued)
+    assert isinstance(revoked, ApiKeyRevoked)
+    assert (issued.key_id, issued.actor) == (key_id, "u-admin")
+    assert (revoked.key_id, revoked.actor) == (key_id, STAFF)
+
+
+def test_a_key_whose_event_cannot_be_recorded_is_not_made(
+    ledger_api: LedgerApi, keys: str, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unable(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailable("the connection is lost")
+
+    monkeypatch.setattr(ledger_api.services.ledger.events.recorder, "insert_events", unable)
+    assert client.post(keys, json={"name": "x"}).status_code == 503
+    monkeypatch.undo()
+    assert client.get(keys).json() == {"api_keys": []}
+
+
+def test_a_key_that_cannot_be_made_leaves_no_event(
+    ledger_api: LedgerApi, keys: str, organisation: str, client: Any
+) -> None:
+    for number in range(API_KEYS_MAX):
+        client.post(keys, json={"name": f"key {number}"}).raise_for_status()
+    before = history(ledger_api.conninfo, organisation.rpartition("/")[2])
+    assert client.post(keys, json={"name": "one too many"}).status_code == 409
+    assert history(ledger_api.conninfo, organisation.rpartition("/")[2]) == before
 
 
 def test_an_organisation_has_ten_live_keys_however_many_are_asked_for_at_once(client: Any, keys: str) -> None:

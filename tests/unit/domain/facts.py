@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Final
 
-from domain import facts
+from domain import audit_facts, facts
 from domain.credits import Lot, LotKind, Portion
 from domain.holds import Hold, HoldMode, HoldRequest, Settlement
 from domain.money import Currency
@@ -154,6 +154,35 @@ FACTS: Final[Mapping[str, facts.Fact]] = {
     ),
     "credits_replenished.v1": facts.CreditsReplenished(
         recorded_at=_RECORDED_AT, actor="staff-3", cause="request-12", available=97
+    ),
+    "api_key_issued.v1": audit_facts.ApiKeyIssued(
+        recorded_at=_RECORDED_AT, actor="u-1", cause="request-13", key_id="0f3a9c5d7e21"
+    ),
+    "api_key_revoked.v1": audit_facts.ApiKeyRevoked(
+        recorded_at=_RECORDED_AT, actor="staff-3", cause="request-14", key_id="0f3a9c5d7e21"
+    ),
+    "webhook_endpoint_added.v1": audit_facts.WebhookEndpointAdded(
+        recorded_at=_RECORDED_AT,
+        actor="u-1",
+        cause="request-15",
+        endpoint_id="whe_0f3a9c5d7e21",
+        url_digest="ab" * 32,
+    ),
+    "webhook_endpoint_removed.v1": audit_facts.WebhookEndpointRemoved(
+        recorded_at=_RECORDED_AT, actor="u-1", cause="request-16", endpoint_id="whe_0f3a9c5d7e21"
+    ),
+    "webhook_secret_rotated.v1": audit_facts.WebhookSecretRotated(
+        recorded_at=_RECORDED_AT, actor="u-1", cause="request-17", endpoint_id="whe_0f3a9c5d7e21"
+    ),
+    "webhook_endpoint_disabled.v1": audit_facts.WebhookEndpointDisabled(
+        recorded_at=_RECORDED_AT,
+        actor=None,
+        cause="webhook-delivery",
+        endpoint_id="whe_0f3a9c5d7e21",
+        failing_since=datetime(2026, 12, 26, 18, 30, tzinfo=UTC),
+    ),
+    "webhook_endpoint_enabled.v1": audit_facts.WebhookEndpointEnabled(
+        recorded_at=_RECORDED_AT, actor="u-1", cause="request-18", endpoint_id="whe_0f3a9c5d7e21"
     ),
     "organisation_snapshot.v1": OrganisationSnapshot(
         recorded_at=_RECORDED_AT,

@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from domain.audit_facts import ApiKeyIssued
 from domain.credits import Lot, LotKind, Portion
 from domain.errors import CurrencyMismatch, InvalidInput, InvariantBroken
 from domain.facts import (
@@ -345,6 +346,16 @@ class TestChanges:
         ]
         assert [change.fact.balance_delta for change in changes] == [0, 0, 0]
         assert all(lot_opened_by(change) == () for change in changes)
+
+
+class TestAudit:
+    def test_a_key_is_on_record_and_changes_no_credits(self) -> None:
+        organisation = opened(trial_credits=200)
+        organisation.collect_events()
+        organisation.note(ApiKeyIssued(NOON, "u-1", "request-2", "0f3a9c5d7e21"))
+        (noted,) = organisation.collect_events()
+        assert noted.fact == ApiKeyIssued(NOON, "u-1", "request-2", "0f3a9c5d7e21")
+        assert (organisation.version, organisation.balance) == (3, 200)
 
 
 class TestReplay:

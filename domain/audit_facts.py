@@ -1,0 +1,83 @@
+"""Facts of an organisation's history that change no credits: who opened or closed a way in, or a way out.
+
+Ids and digests only. A key's id is its visible prefix; an endpoint's address may hold secrets, so all that is
+kept of it is a digest.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+
+if TYPE_CHECKING:
+    from domain.organisation import Organisation
+
+
+class _Audited(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+
+    balance_delta: ClassVar[int] = 0
+
+    def apply(self, organisation: Organisation) -> None:
+        pass
+
+
+class ApiKeyIssued(_Audited, frozen=True, array_like=True, gc=False):
+    """A program of the organisation may read it, with this key."""
+
+    key_id: str
+
+
+class ApiKeyRevoked(_Audited, frozen=True, array_like=True, gc=False):
+    """A key is refused from now on."""
+
+    key_id: str
+
+
+class WebhookEndpointAdded(_Audited, frozen=True, array_like=True, gc=False):
+    """The organisation hears of its credits at an address; `url_digest` is SHA-256 of it, in hex."""
+
+    endpoint_id: str
+    url_digest: str
+
+
+class WebhookEndpointRemoved(_Audited, frozen=True, array_like=True, gc=False):
+    """Nothing is sent to an endpoint any more, and its address is forgotten."""
+
+    endpoint_id: str
+
+
+class WebhookSecretRotated(_Audited, frozen=True, array_like=True, gc=False):
+    """An endpoint's deliveries are signed with a new secret, and for a while with the one before as well."""
+
+    endpoint_id: str
+
+
+class WebhookEndpointDisabled(_Audited, frozen=True, array_like=True, gc=False):
+    """Nothing is sent to an endpoint until it is enabled: all attempts since `failing_since` had failed, or
+    the receiver said that it is gone.
+    """
+
+    endpoint_id: str
+    failing_since: datetime
+
+
+class WebhookEndpointEnabled(_Audited, frozen=True, array_like=True, gc=False):
+    """What happens from now on is sent to an endpoint again."""
+
+    endpoint_id: str
+
+
+AuditFact = (
+    ApiKeyIssued
+    | ApiKeyRevoked
+    | WebhookEndpointAdded
+    | WebhookEndpointRemoved
+    | WebhookSecretRotated
+    | WebhookEndpointDisabled
+    | WebhookEndpointEnabled
+)
