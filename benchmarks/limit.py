@@ -10,7 +10,7 @@ import psycopg
 from benchmarks.checks import check_charges
 from benchmarks.feeding import feed, open_ingest, start_position
 from benchmarks.lab import Lab, Sample
-from domain.organisation import Event
+from domain.aggregate import Event
 from infra.event_store.recorder import COPY_EVENTS
 from infra.event_store.usage_store import PostgresUsageStore
 

@@ -9,8 +9,9 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from consumers.messages import Headers, Refused, decode_usage
+from domain.aggregate import Event
 from domain.identity import dedupe_key
-from domain.organisation import Event, Organisation
+from domain.organisation import Organisation
 from domain.ports import DeadLetterRecord, ParkedMessage, PositionMove
 from domain.usage import Substance, UsageReport
 

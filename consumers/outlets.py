@@ -12,7 +12,7 @@ from psycopg.rows import tuple_row
 
 from consumers.public_balances import public_balance
 from consumers.public_events import public_event
-from domain.catalogue import FactCodec
+from domain.catalogue import ORGANISATION_FACTS, FactCodec
 from domain.errors import InvariantBroken
 from domain.facts import OrganisationOpened
 from projections.log import Log, log_end
@@ -92,10 +92,12 @@ class EventsOutlet:
 
     def after(self, connection: Connection, position: int, up_to: int) -> Portion:
         batch = Log(connection, self._codec).read(position, up_to, self._batch_size)
-        names = self._names_of(connection, {entry[1] for entry in batch.entries})
+        names = self._names_of(
+            connection, {stream for _, stream, _, fact in batch.entries if type(fact) in ORGANISATION_FACTS}
+        )
         messages = []
         for at, stream, version, fact in batch.entries:
-            name = names[stream]
+            name = names.get(stream) or _owner(fact)
             value = public_event(name, str(UUID(bytes=stream)), version, at, fact)
             messages.append((name.encode(), value))
         return Portion(iter([messages]), batch.position)
@@ -147,6 +149,12 @@ class BalancesOutlet:
         while rows := cursor.execute(_PAGE, (last, self._batch_size)).fetchall():
             last = rows[-1][0]
             yield [_message(*row[1:]) for row in rows]
+
+
+def _owner(fact: Any) -> str:
+    """Return the organisation that a fact of another aggregate is about."""
+    name: str = fact.organisation_id
+    return name
 
 
 def _message(organisation_id: str, balance: int, on_hold: int, position: int) -> Message:

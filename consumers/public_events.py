@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
-from domain import audit_facts, facts
+from domain import audit_facts, facts, payment_facts
+from domain.aggregate import Fact
 from domain.credits import LotKind
 from domain.errors import UnknownEventType
 
@@ -45,7 +46,7 @@ class CloudEvent(msgspec.Struct, frozen=True):
 _encode = msgspec.json.Encoder().encode
 
 
-def public_event(organisation_id: str, stream: str, version: int, position: int, fact: facts.Fact) -> bytes:
+def public_event(organisation_id: str, stream: str, version: int, position: int, fact: Fact) -> bytes:
     """Return the message of a fact: `stream` is a UUID, `version` the event's number in it.
 
     `data` holds `version`, `position` (in the log of all organisations), `actor`, `cause`, `balance_change`
@@ -219,6 +220,71 @@ def _webhook_endpoint_disabled(fact: audit_facts.WebhookEndpointDisabled) -> Dat
     return {"endpoint_id": fact.endpoint_id, "failing_since": _in_utc(fact.failing_since)}
 
 
+def _payment_requested(fact: payment_facts.PaymentRequested) -> Data:
+    return {
+        "payment_id": fact.payment_id,
+        "kind": fact.kind.value,
+        "gateway": fact.gateway,
+        "credits": fact.credits,
+        "unit_price_millionths": fact.unit_price_millionths,
+        "credits_minor": fact.credits_minor,
+        "fee_minor": fact.fee_minor,
+        "amount_minor": fact.amount_minor,
+        "tax_minor": fact.tax_minor,
+        "currency": fact.currency.value,
+        "price_version": fact.price_version,
+        "quote_id": fact.quote_id,
+    }
+
+
+def _payment_ordered(fact: payment_facts.PaymentOrdered) -> Data:
+    return {"payment_id": fact.payment_id, "gateway": fact.gateway, "order_id": fact.order_id}
+
+
+def _payment_completed(fact: payment_facts.PaymentCompleted) -> Data:
+    return {
+        "payment_id": fact.payment_id,
+        "gateway_payment_id": fact.gateway_payment_id,
+        "purchase_version": fact.purchase,
+    }
+
+
+def _payment_ended(fact: payment_facts.PaymentFailed | payment_facts.PaymentAbandoned) -> Data:
+    return {"payment_id": fact.payment_id, "reason": fact.reason}
+
+
+def _payment_flagged(fact: payment_facts.PaymentFlagged) -> Data:
+    return {
+        "payment_id": fact.payment_id,
+        "flag": fact.flag.value,
+        "gateway_payment_id": fact.gateway_payment_id,
+        "amount_minor": fact.amount_minor,
+        "currency": fact.currency,
+    }
+
+
+def _payment_refund_requested(fact: payment_facts.PaymentRefundRequested) -> Data:
+    return {
+        "payment_id": fact.payment_id,
+        "refund_id": fact.refund_id,
+        "credits": fact.credits,
+        "amount_minor": fact.amount_minor,
+        "tax_minor": fact.tax_minor,
+    }
+
+
+def _payment_refunded(fact: payment_facts.PaymentRefunded) -> Data:
+    return {
+        "payment_id": fact.payment_id,
+        "refund_id": fact.refund_id,
+        "gateway_refund_id": fact.gateway_refund_id,
+    }
+
+
+def _payment_refund_failed(fact: payment_facts.PaymentRefundFailed) -> Data:
+    return {"payment_id": fact.payment_id, "refund_id": fact.refund_id, "reason": fact.reason}
+
+
 _LOT_KINDS: Final = {LotKind.FREE: "free", LotKind.PAID: "paid"}
 
 PUBLIC_FORMS: Final[Mapping[type[Any], PublicForm]] = {
@@ -256,6 +322,19 @@ PUBLIC_FORMS: Final[Mapping[type[Any], PublicForm]] = {
     ),
     audit_facts.WebhookEndpointEnabled: PublicForm(
         "credit_ledger.webhook_endpoint_enabled.v1", _webhook_endpoint
+    ),
+    payment_facts.PaymentRequested: PublicForm("credit_ledger.payment_requested.v1", _payment_requested),
+    payment_facts.PaymentOrdered: PublicForm("credit_ledger.payment_ordered.v1", _payment_ordered),
+    payment_facts.PaymentCompleted: PublicForm("credit_ledger.payment_completed.v1", _payment_completed),
+    payment_facts.PaymentFailed: PublicForm("credit_ledger.payment_failed.v1", _payment_ended),
+    payment_facts.PaymentAbandoned: PublicForm("credit_ledger.payment_abandoned.v1", _payment_ended),
+    payment_facts.PaymentFlagged: PublicForm("credit_ledger.payment_flagged.v1", _payment_flagged),
+    payment_facts.PaymentRefundRequested: PublicForm(
+        "credit_ledger.payment_refund_requested.v1", _payment_refund_requested
+    ),
+    payment_facts.PaymentRefunded: PublicForm("credit_ledger.payment_refunded.v1", _payment_refunded),
+    payment_facts.PaymentRefundFailed: PublicForm(
+        "credit_ledger.payment_refund_failed.v1", _payment_refund_failed
     ),
 }
 """Every fact of `domain.catalogue`; a contract test holds the two together."""

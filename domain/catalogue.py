@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
-from domain import audit_facts, facts
+from domain import audit_facts, facts, payment_facts
+from domain.aggregate import Fact
 from domain.errors import UnknownEventType
 from domain.organisation import OrganisationSnapshot
 
@@ -22,10 +23,10 @@ class Superseded(msgspec.Struct, frozen=True):
     """A topic no longer written: its stored shape, and the step to a fact of a current topic."""
 
     shape: FactType
-    lift: Callable[[Any], facts.Fact]
+    lift: Callable[[Any], Fact]
 
 
-CURRENT: Final[Mapping[str, FactType]] = {
+ORGANISATION: Final[Mapping[str, FactType]] = {
     "organisation_opened.v1": facts.OrganisationOpened,
     "credits_granted.v1": facts.CreditsGranted,
     "credits_purchased.v1": facts.CreditsPurchased,
@@ -49,8 +50,32 @@ CURRENT: Final[Mapping[str, FactType]] = {
     "webhook_secret_rotated.v1": audit_facts.WebhookSecretRotated,
     "webhook_endpoint_disabled.v1": audit_facts.WebhookEndpointDisabled,
     "webhook_endpoint_enabled.v1": audit_facts.WebhookEndpointEnabled,
-    "organisation_snapshot.v1": OrganisationSnapshot,
 }
+PAYMENT: Final[Mapping[str, FactType]] = {
+    "payment_requested.v1": payment_facts.PaymentRequested,
+    "payment_ordered.v1": payment_facts.PaymentOrdered,
+    "payment_completed.v1": payment_facts.PaymentCompleted,
+    "payment_failed.v1": payment_facts.PaymentFailed,
+    "payment_abandoned.v1": payment_facts.PaymentAbandoned,
+    "payment_flagged.v1": payment_facts.PaymentFlagged,
+    "payment_refund_requested.v1": payment_facts.PaymentRefundRequested,
+    "payment_refunded.v1": payment_facts.PaymentRefunded,
+    "payment_refund_failed.v1": payment_facts.PaymentRefundFailed,
+}
+SNAPSHOTS: Final[Mapping[str, FactType]] = {"organisation_snapshot.v1": OrganisationSnapshot}
+
+CURRENT: Final[Mapping[str, FactType]] = {**ORGANISATION, **PAYMENT, **SNAPSHOTS}
+
+ORGANISATION_FACTS: Final[frozenset[FactType]] = frozenset(ORGANISATION.values())
+"""What the histories of organisations consist of; their readers skip everything else.
+
+The facts of every other aggregate have an `organisation_id`: the organisation they are about.
+"""
+
+TOPICS_BESIDE_ORGANISATIONS: Final[frozenset[str]] = (
+    frozenset(CURRENT) - ORGANISATION.keys() - SNAPSHOTS.keys()
+)
+"""Topics of events that are in the log, and in no history of an organisation."""
 
 SUPERSEDED: Final[Mapping[str, Superseded]] = {}
 
@@ -63,14 +88,14 @@ class FactCodec:
         current: Mapping[str, FactType] = CURRENT,
         superseded: Mapping[str, Superseded] = SUPERSEDED,
     ) -> None:
-        self.encode: Callable[[facts.Fact], bytes] = msgspec.json.Encoder().encode
+        self.encode: Callable[[Fact], bytes] = msgspec.json.Encoder().encode
         self.topic_of: Mapping[FactType, str] = {shape: topic for topic, shape in current.items()}
-        self.decoders: Mapping[str, Callable[[bytes], facts.Fact]] = {
+        self.decoders: Mapping[str, Callable[[bytes], Fact]] = {
             **{topic: msgspec.json.Decoder(shape).decode for topic, shape in current.items()},
             **{topic: _lifting(old) for topic, old in superseded.items()},
         }
 
-    def decode(self, topic: str, state: bytes) -> facts.Fact:
+    def decode(self, topic: str, state: bytes) -> Fact:
         """Return the fact of a stored row.
 
         Raises:
@@ -82,7 +107,7 @@ class FactCodec:
         return decode(state)
 
 
-def _lifting(old: Superseded) -> Callable[[bytes], facts.Fact]:
+def _lifting(old: Superseded) -> Callable[[bytes], Fact]:
     decode = msgspec.json.Decoder(old.shape).decode
     lift = old.lift
     return lambda state: lift(decode(state))

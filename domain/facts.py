@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
@@ -49,26 +49,6 @@ class Request(msgspec.Struct, frozen=True):
     at: datetime
     actor: str | None
     cause: str
-
-
-class Fact(Protocol):
-    """What happened. Every fact says when it was recorded, by whom, and because of what."""
-
-    @property
-    def recorded_at(self) -> datetime: ...
-
-    @property
-    def actor(self) -> str | None: ...
-
-    @property
-    def cause(self) -> str: ...
-
-    @property
-    def balance_delta(self) -> int:
-        """Credits that the fact added to the balance; negative for a charge."""
-
-    def apply(self, organisation: Organisation) -> None:
-        """Change the organisation, which already stands at the fact's version."""
 
 
 class OrganisationOpened(msgspec.Struct, frozen=True, array_like=True, gc=False):

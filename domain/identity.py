@@ -18,6 +18,11 @@ def stream_id(organisation_id: str) -> UUID:
     return uuid5(_NAMESPACE, organisation_id)
 
 
+def payment_stream(payment_id: str) -> UUID:
+    """Return the stream of a payment. Ids of organisations hold no NUL, so none of theirs is the same."""
+    return uuid5(_NAMESPACE, f"payment\0{payment_id}")
+
+
 def dedupe_key(source: str, message_id: str) -> bytes:
     """Return the 16-byte key of a message identity (CloudEvents `source` and `id`).
 

@@ -18,6 +18,7 @@ from uuid import UUID
 import msgspec
 from eventsourcing.application import AggregateNotFoundError, Application
 
+from domain.aggregate import Event
 from domain.audit_facts import AuditFact
 from domain.credits import plan_draws
 from domain.errors import (
@@ -36,7 +37,7 @@ from domain.facts import ChargeRefunded, CreditsPurchased, GrantKind, HoldPlaced
 from domain.holds import HOLD_PREFIX, Hold, HoldRequest
 from domain.identity import stream_id
 from domain.money import DEFAULT_PRICE_MILLIONTHS, Currency, cost_of
-from domain.organisation import Event, Organisation, lot_opened_by
+from domain.organisation import Organisation, evolve, lot_opened_by
 from domain.ports import Once, OrganisationStore
 from domain.rate_card import RateCard, UsageType
 
@@ -607,7 +608,7 @@ class Ledger(Application[UUID]):
 def replay(organisation: Organisation | None, events: Any) -> Organisation | None:
     """Apply events in order: the library's projector, without its checks per event."""
     for event in events:
-        organisation = event.mutate(organisation)
+        organisation = evolve(organisation, event)
     return organisation
 
 

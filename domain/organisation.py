@@ -1,12 +1,9 @@
 """The Organisation aggregate: its state and its decisions.
 
-An event is an envelope (`Event`: stream, version) around a fact (`domain.facts`). A decision checks, builds a
-fact, and applies it at once through the same `apply` that replay uses.
+An event is an envelope (`domain.aggregate.Event`: stream, version) around a fact (`domain.facts`). A decision
+checks, builds a fact, and applies it at once through the same `apply` that replay uses.
 
 This module is longer than others because an aggregate is read as a whole: decisions and state.
-
-Recorded times of an organisation never go back, whatever the writers' clocks say: an event whose time would
-be before the one it follows gets the time of that one.
 
 Invariants: sum of lots - overdraft = balance = sum of the credits of all events; available = balance - open
 holds.
@@ -17,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
-from typing import ClassVar, Final, cast
+from typing import ClassVar, Final
 from uuid import UUID
 
 import msgspec
 
+from domain.aggregate import Aggregate, Event
 from domain.audit_facts import AuditFact
 from domain.calendar import check_time_zone, local_day
 from domain.credits import Lot, LotKind, Portion, draw, plan_draws, put_back
@@ -41,7 +39,6 @@ from domain.facts import (
     CreditsGranted,
     CreditsPurchased,
     CreditsReplenished,
-    Fact,
     GrantKind,
     HoldExpired,
     HoldPlaced,
@@ -76,30 +73,6 @@ RUN_TOTALS_KEPT_FOR: Final = timedelta(days=90)
 SETTLEMENT_SOURCE: Final = "/credit-ledger/holds"
 """Source of the charge of a settlement; its cause is the hold's id."""
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
-
-
-class Event(msgspec.Struct, frozen=True, gc=False):
-    """A fact at its place in an organisation's history. `originator_version` counts from 1."""
-
-    originator_id: UUID
-    originator_version: int
-    fact: Fact
-
-    def mutate(self, aggregate: Organisation | None) -> Organisation:
-        """Apply the fact: the library's projector calls this on replay."""
-        if isinstance(self.fact, OrganisationSnapshot):
-            return self.fact.restore(self.originator_version)
-        if aggregate is None:
-            aggregate = Organisation(self.originator_id)
-        if aggregate.id != self.originator_id or aggregate.version + 1 != self.originator_version:
-            raise InvariantBroken(
-                f"event {self.originator_version} of {self.originator_id} does not follow "
-                f"version {aggregate.version} of {aggregate.id}"
-            )
-        aggregate.version = self.originator_version
-        aggregate.last_recorded_at = self.fact.recorded_at
-        self.fact.apply(aggregate)
-        return aggregate
 
 
 class RunTotal(msgspec.Struct, array_like=True):
@@ -164,18 +137,15 @@ class OrganisationSnapshot(msgspec.Struct, frozen=True, array_like=True):
         raise InvariantBroken("a snapshot is not part of a history")
 
 
-class Organisation:
+class Organisation(Aggregate):
     """An organisation's credits. Small whatever its history: only lots that are not empty are kept."""
 
     __slots__ = (
         "_available_before",
         "_next_lapse",
-        "_pending",
         "balance",
         "currency",
         "holds",
-        "id",
-        "last_recorded_at",
         "lots",
         "low_balance_threshold",
         "on_hold",
@@ -187,13 +157,10 @@ class Organisation:
         "run_totals",
         "settlements",
         "time_zone",
-        "version",
     )
 
     def __init__(self, stream: UUID) -> None:
-        self.id = stream
-        self.version = 0
-        self.last_recorded_at = datetime.min.replace(tzinfo=UTC)
+        super().__init__(stream)
         self.organisation_id = ""
         self.time_zone = "UTC"
         self.currency = Currency.USD
@@ -208,7 +175,6 @@ class Organisation:
         self.on_hold = 0
         self.settlements: dict[tuple[str, UsageType], Settlement] = {}
         self.low_balance_threshold = 0
-        self._pending: list[Event] = []
         self._available_before = 0
         self._next_lapse = _NEVER
 
@@ -611,8 +577,7 @@ class Organisation:
         Of several charges at once only where they end counts, so a crossing is marked once.
         """
         self._mark_crossings()
-        pending, self._pending = self._pending, []
-        return pending
+        return super().collect_events()
 
     def fork(self) -> Organisation:
         """Return a copy to decide on: what becomes of it leaves this one untouched."""
@@ -798,14 +763,12 @@ class Organisation:
             return credits_for(photos, rate_millionths)
         return credits_for(so_far.photos + photos, rate_millionths) - so_far.credits
 
-    def _record(self, fact: Fact) -> Event:
-        if fact.recorded_at < self.last_recorded_at:
-            struct = msgspec.structs.replace(cast(msgspec.Struct, fact), recorded_at=self.last_recorded_at)
-            fact = cast(Fact, struct)
-        event = Event(self.id, self.version + 1, fact)
-        event.mutate(self)
-        self._pending.append(event)
-        return event
+
+def evolve(organisation: Organisation | None, event: Event) -> Organisation:
+    """Return the organisation after an event, a snapshot included; None stands before its first one."""
+    if isinstance(event.fact, OrganisationSnapshot):
+        return event.fact.restore(event.originator_version)
+    return event.mutate(organisation or Organisation(event.originator_id))
 
 
 def lot_opened_by(event: Event) -> tuple[Lot, ...]:

@@ -10,8 +10,9 @@ from uuid import UUID
 
 import msgspec
 
+from domain.aggregate import Event
 from domain.facts import UsageCharged
-from domain.organisation import Event, Organisation
+from domain.organisation import Organisation
 
 Clock = Callable[[], datetime]
 """Returns the present moment as an aware UTC datetime."""

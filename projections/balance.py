@@ -9,6 +9,8 @@ from typing import Any, Final
 import msgspec
 import psycopg
 
+from domain.aggregate import Fact
+from domain.catalogue import ORGANISATION_FACTS
 from domain.errors import InvariantBroken
 from domain.facts import (
     ChargeRefunded,
@@ -129,6 +131,8 @@ class BalanceProjection:
         changes: dict[bytes, BalanceChange] = {}
         for position, stream, version, fact in entries:
             fold = _FOLDS.get(type(fact))
+            if fold is None:
+                continue  # of another aggregate
             if isinstance(fact, OrganisationOpened):
                 opened.append(_opened_row(stream, fact))
             change = changes.get(stream)
@@ -136,8 +140,7 @@ class BalanceProjection:
                 change = changes[stream] = BalanceChange(stream.hex())
             change.version = version
             change.position = position
-            if fold is not None:
-                fold(change, fact)
+            fold(change, fact)
         return BalanceChanges(opened, list(changes.values()), fold_holds(entries))
 
 
@@ -151,6 +154,10 @@ def _opened_row(stream: bytes, fact: OrganisationOpened) -> OpenedRow:
         fact.time_zone,
         fact.recorded_at,
     )
+
+
+def _no_more(_: BalanceChange, __: Fact) -> None:
+    """Of a fact that changes neither credits nor terms."""
 
 
 def _charged(change: BalanceChange, fact: UsageCharged) -> None:
@@ -192,6 +199,7 @@ def _time_zone_changed(change: BalanceChange, fact: TimeZoneChanged) -> None:
 
 
 _FOLDS: Final[Mapping[type[Any], Callable[[BalanceChange, Any], None]]] = {
+    **dict.fromkeys(ORGANISATION_FACTS, _no_more),
     UsageCharged: _charged,
     CreditsGranted: _granted,
     CreditsPurchased: _purchased,

@@ -13,9 +13,9 @@ import msgspec
 import psycopg
 from psycopg.rows import tuple_row
 
+from domain.aggregate import Fact
 from domain.catalogue import FactCodec
 from domain.errors import UnknownEventType
-from domain.facts import Fact
 
 CHANNEL: Final = "ledger_events"
 """Writers NOTIFY it in the transaction that appends."""

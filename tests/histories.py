@@ -9,11 +9,12 @@ from typing import Any
 
 import psycopg
 
+from domain.aggregate import Event, Fact
 from domain.catalogue import FactCodec
-from domain.facts import ChargeRefunded, Fact, GrantKind, Request, UsageCharged
+from domain.facts import ChargeRefunded, GrantKind, Request, UsageCharged
 from domain.identity import stream_id
 from domain.money import Currency, cost_of
-from domain.organisation import Event, Organisation, lot_opened_by
+from domain.organisation import Organisation, lot_opened_by
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType
 from infra.event_store.datastore import CHANNEL, TAKE_WRITE_LOCK
 from tests.usage_reports import usage_report

@@ -10,10 +10,11 @@ from uuid import UUID
 
 from eventsourcing.persistence import JSONTranscoder, Mapper, StoredEvent
 
+from domain.aggregate import Event
 from domain.catalogue import FactCodec
 from domain.facts import ChargeRefunded, CreditsPurchased, HoldPlaced, UsageCharged
 from domain.identity import dedupe_key
-from domain.organisation import SETTLEMENT_SOURCE, Event
+from domain.organisation import SETTLEMENT_SOURCE
 
 COPY_COLUMNS: Final = "originator_id, originator_version, dedupe_key, refers_to, topic, state"
 _FIELD_COUNT: Final = 6

@@ -18,8 +18,8 @@ from eventsourcing.utils import Environment
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
+from domain.aggregate import Event
 from domain.errors import IdempotencyConflict, InvariantBroken
-from domain.organisation import Event
 from domain.ports import Answer, Once
 from infra.event_store.datastore import CHANNEL, TAKE_WRITE_LOCK, LedgerDatastore
 from infra.event_store.mapper import COPY_COLUMNS, LedgerMapper, copy_rows

@@ -1,4 +1,4 @@
-"""Replays the whole log: every organisation as its events alone make it, without snapshots or caches.
+"""Replays the log: every organisation as its events alone make it, without snapshots or caches.
 
 This is what audits hold balances, snapshots and projections against.
 """
@@ -11,8 +11,9 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from domain.catalogue import FactCodec
-from domain.organisation import Event, Organisation
+from domain.aggregate import Event
+from domain.catalogue import TOPICS_BESIDE_ORGANISATIONS, FactCodec
+from domain.organisation import Organisation
 from infra.event_store.datastore import as_store_errors
 
 _FETCH: Final = 5_000
@@ -23,7 +24,7 @@ _LOG: Final = """
 
 
 class Replay(msgspec.Struct, frozen=True):
-    """Organisations by stream, true at a position of the log, and how many events made them."""
+    """Organisations by stream, true at a position of the log, and how many events the log has."""
 
     organisations: dict[UUID, Organisation]
     position: int
@@ -31,7 +32,7 @@ class Replay(msgspec.Struct, frozen=True):
 
 
 def replay_log(connection: psycopg.Connection[Any], codec: FactCodec) -> Replay:
-    """Apply every event of the log, as one snapshot of the database has it, in the order of the log.
+    """Apply every event of organisations, as one snapshot of the database has it, in the order of the log.
 
     Memory grows with the number of organisations, not with the log. The connection must be outside of
     a transaction or in one that may read for as long as this takes.
@@ -48,8 +49,12 @@ def replay_log(connection: psycopg.Connection[Any], codec: FactCodec) -> Replay:
         cursor.execute(_LOG, binary=True)
         while rows := cursor.fetchmany(_FETCH):
             for _, stream, version, topic, state in rows:
-                event = Event(stream, version, decode(topic, state))
-                organisations[stream] = event.mutate(known(stream))
+                if topic in TOPICS_BESIDE_ORGANISATIONS:
+                    continue
+                organisation = known(stream)
+                if organisation is None:
+                    organisation = organisations[stream] = Organisation(stream)
+                Event(stream, version, decode(topic, state)).mutate(organisation)
             position = rows[-1][0]
             events += len(rows)
     return Replay(organisations, position, events)

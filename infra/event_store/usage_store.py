@@ -14,10 +14,11 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 from psycopg.sql import SQL, Literal
 
+from domain.aggregate import Event
 from domain.catalogue import FactCodec
 from domain.errors import InvariantBroken, PositionMoved, StoreUnavailable
 from domain.facts import UsageCharged
-from domain.organisation import Event, Organisation
+from domain.organisation import Organisation, evolve
 from domain.ports import ParkedMessage, PositionMove
 from infra.event_store.copying import outcomes, start, start_copy
 from infra.event_store.datastore import (
@@ -345,7 +346,7 @@ def load_organisations(
         cursor.execute(_LOAD, (list(streams),), prepare=True)
         for stream, version, topic, state in cursor:
             event = Event(stream, version, codec.decode(topic, state))
-            organisations[stream] = event.mutate(organisations.get(stream))
+            organisations[stream] = evolve(organisations.get(stream), event)
     return organisations
 
 

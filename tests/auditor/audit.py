@@ -13,7 +13,7 @@ from tests.auditor.accounts import Account, Rates
 from tests.auditor.books import Statement, Table
 from tests.auditor.dead_letters import compare_letters
 from tests.auditor.differences import compare_tables
-from tests.auditor.history import HistoryAudit, StoredEvent, read_histories, read_snapshots
+from tests.auditor.history import HistoryAudit, StoredEvent, read_histories, read_log_end, read_snapshots
 from tests.auditor.tables import (
     read_consumer_positions,
     read_parked,
@@ -88,7 +88,7 @@ class Auditor:
             differences += audit.differences
             balances[name,] = audit.balance_row
             additions |= audit.additions
-        log_end = max((event.position for events in histories.values() for event in events), default=0)
+        log_end = read_log_end(connection)
         return [
             *differences,
             *compare_tables("balances", balances, read_table(connection, "balances", names)),

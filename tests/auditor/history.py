@@ -25,8 +25,9 @@ from tests.auditor.verdicts import Accepted, Place
 
 _EVENTS = """
     SELECT originator_id, originator_version, notification_id, dedupe_key, topic, state
-    FROM ledger.events ORDER BY originator_id, originator_version
+    FROM ledger.events WHERE topic !~ '^payment_' ORDER BY originator_id, originator_version
 """
+_LOG_END = "SELECT coalesce(max(notification_id), 0) FROM ledger.events"
 _SNAPSHOTS = "SELECT originator_id, originator_version, state FROM ledger.snapshots"
 
 _CHARGED = "usage_charged.v1"
@@ -57,13 +58,20 @@ class StoredEvent(NamedTuple):
 
 
 def read_histories(connection: psycopg.Connection[Any]) -> dict[UUID, list[StoredEvent]]:
-    """Return all events by stream, in their order."""
+    """Return the events of organisations by stream, in their order. Others in the log are no part of this."""
     histories: dict[UUID, list[StoredEvent]] = {}
     for stream, version, position, key, topic, state in connection.execute(_EVENTS):
         histories.setdefault(stream, []).append(
             StoredEvent(version, position, key, topic, json.loads(bytes(state)))
         )
     return histories
+
+
+def read_log_end(connection: psycopg.Connection[Any]) -> int:
+    """Return the position of the last event there is."""
+    row = connection.execute(_LOG_END).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def read_snapshots(connection: psycopg.Connection[Any]) -> dict[tuple[UUID, int], list[Any]]:

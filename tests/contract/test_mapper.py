@@ -9,10 +9,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from domain.aggregate import Event
 from domain.credits import Portion
 from domain.facts import CreditsPurchased, UsageCharged
 from domain.identity import dedupe_key
-from domain.organisation import Event
 from infra.event_store.datastore import LedgerDatastore
 from infra.event_store.mapper import KeyedStoredEvent, LedgerMapper, copy_rows, key_of
 from infra.event_store.recorder import COPY_EVENTS, LedgerRecorder

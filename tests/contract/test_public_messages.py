@@ -15,7 +15,7 @@ import pytest
 
 from consumers.public_balances import public_balance
 from consumers.public_events import PUBLIC_FORMS, public_event
-from domain import facts
+from domain.aggregate import Fact
 from domain.catalogue import CURRENT, FactCodec
 from domain.credits import Lot, LotKind
 from domain.errors import UnknownEventType
@@ -34,7 +34,7 @@ TOPICS: Final = [topic for topic in FACTS if CURRENT[topic] is not OrganisationS
 CODEC: Final = FactCodec()
 
 
-def published(fact: facts.Fact) -> bytes:
+def published(fact: Fact) -> bytes:
     return public_event(ORGANISATION, STREAM, VERSION, POSITION, fact)
 
 
@@ -47,7 +47,7 @@ def example(topic: str) -> bytes:
     return line
 
 
-def data(fact: facts.Fact) -> dict[str, Any]:
+def data(fact: Fact) -> dict[str, Any]:
     return dict(json.loads(published(fact))["data"])
 
 

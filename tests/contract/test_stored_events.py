@@ -16,6 +16,7 @@ import pytest
 from domain.catalogue import CURRENT, SUPERSEDED, FactCodec
 from domain.facts import CreditsGranted, GrantKind, Plan
 from domain.money import Currency
+from domain.payment_facts import Flag, PaymentKind
 from domain.rate_card import UsageType
 from tests.unit.domain.facts import FACTS, SNAPSHOT_WITH_HOLDS
 
@@ -55,7 +56,9 @@ def test_stored_bytes_load(topic: bytes, state: bytes) -> None:
     assert CODEC.decode(topic.decode(), state).recorded_at.tzinfo is not None
 
 
-@pytest.mark.parametrize("words", [Currency, GrantKind, Plan, UsageType], ids=lambda words: words.__name__)
+@pytest.mark.parametrize(
+    "words", [Currency, Flag, GrantKind, PaymentKind, Plan, UsageType], ids=lambda words: words.__name__
+)
 def test_every_word_a_fact_may_use_is_on_some_golden_line(words: type[StrEnum]) -> None:
     stored = GOLDEN_FILE.read_text()
     assert [word for word in words if f'"{word.value}"' not in stored] == []

@@ -13,6 +13,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
+from domain.aggregate import Event
 from domain.catalogue import FactCodec
 from domain.errors import (
     ChargeUnknown,
@@ -31,7 +32,7 @@ from domain.facts import GrantKind, Plan, Request
 from domain.identity import stream_id
 from domain.ledger import OPTIMISTIC_ATTEMPTS, SNAPSHOT_EVERY, Ledger, Recorded, Result, replay
 from domain.money import Currency
-from domain.organisation import Event, Organisation
+from domain.organisation import Organisation
 from domain.ports import Once
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS
 from tests.usage_reports import usage_report

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from consumers.batch import Batch
 from consumers.messages import REASON_MAX_LENGTH, Refused, decode_usage
+from domain.aggregate import Event
 from domain.facts import Request, UsageCharged
 from domain.identity import dedupe_key
 from domain.money import Currency
-from domain.organisation import Event, Organisation
+from domain.organisation import Organisation
 from domain.rate_card import RateCard
 from domain.usage import UsageReport
 from infra.event_store.mapper import LedgerMapper, copy_rows

@@ -18,6 +18,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from domain.aggregate import Event, Fact
 from domain.catalogue import FactCodec
 from domain.errors import HoldConflict, HoldUnknown, InsufficientCredits, RefundExceedsCharge
 from domain.facts import (
@@ -25,7 +26,6 @@ from domain.facts import (
     ChargeRefunded,
     CreditsExhausted,
     CreditsReplenished,
-    Fact,
     GrantKind,
     HoldPlaced,
     HoldReleased,
@@ -36,7 +36,7 @@ from domain.facts import (
 )
 from domain.holds import HoldMode, HoldRequest
 from domain.money import Cost, Currency
-from domain.organisation import Event, Organisation, lot_opened_by
+from domain.organisation import Organisation, evolve, lot_opened_by
 from domain.rate_card import UsageType
 from domain.usage import PhotoEvent, Usage, UsageReport, User
 from tests.unit.domain.builders import state_of
@@ -518,7 +518,7 @@ class OrganisationMachine(RuleBasedStateMachine):
     def replay_gives_the_same_organisation(self) -> None:
         replayed: Organisation | None = None
         for event in self.events():
-            replayed = event.mutate(replayed)
+            replayed = evolve(replayed, event)
         assert replayed is not None
         assert state_of(replayed) == state_of(self.organisation)
 
@@ -527,9 +527,9 @@ class OrganisationMachine(RuleBasedStateMachine):
         if self.snapshot is None:
             return
         version, topic, state = self.snapshot
-        replayed = Event(self.organisation.id, version, CODEC.decode(topic, state)).mutate(None)
+        replayed = evolve(None, Event(self.organisation.id, version, CODEC.decode(topic, state)))
         for event in self.events(after=version):
-            replayed = event.mutate(replayed)
+            replayed = evolve(replayed, event)
         assert state_of(replayed) == state_of(self.organisation)
 
 

@@ -12,11 +12,12 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from domain.aggregate import Event
 from domain.errors import PositionMoved, RepeatedKey, StaleVersion, StoreUnavailable, UnknownEventType
 from domain.facts import GrantKind
 from domain.identity import stream_id
 from domain.ledger import Ledger
-from domain.organisation import Event, Organisation
+from domain.organisation import Organisation
 from domain.ports import ParkedMessage, PositionMove
 from infra.event_store.datastore import TAKE_WRITE_LOCK
 from infra.event_store.mapper import key_of

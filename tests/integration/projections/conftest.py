@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from domain.organisation import Event
+from domain.aggregate import Event
 from projections import invariants
 from projections.projector import Projector
 from tests.histories import Account, append

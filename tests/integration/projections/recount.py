@@ -15,6 +15,7 @@ import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
+from domain.aggregate import Event
 from domain.facts import (
     ChargeRefunded,
     CreditsGranted,
@@ -29,7 +30,6 @@ from domain.facts import (
     TimeZoneChanged,
     UsageCharged,
 )
-from domain.organisation import Event
 
 Tables = dict[str, list[dict[str, Any]]]
 

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from domain.organisation import Event, Organisation, OrganisationSnapshot
+from domain.aggregate import Event
+from domain.organisation import Organisation, OrganisationSnapshot, evolve
 from projections import invariants
 from projections.balance import BalanceProjection
 from projections.findings import MOST_FINDINGS, Difference, Finding
@@ -99,7 +100,7 @@ def snapshots(account: Account) -> list[Event]:
     organisation: Organisation | None = None
     taken = []
     for event in account.history:
-        organisation = event.mutate(organisation)
+        organisation = evolve(organisation, event)
         taken.append(organisation.snapshot())
     return taken
 

@@ -8,8 +8,8 @@ from itertools import count
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from domain.aggregate import Event
 from domain.facts import GrantKind, Plan, UsageCharged
-from domain.organisation import Event
 from domain.rate_card import UsageType
 from projections import invariants
 from projections.projector import Projector

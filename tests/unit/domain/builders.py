@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
+from domain.aggregate import Event
 from domain.facts import ChargeRefunded, GrantKind, Request, UsageCharged
 from domain.money import Currency, cost_of
-from domain.organisation import Event, Organisation, lot_opened_by
+from domain.organisation import Organisation, lot_opened_by
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS
 from domain.usage import UsageReport
 from tests.usage_reports import usage_report

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Final
 
-from domain import audit_facts, facts
+from domain import audit_facts, facts, payment_facts
+from domain.aggregate import Fact
 from domain.credits import Lot, LotKind, Portion
 from domain.holds import Hold, HoldMode, HoldRequest, Settlement
 from domain.money import Currency
@@ -15,6 +16,7 @@ from domain.rate_card import UsageType
 
 _RECORDED_AT = datetime(2026, 12, 31, 18, 30, 0, 250_000, tzinfo=UTC)
 _OCCURRED_AT = datetime(2026, 12, 31, 18, 29, 59, tzinfo=UTC)
+_OF_PAYMENT = (_RECORDED_AT, "u-1", "request-13", "org-4711", "payment-1")
 
 HOLD_REQUEST: Final = HoldRequest(
     run_id="run-89",
@@ -28,7 +30,7 @@ HOLD_REQUEST: Final = HoldRequest(
     user="u-17",
 )
 
-FACTS: Final[Mapping[str, facts.Fact]] = {
+FACTS: Final[Mapping[str, Fact]] = {
     "organisation_opened.v1": facts.OrganisationOpened(
         recorded_at=_RECORDED_AT,
         actor="u-1",
@@ -200,6 +202,34 @@ FACTS: Final[Mapping[str, facts.Fact]] = {
                 RunTotal(photos=5_000, credits=500, last_recorded_at=_RECORDED_AT),
             )
         ],
+    ),
+    "payment_requested.v1": payment_facts.PaymentRequested(
+        *_OF_PAYMENT,
+        kind=payment_facts.PaymentKind.PRO,
+        gateway="razorpay",
+        credits=1_000,
+        unit_price_millionths=1_500_000,
+        credits_minor=150_000,
+        fee_minor=1_000_000,
+        amount_minor=1_150_000,
+        tax_minor=207_000,
+        currency=Currency.INR,
+        price_version="2026-01",
+        quote_id="quote-1",
+    ),
+    "payment_ordered.v1": payment_facts.PaymentOrdered(*_OF_PAYMENT, "razorpay", "order_1"),
+    "payment_completed.v1": payment_facts.PaymentCompleted(*_OF_PAYMENT, "pay_1", 4),
+    "payment_failed.v1": payment_facts.PaymentFailed(*_OF_PAYMENT, "BAD_REQUEST_ERROR"),
+    "payment_abandoned.v1": payment_facts.PaymentAbandoned(*_OF_PAYMENT, "CUSTOMER_CANCELLED"),
+    "payment_flagged.v1": payment_facts.PaymentFlagged(
+        *_OF_PAYMENT, payment_facts.Flag.PAID_TWICE, "pay_2", 1_357_000, "INR"
+    ),
+    "payment_refund_requested.v1": payment_facts.PaymentRefundRequested(
+        *_OF_PAYMENT, "refund-1", 400, 60_000, 10_800
+    ),
+    "payment_refunded.v1": payment_facts.PaymentRefunded(*_OF_PAYMENT, "refund-1", "rfnd_1"),
+    "payment_refund_failed.v1": payment_facts.PaymentRefundFailed(
+        *_OF_PAYMENT, "refund-2", "BAD_REQUEST_ERROR"
     ),
 }
 

@@ -2,10 +2,11 @@
 
 import pytest
 
+from domain.aggregate import Event
 from domain.credits import Lot, LotKind
 from domain.errors import InvalidInput, InvariantBroken, RefundExceedsCharge
 from domain.facts import ChargeRefunded
-from domain.organisation import Event, lot_opened_by
+from domain.organisation import lot_opened_by
 from tests.unit.domain.builders import (
     NOON,
     TENTH,

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from domain.facts import GrantKind
-from domain.organisation import RUN_TOTALS_KEPT_FOR, Organisation
+from domain.organisation import RUN_TOTALS_KEPT_FOR, Organisation, evolve
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType
 from tests.unit.domain.builders import NOON, TENTH, charged, opened, request, usage
 
@@ -114,4 +114,4 @@ def test_recorded_times_never_go_back_whatever_the_clocks_say() -> None:
     assert times == sorted(times)
     assert organisation.last_recorded_at == times[-1]
     assert organisation.fork().last_recorded_at == times[-1]
-    assert organisation.snapshot().mutate(None).last_recorded_at == times[-1]
+    assert evolve(None, organisation.snapshot()).last_recorded_at == times[-1]

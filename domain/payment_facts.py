@@ -1,0 +1,188 @@
+"""The facts of a payment's history, and how each one changes it.
+
+Ids named `gateway_...` and `order_id` are the gateway's own; `payment_id` and `refund_id` are ours. Amounts
+are in minor units of the currency. Free text about a payment is kept beside the log, where it can be erased.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+
+from domain.money import Currency
+
+if TYPE_CHECKING:
+    from domain.payment import Payment
+
+
+class PaymentKind(StrEnum):
+    """What is paid for."""
+
+    CREDITS = "credits"
+    PRO = "pro"
+    """The subscription, with or without credits beside it."""
+    CUSTOM = "custom"
+    """An amount that staff asked for; adds no credits."""
+
+
+class PaymentStatus(StrEnum):
+    """Where a payment stands."""
+
+    CREATED = "created"
+    """Asked for; the gateway has no order yet."""
+    PENDING = "pending"
+    """The gateway has an order, and nobody has paid it yet, as far as is known."""
+    COMPLETED = "completed"
+    FAILED = "failed"
+    ABANDONED = "abandoned"
+    REFUNDED = "refunded"
+    """Money went back, in full or in part."""
+
+
+class Flag(StrEnum):
+    """Why somebody has to look at a payment: money moved otherwise than the order says."""
+
+    AMOUNT_DIFFERS = "amount_differs"
+    """An attempt took another amount, or another currency, than the order's."""
+    PAID_TWICE = "paid_twice"
+    """A second attempt of the order took money too."""
+    ALREADY_PRO = "already_pro"
+    """The subscription was paid for, and the organisation had one already."""
+    CREDITS_RECORDED_BEFORE = "credits_recorded_before"
+    """The credits of this payment were recorded by hand: it added none."""
+    REFUND_UNKNOWN = "refund_unknown"
+    """The gateway gave back more than the ledger asked it to."""
+    REFUND_REFUSED = "refund_refused"
+    """The gateway would not give the money back; the credits are back instead."""
+
+
+class _PaymentFact(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    organisation_id: str
+    payment_id: str
+
+    balance_delta: ClassVar[int] = 0
+
+
+class PaymentRequested(_PaymentFact, frozen=True, array_like=True, gc=False):
+    """Somebody wants to pay: what for, and how much. Credits include those that come with a subscription.
+
+    `amount_minor` = `credits_minor` + `fee_minor`; tax comes on top. `quote_id` is what it was made from.
+    """
+
+    kind: PaymentKind
+    gateway: str
+    credits: int
+    unit_price_millionths: int
+    credits_minor: int
+    fee_minor: int
+    amount_minor: int
+    tax_minor: int
+    currency: Currency
+    price_version: str
+    quote_id: str | None
+
+    @property
+    def total_minor(self) -> int:
+        """What the payer pays."""
+        return self.amount_minor + self.tax_minor
+
+    def apply(self, payment: Payment) -> None:
+        payment.terms = self
+        payment.status = PaymentStatus.CREATED
+
+
+class PaymentOrdered(_PaymentFact, frozen=True, array_like=True, gc=False):
+    """The gateway has an order to be paid."""
+
+    gateway: str
+    order_id: str
+
+    def apply(self, payment: Payment) -> None:
+        payment.order_id = self.order_id
+        payment.status = PaymentStatus.PENDING
+
+
+class PaymentCompleted(_PaymentFact, frozen=True, array_like=True, gc=False):
+    """The money is taken. `purchase` is the version of the event that added the credits, None without."""
+
+    gateway_payment_id: str
+    purchase: int | None
+
+    def apply(self, payment: Payment) -> None:
+        payment.gateway_payment_id = self.gateway_payment_id
+        payment.purchase = self.purchase
+        payment.status = PaymentStatus.COMPLETED
+
+
+class PaymentFailed(_PaymentFact, frozen=True, array_like=True, gc=False):
+    """The gateway refused, in its own word for why. A later attempt may still complete the payment."""
+
+    reason: str
+
+    def apply(self, payment: Payment) -> None:
+        payment.status = PaymentStatus.FAILED
+
+
+class PaymentAbandoned(_PaymentFact, frozen=True, array_like=True, gc=False):
+    """The payer gave up, or never came. A later attempt may still complete the payment."""
+
+    reason: str
+
+    def apply(self, payment: Payment) -> None:
+        payment.status = PaymentStatus.ABANDONED
+
+
+class PaymentFlagged(_PaymentFact, frozen=True, array_like=True, gc=False):
+    """Somebody has to look: what was moved, by which attempt, and why that is odd."""
+
+    flag: Flag
+    gateway_payment_id: str
+    amount_minor: int
+    currency: str
+
+    def apply(self, payment: Payment) -> None:
+        payment.flags.add((self.flag, self.gateway_payment_id, self.amount_minor))
+
+
+class PaymentRefundRequested(_PaymentFact, frozen=True, array_like=True, gc=False):
+    """Money is to go back: the credits were taken in the same append. Tax comes on top of the amount."""
+
+    refund_id: str
+    credits: int
+    amount_minor: int
+    tax_minor: int
+
+    @property
+    def total_minor(self) -> int:
+        """What the payer gets back."""
+        return self.amount_minor + self.tax_minor
+
+    def apply(self, payment: Payment) -> None:
+        payment.open_refund(self)
+
+
+class PaymentRefunded(_PaymentFact, frozen=True, array_like=True, gc=False):
+    """The gateway gave the money back."""
+
+    refund_id: str
+    gateway_refund_id: str
+
+    def apply(self, payment: Payment) -> None:
+        payment.close_refund(self.refund_id, went_back=True)
+        payment.status = PaymentStatus.REFUNDED
+
+
+class PaymentRefundFailed(_PaymentFact, frozen=True, array_like=True, gc=False):
+    """The gateway would not give the money back, in its own word for why; the credits are back."""
+
+    refund_id: str
+    reason: str
+
+    def apply(self, payment: Payment) -> None:
+        payment.close_refund(self.refund_id, went_back=False)
