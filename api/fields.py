@@ -12,7 +12,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Wi
 from pydantic_core import PydanticCustomError
 
 from domain.ledger import ORGANISATION_ID_MAX_LENGTH
-from domain.organisation import CREDITS_MAX, PRICE_MILLIONTHS_MAX
+from domain.money import PRICE_MILLIONTHS_MAX
+from domain.organisation import CREDITS_MAX
 
 POSITION_MAX: Final = 2**63 - 1
 ID_LENGTH_MAX: Final = 128

@@ -9,8 +9,9 @@ from typing import Final
 import psycopg
 
 from domain.facts import GrantKind, Request
-from domain.money import DEFAULT_PRICE_MILLIONTHS, Currency
+from domain.money import Currency
 from domain.organisation import Organisation
+from domain.prices import PUBLISHED_PRICES
 from infra.event_store.mapper import LedgerMapper, copy_rows
 from infra.event_store.recorder import COPY_EVENTS
 
@@ -29,7 +30,7 @@ def open_organisations(conninfo: str, organisation_ids: Sequence[str]) -> None:
             organisation_id,
             time_zone="UTC",
             currency=Currency.USD,
-            price_millionths=DEFAULT_PRICE_MILLIONTHS[Currency.USD],
+            price_millionths=PUBLISHED_PRICES.of(Currency.USD).credit_price_millionths,
             trial_credits=TRIAL_CREDITS,
             request=request,
         )

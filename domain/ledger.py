@@ -9,7 +9,7 @@ given again to every repeat.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, cast
@@ -36,9 +36,10 @@ from domain.errors import (
 from domain.facts import ChargeRefunded, CreditsPurchased, GrantKind, HoldPlaced, Plan, Request, UsageCharged
 from domain.holds import HOLD_PREFIX, Hold, HoldRequest
 from domain.identity import stream_id
-from domain.money import DEFAULT_PRICE_MILLIONTHS, Currency, cost_of
+from domain.money import Currency, cost_of
 from domain.organisation import Organisation, evolve, lot_opened_by
 from domain.ports import Once, OrganisationStore
+from domain.prices import PriceBook
 from domain.rate_card import RateCard, UsageType
 
 OPTIMISTIC_ATTEMPTS: Final = 3
@@ -130,6 +131,10 @@ class Ledger(Application[UUID]):
     name = "ledger"
     is_snapshotting_enabled = True
 
+    def __init__(self, env: Mapping[str, str] | None = None, prices: PriceBook | None = None) -> None:
+        super().__init__(env)
+        self.prices = prices or PriceBook()
+
     # ---------------------------------------------------------------------------------- commands
 
     def open_organisation(
@@ -153,7 +158,7 @@ class Ledger(Application[UUID]):
         """
         check_organisation_id(organisation_id)
         if price_millionths is None:
-            price_millionths = DEFAULT_PRICE_MILLIONTHS[currency]
+            price_millionths = self.prices.at(request.at).of(currency).credit_price_millionths
 
         def decide() -> tuple[Organisation, Recorded]:
             organisation = Organisation.open(
@@ -214,7 +219,8 @@ class Ledger(Application[UUID]):
 
         def decide(organisation: Organisation) -> Recorded:
             paid_in = currency or organisation.currency
-            cost = cost_of(credits_count, organisation.price_millionths, paid_in)
+            tax_per_cent = self.prices.at(request.at).of(paid_in).tax_per_cent
+            cost = cost_of(credits_count, organisation.price_millionths, tax_per_cent)
             purchased = organisation.purchase(
                 credits_count,
                 payment_id=payment_id,

@@ -8,6 +8,8 @@ from typing import Final
 import msgspec
 
 MILLIONTHS: Final = 1_000_000
+PRICE_MILLIONTHS_MAX: Final = 10_000_000_000  # with the most credits and tax, an amount still fits 64 bits
+AMOUNT_MINOR_MAX: Final = 1_000_000_000_000  # of a fee: ten thousand million currency units
 _MILLIONTHS_PER_MINOR_UNIT: Final = 10_000  # both currencies have two decimals
 _PER_CENT: Final = 100
 
@@ -19,15 +21,8 @@ class Currency(StrEnum):
     INR = "INR"
 
 
-DEFAULT_PRICE_MILLIONTHS: Final = {Currency.USD: 20_000, Currency.INR: 1_500_000}
-"""Price of one credit where the organisation has none of its own: $0.02, ₹1.50."""
-
-TAX_PER_CENT: Final = {Currency.USD: 0, Currency.INR: 18}
-"""Indian GST is added to INR purchases; other purchases carry no tax."""
-
-
 class Cost(msgspec.Struct, frozen=True):
-    """What a number of credits costs, in minor units; `total_minor` is what the payer pays."""
+    """What is to be paid, in minor units; `total_minor` is what the payer pays."""
 
     amount_minor: int
     tax_minor: int
@@ -37,12 +32,15 @@ class Cost(msgspec.Struct, frozen=True):
         return self.amount_minor + self.tax_minor
 
 
-def cost_of(credits_count: int, price_millionths: int, currency: Currency) -> Cost:
-    """Return the cost of credits; amount and tax are each rounded half up to a minor unit."""
-    amount_minor = _divide_half_up(credits_count * price_millionths, _MILLIONTHS_PER_MINOR_UNIT)
-    tax_minor = _divide_half_up(amount_minor * TAX_PER_CENT[currency], _PER_CENT)
-    return Cost(amount_minor, tax_minor)
+def cost_of(credits_count: int, price_millionths: int, tax_per_cent: int, *, fee_minor: int = 0) -> Cost:
+    """Return the cost of credits, and of a fee beside them.
+
+    Amount and tax are each rounded half up to a minor unit; the tax is of the amount that is charged.
+    """
+    amount_minor = divide_half_up(credits_count * price_millionths, _MILLIONTHS_PER_MINOR_UNIT) + fee_minor
+    return Cost(amount_minor, divide_half_up(amount_minor * tax_per_cent, _PER_CENT))
 
 
-def _divide_half_up(numerator: int, denominator: int) -> int:
+def divide_half_up(numerator: int, denominator: int) -> int:
+    """Return a quotient of whole numbers, rounded to the nearest one, halves up."""
     return (2 * numerator + denominator) // (2 * denominator)

@@ -63,12 +63,11 @@ from domain.holds import (
     check_photos,
 )
 from domain.identity import stream_id
-from domain.money import Cost, Currency
+from domain.money import PRICE_MILLIONTHS_MAX, Cost, Currency
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType, credits_for
 from domain.usage import PhotoEvent, Usage, UsageReport, User
 
 CREDITS_MAX: Final = 1_000_000_000_000
-PRICE_MILLIONTHS_MAX: Final = 10_000_000_000  # with CREDITS_MAX and tax, an amount still fits 64 bits
 RUN_TOTALS_KEPT_FOR: Final = timedelta(days=90)
 SETTLEMENT_SOURCE: Final = "/credit-ledger/holds"
 """Source of the charge of a settlement; its cause is the hold's id."""

@@ -16,6 +16,7 @@ from consumers.publisher import Publisher
 from consumers.runner import UsageConsumer
 from consumers.usage import UsageIngest
 from domain.ledger import Ledger
+from domain.prices import PriceBook
 from infra.embedded import issuer as embedded
 from infra.event_store.datastore import LedgerDatastore
 from infra.event_store.positions import PostgresPositions
@@ -36,14 +37,15 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
-def open_ledger(database_url: str, *, pool_size: int = 8) -> Ledger:
+def open_ledger(database_url: str, *, prices: PriceBook | None = None, pool_size: int = 8) -> Ledger:
     """Return the use cases on a database. Close it when done."""
     return Ledger(
         {
             "PERSISTENCE_MODULE": "infra.event_store.recorder:LedgerFactory",
             "DATABASE_URL": database_url,
             "POOL_SIZE": str(pool_size),
-        }
+        },
+        prices,
     )
 
 

@@ -18,7 +18,7 @@ from api.limits import rate_limits
 from infra.api_keys import PostgresApiKeys
 from infra.bootstrap import new_id, open_ledger, utc_now
 from infra.identity import Identities, TokenVerifier
-from infra.settings import Settings, load_rate_card
+from infra.settings import Settings, load_price_book, load_rate_card
 
 READ_CONNECTIONS: Final = 16
 CONNECT_WITHIN_S: Final = 5.0
@@ -59,7 +59,7 @@ def api_services(settings: Settings, database_url: str, verifier: TokenVerifier)
         timeout=CONNECT_WITHIN_S,
         open=True,
     )
-    ledger = open_ledger(database_url)
+    ledger = open_ledger(database_url, prices=load_price_book(settings.price_book))
     keys = PostgresApiKeys(pool.connection, utc_now, ledger)
 
     def readiness() -> Mapping[str, str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
@@ -11,8 +12,12 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from domain.errors import InvalidInput
+from domain.prices import Edition, PriceBook
 from domain.rate_card import RateCard, RateChange
 from infra.jwks import is_safe
+
+Entry = TypeVar("Entry")
+Built = TypeVar("Built")
 
 LOOPBACK: Final = {"127.0.0.1": "127.0.0.1", "localhost": "localhost", "::1": "[::1]"}
 """Addresses that only this machine reaches, and how URLs write them."""
@@ -75,6 +80,7 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Field(Path("var"), description="Embedded servers keep their data here.")
     rate_card: Path | None = Field(None, description="JSON list of rate changes; see README.")
+    price_book: Path | None = Field(None, description="JSON list of price editions; see README.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator("oidc_issuer", "oidc_jwks_url")
@@ -121,11 +127,36 @@ def load_rate_card(path: Path | None) -> RateCard:
     Raises:
         WrongSetting: the file cannot be read or a change is wrong; the message says which.
     """
+    return _load("RATE_CARD", path, list[RateChange], "list of rate changes", RateCard)
+
+
+def load_price_book(path: Path | None) -> PriceBook:
+    """Return the published prices, with the editions listed in a JSON file.
+
+    Each edition is `{"version": ..., "effective_from": ..., "currencies": {"INR": {...}}}`; see
+    `domain.prices.Edition`.
+
+    Raises:
+        WrongSetting: the file cannot be read or an edition is wrong; the message names the field.
+    """
+    return _load("PRICE_BOOK", path, list[Edition], "list of price editions", PriceBook)
+
+
+def _load(
+    setting: str,
+    path: Path | None,
+    entries: type[list[Entry]],
+    what: str,
+    build: Callable[[list[Entry]], Built],
+) -> Built:
+    """Return what is built from the entries of a JSON file, or from none without a file."""
     if path is None:
-        return RateCard()
+        return build([])
     try:
-        return RateCard(msgspec.json.decode(path.read_bytes(), type=list[RateChange]))
+        return build(msgspec.json.decode(path.read_bytes(), type=entries))
     except OSError as error:
-        raise WrongSetting(f"RATE_CARD: {path} cannot be read: {error.strerror}") from error
-    except (ValueError, msgspec.MsgspecError, InvalidInput) as error:
-        raise WrongSetting(f"RATE_CARD: {path} is no list of rate changes: {error}") from error
+        raise WrongSetting(f"{setting}: {path} cannot be read: {error.strerror}") from error
+    except InvalidInput as error:
+        raise WrongSetting(f"{setting}: {path} is no {what}: {error.field}: {error}") from error
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise WrongSetting(f"{setting}: {path} is no {what}: {error}") from error

@@ -15,6 +15,7 @@ from domain.facts import ChargeRefunded, GrantKind, Request, UsageCharged
 from domain.identity import stream_id
 from domain.money import Currency, cost_of
 from domain.organisation import Organisation, lot_opened_by
+from domain.prices import PUBLISHED_PRICES
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType
 from infra.event_store.datastore import CHANNEL, TAKE_WRITE_LOCK
 from tests.usage_reports import usage_report
@@ -85,13 +86,14 @@ class Account:
 
     def purchase(self, credits_count: int) -> Event:
         organisation = self.organisation
+        tax_per_cent = PUBLISHED_PRICES.of(organisation.currency).tax_per_cent
         return organisation.purchase(
             credits_count,
             payment_id="pay-1",
             order_id="order-1",
             gateway="razorpay",
             unit_price_millionths=organisation.price_millionths,
-            cost=cost_of(credits_count, organisation.price_millionths, organisation.currency),
+            cost=cost_of(credits_count, organisation.price_millionths, tax_per_cent),
             currency=organisation.currency,
             request=self.request(),
         )

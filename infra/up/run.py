@@ -17,7 +17,7 @@ import msgspec
 from infra.embedded.errors import EmbeddedServerError
 from infra.kafka import Kafka
 from infra.process import stop_on_signals
-from infra.settings import Settings, load_rate_card
+from infra.settings import Settings, load_price_book, load_rate_card
 from infra.simulator.demo import DEMO_ORGANISATIONS
 from infra.up.alone import AlreadyUp, alone_in, tell
 from infra.up.demo import open_demo
@@ -40,7 +40,8 @@ def run_up(settings: Settings, *, demo: bool, for_s: float | None, rate: float) 
     Raises:
         WrongSetting, Unreachable: a part could not live with the settings; nothing was started.
     """
-    load_rate_card(settings.rate_card)  # only parts read it, and would die of it over and over
+    load_rate_card(settings.rate_card)  # only parts read these, and would die of them over and over
+    load_price_book(settings.price_book)
     if demo:
         require_service_token(settings)
     stop = stop_on_signals()

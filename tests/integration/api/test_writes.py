@@ -7,7 +7,8 @@ from urllib.parse import quote
 
 import pytest
 
-from domain.organisation import CREDITS_MAX, PRICE_MILLIONTHS_MAX
+from domain.money import PRICE_MILLIONTHS_MAX
+from domain.organisation import CREDITS_MAX
 from tests.integration.api.ledger_api import STAFF, faulty_fields, problem_of
 
 

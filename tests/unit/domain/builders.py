@@ -10,6 +10,7 @@ from domain.aggregate import Event
 from domain.facts import ChargeRefunded, GrantKind, Request, UsageCharged
 from domain.money import Currency, cost_of
 from domain.organisation import Organisation, lot_opened_by
+from domain.prices import PUBLISHED_PRICES
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS
 from domain.usage import UsageReport
 from tests.usage_reports import usage_report
@@ -50,13 +51,14 @@ def grant(organisation: Organisation, credits_count: int, kind: GrantKind = Gran
 
 
 def purchase(organisation: Organisation, credits_count: int, *, payment_id: str = "pay-1") -> Event:
+    tax_per_cent = PUBLISHED_PRICES.of(organisation.currency).tax_per_cent
     return organisation.purchase(
         credits_count,
         payment_id=payment_id,
         order_id="order-1",
         gateway="razorpay",
         unit_price_millionths=organisation.price_millionths,
-        cost=cost_of(credits_count, organisation.price_millionths, organisation.currency),
+        cost=cost_of(credits_count, organisation.price_millionths, tax_per_cent),
         currency=organisation.currency,
         request=request(),
     )

@@ -20,10 +20,9 @@ from domain.facts import (
     UsageCharged,
 )
 from domain.identity import stream_id
-from domain.money import Cost, Currency
+from domain.money import PRICE_MILLIONTHS_MAX, Cost, Currency
 from domain.organisation import (
     CREDITS_MAX,
-    PRICE_MILLIONTHS_MAX,
     Organisation,
     evolve,
     lot_opened_by,
