@@ -106,6 +106,12 @@ _TYPES: Final = (
     ),
     ProblemType("hold-unknown", 404, "Hold unknown", "The organisation has never had a hold of this id."),
     ProblemType(
+        "invoice-unknown",
+        404,
+        "Invoice unknown",
+        "The organisation has no invoice or credit note of this number.",
+    ),
+    ProblemType(
         "method-not-allowed",
         405,
         "Method not allowed",
@@ -152,6 +158,19 @@ _TYPES: Final = (
         409,
         "Hold asked for differently",
         "The run has an open hold for another number of credits, another usage or another mode.",
+    ),
+    ProblemType(
+        "billing-details-missing",
+        409,
+        "Billing details missing",
+        "An invoice is made out to somebody: put the organisation's billing details on file first.",
+    ),
+    ProblemType(
+        "nothing-to-invoice",
+        409,
+        "Nothing to invoice",
+        "The organisation has no payment of this id, or nobody has paid it: only completed payments have an"
+        " invoice.",
     ),
     ProblemType(
         "body-too-large",

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from domain import audit_facts, facts, payment_facts
+from domain import audit_facts, facts, invoice_facts, payment_facts
 from domain.aggregate import Fact
 from domain.credits import LotKind
 from domain.errors import UnknownEventType
@@ -192,6 +192,10 @@ def _low_balance_threshold_set(fact: facts.LowBalanceThresholdSet) -> Data:
     return {"threshold": fact.threshold}
 
 
+def _billing_details_changed(fact: audit_facts.BillingDetailsChanged) -> Data:
+    return {"on_file": fact.digest is not None}
+
+
 def _balance_went_low(fact: facts.BalanceWentLow) -> Data:
     return {"available": fact.available, "threshold": fact.threshold}
 
@@ -285,6 +289,21 @@ def _payment_refund_failed(fact: payment_facts.PaymentRefundFailed) -> Data:
     return {"payment_id": fact.payment_id, "refund_id": fact.refund_id, "reason": fact.reason}
 
 
+def _invoice_issued(fact: invoice_facts.InvoiceIssued | invoice_facts.CreditNoteIssued) -> Data:
+    return {
+        "number": fact.number,
+        "payment_id": fact.payment_id,
+        "amount_minor": fact.amount_minor,
+        "tax_minor": fact.tax_minor,
+        "currency": fact.currency.value,
+        "digest": fact.digest,
+    }
+
+
+def _credit_note_issued(fact: invoice_facts.CreditNoteIssued) -> Data:
+    return {**_invoice_issued(fact), "refund_id": fact.refund_id, "invoice_number": fact.invoice_number}
+
+
 _LOT_KINDS: Final = {LotKind.FREE: "free", LotKind.PAID: "paid"}
 
 PUBLIC_FORMS: Final[Mapping[type[Any], PublicForm]] = {
@@ -302,6 +321,9 @@ PUBLIC_FORMS: Final[Mapping[type[Any], PublicForm]] = {
     facts.HoldExpired: PublicForm("credit_ledger.hold_expired.v1", _hold_ended),
     facts.LowBalanceThresholdSet: PublicForm(
         "credit_ledger.low_balance_threshold_set.v1", _low_balance_threshold_set
+    ),
+    audit_facts.BillingDetailsChanged: PublicForm(
+        "credit_ledger.billing_details_changed.v1", _billing_details_changed
     ),
     facts.BalanceWentLow: PublicForm("credit_ledger.balance_went_low.v1", _balance_went_low),
     facts.CreditsExhausted: PublicForm("credit_ledger.credits_exhausted.v1", _zero_crossed),
@@ -336,6 +358,8 @@ PUBLIC_FORMS: Final[Mapping[type[Any], PublicForm]] = {
     payment_facts.PaymentRefundFailed: PublicForm(
         "credit_ledger.payment_refund_failed.v1", _payment_refund_failed
     ),
+    invoice_facts.InvoiceIssued: PublicForm("credit_ledger.invoice_issued.v1", _invoice_issued),
+    invoice_facts.CreditNoteIssued: PublicForm("credit_ledger.credit_note_issued.v1", _credit_note_issued),
 }
 """Every fact of `domain.catalogue`; a contract test holds the two together."""
 

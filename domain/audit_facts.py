@@ -1,4 +1,5 @@
-"""Facts of an organisation's history that change no credits: who opened or closed a way in, or a way out.
+"""Facts of an organisation's history that change no credits: who opened or closed a way in, or a way out, or
+changed who invoices are made out to.
 
 Ids and digests only. A key's id is its visible prefix; an endpoint's address may hold secrets, so all that is
 kept of it is a digest.
@@ -72,6 +73,15 @@ class WebhookEndpointEnabled(_Audited, frozen=True, array_like=True, gc=False):
     endpoint_id: str
 
 
+class BillingDetailsChanged(_Audited, frozen=True, array_like=True, gc=False):
+    """Who invoices are made out to is somebody else. The details lie beside the log.
+
+    `digest` is of the details and a salt that is kept with them; None: they were erased.
+    """
+
+    digest: str | None
+
+
 AuditFact = (
     ApiKeyIssued
     | ApiKeyRevoked
@@ -80,4 +90,5 @@ AuditFact = (
     | WebhookSecretRotated
     | WebhookEndpointDisabled
     | WebhookEndpointEnabled
+    | BillingDetailsChanged
 )

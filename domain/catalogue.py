@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from domain import audit_facts, facts, payment_facts
+from domain import audit_facts, facts, invoice_facts, payment_facts
 from domain.aggregate import Fact
 from domain.errors import UnknownEventType
 from domain.organisation import OrganisationSnapshot
@@ -50,6 +50,7 @@ ORGANISATION: Final[Mapping[str, FactType]] = {
     "webhook_secret_rotated.v1": audit_facts.WebhookSecretRotated,
     "webhook_endpoint_disabled.v1": audit_facts.WebhookEndpointDisabled,
     "webhook_endpoint_enabled.v1": audit_facts.WebhookEndpointEnabled,
+    "billing_details_changed.v1": audit_facts.BillingDetailsChanged,
 }
 PAYMENT: Final[Mapping[str, FactType]] = {
     "payment_requested.v1": payment_facts.PaymentRequested,
@@ -62,9 +63,13 @@ PAYMENT: Final[Mapping[str, FactType]] = {
     "payment_refunded.v1": payment_facts.PaymentRefunded,
     "payment_refund_failed.v1": payment_facts.PaymentRefundFailed,
 }
+INVOICE: Final[Mapping[str, FactType]] = {
+    "invoice_issued.v1": invoice_facts.InvoiceIssued,
+    "credit_note_issued.v1": invoice_facts.CreditNoteIssued,
+}
 SNAPSHOTS: Final[Mapping[str, FactType]] = {"organisation_snapshot.v1": OrganisationSnapshot}
 
-CURRENT: Final[Mapping[str, FactType]] = {**ORGANISATION, **PAYMENT, **SNAPSHOTS}
+CURRENT: Final[Mapping[str, FactType]] = {**ORGANISATION, **PAYMENT, **INVOICE, **SNAPSHOTS}
 
 ORGANISATION_FACTS: Final[frozenset[FactType]] = frozenset(ORGANISATION.values())
 """What the histories of organisations consist of; their readers skip everything else.

@@ -63,6 +63,22 @@ class IdempotencyConflict(LedgerError):
     """The idempotency key was used before with a different request."""
 
 
+class PriceVersionUnknown(LedgerError):
+    """The price book has no edition of this version."""
+
+
+class BillingDetailsMissing(LedgerError):
+    """The organisation has no billing details on file."""
+
+
+class InvoiceUnknown(LedgerError):
+    """The organisation has no invoice or credit note of this number."""
+
+
+class NothingToInvoice(LedgerError):
+    """The payment is not completed, or is none."""
+
+
 class InvariantBroken(LedgerError):
     """The books do not add up: a programmer's error, never an input's."""
 

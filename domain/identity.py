@@ -23,6 +23,11 @@ def payment_stream(payment_id: str) -> UUID:
     return uuid5(_NAMESPACE, f"payment\0{payment_id}")
 
 
+def series_stream(name: str) -> UUID:
+    """Return the stream of a series of documents, by the name that its numbers begin with."""
+    return uuid5(_NAMESPACE, f"invoice-series\0{name}")
+
+
 def dedupe_key(source: str, message_id: str) -> bytes:
     """Return the 16-byte key of a message identity (CloudEvents `source` and `id`).
 

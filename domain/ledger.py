@@ -353,18 +353,18 @@ class Ledger(Application[UUID]):
 
     # ------------------------------------------------------------------------------------- audit
 
-    def note(self, organisation_id: str, fact: AuditFact) -> Result:
+    def note(self, organisation_id: str, fact: AuditFact, *, once: Once | None = None) -> Result:
         """Put on record who changed something around an organisation's credits.
 
         Raises:
-            OrganisationUnknown, StoreUnavailable.
+            OrganisationUnknown, IdempotencyConflict, StoreUnavailable.
         """
 
         def decide(organisation: Organisation) -> Recorded:
             organisation.note(fact)
             return _standing(organisation)
 
-        return self._change(organisation_id, decide, None)
+        return self._change(organisation_id, decide, once)
 
     # ------------------------------------------------------------------------------------- holds
 

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from domain.errors import InvalidInput
+from domain.errors import InvalidInput, PriceVersionUnknown
 from domain.money import AMOUNT_MINOR_MAX, PRICE_MILLIONTHS_MAX, Currency
 
 VERSION_MAX_LENGTH: Final = 40
@@ -98,6 +98,17 @@ class PriceBook:
     def at(self, moment: datetime) -> Prices:
         """Return the prices in force at a moment."""
         return next(prices for prices in self._newest_first if prices.effective_from <= moment)
+
+    def edition(self, version: str) -> Prices:
+        """Return the prices of a version.
+
+        Raises:
+            PriceVersionUnknown: the book has none of this version any more.
+        """
+        for prices in self._newest_first:
+            if prices.version == version:
+                return prices
+        raise PriceVersionUnknown(f"the price book has no edition {version!r}: editions are never taken out")
 
 
 def _changed(prices: Prices, edition: Edition) -> Prices:

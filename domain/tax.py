@@ -12,8 +12,6 @@ from typing import Final
 
 import msgspec
 
-from domain.errors import InvalidInput
-from domain.money import divide_half_up
 from domain.places import WITHOUT_LEGISLATURE
 
 BASIS_POINTS_PER_CENT: Final = 100
@@ -36,10 +34,13 @@ class Tax(msgspec.Struct, frozen=True):
     amount_minor: int
 
 
-def gst(tax_minor: int, per_cent: int, *, seller_state: str, buyer_state: str | None) -> tuple[Tax, ...]:
+def gst(
+    tax_minor: int, per_cent: int, *, seller_state: str, buyer_state: str | None, before_minor: int = 0
+) -> tuple[Tax, ...]:
     """Return the taxes that a tax amount is made of; their amounts add up to it exactly.
 
     States are GST codes; a buyer outside India has none. An odd paisa is with the state's half.
+    Of a tax that goes back in parts, `before_minor` went back before: so both halves add up over all parts.
     """
     if tax_minor == 0:
         return ()
@@ -47,36 +48,5 @@ def gst(tax_minor: int, per_cent: int, *, seller_state: str, buyer_state: str | 
     if buyer_state != seller_state:
         return (Tax(TaxName.IGST, rate, tax_minor),)
     of_state = TaxName.UTGST if seller_state in WITHOUT_LEGISLATURE else TaxName.SGST
-    central = tax_minor // 2
+    central = (before_minor + tax_minor) // 2 - before_minor // 2
     return (Tax(TaxName.CGST, rate // 2, central), Tax(of_state, rate // 2, tax_minor - central))
-
-
-class Parts(msgspec.Struct, frozen=True):
-    """What a payment, or what was given back of it, is made of, in minor units."""
-
-    amount_minor: int
-    tax_minor: int
-
-    @property
-    def total_minor(self) -> int:
-        return self.amount_minor + self.tax_minor
-
-    def minus(self, other: Parts) -> Parts:
-        """Return what is left without another's parts."""
-        return Parts(self.amount_minor - other.amount_minor, self.tax_minor - other.tax_minor)
-
-    def share(self, total_minor: int) -> Parts:
-        """Return the first `total_minor` of it, tax in proportion, halves rounded up.
-
-        Shares that grow to the whole never shrink in either part, so the differences between them are refunds
-        that add up to the whole exactly.
-
-        Raises:
-            InvalidInput: there is not so much of it.
-        """
-        if not 0 <= total_minor <= self.total_minor:
-            raise InvalidInput("amount_minor", f"{total_minor} is outside 0 to {self.total_minor}")
-        if total_minor == 0:
-            return Parts(0, 0)
-        tax_minor = divide_half_up(self.tax_minor * total_minor, self.total_minor)
-        return Parts(total_minor - tax_minor, tax_minor)

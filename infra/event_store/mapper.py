@@ -14,6 +14,7 @@ from domain.aggregate import Event
 from domain.catalogue import FactCodec
 from domain.facts import ChargeRefunded, CreditsPurchased, HoldPlaced, UsageCharged
 from domain.identity import dedupe_key
+from domain.invoice_facts import CreditNoteIssued, InvoiceIssued
 from domain.organisation import SETTLEMENT_SOURCE
 
 COPY_COLUMNS: Final = "originator_id, originator_version, dedupe_key, refers_to, topic, state"
@@ -137,21 +138,28 @@ def _row(stored: StoredEvent) -> bytes:
 
 
 def key_of(event: Event) -> bytes | None:
-    """Return what may be in the ledger only once: a message, a payment, a run's hold and its settlement.
+    """Return what may be in the ledger only once: a message, a payment, a run's hold and its settlement,
+    a payment's invoice, a refund's credit note.
 
     None for anything else. No message's source holds NUL: a message never takes the place of another thing,
     nor that the place of a message.
     """
-    fact = event.fact
-    if isinstance(fact, UsageCharged):
-        if fact.source == SETTLEMENT_SOURCE:
-            return dedupe_key(f"settlement\0{event.originator_id}", fact.cause)
-        return dedupe_key(fact.source, fact.cause)
-    if isinstance(fact, CreditsPurchased):
-        return dedupe_key(f"payment\0{fact.gateway}", fact.payment_id)
-    if isinstance(fact, HoldPlaced):
-        return dedupe_key(f"hold\0{event.originator_id}", fact.request.run_id)
-    return None
+    match fact := event.fact:
+        case UsageCharged() if fact.source == SETTLEMENT_SOURCE:
+            identity = (f"settlement\0{event.originator_id}", fact.cause)
+        case UsageCharged():
+            identity = (fact.source, fact.cause)
+        case CreditsPurchased():
+            identity = (f"payment\0{fact.gateway}", fact.payment_id)
+        case HoldPlaced():
+            identity = (f"hold\0{event.originator_id}", fact.request.run_id)
+        case InvoiceIssued():
+            identity = ("invoice\0", fact.payment_id)
+        case CreditNoteIssued():
+            identity = (f"credit note\0{fact.payment_id}", fact.refund_id)
+        case _:
+            return None
+    return dedupe_key(*identity)
 
 
 def _uuid(originator_id: UUID | str) -> UUID:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Final
 
-from domain import audit_facts, facts, payment_facts
+from domain import audit_facts, facts, invoice_facts, payment_facts
 from domain.aggregate import Fact
 from domain.credits import Lot, LotKind, Portion
 from domain.holds import Hold, HoldMode, HoldRequest, Settlement
@@ -16,6 +16,7 @@ from domain.rate_card import UsageType
 
 _RECORDED_AT = datetime(2026, 12, 31, 18, 30, 0, 250_000, tzinfo=UTC)
 _OCCURRED_AT = datetime(2026, 12, 31, 18, 29, 59, tzinfo=UTC)
+_OF_DOCUMENT = ("payment-1", 150_000, 27_000, Currency.INR, "5f" * 32)
 _OF_PAYMENT = (_RECORDED_AT, "u-1", "request-13", "org-4711", "payment-1")
 
 HOLD_REQUEST: Final = HoldRequest(
@@ -230,6 +231,23 @@ FACTS: Final[Mapping[str, Fact]] = {
     "payment_refunded.v1": payment_facts.PaymentRefunded(*_OF_PAYMENT, "refund-1", "rfnd_1"),
     "payment_refund_failed.v1": payment_facts.PaymentRefundFailed(
         *_OF_PAYMENT, "refund-2", "BAD_REQUEST_ERROR"
+    ),
+    "billing_details_changed.v1": audit_facts.BillingDetailsChanged(
+        recorded_at=_RECORDED_AT, actor="u-1", cause="request-14", digest="3c" * 32
+    ),
+    "invoice_issued.v1": invoice_facts.InvoiceIssued(
+        _RECORDED_AT, None, "request-15", "org-4711", "CL/26-27/000123", 123, *_OF_DOCUMENT
+    ),
+    "credit_note_issued.v1": invoice_facts.CreditNoteIssued(
+        _RECORDED_AT,
+        None,
+        "request-16",
+        "org-4711",
+        "CLC/26-27/000007",
+        7,
+        *_OF_DOCUMENT,
+        refund_id="refund-1",
+        invoice_number="CL/26-27/000123",
     ),
 }
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from domain.errors import InvalidInput
+from domain.errors import InvalidInput, PriceVersionUnknown
 from domain.money import Currency
 from domain.prices import CurrencyChange, Edition, PriceBook
 from tests.unit.domain.builders import NOON
@@ -59,6 +59,14 @@ def test_what_an_edition_leaves_out_stays_as_it_was() -> None:
         1_500_000,
     )
     assert april.of(Currency.USD) == PriceBook().at(NOON).of(Currency.USD)
+
+
+def test_an_edition_is_found_by_the_version_that_a_payment_names() -> None:
+    book = PriceBook([edition("2027", currencies=inr(tax_per_cent=12))])
+    assert book.edition("2027").of(Currency.INR).tax_per_cent == 12
+    assert book.edition("published-1").of(Currency.INR).tax_per_cent == 18
+    with pytest.raises(PriceVersionUnknown, match="never taken out"):
+        book.edition("2028")
 
 
 def test_an_edition_written_as_json() -> None:

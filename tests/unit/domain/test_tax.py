@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.errors import InvalidInput
 from domain.places import GST_STATES, gst_state_code
-from domain.tax import Parts, Tax, TaxName, gst
+from domain.tax import Tax, TaxName, gst
 
 MAHARASHTRA, KARNATAKA, CHANDIGARH, DELHI = "27", "29", "04", "07"
 
@@ -56,31 +55,22 @@ def test_taxes_add_up_to_the_paisa(tax_minor: int, per_cent: int, seller: str, b
     assert not taxes or sum(tax.rate_basis_points for tax in taxes) == per_cent * 100
 
 
-def test_a_share_has_its_tax_in_proportion() -> None:
-    paid = Parts(150_000, 27_000)
-    assert paid.share(0) == Parts(0, 0)
-    assert paid.share(59_000) == Parts(50_000, 9_000)
-    assert paid.share(177_000) == paid
-    assert Parts(0, 0).share(0) == Parts(0, 0)
-
-
-@pytest.mark.parametrize("total_minor", [-1, 119])
-def test_there_is_no_share_of_what_was_not_paid(total_minor: int) -> None:
-    with pytest.raises(InvalidInput, match="outside 0 to 118"):
-        Parts(100, 18).share(total_minor)
-
-
 @given(
-    paid=st.builds(Parts, st.integers(1, 10**9), st.integers(0, 10**8)),
+    tax_minor=st.integers(1, 10**9),
     cuts=st.lists(st.floats(0, 1, exclude_max=True), max_size=8),
+    inside=st.booleans(),
 )
-def test_partial_refunds_add_up_to_what_was_paid(paid: Parts, cuts: list[float]) -> None:
-    marks = [0, *sorted(int(cut * paid.total_minor) for cut in cuts), paid.total_minor]
-    refunds = [paid.share(after).minus(paid.share(before)) for before, after in pairwise(marks)]
-    assert all(part.amount_minor >= 0 and part.tax_minor >= 0 for part in refunds)
-    assert [part.total_minor for part in refunds] == [after - before for before, after in pairwise(marks)]
-    assert sum(part.amount_minor for part in refunds) == paid.amount_minor
-    assert sum(part.tax_minor for part in refunds) == paid.tax_minor
+def test_taxes_given_back_in_parts_add_up_to_those_paid(
+    tax_minor: int, cuts: list[float], inside: bool
+) -> None:
+    states = {"seller_state": KARNATAKA, "buyer_state": KARNATAKA if inside else MAHARASHTRA}
+    marks = [0, *sorted(int(cut * tax_minor) for cut in cuts), tax_minor]
+    back: dict[TaxName, int] = {}
+    for before, after in pairwise(marks):
+        for tax in gst(after - before, 18, before_minor=before, **states):
+            assert tax.amount_minor >= 0
+            back[tax.name] = back.get(tax.name, 0) + tax.amount_minor
+    assert back == {tax.name: tax.amount_minor for tax in gst(tax_minor, 18, **states)}
 
 
 @pytest.mark.parametrize(

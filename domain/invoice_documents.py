@@ -1,0 +1,310 @@
+"""What an invoice or a credit note says: everything that is printed on it, frozen when it is issued.
+
+A document is stored as JSON, and its digest in the event of its series: later edits of billing details,
+prices or settings leave it alone, and any change of the stored text shows.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from enum import StrEnum
+from hashlib import sha256
+from typing import Final, Protocol
+
+import msgspec
+
+from domain.billing import Address, BillingDetails
+from domain.money import Currency
+from domain.payment_facts import PaymentKind
+from domain.places import GST_STATES, INDIA, gst_state_code
+from domain.prices import Prices
+from domain.sale import GivenBack, Sale
+from domain.tax import Tax, gst
+
+PRO_DAYS: Final = 365
+_EXPORT: Final = "Export of services: no tax is charged."
+_EXPORT_UNDER_LUT: Final = (
+    "Supply meant for export under letter of undertaking {lut} without payment of integrated tax."
+)
+
+
+class DocumentKind(StrEnum):
+    """What a document is."""
+
+    INVOICE = "invoice"
+    CREDIT_NOTE = "credit_note"
+
+
+class Seller(msgspec.Struct, frozen=True):
+    """Who sells. Its address is in India; `time_zone` is the one that its days and financial years are of.
+
+    `prefix` begins its numbers, `service_code` (SAC) says what is sold, `letter_of_undertaking` names the one
+    that it exports under, if any.
+    """
+
+    name: str
+    email: str
+    gstin: str
+    address: Address
+    time_zone: str
+    prefix: str
+    service_code: str
+    letter_of_undertaking: str | None = None
+
+    @property
+    def gst_state(self) -> str:
+        """The GST code of its state: the first two digits of its GSTIN."""
+        return self.gstin[:2]
+
+
+class Wording(Protocol):
+    """Words of documents that depend on language and country."""
+
+    def amount_in_words(self, amount_minor: int, currency: Currency) -> str:
+        """Return an amount as a sentence without its full stop."""
+
+    def country_name(self, code: str) -> str:
+        """Return the English name of a country."""
+
+
+class PrintedAddress(msgspec.Struct, frozen=True):
+    """An address as it is printed; `state_code` is the GST code of a state of India."""
+
+    lines: tuple[str, ...]
+    city: str
+    state: str
+    state_code: str | None
+    postal_code: str
+    country: str
+    country_name: str
+
+
+class Party(msgspec.Struct, frozen=True):
+    """The seller or the buyer."""
+
+    name: str
+    email: str
+    address: PrintedAddress
+    phone: str | None = None
+    tax_id: str | None = None
+
+
+class Line(msgspec.Struct, frozen=True):
+    """What was sold, or given back: so many at so much each, or an amount."""
+
+    description: str
+    service_code: str
+    amount_minor: int
+    quantity: int | None = None
+    unit_price_millionths: int | None = None
+
+
+class Correction(msgspec.Struct, frozen=True):
+    """What a credit note corrects, and when the money went back."""
+
+    invoice_number: str
+    invoice_issued_on: date
+    refund_id: str
+    refunded_at: datetime
+
+
+class InvoiceDocument(msgspec.Struct, frozen=True):
+    """An invoice, or with a `correction` a credit note. Amounts are minor units of the currency.
+
+    `issued_on` is the day in the seller's zone; `total_minor` is the amount of the lines and the taxes
+    together.
+    """
+
+    kind: DocumentKind
+    title: str
+    number: str
+    issued_at: datetime
+    issued_on: date
+    organisation_id: str
+    payment_id: str
+    seller: Party
+    buyer: Party
+    ship_to: PrintedAddress | None
+    place_of_supply: str | None
+    currency: Currency
+    lines: tuple[Line, ...]
+    amount_minor: int
+    taxes: tuple[Tax, ...]
+    tax_minor: int
+    total_minor: int
+    total_in_words: str
+    gateway: str
+    gateway_payment_id: str
+    order_id: str
+    paid_at: datetime
+    notes: tuple[str, ...]
+    correction: Correction | None = None
+
+
+class Heading(msgspec.Struct, frozen=True):
+    """What a series gives a document: its number, and when it is issued."""
+
+    number: str
+    issued_at: datetime
+    issued_on: date
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(InvoiceDocument).decode
+
+
+def encode_document(document: InvoiceDocument) -> bytes:
+    """Return the stored text of a document: JSON in UTF-8."""
+    return _encode(document)
+
+
+def decode_document(stored: bytes) -> InvoiceDocument:
+    """Return the document of a stored text."""
+    return _decode(stored)
+
+
+def digest_of(stored: bytes) -> str:
+    """Return what the event of a document keeps of its stored text."""
+    return sha256(stored).hexdigest()
+
+
+def invoice_of(
+    sale: Sale, details: BillingDetails, *, seller: Seller, prices: Prices, heading: Heading, wording: Wording
+) -> InvoiceDocument:
+    """Return the invoice of a sale. `prices` are of the edition that it was sold by."""
+    terms = sale.terms
+    currency_prices = prices.of(terms.currency)
+    taxes = gst(
+        terms.tax_minor,
+        currency_prices.tax_per_cent,
+        seller_state=seller.gst_state,
+        buyer_state=details.gst_state,
+    )
+    buyer = _buyer(details, wording)
+    return InvoiceDocument(
+        DocumentKind.INVOICE,
+        "Tax invoice" if taxes else "Invoice",
+        heading.number,
+        heading.issued_at,
+        heading.issued_on,
+        terms.organisation_id,
+        terms.payment_id,
+        _printed_seller(seller, wording),
+        buyer,
+        None if details.shipping is None else _printed(details.shipping, wording),
+        _place_of_supply(details),
+        terms.currency,
+        _sold(sale, currency_prices.pro_credits, seller.service_code),
+        terms.amount_minor,
+        taxes,
+        terms.tax_minor,
+        terms.total_minor,
+        wording.amount_in_words(terms.total_minor, terms.currency),
+        terms.gateway,
+        sale.gateway_payment_id,
+        sale.order_id,
+        sale.paid_at,
+        _notes(seller, buyer, terms.tax_minor),
+    )
+
+
+def credit_note_of(
+    invoice: InvoiceDocument, sale: Sale, given_back: GivenBack, heading: Heading, wording: Wording
+) -> InvoiceDocument:
+    """Return the credit note of money that went back: seller, buyer and rates as on the invoice.
+
+    Its taxes are parts of the invoice's: over all credit notes of an invoice no more than is on it.
+    """
+    before = sale.given_back[: sale.given_back.index(given_back)]
+    total_minor = given_back.amount_minor + given_back.tax_minor
+    taxes = gst(
+        given_back.tax_minor,
+        sum(tax.rate_basis_points for tax in invoice.taxes) // 100,
+        seller_state=invoice.seller.address.state_code or "",
+        buyer_state=invoice.buyer.address.state_code,
+        before_minor=sum(each.tax_minor for each in before),
+    )
+    return msgspec.structs.replace(
+        invoice,
+        kind=DocumentKind.CREDIT_NOTE,
+        title="Credit note",
+        number=heading.number,
+        issued_at=heading.issued_at,
+        issued_on=heading.issued_on,
+        lines=(_returned(invoice, sale, given_back),),
+        amount_minor=given_back.amount_minor,
+        taxes=taxes,
+        tax_minor=given_back.tax_minor,
+        total_minor=total_minor,
+        total_in_words=wording.amount_in_words(total_minor, invoice.currency),
+        correction=Correction(invoice.number, invoice.issued_on, given_back.refund_id, given_back.at),
+    )
+
+
+def _sold(sale: Sale, pro_credits: int, service_code: str) -> tuple[Line, ...]:
+    terms = sale.terms
+    if terms.kind is PaymentKind.CUSTOM:
+        return (Line("Custom payment", service_code, terms.fee_minor),)
+    lines = []
+    paid_credits = terms.credits
+    if terms.kind is PaymentKind.PRO:
+        included = min(pro_credits, terms.credits)
+        paid_credits -= included
+        with_credits = f", {included:,} credits included" if included else ""
+        lines.append(Line(f"Pro subscription, {PRO_DAYS} days{with_credits}", service_code, terms.fee_minor))
+    if paid_credits:
+        lines.append(
+            Line(
+                "Photo processing credits",
+                service_code,
+                terms.credits_minor,
+                paid_credits,
+                terms.unit_price_millionths,
+            )
+        )
+    return tuple(lines)
+
+
+def _returned(invoice: InvoiceDocument, sale: Sale, given_back: GivenBack) -> Line:
+    service_code = invoice.lines[0].service_code
+    if given_back.credits:
+        unused = "Unused photo processing credits returned"
+        return Line(unused, service_code, given_back.amount_minor, given_back.credits)
+    what = "Pro subscription" if sale.terms.kind is PaymentKind.PRO else "Payment"
+    return Line(f"{what} refunded", service_code, given_back.amount_minor)
+
+
+def _notes(seller: Seller, buyer: Party, tax_minor: int) -> tuple[str, ...]:
+    if buyer.address.country != INDIA and tax_minor == 0:
+        lut = seller.letter_of_undertaking
+        return (_EXPORT if lut is None else _EXPORT_UNDER_LUT.format(lut=lut),)
+    if buyer.address.country == INDIA:
+        return ("Tax is not payable on reverse charge.",)
+    return ()
+
+
+def _place_of_supply(details: BillingDetails) -> str | None:
+    code = details.gst_state
+    return None if code is None else f"{GST_STATES[code]} ({code})"
+
+
+def _buyer(details: BillingDetails, wording: Wording) -> Party:
+    return Party(
+        details.name, details.email, _printed(details.address, wording), details.phone, details.tax_id
+    )
+
+
+def _printed_seller(seller: Seller, wording: Wording) -> Party:
+    return Party(seller.name, seller.email, _printed(seller.address, wording), tax_id=seller.gstin)
+
+
+def _printed(address: Address, wording: Wording) -> PrintedAddress:
+    return PrintedAddress(
+        address.lines,
+        address.city,
+        address.state,
+        gst_state_code(address.state) if address.country == INDIA else None,
+        address.postal_code,
+        address.country,
+        wording.country_name(address.country),
+    )
