@@ -9,7 +9,7 @@ Amounts are minor units of the currency, tax included.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
@@ -57,6 +57,7 @@ class Attempt(msgspec.Struct, frozen=True):
     amount_minor: int
     currency: str
     refunded_minor: int = 0
+    """0 as well where the gateway does not tell."""
     reason: str | None = None
 
 
@@ -160,6 +161,10 @@ class PaymentGateway(Protocol):
     def currencies(self) -> frozenset[str]:
         """ISO 4217 codes it takes."""
 
+    @property
+    def settles_within(self) -> timedelta:
+        """How long after it was taken money may take to show in `settled`."""
+
     def open_order(self, request: OrderRequest) -> OpenedOrder:
         """Open an order; asked again for the same payment, return the order that is there.
 
@@ -168,7 +173,11 @@ class PaymentGateway(Protocol):
         """
 
     def checkout(self, order_id: str, request: OrderRequest) -> Checkout:
-        """Return the way to the gateway's page of an order that is open."""
+        """Return the way to the gateway's page of an order that is open.
+
+        Raises:
+            GatewayRefused: it shows the way once, when the order is opened.
+        """
 
     def attempts(self, order_id: str) -> Sequence[Attempt]:
         """Return every attempt at paying an order, oldest first; empty where nobody has tried.
@@ -179,6 +188,9 @@ class PaymentGateway(Protocol):
 
     def read_return(self, fields: Mapping[str, str]) -> Notice:
         """Return what the browser brought back from the gateway's page, its signature checked.
+
+        It may be about any order: whoever asks checks that it is about the right one. Where the payer
+        cancelled, some gateways bring nothing back, and there is nothing to read.
 
         Raises:
             NoticeRefused: it is not signed by the gateway.
@@ -204,3 +216,6 @@ class PaymentGateway(Protocol):
         Raises:
             GatewayRefused: it keeps no such list.
         """
+
+    def close(self) -> None:
+        """Give connections back."""

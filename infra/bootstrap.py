@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -15,6 +15,7 @@ from consumers.outlets import BalancesOutlet, EventsOutlet
 from consumers.publisher import Publisher
 from consumers.runner import UsageConsumer
 from consumers.usage import UsageIngest
+from domain.gateway import PaymentGateway
 from domain.ledger import Ledger
 from domain.prices import PriceBook
 from infra.embedded import issuer as embedded
@@ -47,6 +48,17 @@ def open_ledger(database_url: str, *, prices: PriceBook | None = None, pool_size
         },
         prices,
     )
+
+
+def gateways(settings: Settings) -> Mapping[str, PaymentGateway]:
+    """Return the payment gateways that the settings have keys of, by name. Close each when done.
+
+    Raises:
+        WrongSetting: a key is missing, or cannot be used.
+    """
+    from infra.gateways.wiring import make_gateways  # Razorpay's client takes long to import
+
+    return make_gateways(settings, utc_now)
 
 
 def token_verifier(settings: Settings) -> TokenVerifier:

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from domain.errors import InvalidInput
+from domain.money import Currency
 from domain.prices import Edition, PriceBook
 from domain.rate_card import RateCard, RateChange
 from infra.jwks import is_safe
@@ -70,6 +71,24 @@ class Settings(BaseSettings):
         None, description="With OIDC_ISSUER: the service's token that simulate-pipeline asks the API with."
     )
 
+    public_url: str | None = Field(
+        None, description="Where browsers and gateways reach us; http://API_HOST:API_PORT if unset."
+    )
+    checkout_name: str = Field("Photo credits", description="Whom the payer pays, on the gateway's page.")
+    gateway_timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0
+    razorpay_key_id: str | None = None
+    razorpay_key_secret: SecretStr | None = None
+    razorpay_webhook_secret: SecretStr | None = None
+    razorpay_url: str = "https://api.razorpay.com"
+    razorpay_currencies: str = Field("INR,USD", description="What it is offered for, with commas.")
+    payglocal_merchant_id: str | None = None
+    payglocal_private_key: Path | None = Field(None, description="PEM file of ours.")
+    payglocal_private_key_id: str | None = None
+    payglocal_public_key: Path | None = Field(None, description="PEM file of PayGlocal's.")
+    payglocal_public_key_id: str | None = None
+    payglocal_url: str = "https://api.payglocal.in"
+    payglocal_currencies: str = Field("USD", description="What it is offered for, with commas.")
+
     api_host: str = "127.0.0.1"
     api_port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     api_names: str = Field("", description="Host names the API answers to beside loopback's, with commas.")
@@ -90,6 +109,27 @@ class Settings(BaseSettings):
             raise PydanticCustomError("issuer", "an https address is needed, such as https://issuer.example")
         return url
 
+    @field_validator("razorpay_url", "payglocal_url")
+    @classmethod
+    def _check_gateway(cls, url: str) -> str:
+        if not is_safe(url):
+            raise PydanticCustomError(
+                "gateway", "an https address is needed, such as https://gateway.example"
+            )
+        return url
+
+    @field_validator("razorpay_currencies", "payglocal_currencies")
+    @classmethod
+    def _check_currencies(cls, currencies: str) -> str:
+        unknown = _names(currencies) - set(Currency)
+        if unknown:
+            raise PydanticCustomError(
+                "currency",
+                "{unknown} is not one of {known}",
+                {"unknown": ", ".join(sorted(unknown)), "known": ", ".join(Currency)},
+            )
+        return currencies
+
     @field_validator("api_host")
     @classmethod
     def _check_loopback(cls, host: str, others: ValidationInfo) -> str:
@@ -104,8 +144,23 @@ class Settings(BaseSettings):
     @property
     def allowed_hosts(self) -> frozenset[str]:
         """Values of the Host header that the API answers to."""
-        names = {self.api_host, *(name.strip() for name in self.api_names.split(","))}
-        return frozenset({name.lower() for name in names if name} | set(LOOPBACK.values()))
+        names = _names(self.api_names) | {self.api_host}
+        return frozenset({name.lower() for name in names} | set(LOOPBACK.values()))
+
+    @property
+    def public_address(self) -> str:
+        """Where browsers and gateways reach us, without a slash at the end."""
+        return (
+            self.public_url or f"http://{LOOPBACK.get(self.api_host, self.api_host)}:{self.api_port}"
+        ).rstrip("/")
+
+    @property
+    def gateway_currencies(self) -> dict[str, frozenset[str]]:
+        """What each gateway is offered for, by its name."""
+        return {
+            "razorpay": _names(self.razorpay_currencies),
+            "payglocal": _names(self.payglocal_currencies),
+        }
 
     @property
     def dead_letter_topic(self) -> str:
@@ -117,6 +172,10 @@ class Settings(BaseSettings):
         """URL for commands that change the schema."""
         url = self.migration_database_url or self.database_url
         return None if url is None else url.get_secret_value()
+
+
+def _names(listed: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in listed.split(",") if name.strip())
 
 
 def load_rate_card(path: Path | None) -> RateCard:

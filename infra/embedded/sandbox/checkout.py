@@ -1,0 +1,105 @@
+"""The sandbox's pages: the checkout of both gateways, and the list of all orders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+
+from infra.embedded.sandbox.book import CAPTURED, FAILED, PENDING, Book, Order, Refused
+from infra.embedded.sandbox.outcomes import LATE_S, Outcome, WaysBack, act, offered
+from infra.embedded.sandbox.payglocal_api import PAGE
+from infra.embedded.sandbox.payglocal_wire import PayGlocalEnd
+from infra.embedded.sandbox.razorpay_wire import GATEWAY as RAZORPAY
+from infra.gateways.payglocal_tokens import WrongToken
+
+_SYMBOLS: Final = {"INR": "₹", "USD": "$"}
+_TITLES: Final = {"razorpay": "Razorpay", "payglocal": "PayGlocal"}
+
+
+def checkout_router(book: Book, key_id: str, end: PayGlocalEnd, ways_back: WaysBack) -> APIRouter:
+    """Return the pages' routes."""
+    router = APIRouter(default_response_class=HTMLResponse)
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=select_autoescape()
+    )
+    templates.filters["money"] = _money
+    templates.globals["title_of"] = _TITLES.__getitem__
+
+    def page(name: str, status: int = 200, **facts: Any) -> HTMLResponse:
+        return HTMLResponse(templates.get_template(name).render(facts), status)
+
+    def sorry(sentence: str, status: int = 400) -> HTMLResponse:
+        return page("sorry.html", status, sentence=sentence)
+
+    def choice(order: Order) -> HTMLResponse:
+        return page("checkout.html", order=order, offered=offered(order), late_s=int(LATE_S))
+
+    @router.post("/v1/checkout/embedded")
+    async def razorpay_checkout(request: Request) -> HTMLResponse:
+        form = {name: str(value) for name, value in (await request.form()).items()}
+        order = book.order(form.get("order_id", ""))
+        if form.get("key_id") != key_id or order is None or order.gateway != RAZORPAY:
+            return sorry("Razorpay knows no such order of this merchant.")
+        if form.get("amount") != str(order.amount_minor) or form.get("currency") != order.currency:
+            return sorry("The amount is not the one of the order.")
+        if not form.get("callback_url") or not form.get("cancel_url"):
+            return sorry("The form names no callback_url or cancel_url.")
+        title = form.get("description") or form.get("name", "")
+        book.show(order, return_url=form["callback_url"], cancel_url=form["cancel_url"], title=title)
+        return choice(order)
+
+    @router.get(PAGE)
+    def payglocal_checkout(request: Request) -> HTMLResponse:
+        try:
+            order = book.order(end.opened(request.query_params.get("x-gl-token", ""))["x-gl-gid"])
+        except (WrongToken, KeyError):
+            order = None
+        return sorry("PayGlocal knows no such transaction.") if order is None else choice(order)
+
+    @router.post("/sandbox/orders/{order_id}/{outcome}")
+    def choose(order_id: str, outcome: Outcome, amount: Annotated[str, Form()] = "") -> HTMLResponse:
+        order = book.order(order_id)
+        if order is None or outcome not in offered(order):
+            return sorry("There is no such order.", 404)
+        try:
+            payment = act(book, order, outcome, _minor(amount), late_s=LATE_S)
+        except (Refused, ValueError) as error:
+            return sorry(str(error), 409)
+        way = ways_back.of(order, payment)
+        return page("done.html", order=order, outcome=outcome, way=way, payment=payment, late_s=int(LATE_S))
+
+    @router.get("/")
+    def orders() -> HTMLResponse:
+        return page("orders.html", book=book, orders=list(reversed(book.contents.orders)), pending=PENDING)
+
+    @router.post("/sandbox/payments/{payment_id}/{decision}")
+    def decide(payment_id: str, decision: str) -> Response:
+        payment = book.payment(payment_id)
+        statuses = {"capture": CAPTURED, "fail": FAILED}
+        if payment is None or decision not in statuses:
+            return sorry("There is no such payment.", 404)
+        try:
+            book.move(payment, statuses[decision], "payment_failed" if decision == "fail" else None)
+        except Refused as error:
+            return sorry(str(error), 409)
+        return RedirectResponse("/", 303)
+
+    return router
+
+
+def _money(amount_minor: int, currency: str) -> str:
+    whole, fraction = divmod(amount_minor, 100)
+    return f"{_SYMBOLS.get(currency, currency)}{whole:,}.{fraction:02}"
+
+
+def _minor(amount: str) -> int | None:
+    """Return an amount typed in minor units; None where nothing was."""
+    if not amount:
+        return None
+    if not amount.isdecimal() or int(amount) == 0:
+        raise ValueError("The other amount is a whole number of paise or cents, above 0")
+    return int(amount)

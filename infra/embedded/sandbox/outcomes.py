@@ -1,0 +1,142 @@
+"""What a payer can do on the sandbox's page, and the way back that each gateway gives the browser."""
+
+from __future__ import annotations
+
+import hmac
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from infra.embedded.sandbox.book import (
+    AUTHORIZED,
+    CANCELLED,
+    CAPTURED,
+    FAILED,
+    PENDING,
+    Book,
+    Order,
+    Payment,
+    Refused,
+    new_id,
+)
+from infra.embedded.sandbox.payglocal_wire import GATEWAY as PAYGLOCAL
+from infra.embedded.sandbox.payglocal_wire import PayGlocalEnd
+
+LATE_S: Final = 5.0
+
+
+class Outcome(StrEnum):
+    """A button of the page."""
+
+    PAY = "pay"
+    FAIL = "fail"
+    CANCEL = "cancel"
+    PENDING = "pending"
+    LATE = "late"
+    TWICE = "twice"
+    AUTHORIZE = "authorize"
+    OTHER_AMOUNT = "other-amount"
+
+
+_STATUS: Final = {
+    Outcome.PAY: CAPTURED,
+    Outcome.FAIL: FAILED,
+    Outcome.CANCEL: CANCELLED,
+    Outcome.PENDING: PENDING,
+    Outcome.LATE: PENDING,
+    Outcome.TWICE: CAPTURED,
+    Outcome.AUTHORIZE: AUTHORIZED,
+    Outcome.OTHER_AMOUNT: CAPTURED,
+}
+_REASON: Final = {Outcome.FAIL: "payment_failed", Outcome.CANCEL: "payment_cancelled"}
+
+
+class WayBack(msgspec.Struct, frozen=True):
+    """Where the browser goes from the page: a form to send."""
+
+    url: str
+    method: str = "get"
+    fields: dict[str, str] = {}
+
+
+def offered(order: Order) -> list[Outcome]:
+    """Return the buttons of an order's page. A PayGlocal transaction is paid once, and captured at once."""
+    return [
+        outcome
+        for outcome in Outcome
+        if order.gateway != PAYGLOCAL or outcome not in {Outcome.TWICE, Outcome.AUTHORIZE}
+    ]
+
+
+def act(
+    book: Book, order: Order, outcome: Outcome, amount_minor: int | None, *, late_s: float
+) -> Payment | None:
+    """Do what a button says, and return the payment it made, if any.
+
+    Raises:
+        Refused: the order is paid, or the transaction over.
+    """
+    tried = book.payments_of(order.id)
+    if any(payment.was_captured for payment in tried) or (tried and order.gateway == PAYGLOCAL):
+        raise Refused("This order has been paid, or given up: start a new one")
+    if outcome is Outcome.CANCEL and order.gateway != PAYGLOCAL:
+        return None  # Razorpay sends the browser back, and makes no payment
+    payments = [
+        book.add_payment(
+            order,
+            _STATUS[outcome],
+            payment_id=order.id if order.gateway == PAYGLOCAL else new_id("pay_"),
+            amount_minor=amount_minor if outcome is Outcome.OTHER_AMOUNT else None,
+            reason=_REASON.get(outcome),
+            captures_in_s=late_s if outcome is Outcome.LATE else None,
+        )
+        for _ in range(2 if outcome is Outcome.TWICE else 1)
+    ]
+    return payments[0]
+
+
+class WaysBack:
+    """Makes the way back, signed as the gateway signs it."""
+
+    def __init__(self, razorpay_secret: str, payglocal: PayGlocalEnd) -> None:
+        self._razorpay_secret = razorpay_secret.encode()
+        self._payglocal = payglocal
+
+    def of(self, order: Order, payment: Payment | None) -> WayBack:
+        """Return where the browser goes; without a decision, only to the shop."""
+        if payment is None or payment.status == PENDING:
+            return WayBack(order.cancel_url or _home(order.return_url))
+        if order.gateway == PAYGLOCAL:
+            token = self._payglocal.returned(order, payment)
+            return WayBack(order.return_url, "post", {"x-gl-token": token})
+        if payment.status == FAILED:
+            return WayBack(order.return_url, "post", _failure(order, payment))
+        return WayBack(order.return_url, "post", self._signed(order, payment))
+
+    def _signed(self, order: Order, payment: Payment) -> dict[str, str]:
+        message = f"{order.id}|{payment.id}".encode()
+        return {
+            "razorpay_payment_id": payment.id,
+            "razorpay_order_id": order.id,
+            "razorpay_signature": hmac.new(self._razorpay_secret, message, sha256).hexdigest(),
+        }
+
+
+def _failure(order: Order, payment: Payment) -> dict[str, str]:
+    metadata: dict[str, Any] = {"payment_id": payment.id, "order_id": order.id}
+    return {
+        "error[code]": "BAD_REQUEST_ERROR",
+        "error[description]": "Payment failed",
+        "error[source]": "bank",
+        "error[step]": "payment_authorization",
+        "error[reason]": payment.reason or "payment_failed",
+        "error[metadata]": msgspec.json.encode(metadata).decode(),
+    }
+
+
+def _home(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}/credits"

@@ -1,0 +1,128 @@
+"""The sandbox gateway as a server, on loopback and nowhere else: who reaches it may decide any payment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from infra.embedded.errors import EmbeddedServerError
+from infra.embedded.files import is_free, pick_free_port, read_number, write_atomically
+from infra.embedded.sandbox.book import Book, Refused
+from infra.embedded.sandbox.checkout import checkout_router
+from infra.embedded.sandbox.courier import Courier
+from infra.embedded.sandbox.keys import KeyFolder
+from infra.embedded.sandbox.outcomes import WaysBack
+from infra.embedded.sandbox.payglocal_api import Declined, answer_declined, payglocal_router
+from infra.embedded.sandbox.payglocal_wire import PayGlocalEnd
+from infra.embedded.sandbox.razorpay_api import ApiError, answer_error, razorpay_router
+
+LOOPBACK: Final = "127.0.0.1"
+_BOOK: Final = "book.json"
+_PORT: Final = "port"
+_STARTS_WITHIN_S: Final = 10.0
+
+
+class SandboxGateway:
+    """Razorpay and PayGlocal as one little server with one book, kept in a data directory."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port: int,
+        webhook_url: str,
+        clock_s: Callable[[], float] = time.time,
+        retries_after_s: float = 1.0,
+    ) -> None:
+        folder = KeyFolder(data_dir)
+        keys = folder.keys()
+        end = PayGlocalEnd(folder)
+        self.book = Book(folder.root / _BOOK, clock_s)
+        self.courier = Courier(
+            self.book, webhook_url, keys.razorpay_webhook_secret, retries_after_s=retries_after_s
+        )
+        self.port = port
+        self.app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+        self.app.add_exception_handler(ApiError, answer_error)
+        self.app.add_exception_handler(Refused, answer_error)
+        self.app.add_exception_handler(Declined, answer_declined)
+        ways_back = WaysBack(keys.razorpay_key_secret, end)
+        # The pages first: the form of Razorpay's checkout needs no key secret, unlike the rest below /v1.
+        self.app.include_router(checkout_router(self.book, keys.razorpay_key_id, end, ways_back))
+        self.app.include_router(razorpay_router(self.book, keys.razorpay_key_id, keys.razorpay_key_secret))
+        self.app.include_router(payglocal_router(self.book, end))
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    def run(self, stop: Event) -> None:
+        """Serve and deliver webhooks until told to stop.
+
+        Raises:
+            EmbeddedServerError: the port is taken.
+        """
+        with self.serving():
+            stop.wait()
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Serve and deliver webhooks for a while.
+
+        Raises:
+            EmbeddedServerError: the port is taken.
+        """
+        stop = Event()
+        server = _Server(
+            uvicorn.Config(
+                self.app, host=LOOPBACK, port=self.port, log_level="warning", access_log=False, lifespan="off"
+            )
+        )
+        threads = [
+            Thread(target=server.run, name="sandbox-gateway", daemon=True),
+            Thread(target=self.courier.run, args=(stop,), name="sandbox-courier", daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            deadline = time.monotonic() + _STARTS_WITHIN_S
+            while not server.started:
+                if not threads[0].is_alive() or time.monotonic() > deadline:
+                    raise EmbeddedServerError(f"the sandbox gateway cannot listen on port {self.port}")
+                time.sleep(0.01)
+            yield
+        finally:
+            stop.set()
+            server.should_exit = True
+            for thread in threads:
+                thread.join()
+
+
+def kept_port(data_dir: Path) -> int:
+    """Return the port of a data directory's sandbox: the last one while it is free, or a new one.
+
+    Raises:
+        EmbeddedServerError: no port is free.
+    """
+    path = KeyFolder(data_dir).root / _PORT
+    port = read_number(path)
+    if port is None or not is_free(port):
+        port = pick_free_port()
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomically(path, str(port))
+    return port
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the process."""
+        yield

@@ -1,0 +1,106 @@
+"""A sandbox for all tests, and the two production adapters in front of it, over real HTTP."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from domain.gateway import OrderRequest
+
+if TYPE_CHECKING:
+    from infra.embedded.sandbox.server import SandboxGateway
+    from tests.integration.gateways.shop import Ear, Payer
+    from tests.integration.gateways.wire import Wire
+
+TIMEOUT_S = 0.5
+
+
+@pytest.fixture(scope="session")
+def ear() -> Iterator[Ear]:
+    """The shop's ear."""
+    from tests.integration.gateways.shop import Ear
+
+    ear = Ear()
+    with ear.listening():
+        yield ear
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the sandbox keeps its keys and its book."""
+    return tmp_path_factory.mktemp("sandbox")
+
+
+@pytest.fixture(scope="session")
+def sandbox(data_dir: Path, ear: Ear) -> Iterator[SandboxGateway]:
+    """The sandbox."""
+    from infra.embedded.sandbox.server import SandboxGateway, kept_port
+
+    sandbox = SandboxGateway(data_dir, port=kept_port(data_dir), webhook_url=ear.url, retries_after_s=0.05)
+    with sandbox.serving():
+        yield sandbox
+
+
+@pytest.fixture(scope="session")
+def payer(sandbox: SandboxGateway) -> Iterator[Payer]:
+    """A payer's browser."""
+    from tests.integration.gateways.shop import Payer
+
+    payer = Payer(sandbox.url)
+    yield payer
+    payer.close()
+
+
+@pytest.fixture(scope="session")
+def long_wire(sandbox: SandboxGateway) -> Iterator[Wire]:
+    """The wire between the adapters and the sandbox, for all tests."""
+    from tests.integration.gateways.wire import wire_to
+
+    with wire_to(sandbox.port, slow_s=2 * TIMEOUT_S) as wire:
+        yield wire
+
+
+@pytest.fixture
+def wire(long_wire: Wire) -> Iterator[Wire]:
+    """The wire, whole at the beginning and at the end."""
+    yield long_wire
+    long_wire.break_requests()
+
+
+@pytest.fixture(scope="session")
+def adapters(data_dir: Path, long_wire: Wire) -> Iterator[dict[str, Any]]:
+    """Both adapters, by name, as the service wires them."""
+    from infra.bootstrap import gateways
+    from infra.embedded.sandbox.keys import KeyFolder
+    from infra.settings import Settings
+
+    given = {name.lower(): value for name, value in KeyFolder(data_dir).settings(long_wire.url).items()}
+    made = gateways(Settings(**given, gateway_timeout_s=TIMEOUT_S, payglocal_currencies="USD,INR"))
+    yield dict(made)
+    for adapter in made.values():
+        adapter.close()
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def order_request(wire: Wire) -> Callable[..., OrderRequest]:
+    """A function that makes a request for an order no other test has."""
+
+    def make(amount_minor: int = 177_000, currency: str = "INR") -> OrderRequest:
+        return OrderRequest(
+            f"payment-{next(_numbers)}-{int(datetime.now(UTC).timestamp())}",
+            amount_minor,
+            currency,
+            "1,000 credits",
+            return_url="http://127.0.0.1:9/credits/payments/p/return",
+            cancel_url="http://127.0.0.1:9/credits/payments/p/return?cancelled=1",
+        )
+
+    return make
