@@ -99,6 +99,12 @@ def _parser() -> argparse.ArgumentParser:
     command("consume", "charge usage from Kafka", commands.consume)
     command("project", "keep what the API reads current", commands.project)
     command("lapse-holds", "let holds lapse when their time is over", commands.lapse_holds)
+    sandbox = command(
+        "sandbox-gateway",
+        "run a payment gateway to try out with, on loopback; no money moves",
+        commands.sandbox_gateway,
+    )
+    sandbox.add_argument("--port", type=int, metavar="N", help="the port; the last one if not given")
     command("publish", "tell Kafka of events and balances", commands.publish)
     command("migrate", "bring the database to this version's schema", commands.migrate_schema)
 

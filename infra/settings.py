@@ -155,6 +155,11 @@ class Settings(BaseSettings):
         ).rstrip("/")
 
     @property
+    def names_gateway(self) -> bool:
+        """Whether there are keys of a payment gateway."""
+        return self.razorpay_key_id is not None or self.payglocal_merchant_id is not None
+
+    @property
     def gateway_currencies(self) -> dict[str, frozenset[str]]:
         """What each gateway is offered for, by its name."""
         return {

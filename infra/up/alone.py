@@ -18,6 +18,7 @@ from infra.up.servers import reachable
 
 _LOCK: Final = "up.lock"
 _ENVIRONMENT: Final = "environment"
+_OF_GATEWAYS: Final = ("RAZORPAY_", "PAYGLOCAL_")
 _LOOKERS_LEAVE_WITHIN_S: Final = 0.5
 
 log = logging.getLogger("creditledger")
@@ -76,6 +77,10 @@ def beside_up(settings: Settings) -> Settings:
     if settings.oidc_issuer is None and settings.embedded_issuer_keys is None:
         keys = theirs.get("EMBEDDED_ISSUER_KEYS")
         taken |= {"embedded_issuer_keys": Path(keys)} if keys else {}
+    if not settings.names_gateway:
+        given = {name.lower(): value for name, value in theirs.items() if name.startswith(_OF_GATEWAYS)}
+        parsed = Settings.model_validate(given)
+        taken |= {name: getattr(parsed, name) for name in given}
     if taken:
         log.info("with %s of the `up` that runs in %s", ", ".join(map(str.upper, taken)), data_dir)
     return settings.model_copy(update=taken)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from infra.bootstrap import gateways
 from infra.embedded.errors import EmbeddedServerError
 from infra.kafka import Kafka
 from infra.process import stop_on_signals
@@ -42,6 +43,8 @@ def run_up(settings: Settings, *, demo: bool, for_s: float | None, rate: float) 
     """
     load_rate_card(settings.rate_card)  # only parts read these, and would die of them over and over
     load_price_book(settings.price_book)
+    if settings.names_gateway:
+        gateways(settings)
     if demo:
         require_service_token(settings)
     stop = stop_on_signals()
@@ -112,6 +115,7 @@ class _Up:
         try:
             if not self._wait_until_ready():
                 return 0 if self._stop.is_set() else 1
+            self._start_sandbox()
             before = self._begin(demo, rate)
             self._terminal.say("up", f"the API is at {self._url} and explains itself at {self._url}/docs")
             if self._settings.oidc_issuer is None:
@@ -125,6 +129,14 @@ class _Up:
             return self._report(before, published)
         finally:
             self._stop_parts()
+
+    def _start_sandbox(self) -> None:
+        """Start the sandbox gateway, which nobody needs before the API is ready."""
+        port = self._servers.sandbox_port
+        if port is not None:
+            arguments = ["sandbox-gateway", "--port", str(port)]
+            self._parts.append(Part("gateway", arguments, self._servers.environment, self._terminal))
+            self._parts[-1].start()
 
     def _begin(self, demo: bool, rate: float) -> Books:
         """Open the demo's organisations, note the books, and start the traffic."""

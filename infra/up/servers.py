@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from infra.embedded.broker import EmbeddedBroker
 from infra.embedded.issuer import EmbeddedIssuer
 from infra.embedded.postgres import EmbeddedPostgres
+from infra.embedded.sandbox.keys import KeyFolder
 from infra.embedded.server import EmbeddedServer
 from infra.migrate import migrate
 from infra.process import check_broker, check_database
@@ -32,6 +33,8 @@ class Servers:
         self._embedded: list[EmbeddedServer] = []
         self.environment: dict[str, str] = {}
         self.described: list[str] = []
+        self.sandbox_port: int | None = None
+        """Where the sandbox gateway is to listen, where no real gateway is given."""
 
     def check_given(self) -> None:
         """Check that the servers which are given answer.
@@ -56,6 +59,7 @@ class Servers:
         self._start_issuer()
         self._start_database()
         self._start_broker()
+        self._prepare_sandbox()
 
     def supervise(self) -> None:
         """Start an embedded server again if it died."""
@@ -117,6 +121,16 @@ class Servers:
         self._embedded.append(server)
         self.environment["KAFKA_BOOTSTRAP_SERVERS"] = server.start()
         self.described.append(f"embedded Kafka broker at {server.address}, in memory: for trying out only")
+
+    def _prepare_sandbox(self) -> None:
+        if self._settings.names_gateway:
+            self.described.append("payment gateways given by RAZORPAY_KEY_ID or PAYGLOCAL_MERCHANT_ID")
+            return
+        folder = KeyFolder(self.data_dir)
+        self.sandbox_port = folder.port()
+        url = f"http://127.0.0.1:{self.sandbox_port}"
+        self.environment |= folder.settings(url)
+        self.described.append(f"sandbox payment gateway at {url}, where no money moves: for trying out only")
 
 
 def reachable(data_dir: Path) -> Path:

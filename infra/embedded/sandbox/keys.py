@@ -15,10 +15,11 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from infra.embedded.files import exclusive, write_atomically
+from infra.embedded.files import exclusive, is_free, pick_free_port, read_number, write_atomically
 
 FOLDER: Final = "sandbox-gateway"
 _KEYS: Final = "keys.json"
+_PORT: Final = "port"
 _RSA_BITS: Final = 2_048
 _TURN_TIMEOUT_S: Final = 10.0
 
@@ -56,6 +57,20 @@ class KeyFolder:
             if not path.exists():
                 self._make(path)
             return msgspec.json.decode(path.read_bytes(), type=SandboxKeys)
+
+    def port(self) -> int:
+        """Return the sandbox's port: the last one while it is free, or a new one.
+
+        Raises:
+            EmbeddedServerError: no port is free.
+        """
+        path = self.root / _PORT
+        port = read_number(path)
+        if port is None or not is_free(port):
+            port = pick_free_port()
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomically(path, str(port))
+        return port
 
     def settings(self, url: str) -> dict[str, str]:
         """Return the variables that point the production adapters to the sandbox at an address."""

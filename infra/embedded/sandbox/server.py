@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from infra.embedded.errors import EmbeddedServerError
-from infra.embedded.files import is_free, pick_free_port, read_number, write_atomically
+from infra.embedded.files import write_atomically
 from infra.embedded.sandbox.book import Book, Refused
 from infra.embedded.sandbox.checkout import checkout_router
 from infra.embedded.sandbox.courier import Courier
@@ -25,7 +26,7 @@ from infra.embedded.sandbox.razorpay_api import ApiError, answer_error, razorpay
 
 LOOPBACK: Final = "127.0.0.1"
 _BOOK: Final = "book.json"
-_PORT: Final = "port"
+_ENVIRONMENT: Final = "environment"
 _STARTS_WITHIN_S: Final = 10.0
 
 
@@ -41,7 +42,7 @@ class SandboxGateway:
         clock_s: Callable[[], float] = time.time,
         retries_after_s: float = 1.0,
     ) -> None:
-        folder = KeyFolder(data_dir)
+        self._folder = folder = KeyFolder(data_dir)
         keys = folder.keys()
         end = PayGlocalEnd(folder)
         self.book = Book(folder.root / _BOOK, clock_s)
@@ -63,6 +64,13 @@ class SandboxGateway:
     def url(self) -> str:
         """Its address."""
         return f"http://{LOOPBACK}:{self.port}"
+
+    def tell(self) -> Path:
+        """Write the variables that point to this sandbox down, for our own user to read; return where."""
+        lines = (f"{name}={shlex.quote(value)}\n" for name, value in self._folder.settings(self.url).items())
+        path = self._folder.root / _ENVIRONMENT
+        write_atomically(path, "".join(lines))
+        return path
 
     def run(self, stop: Event) -> None:
         """Serve and deliver webhooks until told to stop.
@@ -104,21 +112,6 @@ class SandboxGateway:
             server.should_exit = True
             for thread in threads:
                 thread.join()
-
-
-def kept_port(data_dir: Path) -> int:
-    """Return the port of a data directory's sandbox: the last one while it is free, or a new one.
-
-    Raises:
-        EmbeddedServerError: no port is free.
-    """
-    path = KeyFolder(data_dir).root / _PORT
-    port = read_number(path)
-    if port is None or not is_free(port):
-        port = pick_free_port()
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(path, str(port))
-    return port
 
 
 class _Server(uvicorn.Server):

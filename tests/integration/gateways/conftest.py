@@ -39,9 +39,12 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def sandbox(data_dir: Path, ear: Ear) -> Iterator[SandboxGateway]:
     """The sandbox."""
-    from infra.embedded.sandbox.server import SandboxGateway, kept_port
+    from infra.embedded.sandbox.keys import KeyFolder
+    from infra.embedded.sandbox.server import SandboxGateway
 
-    sandbox = SandboxGateway(data_dir, port=kept_port(data_dir), webhook_url=ear.url, retries_after_s=0.05)
+    sandbox = SandboxGateway(
+        data_dir, port=KeyFolder(data_dir).port(), webhook_url=ear.url, retries_after_s=0.05
+    )
     with sandbox.serving():
         yield sandbox
 
