@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
 
-from api import documentation, holds, keys, openapi, operations, reads, writes
+from api import documentation, holds, keys, openapi, operations, reads, webhook_endpoints, writes
 from api.access import RuleMissing
 from api.dependencies import Services
 from api.middleware import Entrance
@@ -20,6 +20,7 @@ ROUTERS: Final = (
     reads.router,
     holds.reads,
     keys.router,
+    webhook_endpoints.router,
     operations.router,
     documentation.router,
 )

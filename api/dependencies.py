@@ -25,6 +25,7 @@ from domain.errors import OrganisationUnknown
 from domain.ledger import Ledger, Result
 from domain.ports import Once
 from domain.rate_card import RateCard
+from domain.webhooks import WebhookEndpoints
 from projections import views
 from projections.sight import seeing_only
 
@@ -44,6 +45,7 @@ class Services:
     identify: Identify
     """Finds out who asks, from what they present."""
     api_keys: ApiKeys
+    webhooks: WebhookEndpoints
     limits: RateLimits
     """Of one app: it counts in memory, and in the app's own thread."""
     clock: Callable[[], datetime]

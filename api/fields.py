@@ -20,6 +20,7 @@ ID_LENGTH_MAX: Final = 128
 REASON_LENGTH_MAX: Final = 200
 NAME_LENGTH_MAX: Final = 64
 KEY_ID_PATTERN: Final = r"^[0-9a-f]{12}$"
+ENDPOINT_ID_PATTERN: Final = r"^whe_[0-9a-f]{12}$"
 PAGE_LIMIT_MAX: Final = 500
 _FIRST_YEAR: Final = 1970
 _LAST_YEAR: Final = 9998
@@ -34,6 +35,7 @@ PATTERNS_IN_WORDS: Final = {
     _NO_LOW_CONTROLS: "Input should have no control characters",
     EVENT_NAME_PATTERN: "Input should have no control characters",
     KEY_ID_PATTERN: "Input should be 12 digits 0 to 9 and letters a to f",
+    ENDPOINT_ID_PATTERN: "Input should be whe_ and 12 digits 0 to 9 and letters a to f",
     _GATEWAY: "Input should be lowercase letters a to z, digits, _ and -, and begin with a letter or a digit",
 }
 """What is said of a text that does not match a field's pattern."""

@@ -40,6 +40,7 @@ TAGS: Final = (
     {"name": "Usage", "description": "What was used, by month, day and photo event."},
     {"name": "Transactions", "description": "Runs and additions, one by one."},
     {"name": "API keys", "description": "Keys for the organisation's own programs."},
+    {"name": "Webhooks", "description": "Addresses that are told when credits run low, out, or come in."},
     {"name": "Operations", "description": "Health, metrics, and the meaning of problems."},
 )
 SECURITY_SCHEMES: Final = {

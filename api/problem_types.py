@@ -104,6 +104,12 @@ _TYPES: Final = (
     ProblemType(
         "api-key-unknown", 404, "API key unknown", "The organisation has no live API key with this id."
     ),
+    ProblemType(
+        "webhook-endpoint-unknown",
+        404,
+        "Webhook endpoint unknown",
+        "The organisation has no webhook endpoint with this id.",
+    ),
     ProblemType("hold-unknown", 404, "Hold unknown", "The organisation has never had a hold of this id."),
     ProblemType(
         "invoice-unknown",
@@ -122,6 +128,18 @@ _TYPES: Final = (
         409,
         "API keys exhausted",
         "An organisation has at most 10 live API keys; revoke one that is not used any more.",
+    ),
+    ProblemType(
+        "webhook-endpoints-exhausted",
+        409,
+        "Webhook endpoints exhausted",
+        "An organisation has at most 5 webhook endpoints; remove one that is not used any more.",
+    ),
+    ProblemType(
+        "webhook-endpoint-disabled",
+        409,
+        "Webhook endpoint disabled",
+        "Nothing is sent to the endpoint: it failed for days, or said that it is gone. Enable it first.",
     ),
     ProblemType(
         "organisation-already-open",

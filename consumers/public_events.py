@@ -55,9 +55,7 @@ def public_event(organisation_id: str, stream: str, version: int, position: int,
     Raises:
         UnknownEventType: the fact has no public form.
     """
-    form = PUBLIC_FORMS.get(type(fact))
-    if form is None:
-        raise UnknownEventType(f"{type(fact).__name__} has no public form")
+    form = form_of(fact)
     return _encode(
         CloudEvent(
             specversion="1.0",
@@ -65,18 +63,39 @@ def public_event(organisation_id: str, stream: str, version: int, position: int,
             source=SOURCE,
             type=form.type,
             subject=organisation_id,
-            time=_in_utc(fact.recorded_at),
+            time=in_utc(fact.recorded_at),
             datacontenttype="application/json",
-            data={
-                "version": version,
-                "position": position,
-                "actor": fact.actor,
-                "cause": fact.cause,
-                "balance_change": fact.balance_delta,
-                **form.fields(fact),
-            },
+            data=public_data(version, position, fact),
         )
     )
+
+
+def public_data(version: int, position: int, fact: Fact) -> Data:
+    """Return what is told of a fact, the common fields first.
+
+    Raises:
+        UnknownEventType: the fact has no public form.
+    """
+    return {
+        "version": version,
+        "position": position,
+        "actor": fact.actor,
+        "cause": fact.cause,
+        "balance_change": fact.balance_delta,
+        **form_of(fact).fields(fact),
+    }
+
+
+def form_of(fact: Fact) -> PublicForm:
+    """Return how a fact is told.
+
+    Raises:
+        UnknownEventType: the fact has no public form.
+    """
+    form = PUBLIC_FORMS.get(type(fact))
+    if form is None:
+        raise UnknownEventType(f"{type(fact).__name__} has no public form")
+    return form
 
 
 def _organisation_opened(fact: facts.OrganisationOpened) -> Data:
@@ -121,7 +140,7 @@ def _usage_charged(fact: facts.UsageCharged) -> Data:
         "draws": [{"lot": portion.lot, "credits": portion.credits} for portion in fact.draws],
         "overdraft": fact.overdraft,
         "event_id": fact.event_id,
-        "occurred_at": _in_utc(fact.occurred_at),
+        "occurred_at": in_utc(fact.occurred_at),
         "day": _iso_day(fact.day),
         "hold_id": fact.hold_id,
     }
@@ -148,7 +167,7 @@ def _price_changed(fact: facts.PriceChanged) -> Data:
 def _plan_changed(fact: facts.PlanChanged) -> Data:
     return {
         "plan": fact.plan.value,
-        "expires_at": None if fact.expires_at is None else _in_utc(fact.expires_at),
+        "expires_at": None if fact.expires_at is None else in_utc(fact.expires_at),
     }
 
 
@@ -169,7 +188,7 @@ def _hold_placed(fact: facts.HoldPlaced) -> Data:
         "ai_search": request.ai_search,
         "event_id": request.event_id,
         "user": request.user,
-        "expires_at": _in_utc(fact.expires_at),
+        "expires_at": in_utc(fact.expires_at),
     }
 
 
@@ -221,7 +240,7 @@ def _webhook_endpoint(
 
 
 def _webhook_endpoint_disabled(fact: audit_facts.WebhookEndpointDisabled) -> Data:
-    return {"endpoint_id": fact.endpoint_id, "failing_since": _in_utc(fact.failing_since)}
+    return {"endpoint_id": fact.endpoint_id, "failing_since": in_utc(fact.failing_since)}
 
 
 def _payment_requested(fact: payment_facts.PaymentRequested) -> Data:
@@ -364,7 +383,8 @@ PUBLIC_FORMS: Final[Mapping[type[Any], PublicForm]] = {
 """Every fact of `domain.catalogue`; a contract test holds the two together."""
 
 
-def _in_utc(at: datetime) -> datetime:
+def in_utc(at: datetime) -> datetime:
+    """Return the same moment in UTC."""
     return at if at.tzinfo is UTC else at.astimezone(UTC)
 
 

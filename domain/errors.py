@@ -109,3 +109,15 @@ class UnknownEventType(StoreError):
 
 class DeadLettersUnavailable(LedgerError):
     """The dead-letter topic did not take a record in time."""
+
+
+class WebhookEndpointUnknown(LedgerError):
+    """The organisation has no webhook endpoint of this id."""
+
+
+class WebhookEndpointsExhausted(LedgerError):
+    """The organisation has as many webhook endpoints as it may."""
+
+
+class WebhookEndpointIsDisabled(LedgerError):
+    """Nothing is sent to the endpoint: it failed for days, or said that it is gone. Enable it first."""

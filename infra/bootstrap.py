@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 import msgspec
+import psycopg
 
 from consumers.dead_letters import KafkaDeadLetters
 from consumers.outlets import BalancesOutlet, EventsOutlet
@@ -26,6 +28,9 @@ from infra.identity import Claims, TokenVerifier
 from infra.jwks import FixedKeys, PublishedKeys, WrongDocument, fetch_keys
 from infra.kafka import Kafka
 from infra.settings import Settings, WrongSetting, load_rate_card
+from infra.webhooks.deliverer import WebhookDeliverer
+from infra.webhooks.endpoints import PostgresWebhookEndpoints
+from infra.webhooks.sending import Sender
 
 
 def utc_now() -> datetime:
@@ -116,3 +121,18 @@ def publisher(settings: Settings, database_url: str) -> Iterator[Publisher]:
         yield Publisher(database_url, kafka, kafka.wave_producer, outlets)
     finally:
         kafka.close()
+
+
+@contextmanager
+def webhook_deliverer(settings: Settings, database_url: str) -> Iterator[WebhookDeliverer]:
+    """Lend the deliverer of webhooks, wired to its database."""
+    ledger = open_ledger(database_url, pool_size=2)
+    connecting = partial(psycopg.connect, database_url, autocommit=True)
+    allow_private = settings.webhook_allow_private
+    endpoints = PostgresWebhookEndpoints(connecting, ledger, allow_private=allow_private)
+    try:
+        yield WebhookDeliverer(
+            database_url, endpoints, Sender(allow_private=allow_private), utc_now, random.random
+        )
+    finally:
+        ledger.close()

@@ -105,6 +105,9 @@ def _parser() -> argparse.ArgumentParser:
         commands.sandbox_gateway,
     )
     sandbox.add_argument("--port", type=int, metavar="N", help="the port; the last one if not given")
+    command(
+        "deliver-webhooks", "tell organisations' own addresses of their credits", commands.deliver_webhooks
+    )
     command("publish", "tell Kafka of events and balances", commands.publish)
     command("migrate", "bring the database to this version's schema", commands.migrate_schema)
 

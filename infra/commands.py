@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from consumers.dead_letters import HEADER_PREFIX
 from consumers.offsets import known_offsets
-from infra.bootstrap import open_ledger, publisher, token_verifier, usage_consumer, utc_now
+from infra.bootstrap import open_ledger, publisher, token_verifier, usage_consumer, utc_now, webhook_deliverer
 from infra.event_store.datastore import LedgerDatastore
 from infra.event_store.positions import PostgresPositions
 from infra.kafka import connection_options
@@ -33,7 +33,13 @@ from infra.process import (
 from infra.serve import serve
 from infra.settings import Settings
 from infra.simulate import simulate
-from infra.telemetry import consumer_metrics, projection_metrics, publisher_metrics, serve_metrics
+from infra.telemetry import (
+    consumer_metrics,
+    projection_metrics,
+    publisher_metrics,
+    serve_metrics,
+    webhook_metrics,
+)
 from infra.up.run import run_up
 from infra.up.servers import reachable
 from infra.up.tokens import embedded_token
@@ -134,6 +140,19 @@ def lapse_holds(settings: Settings, _: argparse.Namespace) -> int:
     with closing(open_ledger(url, pool_size=2)) as ledger:
         log.info("watching holds")
         HoldLapser(ledger, url, utc_now).run(stop)
+    return 0
+
+
+def deliver_webhooks(settings: Settings, _: argparse.Namespace) -> int:
+    """Deliver webhooks until SIGTERM or Ctrl-C."""
+    stop = stop_on_signals()
+    with webhook_deliverer(settings, database_url(settings, patiently=True)) as deliverer:
+        registry = CollectorRegistry()
+        registry.register(webhook_metrics(deliverer))
+        serve_metrics(settings.metrics_port, registry)
+        log.info("delivering webhooks")
+        deliverer.run(stop)
+        log.info("stopped: %d delivered, %d attempts failed", deliverer.delivered, deliverer.failed)
     return 0
 
 

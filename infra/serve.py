@@ -19,6 +19,7 @@ from infra.api_keys import PostgresApiKeys
 from infra.bootstrap import new_id, open_ledger, utc_now
 from infra.identity import Identities, TokenVerifier
 from infra.settings import Settings, load_price_book, load_rate_card
+from infra.webhooks.endpoints import PostgresWebhookEndpoints
 
 READ_CONNECTIONS: Final = 16
 CONNECT_WITHIN_S: Final = 5.0
@@ -76,6 +77,9 @@ def api_services(settings: Settings, database_url: str, verifier: TokenVerifier)
             reading=pool.connection,
             identify=Identities(verifier, keys),
             api_keys=keys,
+            webhooks=PostgresWebhookEndpoints(
+                pool.connection, ledger, allow_private=settings.webhook_allow_private
+            ),
             limits=rate_limits(
                 settings.api_requests_per_minute, settings.api_organisation_requests_per_minute
             ),

@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = Field(
         None, description="Prometheus port of consume, project and publish; off."
     )
+    webhook_allow_private: bool = Field(
+        False, description="Let webhooks go to private addresses and over http: for trying out."
+    )
     data_dir: Path = Field(Path("var"), description="Embedded servers keep their data here.")
     rate_card: Path | None = Field(None, description="JSON list of rate changes; see README.")
     price_book: Path | None = Field(None, description="JSON list of price editions; see README.")

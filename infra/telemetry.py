@@ -14,6 +14,7 @@ from consumers.batch import Counts
 from consumers.publisher import Publisher
 from consumers.runner import UsageConsumer
 from infra.kafka import OncePer
+from infra.webhooks.deliverer import WebhookDeliverer
 from projections.runner import ProjectionRunner
 
 _REPEATED_AT_MOST_EVERY_S = 10.0
@@ -130,3 +131,40 @@ def publisher_metrics(publisher: Publisher) -> Gauges:
         return records, position, lag, leads, failures
 
     return Gauges(read)
+
+
+def webhook_metrics(deliverer: WebhookDeliverer) -> Gauges:
+    """Return what became of attempts, what waits, and what is wrong."""
+
+    def read() -> Iterable[Metric]:
+        attempts = CounterMetricFamily(
+            "creditledger_webhook_attempts", "Attempts to deliver, by how they ended.", labels=["outcome"]
+        )
+        attempts.add_metric(["delivered"], deliverer.delivered)
+        attempts.add_metric(["failed"], deliverer.failed)
+        backlog = deliverer.backlog
+        return (
+            attempts,
+            _gauge("creditledger_webhook_lag", "Log positions not yet looked at.", deliverer.lag),
+            _gauge("creditledger_webhook_pending", "Deliveries that wait for an attempt.", backlog.pending),
+            _gauge("creditledger_webhook_oldest_seconds", "Age of the oldest of them.", backlog.oldest_s),
+            _counter("creditledger_webhook_endpoints_disabled", "Endpoints disabled.", deliverer.disabled),
+            _gauge(
+                "creditledger_webhook_leads", "1 if this one delivers, 0 if it stands by.", deliverer.leads
+            ),
+            _counter(
+                "creditledger_webhook_interruptions",
+                "Times the deliverer had to recover.",
+                deliverer.failures,
+            ),
+        )
+
+    return Gauges(read)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(name, text, value=value)

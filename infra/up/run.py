@@ -98,6 +98,7 @@ class _Up:
                 ("projector", "project"),
                 ("holds", "lapse-holds"),
                 ("publisher", "publish"),
+                ("webhooks", "deliver-webhooks"),
                 ("api", "api"),
             )
         ]

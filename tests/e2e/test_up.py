@@ -200,7 +200,7 @@ def test_parts_stop_when_their_parent_is_killed_and_the_next_start_takes_over(
     with up(environment) as process:
         wait_until(lambda: get(environment, "/readyz"), READY_WITHIN_S)
         parts = [part for part in processes_of(process) if "infra.cli" in words_of(part)]
-        assert len(parts) == 5
+        assert len(parts) == 6
         process.kill()
     assert psutil.wait_procs(parts, timeout=20)[1] == []
 

@@ -26,6 +26,7 @@ from infra.api_keys import PostgresApiKeys
 from infra.embedded.issuer import AUDIENCE, ISSUER, EmbeddedIssuer
 from infra.identity import Identities, TokenVerifier
 from infra.jwks import FixedKeys
+from infra.webhooks.endpoints import PostgresWebhookEndpoints
 from projections.runner import ProjectionRunner
 from tests.histories import append
 from tests.usage_reports import usage_report
@@ -130,6 +131,7 @@ def _services(ledger: Ledger, pool: ConnectionPool[Any], issuer: EmbeddedIssuer)
         reading=lambda: pool.connection(timeout=5),
         identify=Identities(tokens, keys),
         api_keys=keys,
+        webhooks=PostgresWebhookEndpoints(pool.connection, ledger, allow_private=False),
         limits=rate_limits(1_000_000, 1_000_000),
         clock=lambda: datetime.now(UTC),
         new_id=lambda: f"request-{next(_numbers)}",

@@ -1,0 +1,1 @@
+"""Webhooks of organisations: their endpoints, what is due to them, and how it is sent."""

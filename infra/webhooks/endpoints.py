@@ -1,0 +1,206 @@
+"""Webhook endpoints in PostgreSQL. What changes one is an event of its organisation, in the same transaction.
+
+Secrets are kept as they are: deliveries are signed with them. An address may hold secrets too, so events and
+logs know an endpoint by its id.
+"""
+
+from __future__ import annotations
+
+import secrets
+from base64 import b64encode
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from hashlib import sha256
+from typing import Any, Final
+
+import psycopg
+from psycopg.rows import class_row, tuple_row
+
+from consumers.webhook_messages import trial_message
+from domain import audit_facts
+from domain.addresses import check_url
+from domain.audit_facts import WebhookEndpointAdded, WebhookEndpointRemoved, WebhookSecretRotated
+from domain.errors import WebhookEndpointIsDisabled, WebhookEndpointsExhausted, WebhookEndpointUnknown
+from domain.facts import Request
+from domain.identity import stream_id
+from domain.ledger import Ledger
+from domain.webhooks import (
+    DELIVERIES_SHOWN,
+    ENDPOINTS_MAX,
+    OLD_SECRET_LIVES,
+    SECRET_PREFIX,
+    Delivery,
+    Endpoint,
+)
+from infra.event_store.together import together
+from infra.webhooks.outbox import queue
+
+_SECRET_BYTES: Final = 32
+_COLUMNS: Final = "endpoint_id, url, added_at, added_by, failing_since, disabled_at"
+_OF_ORGANISATION: Final = f"""
+    SELECT {_COLUMNS} FROM ledger.webhook_endpoints WHERE organisation_id = %s ORDER BY added_at, endpoint_id
+"""  # noqa: S608 - of the columns above
+_ONE: Final = f"""
+    SELECT {_COLUMNS} FROM ledger.webhook_endpoints WHERE organisation_id = %s AND endpoint_id = %s
+"""  # noqa: S608
+_COUNT: Final = "SELECT count(*) FROM ledger.webhook_endpoints WHERE organisation_id = %s"
+_ADD: Final = f"""
+    INSERT INTO ledger.webhook_endpoints
+        (endpoint_id, organisation_id, stream, url, secret, added_at, added_by, since_position)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING {_COLUMNS}
+"""  # noqa: S608
+_REMOVE: Final = "DELETE FROM ledger.webhook_endpoints WHERE organisation_id = %s AND endpoint_id = %s"
+_ROTATE: Final = """
+    UPDATE ledger.webhook_endpoints SET secret = %s, old_secret = secret, old_secret_until = %s
+    WHERE organisation_id = %s AND endpoint_id = %s
+"""
+_ENABLE: Final = f"""
+    UPDATE ledger.webhook_endpoints
+    SET disabled_at = NULL, failing_since = NULL, failures = 0, rests_until = NULL, since_position = %s
+    WHERE endpoint_id = %s RETURNING {_COLUMNS}
+"""  # noqa: S608
+_DISABLE: Final = """
+    UPDATE ledger.webhook_endpoints SET disabled_at = %s
+    WHERE endpoint_id = %s AND disabled_at IS NULL AND failing_since IS NOT NULL
+    RETURNING organisation_id, failing_since
+"""
+_GIVE_UP: Final = """
+    UPDATE ledger.webhook_deliveries SET next_attempt_at = NULL
+    WHERE endpoint_id = %s AND next_attempt_at IS NOT NULL
+"""
+_DELIVERIES: Final = """
+    SELECT message_id, type, created_at, attempts, last_attempt_at, last_status, last_error, next_attempt_at,
+        delivered_at
+    FROM ledger.webhook_deliveries WHERE endpoint_id = %s ORDER BY sequence DESC LIMIT %s
+"""
+
+Connection = psycopg.Connection[Any]
+
+
+class PostgresWebhookEndpoints:
+    """See `domain.webhooks.WebhookEndpoints`. `connecting` lends a connection in autocommit mode."""
+
+    def __init__(
+        self,
+        connecting: Callable[[], AbstractContextManager[Connection]],
+        ledger: Ledger,
+        *,
+        allow_private: bool,
+    ) -> None:
+        self._connecting = connecting
+        self._ledger = ledger
+        self._allow_private = allow_private
+
+    def add(self, organisation_id: str, url: str, request: Request) -> tuple[Endpoint, str]:
+        check_url(url, allow_private=self._allow_private)
+        endpoint_id, secret = f"whe_{secrets.token_hex(6)}", _new_secret()
+        digest = sha256(url.encode()).hexdigest()
+        with together(self._ledger) as connection:
+            added = self._ledger.note(
+                organisation_id,
+                WebhookEndpointAdded(request.at, request.actor, request.cause, endpoint_id, digest),
+            )
+            counting = connection.cursor(row_factory=tuple_row).execute(_COUNT, [organisation_id])
+            if counting.fetchall()[0][0] >= ENDPOINTS_MAX:
+                raise WebhookEndpointsExhausted(
+                    f"the organisation has {ENDPOINTS_MAX} webhook endpoints; remove one first"
+                )
+            stream = stream_id(organisation_id)
+            values = [endpoint_id, organisation_id, stream, url, secret, request.at, request.actor]
+            (endpoint,) = _endpoints(connection, _ADD, [*values, added.position])
+        return endpoint, secret
+
+    def of(self, organisation_id: str) -> list[Endpoint]:
+        with self._connecting() as connection:
+            return _endpoints(connection, _OF_ORGANISATION, [organisation_id])
+
+    def remove(self, organisation_id: str, endpoint_id: str, request: Request) -> None:
+        removed = WebhookEndpointRemoved(request.at, request.actor, request.cause, endpoint_id)
+        with together(self._ledger) as connection:
+            self._ledger.note(organisation_id, removed)
+            _expect_one(connection.execute(_REMOVE, [organisation_id, endpoint_id]), endpoint_id)
+
+    def rotate_secret(self, organisation_id: str, endpoint_id: str, request: Request) -> str:
+        secret = _new_secret()
+        rotated = WebhookSecretRotated(request.at, request.actor, request.cause, endpoint_id)
+        with together(self._ledger) as connection:
+            self._ledger.note(organisation_id, rotated)
+            values = [secret, request.at + OLD_SECRET_LIVES, organisation_id, endpoint_id]
+            _expect_one(connection.execute(_ROTATE, values), endpoint_id)
+        return secret
+
+    def enable(self, organisation_id: str, endpoint_id: str, request: Request) -> Endpoint:
+        with together(self._ledger) as connection:
+            endpoint = _one(connection, organisation_id, endpoint_id)
+            if endpoint.disabled_at is None:
+                return endpoint
+            enabled = self._ledger.note(
+                organisation_id,
+                audit_facts.WebhookEndpointEnabled(request.at, request.actor, request.cause, endpoint_id),
+            )
+            (endpoint,) = _endpoints(connection, _ENABLE, [enabled.position, endpoint_id])
+        return endpoint
+
+    def disable(self, endpoint_id: str, request: Request) -> bool:
+        """Send nothing to an endpoint any more, and give up what waits; tell False if that was so already.
+
+        Raises:
+            StoreUnavailable.
+        """
+        with together(self._ledger) as connection:
+            row = (
+                connection.cursor(row_factory=tuple_row)
+                .execute(_DISABLE, [request.at, endpoint_id])
+                .fetchone()
+            )
+            if row is None:
+                return False
+            organisation_id, failing_since = row
+            connection.execute(_GIVE_UP, [endpoint_id])
+            self._ledger.note(
+                organisation_id,
+                audit_facts.WebhookEndpointDisabled(
+                    request.at, request.actor, request.cause, endpoint_id, failing_since
+                ),
+            )
+        return True
+
+    def send_test(self, organisation_id: str, endpoint_id: str, request: Request) -> str:
+        message = trial_message(organisation_id, endpoint_id, secrets.token_hex(8), request.at)
+        with self._connecting() as connection, connection.transaction():
+            if _one(connection, organisation_id, endpoint_id, keep=True).disabled_at is not None:
+                raise WebhookEndpointIsDisabled(endpoint_id=endpoint_id)
+            queue(connection, [(endpoint_id, message)], request.at)
+        return message.message_id
+
+    def deliveries(self, organisation_id: str, endpoint_id: str) -> list[Delivery]:
+        with self._connecting() as connection:
+            _one(connection, organisation_id, endpoint_id)
+            cursor = connection.cursor(row_factory=class_row(Delivery))
+            return cursor.execute(_DELIVERIES, [endpoint_id, DELIVERIES_SHOWN]).fetchall()
+
+
+def _one(connection: Connection, organisation_id: str, endpoint_id: str, *, keep: bool = False) -> Endpoint:
+    """Return an endpoint; keep it from being removed until the transaction ends, if asked to."""
+    lock = " FOR KEY SHARE" if keep else ""
+    found = _endpoints(connection, _ONE + lock, [organisation_id, endpoint_id])
+    if not found:
+        raise _unknown(endpoint_id)
+    return found[0]
+
+
+def _endpoints(connection: Connection, query: str, values: list[Any]) -> list[Endpoint]:
+    return connection.cursor(row_factory=class_row(Endpoint)).execute(query.encode(), values).fetchall()
+
+
+def _expect_one(done: psycopg.Cursor[Any], endpoint_id: str) -> None:
+    if done.rowcount != 1:
+        raise _unknown(endpoint_id)
+
+
+def _unknown(endpoint_id: str) -> WebhookEndpointUnknown:
+    return WebhookEndpointUnknown(f"the organisation has no webhook endpoint {endpoint_id}")
+
+
+def _new_secret() -> str:
+    return SECRET_PREFIX + b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()

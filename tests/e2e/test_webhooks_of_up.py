@@ -1,0 +1,48 @@
+"""The part that delivers webhooks, killed where it hurts: after a delivery, before that is on record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.processes import Worker
+from tests.integration.webhooks.lab import Lab
+from tests.integration.webhooks.receiver import Receiver, receiving
+
+
+@pytest.fixture
+def lab(migrated_database: str, service_database: str) -> Iterator[Lab]:
+    lab = Lab(migrated_database, service_database)
+    yield lab
+    lab.ledger.close()
+
+
+def test_killed_between_sending_and_recording_it_sends_again_under_the_same_id(
+    lab: Lab, tmp_path: Path
+) -> None:
+    environment = {"DATABASE_URL": lab.service, "WEBHOOK_ALLOW_PRIVATE": "true"}
+    worker = Worker("webhooks", "deliver-webhooks", environment, tmp_path)
+    with receiving(Receiver()) as receiver:
+        lab.add(receiver)
+        lab.purchase("pay-1")
+        receiver.on_receipt = worker.kill  # it has sent, and never learns what came of it
+        try:
+            worker.start()
+            (first,) = receiver.wait_for(1)
+            while worker.is_running:
+                time.sleep(0.01)
+            receiver.on_receipt = lambda: None
+            worker.start()
+            _, again = receiver.wait_for(2)
+            lab.purchase("pay-2")
+            *_, last = receiver.wait_for(3)
+            assert worker.stop(within_s=10) == 0, worker.log
+        finally:
+            worker.end()
+    assert first.message_id == again.message_id
+    assert first.body == again.body
+    assert last.content["data"]["payment_id"] == "pay-2"
+    assert "SECRET" not in worker.log

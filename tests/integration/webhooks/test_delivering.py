@@ -1,0 +1,310 @@
+"""From the log to a receiver: what is told, in which order, how often, and for how long."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+
+from domain.audit_facts import WebhookEndpointDisabled
+from domain.webhooks import FAILING_AT_MOST, OLD_SECRET_LIVES
+from tests.histories import history
+from tests.integration.webhooks.lab import ORG, Lab, delivering
+from tests.integration.webhooks.receiver import Received, Receiver
+
+Listen = Callable[..., Receiver]
+
+
+def wait_until(condition: Callable[[], Any], within_s: float = 15.0) -> Any:
+    """Return the first true value of a condition."""
+    deadline = time.monotonic() + within_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+    return value
+
+
+def types(received: list[Received]) -> list[str]:
+    return [each.content["type"].removeprefix("credit_ledger.") for each in received]
+
+
+def test_low_exhausted_replenished_and_purchases_are_told_in_order(lab: Lab, listen: Listen) -> None:
+    lab.purchase("pay-before")  # nobody listens yet: told to nobody
+    receiver = listen()
+    _, secret = lab.add(receiver)
+    lab.ledger.set_low_balance_threshold(ORG, 50, request=lab.request())
+    lab.charge(1_080)
+    lab.charge(30)
+    lab.grant(100)
+    lab.purchase("pay-1")
+    with delivering(lab.deliverer()):
+        received = receiver.wait_for(4)
+    assert types(received) == [
+        "balance_went_low.v1",
+        "credits_exhausted.v1",
+        "credits_replenished.v1",
+        "credits_purchased.v1",
+    ]
+    low, *_, purchased = received
+    assert low.content["data"]["organisation_id"] == ORG
+    assert (low.content["data"]["available"], low.content["data"]["threshold"]) == (20, 50)
+    assert purchased.content["data"]["payment_id"] == "pay-1"
+    assert purchased.content["timestamp"] == "2026-11-01T09:00:00Z"
+    assert purchased.headers["webhook-timestamp"] == str(int(lab.now.timestamp()))
+    assert all(each.is_signed_with(secret) for each in received)
+    assert len(set(receiver.ids)) == 4
+
+
+def test_a_purchase_is_told_as_it_happens(lab: Lab, listen: Listen) -> None:
+    receiver = listen()
+    endpoint, _ = lab.add(receiver)
+    with delivering(lab.deliverer()) as deliverer:
+        wait_until(lambda: deliverer.leads)
+        lab.purchase("pay-1")
+        receiver.wait_for(1, within_s=2)
+        wait_until(lambda: lab.deliveries(endpoint)[0].status == "delivered")
+    (delivery,) = lab.deliveries(endpoint)
+    assert (delivery.attempts, delivery.last_status, delivery.last_error) == (1, 204, None)
+    assert delivery.message_id == receiver.received[0].message_id
+
+
+def test_only_the_organisation_itself_hears_of_it(lab: Lab, listen: Listen) -> None:
+    mine, theirs = listen(), listen()
+    lab.open("org-2")
+    lab.add(mine)
+    lab.add(theirs, "org-2")
+    lab.purchase("pay-1")
+    lab.purchase("pay-2", "org-2")
+    with delivering(lab.deliverer()):
+        (to_me,), (to_them,) = mine.wait_for(1), theirs.wait_for(1)
+    assert to_me.content["data"]["payment_id"] == "pay-1"
+    assert to_them.content["data"]["payment_id"] == "pay-2"
+
+
+@pytest.mark.parametrize("answer", [500, 302, "drop", "hang"])
+def test_what_failed_is_tried_again_under_the_same_id(lab: Lab, listen: Listen, answer: Any) -> None:
+    receiver = listen(answer, 204)
+    endpoint, secret = lab.add(receiver)
+    lab.purchase("pay-1")
+    with delivering(lab.deliverer(within_s=0.5)):
+        receiver.wait_for(1)
+        wait_until(lambda: lab.deliveries(endpoint)[0].attempts == 1)
+        assert lab.endpoint().failing_since == lab.now
+        time.sleep(0.1)
+        assert len(receiver.received) == 1, "it rests"
+        lab.later(seconds=5)
+        first, again = receiver.wait_for(2)
+        wait_until(lambda: lab.deliveries(endpoint)[0].status == "delivered")
+    assert first.message_id == again.message_id
+    assert first.body == again.body
+    assert again.is_signed_with(secret)
+    assert first.headers["webhook-timestamp"] != again.headers["webhook-timestamp"]
+    assert lab.endpoint().failing_since is None
+
+
+def test_first_attempts_go_in_order_and_a_refused_message_holds_up_no_other(lab: Lab, listen: Listen) -> None:
+    receiver = listen(500, 204)
+    endpoint, _ = lab.add(receiver)
+    for number in range(4):
+        lab.purchase(f"pay-{number}")
+    with delivering(lab.deliverer()):
+        receiver.wait_for(1)
+        wait_until(lambda: lab.deliveries(endpoint)[0].attempts == 1)
+        lab.later(seconds=2)  # the endpoint has rested; the message has not
+        receiver.wait_for(4)
+        lab.later(seconds=5)
+        received = receiver.wait_for(5)
+    paid = [each.content["data"]["payment_id"] for each in received]
+    assert paid == ["pay-0", "pay-1", "pay-2", "pay-3", "pay-0"]
+
+
+def test_a_dead_receiver_delays_nobody(lab: Lab, listen: Listen) -> None:
+    """Four threads, and more endpoints than that hang."""
+    dead, alive = [listen("hang") for _ in range(5)], listen()
+    for receiver in dead:
+        lab.add(receiver)
+    lab.open("org-2")
+    lab.add(alive, "org-2")
+    lab.purchase("pay-1")
+    with delivering(lab.deliverer(threads=4, within_s=1)) as deliverer:
+        wait_until(lambda: deliverer.failed >= 5)
+        lab.later(minutes=5)
+        wait_until(lambda: sum(len(each.received) for each in dead) > 6)
+        began = time.monotonic()
+        lab.purchase("pay-2", "org-2")
+        alive.wait_for(1)
+    assert time.monotonic() - began < 2
+    assert alive.received[0].at - began < 0.8, "it waited for those that hang"
+
+
+def test_an_endpoint_that_failed_for_five_days_is_disabled_and_can_be_enabled(
+    lab: Lab, listen: Listen
+) -> None:
+    receiver = listen(500)
+    endpoint, _ = lab.add(receiver)
+    lab.purchase("pay-1")
+    began = lab.now
+    with delivering(lab.deliverer()) as deliverer:
+        wait_until(lambda: deliverer.failed == 1)
+        while lab.endpoint().disabled_at is None:
+            assert lab.now - began < 2 * FAILING_AT_MOST
+            failed = deliverer.failed
+            lab.later(hours=10)
+            wait_until(lambda before=failed: deliverer.failed > before)
+            wait_until(lambda: not deliverer._under_way)
+        assert lab.now - began >= FAILING_AT_MOST
+        assert deliverer.disabled == 1
+        fact = history(lab.conninfo, ORG)[-1]
+        assert isinstance(fact, WebhookEndpointDisabled)
+        assert (fact.endpoint_id, fact.failing_since, fact.actor) == (endpoint.endpoint_id, began, None)
+        assert lab.deliveries(endpoint)[0].status == "given_up"
+
+        attempts = len(receiver.received)
+        lab.purchase("pay-missed")
+        lab.fill()
+        lab.later(days=1)
+        receiver.answers = [204]
+        assert lab.endpoints.enable(ORG, endpoint.endpoint_id, lab.request()).disabled_at is None
+        lab.purchase("pay-2")
+        received = receiver.wait_for(attempts + 1)
+    assert received[-1].content["data"]["payment_id"] == "pay-2"
+    assert len(received) == attempts + 1, "what was missed is not sent"
+
+
+def test_a_receiver_that_is_gone_is_disabled_at_once(lab: Lab, listen: Listen) -> None:
+    receiver = listen(410)
+    lab.add(receiver)
+    lab.purchase("pay-1")
+    with delivering(lab.deliverer()):
+        wait_until(lambda: lab.endpoint().disabled_at)
+    assert len(receiver.received) == 1
+
+
+def test_after_a_rotation_both_secrets_sign_for_a_day(lab: Lab, listen: Listen) -> None:
+    receiver = listen()
+    endpoint, old = lab.add(receiver)
+    new = lab.endpoints.rotate_secret(ORG, endpoint.endpoint_id, lab.request())
+    lab.purchase("pay-1")
+    with delivering(lab.deliverer()):
+        receiver.wait_for(1)
+        lab.later(seconds=OLD_SECRET_LIVES.total_seconds())
+        lab.purchase("pay-2")
+        meanwhile, after = receiver.wait_for(2)
+    assert meanwhile.is_signed_with(old)
+    assert meanwhile.is_signed_with(new)
+    assert after.is_signed_with(new)
+    assert not after.is_signed_with(old)
+
+
+def test_what_is_removed_gets_nothing_more_and_leaves_nothing(lab: Lab, listen: Listen) -> None:
+    receiver = listen(500)
+    endpoint, _ = lab.add(receiver)
+    lab.purchase("pay-1")
+    with delivering(lab.deliverer()) as deliverer:
+        wait_until(lambda: deliverer.failed == 1)
+        lab.endpoints.remove(ORG, endpoint.endpoint_id, lab.request())
+        lab.purchase("pay-2")
+        lab.later(days=1)
+        time.sleep(0.2)
+    assert len(receiver.received) == 1
+    with psycopg.connect(lab.conninfo) as connection:
+        left = connection.execute("SELECT count(*) FROM ledger.webhook_deliveries").fetchone()
+    assert left == (0,)
+
+
+def test_an_endpoint_removed_while_a_delivery_is_under_way(lab: Lab, listen: Listen) -> None:
+    receiver = listen("hang")
+    endpoint, _ = lab.add(receiver)
+    lab.purchase("pay-1")
+    with delivering(lab.deliverer(within_s=0.5)) as deliverer:
+        receiver.wait_for(1)
+        lab.endpoints.remove(ORG, endpoint.endpoint_id, lab.request())
+        wait_until(lambda: deliverer.failed == 1)
+    assert lab.endpoints.of(ORG) == []
+
+
+def test_a_test_message(lab: Lab, listen: Listen) -> None:
+    receiver = listen()
+    endpoint, secret = lab.add(receiver)
+    message_id = lab.endpoints.send_test(ORG, endpoint.endpoint_id, lab.request())
+    with delivering(lab.deliverer()):
+        (received,) = receiver.wait_for(1)
+    assert received.message_id == message_id
+    assert received.is_signed_with(secret)
+    assert received.content == {
+        "type": "credit_ledger.webhook_test.v1",
+        "timestamp": "2026-11-01T09:00:00Z",
+        "data": {"organisation_id": ORG, "endpoint_id": endpoint.endpoint_id},
+    }
+
+
+def test_several_outboxes_at_once_make_each_delivery_once(lab: Lab, listen: Listen) -> None:
+    endpoint, _ = lab.add(listen())
+    for number in range(20):
+        lab.purchase(f"pay-{number}")
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: lab.fill(), range(8)))
+    assert len(lab.deliveries(endpoint)) == 20
+
+
+def test_it_goes_on_when_the_database_comes_back(
+    lab: Lab, listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver = listen()
+    lab.add(receiver)
+    with delivering(lab.deliverer()) as deliverer:
+        wait_until(lambda: deliverer.leads)
+        with psycopg.connect(lab.conninfo, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        wait_until(lambda: deliverer.failures)
+        lab.purchase("pay-1")
+        receiver.wait_for(1)
+
+
+def test_two_deliverers_and_one_at_work(lab: Lab, listen: Listen) -> None:
+    receiver = listen()
+    lab.add(receiver)
+    with delivering(lab.deliverer()) as one, delivering(lab.deliverer()) as other:
+        wait_until(lambda: one.leads or other.leads)
+        for number in range(5):
+            lab.purchase(f"pay-{number}")
+        receiver.wait_for(5)
+        assert not (one.leads and other.leads)
+    assert len(receiver.ids) == len(set(receiver.ids)) == 5
+
+
+def test_old_deliveries_are_forgotten(lab: Lab, listen: Listen) -> None:
+    receiver = listen()
+    endpoint, _ = lab.add(receiver)
+    lab.purchase("pay-1")
+    with delivering(lab.deliverer()):
+        receiver.wait_for(1)
+        wait_until(lambda: lab.deliveries(endpoint)[0].status == "delivered")
+        lab.later(days=31)
+        wait_until(lambda: lab.deliveries(endpoint) == [])
+
+
+def test_no_log_line_holds_an_address_or_a_secret(
+    lab: Lab, listen: Listen, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    receiver = listen(500, "drop", 410)
+    _, secret = lab.add(receiver)
+    for number in range(3):
+        lab.purchase(f"pay-{number}")
+    with delivering(lab.deliverer()) as deliverer:
+        for count in range(1, 4):
+            wait_until(lambda so_many=count: deliverer.failed >= so_many)
+            lab.later(seconds=3)
+        wait_until(lambda: lab.endpoint().disabled_at)
+    assert "it answered 500" in caplog.text
+    assert "SECRET" not in caplog.text
+    assert secret.removeprefix("whsec_") not in caplog.text
