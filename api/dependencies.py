@@ -20,11 +20,12 @@ from api.fields import IdempotencyKey, MinPosition
 from api.identity import ApiKeys, Identify, Principal
 from api.limits import RateLimits
 from api.requests import Body, Recorded
-from domain import facts
+from domain import facts, ledger
 from domain.errors import OrganisationUnknown
-from domain.ledger import Ledger, Result
+from domain.ledger import Ledger
 from domain.ports import Once
 from domain.rate_card import RateCard
+from domain.recording import Result
 from domain.webhooks import WebhookEndpoints
 from projections import views
 from projections.sight import seeing_only
@@ -208,12 +209,12 @@ class Writing:
             request_digest=blake2b(canonical, digest_size=32).digest(),
         )
 
-    def answer(self, result: Result) -> Recorded:
+    def answer(self, result: Result[ledger.Recorded]) -> Recorded:
         """Return the answer of a command, with its position and whether it is a repeat in the headers."""
         self.say(result)
         return Recorded.of(result)
 
-    def say(self, result: Result) -> None:
+    def say(self, result: Result[Any]) -> None:
         """Put an answer's position, and whether it is a repeat, in the headers."""
         self._response.headers[POSITION_HEADER] = str(result.position)
         if result.repeated:

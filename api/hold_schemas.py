@@ -10,9 +10,10 @@ from api.fields import EVENT_NAME_PATTERN, Identifier, Instant
 from api.requests import Body
 from api.schemas import Position, View
 from domain.holds import HOLD_LASTS_AT_MOST, PHOTOS_MAX, HoldMode
-from domain.ledger import HOLD_LASTS, Quote, Result
+from domain.ledger import HOLD_LASTS, Quote, Recorded
 from domain.organisation import CREDITS_MAX
 from domain.rate_card import UsageType
+from domain.recording import Result
 from projections.holds import HoldStatus
 
 _SECONDS_MAX = int(HOLD_LASTS_AT_MOST.total_seconds())
@@ -106,7 +107,7 @@ class HoldRecorded(BaseModel):
     position: Position
 
     @classmethod
-    def of(cls, result: Result) -> HoldRecorded:
+    def of(cls, result: Result[Recorded]) -> HoldRecorded:
         recorded = result.recorded
         hold = recorded.hold
         assert hold is not None

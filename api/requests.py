@@ -10,10 +10,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.fields import Credits, Gateway, Identifier, Instant, PriceMillionths, Reason, Version
+from domain import ledger
 from domain.facts import Plan
-from domain.ledger import TRIAL_CREDITS, Result
+from domain.ledger import TRIAL_CREDITS
 from domain.money import Currency
 from domain.organisation import CREDITS_MAX
+from domain.recording import Result
 
 TimeZone = Annotated[
     Identifier,
@@ -146,7 +148,7 @@ class Recorded(BaseModel):
     )
 
     @classmethod
-    def of(cls, result: Result) -> Recorded:
+    def of(cls, result: Result[ledger.Recorded]) -> Recorded:
         recorded = result.recorded
         return cls(
             organisation_id=recorded.organisation_id,

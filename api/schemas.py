@@ -160,6 +160,21 @@ class RefundDetails(View):
     reason: str = Field(description="The reason in words.", examples=["processed twice"])
 
 
+class PurchaseRefundDetails(View):
+    """What a refunded purchase knows."""
+
+    purchase: int = Field(description="Version of the purchase.", examples=[3])
+    payment_id: str = Field(description="Our id of the payment.", examples=["payment-0198f0c2"])
+    refund_id: str = Field(description="Our id of the refund.", examples=["refund-0198f0c2"])
+    amount_minor: int | None = Field(
+        description="Money that goes back, without tax, in minor units; null: the gateway refused, and the"
+        " credits are here again.",
+        examples=[2_000],
+    )
+    tax_minor: int | None = Field(description="Tax that goes back with it.", examples=[0])
+    currency: Currency | None = Field(description="The currency paid in.", examples=["USD"])
+
+
 class Transaction(View):
     """A run, or an addition of credits."""
 
@@ -183,7 +198,7 @@ class Transaction(View):
     )
     first_version: int = Field(description="Version of its first event.", examples=[16])
     last_version: int = Field(description="Version of its last event.", examples=[16])
-    details: PurchaseDetails | GrantDetails | RefundDetails | None = Field(
+    details: PurchaseDetails | GrantDetails | RefundDetails | PurchaseRefundDetails | None = Field(
         description="Of an addition: what its type knows."
     )
 

@@ -160,6 +160,28 @@ def _charge_refunded(fact: facts.ChargeRefunded) -> Data:
     }
 
 
+def _purchase_refunded(fact: facts.PurchaseRefunded) -> Data:
+    return {
+        "purchase_version": fact.purchase,
+        "credits": fact.credits,
+        "payment_id": fact.payment_id,
+        "refund_id": fact.refund_id,
+        "amount_minor": fact.amount_minor,
+        "tax_minor": fact.tax_minor,
+        "currency": fact.currency.value,
+    }
+
+
+def _purchase_refund_reversed(fact: facts.PurchaseRefundReversed) -> Data:
+    return {
+        "purchase_version": fact.purchase,
+        "credits": fact.credits,
+        "payment_id": fact.payment_id,
+        "refund_id": fact.refund_id,
+        "overdraft_covered": fact.covered,
+    }
+
+
 def _price_changed(fact: facts.PriceChanged) -> Data:
     return {"price_millionths": fact.price_millionths}
 
@@ -331,6 +353,10 @@ PUBLIC_FORMS: Final[Mapping[type[Any], PublicForm]] = {
     facts.CreditsPurchased: PublicForm("credit_ledger.credits_purchased.v1", _credits_purchased),
     facts.UsageCharged: PublicForm("credit_ledger.usage_charged.v1", _usage_charged),
     facts.ChargeRefunded: PublicForm("credit_ledger.charge_refunded.v1", _charge_refunded),
+    facts.PurchaseRefunded: PublicForm("credit_ledger.purchase_refunded.v1", _purchase_refunded),
+    facts.PurchaseRefundReversed: PublicForm(
+        "credit_ledger.purchase_refund_reversed.v1", _purchase_refund_reversed
+    ),
     facts.PriceChanged: PublicForm("credit_ledger.price_changed.v1", _price_changed),
     facts.PlanChanged: PublicForm("credit_ledger.plan_changed.v1", _plan_changed),
     facts.TimeZoneChanged: PublicForm("credit_ledger.time_zone_changed.v1", _time_zone_changed),

@@ -32,6 +32,8 @@ ORGANISATION: Final[Mapping[str, FactType]] = {
     "credits_purchased.v1": facts.CreditsPurchased,
     "usage_charged.v1": facts.UsageCharged,
     "charge_refunded.v1": facts.ChargeRefunded,
+    "purchase_refunded.v1": facts.PurchaseRefunded,
+    "purchase_refund_reversed.v1": facts.PurchaseRefundReversed,
     "price_changed.v1": facts.PriceChanged,
     "plan_changed.v1": facts.PlanChanged,
     "time_zone_changed.v1": facts.TimeZoneChanged,

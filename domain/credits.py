@@ -68,6 +68,16 @@ def draw(lots: list[Lot], draws: Sequence[Portion]) -> None:
             del lots[0]
 
 
+def take_out(lots: list[Lot], number: int, credits_count: int) -> None:
+    """Take credits out of one lot, whatever its place in the spend order; an emptied lot is dropped."""
+    (place,) = [place for place, lot in enumerate(lots) if lot.number == number]
+    lot = lots[place]
+    assert lot.remaining >= credits_count, "more than the lot has"
+    lot.remaining -= credits_count
+    if lot.remaining == 0:
+        del lots[place]
+
+
 def put_back(lots: list[Lot], lot: Lot) -> None:
     """Return `lot.remaining` credits to a lot, reopening it at its original rank if it was empty."""
     for held in lots:

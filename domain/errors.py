@@ -79,6 +79,42 @@ class NothingToInvoice(LedgerError):
     """The payment is not completed, or is none."""
 
 
+class QuoteUnknown(LedgerError):
+    """The organisation has no quote of this id."""
+
+
+class QuoteExpired(LedgerError):
+    """The quote's time is over: ask for a new one."""
+
+
+class ProAlready(LedgerError):
+    """The organisation has the Pro subscription: it is bought when that has ended."""
+
+
+class BillingIsCustom(LedgerError):
+    """The organisation is billed by agreement: it buys nothing here."""
+
+
+class GatewayUnknown(LedgerError):
+    """No gateway of this name is set up, or it does not take the currency."""
+
+
+class PaymentUnknown(LedgerError):
+    """The organisation has no payment of this id."""
+
+
+class PaymentClosed(LedgerError):
+    """The payment is paid or has failed: there is nothing to give up."""
+
+
+class PaymentNotRefundable(LedgerError):
+    """The payment is not paid, or bought no credits."""
+
+
+class RefundExceedsPurchase(LedgerError):
+    """More credits than can be taken back: some were spent, are held, or went back before."""
+
+
 class InvariantBroken(LedgerError):
     """The books do not add up: a programmer's error, never an input's."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
-from domain.credits import Lot, LotKind, Portion, draw, put_back
+from domain.credits import Lot, LotKind, Portion, draw, put_back, take_out
 from domain.holds import Hold, HoldRequest, Settlement
 from domain.money import Currency
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType
@@ -205,6 +205,72 @@ class ChargeRefunded(msgspec.Struct, frozen=True, array_like=True, gc=False):
         for lot in self.returned:
             # A copy: the lot in the event must never change when the organisation spends from it.
             put_back(organisation.lots, Lot(lot.kind, lot.number, lot.size, lot.remaining))
+
+
+class PurchaseRefunded(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Credits of a purchase were taken back, so that its money can be: out of the lot it opened.
+
+    `purchase` is the number (version) of the purchase, `taken` what left its lot. `payment_id` and
+    `refund_id` are ours; amounts are in minor units, tax on top.
+    """
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    purchase: int
+    taken: Lot
+    payment_id: str
+    refund_id: str
+    amount_minor: int
+    tax_minor: int
+    currency: Currency
+
+    @property
+    def credits(self) -> int:
+        """Credits that were taken back."""
+        return self.taken.remaining
+
+    @property
+    def balance_delta(self) -> int:
+        return -self.credits
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.balance -= self.credits
+        take_out(organisation.lots, self.purchase, self.credits)
+
+
+class PurchaseRefundReversed(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The money of a purchase did not go back after all, so its credits are here again.
+
+    `covered` of the credits paid an overdraft, and what is left went back to the lot of the purchase.
+    """
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+    purchase: int
+    taken: Lot
+    payment_id: str
+    refund_id: str
+    covered: int
+
+    @property
+    def credits(self) -> int:
+        """Credits that are here again."""
+        return self.taken.remaining
+
+    @property
+    def balance_delta(self) -> int:
+        return self.credits
+
+    def apply(self, organisation: Organisation) -> None:
+        organisation.overdraft -= self.covered
+        organisation.balance += self.credits
+        if self.credits > self.covered:
+            taken = self.taken
+            put_back(
+                organisation.lots, Lot(taken.kind, taken.number, taken.size, taken.remaining - self.covered)
+            )
 
 
 class PriceChanged(msgspec.Struct, frozen=True, array_like=True, gc=False):

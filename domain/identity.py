@@ -28,6 +28,16 @@ def series_stream(name: str) -> UUID:
     return uuid5(_NAMESPACE, f"invoice-series\0{name}")
 
 
+def quote_key(organisation_id: str, quote_id: str) -> bytes:
+    """Return the key under which a quote's payment begins: a quote is paid for once."""
+    return dedupe_key(f"quote\0{organisation_id}", quote_id)
+
+
+def order_key(gateway: str, order_id: str) -> bytes:
+    """Return the key of a gateway's order: it belongs to one payment."""
+    return dedupe_key(f"order\0{gateway}", order_id)
+
+
 def dedupe_key(source: str, message_id: str) -> bytes:
     """Return the 16-byte key of a message identity (CloudEvents `source` and `id`).
 

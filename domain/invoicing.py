@@ -9,9 +9,9 @@ event and the stored document are one transaction. The version of the series is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, Final, Protocol, cast
+from typing import Final, Protocol, cast
 from uuid import UUID
 
 import msgspec
@@ -32,8 +32,9 @@ from domain.invoice_documents import (
     decode_document,
     invoice_of,
 )
-from domain.ledger import Ledger, Result
-from domain.ports import Once, OrganisationStore
+from domain.ledger import Ledger, Recorded
+from domain.ports import Once, Store
+from domain.recording import Result
 from domain.sale import Sale, sale_of
 
 DUE_AT_ONCE: Final = 100
@@ -51,7 +52,7 @@ class BillingOnFile(msgspec.Struct, frozen=True):
 class Papers(Protocol):
     """Billing details and documents, stored beside the log.
 
-    What is written inside `OrganisationStore.exclusive` is in one transaction with the events.
+    What is written inside `Store.exclusive` is in one transaction with the events.
     """
 
     def new_salt(self) -> bytes:
@@ -76,10 +77,18 @@ class Papers(Protocol):
         """Return organisations and payments that lack a document and can have it, oldest first."""
 
 
-class _Events(OrganisationStore, Protocol):
+class _Events(Store, Protocol):
     """The event store, as the library sees it too."""
 
-    def get(self, originator_id: UUID, *, desc: bool = False, limit: int | None = None) -> Any: ...
+    def get(
+        self,
+        originator_id: UUID,
+        *,
+        gt: int | None = None,
+        lte: int | None = None,
+        desc: bool = False,
+        limit: int | None = None,
+    ) -> Iterable[Event]: ...
 
 
 class Issued(msgspec.Struct, frozen=True):
@@ -106,7 +115,7 @@ class Invoicing:
         *,
         request: Request,
         once: Once | None = None,
-    ) -> tuple[BillingDetails, Result]:
+    ) -> tuple[BillingDetails, Result[Recorded]]:
         """Put billing details on file; return them as they are kept.
 
         Raises:
@@ -171,7 +180,7 @@ class Invoicing:
 
     def _note(
         self, organisation_id: str, digest: str | None, request: Request, once: Once | None = None
-    ) -> Result:
+    ) -> Result[Recorded]:
         fact = BillingDetailsChanged(request.at, request.actor, request.cause, digest)
         return self._ledger.note(organisation_id, fact, once=once)
 

@@ -1,24 +1,20 @@
 """The ledger's use cases: each method is a command on one organisation, recorded at most once.
 
-A command reads the organisation, lets it decide, and appends what it decided. When another writer was
-first it decides again on the newer state; the last attempt decides under the write lock, so a busy
-organisation never starves anyone. With a `Once` the first answer is stored in the same transaction and
-given again to every repeat.
+A command reads the organisation, lets it decide, and has recorded what it decided (`domain.recording`).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
 import msgspec
 from eventsourcing.application import AggregateNotFoundError, Application
 
-from domain.aggregate import Event
+from domain.aggregate import Aggregate, Event
 from domain.audit_facts import AuditFact
 from domain.credits import plan_draws
 from domain.errors import (
@@ -30,19 +26,17 @@ from domain.errors import (
     OrganisationUnknown,
     PurchaseAlreadyRecorded,
     RepeatedKey,
-    StaleVersion,
-    StoreError,
 )
 from domain.facts import ChargeRefunded, CreditsPurchased, GrantKind, HoldPlaced, Plan, Request, UsageCharged
 from domain.holds import HOLD_PREFIX, Hold, HoldRequest
 from domain.identity import stream_id
 from domain.money import Currency, cost_of
 from domain.organisation import Organisation, evolve, lot_opened_by
-from domain.ports import Once, OrganisationStore
+from domain.ports import Once, Store
 from domain.prices import PriceBook
 from domain.rate_card import RateCard, UsageType
+from domain.recording import Recording, Result
 
-OPTIMISTIC_ATTEMPTS: Final = 3
 SNAPSHOT_EVERY: Final = 500
 TRIAL_CREDITS: Final = 200
 HOLD_LASTS: Final = timedelta(hours=1)
@@ -106,23 +100,9 @@ class Quote(msgspec.Struct, frozen=True):
     available_after: int
 
 
-class Result(msgspec.Struct, frozen=True):
-    """A command's answer, the log position it is true at, and whether it repeats an earlier answer."""
-
-    recorded: Recorded
-    position: int
-    repeated: bool
-
-
 Decision = Callable[[Organisation], Recorded]
 RepeatError = type[RepeatedKey] | type[PurchaseAlreadyRecorded] | type[HoldClosed]
 """What to say where a decision meets a dedupe key that is in the ledger."""
-
-
-class _Store(OrganisationStore, Protocol):
-    """The store, as the library sees it: an event store with the ledger's extras."""
-
-    def get(self, originator_id: UUID, *, gt: int | None = None, lte: int | None = None) -> Any: ...
 
 
 class Ledger(Application[UUID]):
@@ -134,6 +114,7 @@ class Ledger(Application[UUID]):
     def __init__(self, env: Mapping[str, str] | None = None, prices: PriceBook | None = None) -> None:
         super().__init__(env)
         self.prices = prices or PriceBook()
+        self.recording = Recording(self._store, self._keep_snapshot)
 
     # ---------------------------------------------------------------------------------- commands
 
@@ -147,7 +128,7 @@ class Ledger(Application[UUID]):
         price_millionths: int | None = None,
         trial_credits: int = TRIAL_CREDITS,
         once: Once | None = None,
-    ) -> Result:
+    ) -> Result[Recorded]:
         """Open an organisation on the Trial plan.
 
         Raises:
@@ -160,7 +141,7 @@ class Ledger(Application[UUID]):
         if price_millionths is None:
             price_millionths = self.prices.at(request.at).of(currency).credit_price_millionths
 
-        def decide() -> tuple[Organisation, Recorded]:
+        def decide() -> tuple[Sequence[Aggregate], Recorded]:
             organisation = Organisation.open(
                 organisation_id,
                 time_zone=time_zone,
@@ -169,9 +150,9 @@ class Ledger(Application[UUID]):
                 trial_credits=trial_credits,
                 request=request,
             )
-            return organisation, _standing(organisation, credits_count=trial_credits)
+            return [organisation], _standing(organisation, credits_count=trial_credits)
 
-        return self._record_once(decide, once, on_stale=OrganisationAlreadyOpen)
+        return self.recording.record(decide, once, Recorded, on_stale=OrganisationAlreadyOpen)
 
     def grant(
         self,
@@ -182,7 +163,7 @@ class Ledger(Application[UUID]):
         reason: str,
         request: Request,
         once: Once | None = None,
-    ) -> Result:
+    ) -> Result[Recorded]:
         """Give credits.
 
         Raises:
@@ -206,7 +187,7 @@ class Ledger(Application[UUID]):
         currency: Currency | None = None,
         request: Request,
         once: Once | None = None,
-    ) -> Result:
+    ) -> Result[Recorded]:
         """Record credits that were paid for, at the organisation's price of this moment.
 
         A payment adds its credits once, whatever key the request carries.
@@ -254,7 +235,7 @@ class Ledger(Application[UUID]):
         reason: str,
         request: Request,
         once: Once | None = None,
-    ) -> Result:
+    ) -> Result[Recorded]:
         """Return credits of a charge, named by its version; all that is left of it without a number.
 
         Raises:
@@ -285,7 +266,7 @@ class Ledger(Application[UUID]):
 
     def change_price(
         self, organisation_id: str, price_millionths: int, *, request: Request, once: Once | None = None
-    ) -> Result:
+    ) -> Result[Recorded]:
         """Set the price of one credit, in millionths of the currency unit.
 
         Raises:
@@ -306,7 +287,7 @@ class Ledger(Application[UUID]):
         expires_at: datetime | None = None,
         request: Request,
         once: Once | None = None,
-    ) -> Result:
+    ) -> Result[Recorded]:
         """Move to another plan.
 
         Raises:
@@ -323,7 +304,7 @@ class Ledger(Application[UUID]):
 
     def change_time_zone(
         self, organisation_id: str, time_zone: str, *, request: Request, once: Once | None = None
-    ) -> Result:
+    ) -> Result[Recorded]:
         """Count later charges in another zone's days and months; past months stay.
 
         Raises:
@@ -338,7 +319,7 @@ class Ledger(Application[UUID]):
 
     def set_low_balance_threshold(
         self, organisation_id: str, threshold: int, *, request: Request, once: Once | None = None
-    ) -> Result:
+    ) -> Result[Recorded]:
         """Tell when less than this many credits are available; 0: never.
 
         Raises:
@@ -353,7 +334,7 @@ class Ledger(Application[UUID]):
 
     # ------------------------------------------------------------------------------------- audit
 
-    def note(self, organisation_id: str, fact: AuditFact, *, once: Once | None = None) -> Result:
+    def note(self, organisation_id: str, fact: AuditFact, *, once: Once | None = None) -> Result[Recorded]:
         """Put on record who changed something around an organisation's credits.
 
         Raises:
@@ -376,7 +357,7 @@ class Ledger(Application[UUID]):
         lasts: timedelta = HOLD_LASTS,
         request: Request,
         once: Once | None = None,
-    ) -> Result:
+    ) -> Result[Recorded]:
         """Set credits aside for a run. A run has one hold: asking again while it is open returns it.
 
         Raises:
@@ -402,7 +383,7 @@ class Ledger(Application[UUID]):
         rates: RateCard,
         request: Request,
         once: Once | None = None,
-    ) -> Result:
+    ) -> Result[Recorded]:
         """End a run with this many photos in all: charge what no message has reported, free the rest.
 
         Raises:
@@ -439,7 +420,7 @@ class Ledger(Application[UUID]):
 
     def release_hold(
         self, organisation_id: str, hold_id: str, *, request: Request, once: Once | None = None
-    ) -> Result:
+    ) -> Result[Recorded]:
         """Give back what is left of a hold.
 
         Raises:
@@ -455,7 +436,20 @@ class Ledger(Application[UUID]):
 
         return self._change(organisation_id, decide, once)
 
-    def lapse_holds(self, organisation_id: str, *, request: Request) -> Result:
+    def end_pro(self, organisation_id: str, *, request: Request) -> Result[Recorded]:
+        """Let a Pro subscription whose time is over fall back to Pay As You Go.
+
+        Raises:
+            OrganisationUnknown, StoreUnavailable.
+        """
+
+        def decide(organisation: Organisation) -> Recorded:
+            organisation.end_pro(request)
+            return _standing(organisation)
+
+        return self._change(organisation_id, decide, None)
+
+    def lapse_holds(self, organisation_id: str, *, request: Request) -> Result[Recorded]:
         """Free the holds of an organisation whose time is over.
 
         Raises:
@@ -526,8 +520,13 @@ class Ledger(Application[UUID]):
     # --------------------------------------------------------------------------------- mechanism
 
     @property
-    def _store(self) -> _Store:
-        return cast(_Store, self.events)
+    def _store(self) -> Store:
+        return cast(Store, self.events)
+
+    def _keep_snapshot(self, aggregate: Aggregate, version_before: int) -> None:
+        if isinstance(aggregate, Organisation) and snapshot_is_due(version_before, aggregate.version):
+            assert self.snapshots is not None
+            self.snapshots.put([aggregate.snapshot()])
 
     def _open_hold(self, organisation: Organisation, hold_id: str, request: Request) -> Hold:
         organisation.lapse_holds(request)
@@ -553,62 +552,12 @@ class Ledger(Application[UUID]):
         once: Once | None,
         *,
         on_repeated: RepeatError = RepeatedKey,
-    ) -> Result:
-        def decide() -> tuple[Organisation, Recorded]:
+    ) -> Result[Recorded]:
+        def decide() -> tuple[Sequence[Aggregate], Recorded]:
             organisation = self.organisation(organisation_id)
-            return organisation, decision(organisation)
+            return [organisation], decision(organisation)
 
-        return self._record_once(decide, once, on_repeated=on_repeated)
-
-    def _record_once(
-        self,
-        decide: Callable[[], tuple[Organisation, Recorded]],
-        once: Once | None,
-        *,
-        on_stale: type[OrganisationAlreadyOpen] | None = None,
-        on_repeated: RepeatError = RepeatedKey,
-    ) -> Result:
-        for _ in range(OPTIMISTIC_ATTEMPTS):
-            try:
-                return self._first_answer(once) or self._decide_and_keep_snapshot(decide, once)
-            except StaleVersion:
-                if on_stale is not None:
-                    return self._first_answer(once) or _raise(on_stale())
-            except RepeatedKey:
-                # Either this very request was recorded meanwhile, or its payment was by another.
-                return self._first_answer(once) or _raise(on_repeated())
-        try:
-            with self._store.exclusive():
-                return self._first_answer(once) or self._record_decision(decide, once)[0]
-        except RepeatedKey:
-            # Its payment was recorded by another request; under the lock this one cannot have been.
-            raise on_repeated() from None
-
-    def _first_answer(self, once: Once | None) -> Result | None:
-        answer = self._store.answer_to(once) if once is not None else None
-        if answer is None:
-            return None
-        return Result(msgspec.json.decode(answer.body, type=Recorded), answer.position, repeated=True)
-
-    def _decide_and_keep_snapshot(
-        self, decide: Callable[[], tuple[Organisation, Recorded]], once: Once | None
-    ) -> Result:
-        result, organisation, events = self._record_decision(decide, once)
-        if snapshot_is_due(organisation.version - len(events), organisation.version):
-            assert self.snapshots is not None
-            with suppress(StoreError):  # the decision is recorded; a later write keeps the next one
-                self.snapshots.put([organisation.snapshot()])
-        return result
-
-    def _record_decision(
-        self, decide: Callable[[], tuple[Organisation, Recorded]], once: Once | None
-    ) -> tuple[Result, Organisation, Sequence[Event]]:
-        """Decide and append; return the answer, the organisation after it, and what it decided."""
-        organisation, recorded = decide()
-        organisation.check_invariants()
-        events = organisation.collect_events()
-        position = self._store.append(events, once=once, answer=msgspec.json.encode(recorded))
-        return Result(recorded, position, repeated=False), organisation, events
+        return self.recording.record(decide, once, Recorded, on_repeated=on_repeated)
 
 
 def replay(organisation: Organisation | None, events: Any) -> Organisation | None:
@@ -669,7 +618,3 @@ def _hold_standing(
 def _only_type(hold: Hold) -> UsageType | None:
     """Return the usage type of a hold's messages, if they are all of one."""
     return next(iter(hold.photos)) if len(hold.photos) == 1 else None
-
-
-def _raise(error: Exception) -> Any:
-    raise error

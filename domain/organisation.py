@@ -31,6 +31,7 @@ from domain.errors import (
     InvalidInput,
     InvariantBroken,
     RefundExceedsCharge,
+    RefundExceedsPurchase,
 )
 from domain.facts import (
     BalanceWentLow,
@@ -49,6 +50,8 @@ from domain.facts import (
     Plan,
     PlanChanged,
     PriceChanged,
+    PurchaseRefunded,
+    PurchaseRefundReversed,
     Request,
     TimeZoneChanged,
     UsageCharged,
@@ -404,6 +407,87 @@ class Organisation(Aggregate):
                 fact.event_name,
             )
         )
+
+    def refundable(self, purchase: int) -> int:
+        """Return how many credits of a purchase, named by its version, can be taken back.
+
+        These are the credits left of its lot, except those that open holds count on.
+        """
+        left = sum(lot.remaining for lot in self.lots if lot.number == purchase)
+        return min(left, max(self.available, 0))
+
+    def refund_purchase(
+        self,
+        purchase: int,
+        credits_count: int,
+        *,
+        payment_id: str,
+        refund_id: str,
+        cost: Cost,
+        request: Request,
+    ) -> Event:
+        """Take back unspent credits of a purchase, so that they cannot be spent while its money goes back.
+
+        Raises:
+            RefundExceedsPurchase: more credits than are left of it, or than no hold counts on.
+        """
+        self._begin(request)
+        refundable = self.refundable(purchase)
+        if credits_count > refundable:
+            raise RefundExceedsPurchase(
+                f"{refundable:,} of the credits bought can still be taken back", refundable=refundable
+            )
+        (lot,) = [lot for lot in self.lots if lot.number == purchase]
+        return self._record(
+            PurchaseRefunded(
+                request.at,
+                request.actor,
+                request.cause,
+                purchase,
+                Lot(lot.kind, lot.number, lot.size, credits_count),
+                payment_id,
+                refund_id,
+                cost.amount_minor,
+                cost.tax_minor,
+                self.currency,
+            )
+        )
+
+    def reverse_purchase_refund(self, refunded: PurchaseRefunded, request: Request) -> Event:
+        """Give credits back whose money did not go back. They pay an overdraft first."""
+        self._begin(request)
+        return self._record(
+            PurchaseRefundReversed(
+                request.at,
+                request.actor,
+                request.cause,
+                refunded.purchase,
+                refunded.taken,
+                refunded.payment_id,
+                refunded.refund_id,
+                min(refunded.credits, self.overdraft),
+            )
+        )
+
+    def begin_pro(self, expires_at: datetime, request: Request) -> bool:
+        """Begin the Pro subscription; tell False, and change nothing, where it is not for sale now."""
+        if not self.may_buy_pro(request.at):
+            return False
+        self.change_plan(Plan.PRO, expires_at, request)
+        return True
+
+    def may_buy_pro(self, now: datetime) -> bool:
+        """Tell whether the Pro subscription is for sale: not while there is one, nor beside an agreement."""
+        if self.plan is Plan.PRO:
+            return self.plan_expires_at is not None and self.plan_expires_at <= now
+        return self.plan is not Plan.ENTERPRISE
+
+    def end_pro(self, request: Request) -> bool:
+        """Fall back to Pay As You Go if the subscription's time is over, and tell whether it is."""
+        if self.plan is not Plan.PRO or self.plan_expires_at is None or self.plan_expires_at > request.at:
+            return False
+        self.change_plan(Plan.PAY_AS_YOU_GO, None, request)
+        return True
 
     def change_price(self, price_millionths: int, request: Request) -> Event:
         """Set the price of one credit, in millionths of the currency unit.

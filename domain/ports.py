@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
@@ -33,8 +33,8 @@ class Answer(msgspec.Struct, frozen=True):
     position: int
 
 
-class OrganisationStore(Protocol):
-    """Histories of organisations, read and appended one decision at a time."""
+class Store(Protocol):
+    """Histories of aggregates, read and appended one decision at a time."""
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold the write lock: reads and appends inside see and become one transaction.
@@ -44,13 +44,13 @@ class OrganisationStore(Protocol):
         """
 
     def append(self, events: Sequence[Event], *, once: Once | None, answer: bytes) -> int:
-        """Append events, and the answer of a request that must count once, in one transaction.
+        """Append events of any aggregates, and the answer of a request that must count once, together.
 
         Returns:
             The log position of the last event; without events, the present end of the log.
 
         Raises:
-            StaleVersion: another writer appended to the organisation first.
+            StaleVersion: another writer appended to one of the aggregates first.
             RepeatedKey: an event's dedupe key, or the request's key, is there already.
             StoreUnavailable: the database cannot be reached; the append may or may not have happened.
         """
@@ -62,8 +62,14 @@ class OrganisationStore(Protocol):
             IdempotencyConflict: the key was used for another request.
         """
 
+    def get(self, originator_id: UUID, *, gt: int | None = None, lte: int | None = None) -> Iterable[Event]:
+        """Return the events of a history above a version, up to another."""
+
+    def event_under(self, key: bytes) -> Event | None:
+        """Return the event that has a dedupe key."""
+
     def refunds_of(self, stream: UUID, charge: int) -> list[Event]:
-        """Return all refunds of a charge, oldest first."""
+        """Return all refunds of a charge, or of a purchase, oldest first."""
 
 
 class PositionMove(msgspec.Struct, frozen=True):

@@ -1,4 +1,7 @@
-"""Additions as people see them: a purchase, free credits, an admin grant, or a refund."""
+"""Additions as people see them: a purchase, free credits, an admin grant, a refund, or a refunded purchase.
+
+A refunded purchase is an addition below zero: usage, and with it the months, are left alone.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,35 @@ from typing import Final
 
 import msgspec
 
-from domain.facts import ChargeRefunded, CreditsGranted, CreditsPurchased, GrantKind
+from domain.facts import (
+    ChargeRefunded,
+    CreditsGranted,
+    CreditsPurchased,
+    GrantKind,
+    PurchaseRefunded,
+    PurchaseRefundReversed,
+)
 from projections.log import Entry
 from projections.results import (
     Details,
     GrantDetails,
     PurchaseDetails,
+    PurchaseRefundDetails,
     RefundDetails,
     TransactionKind,
     TransactionType,
 )
 from projections.statement_rows import TransactionRow
 
-Addition = CreditsGranted | CreditsPurchased | ChargeRefunded
+Addition = CreditsGranted | CreditsPurchased | ChargeRefunded | PurchaseRefunded | PurchaseRefundReversed
 
-_ADDITIONS: Final = (CreditsGranted, CreditsPurchased, ChargeRefunded)
+_ADDITIONS: Final = (
+    CreditsGranted,
+    CreditsPurchased,
+    ChargeRefunded,
+    PurchaseRefunded,
+    PurchaseRefundReversed,
+)
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -39,7 +56,7 @@ def _row(stream: bytes, version: int, fact: Addition) -> TransactionRow:
         kind=TransactionKind.ADDITION,
         reference=str(version),
         type=_type(fact),
-        credits=fact.credits,
+        credits=fact.balance_delta,
         occurred_at=fact.recorded_at,
         recorded_at=fact.recorded_at,
         actor=fact.actor,
@@ -56,6 +73,8 @@ def _type(fact: Addition) -> TransactionType:
         return TransactionType.PURCHASE
     if isinstance(fact, ChargeRefunded):
         return TransactionType.REFUND
+    if isinstance(fact, PurchaseRefunded | PurchaseRefundReversed):
+        return TransactionType.PURCHASE_REFUND
     return TransactionType.ADMIN_GRANT if fact.kind is GrantKind.ADMIN else TransactionType.FREE_CREDITS
 
 
@@ -64,6 +83,17 @@ def _details(fact: Addition) -> Details:
         return GrantDetails(fact.kind, fact.reason)
     if isinstance(fact, ChargeRefunded):
         return RefundDetails(fact.charge, fact.run_id, fact.reason)
+    if isinstance(fact, PurchaseRefunded):
+        return PurchaseRefundDetails(
+            fact.purchase,
+            fact.payment_id,
+            fact.refund_id,
+            fact.amount_minor,
+            fact.tax_minor,
+            fact.currency,
+        )
+    if isinstance(fact, PurchaseRefundReversed):
+        return PurchaseRefundDetails(fact.purchase, fact.payment_id, fact.refund_id)
     return PurchaseDetails(
         fact.gateway,
         fact.payment_id,

@@ -24,6 +24,8 @@ from domain.facts import (
     Plan,
     PlanChanged,
     PriceChanged,
+    PurchaseRefunded,
+    PurchaseRefundReversed,
     TimeZoneChanged,
     UsageCharged,
 )
@@ -181,6 +183,10 @@ def _purchased(change: BalanceChange, fact: CreditsPurchased) -> None:
     change.purchased += fact.credits
 
 
+def _purchase_refunded(change: BalanceChange, fact: PurchaseRefunded | PurchaseRefundReversed) -> None:
+    change.purchased += fact.balance_delta
+
+
 def _refunded(change: BalanceChange, fact: ChargeRefunded) -> None:
     change.refunded += fact.credits
 
@@ -204,6 +210,8 @@ _FOLDS: Final[Mapping[type[Any], Callable[[BalanceChange, Any], None]]] = {
     CreditsGranted: _granted,
     CreditsPurchased: _purchased,
     ChargeRefunded: _refunded,
+    PurchaseRefunded: _purchase_refunded,
+    PurchaseRefundReversed: _purchase_refunded,
     PriceChanged: _price_changed,
     PlanChanged: _plan_changed,
     TimeZoneChanged: _time_zone_changed,

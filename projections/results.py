@@ -29,6 +29,7 @@ class TransactionType(StrEnum):
     FREE_CREDITS = "free_credits"
     ADMIN_GRANT = "admin_grant"
     REFUND = "refund"
+    PURCHASE_REFUND = "purchase_refund"
 
 
 class PurchaseDetails(msgspec.Struct, frozen=True, tag="purchase", tag_field="type"):
@@ -58,7 +59,21 @@ class RefundDetails(msgspec.Struct, frozen=True, tag="refund", tag_field="type")
     reason: str
 
 
-Details = PurchaseDetails | GrantDetails | RefundDetails
+class PurchaseRefundDetails(msgspec.Struct, frozen=True, tag="purchase_refund", tag_field="type"):
+    """What a refunded purchase knows: the version of the purchase, our ids, and the money in minor units.
+
+    Without money it is one that the gateway refused: the credits are back.
+    """
+
+    purchase: int
+    payment_id: str
+    refund_id: str
+    amount_minor: int | None = None
+    tax_minor: int | None = None
+    currency: Currency | None = None
+
+
+Details = PurchaseDetails | GrantDetails | RefundDetails | PurchaseRefundDetails
 
 
 class Balance(msgspec.Struct, frozen=True):

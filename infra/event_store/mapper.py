@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
-from eventsourcing.persistence import JSONTranscoder, Mapper, StoredEvent
+from eventsourcing.persistence import JSONTranscoder, StoredEvent
+from eventsourcing.persistence import Mapper as EventMapper
 
-from domain.aggregate import Event
+from domain.aggregate import Event, Fact
 from domain.catalogue import FactCodec
-from domain.facts import ChargeRefunded, CreditsPurchased, HoldPlaced, UsageCharged
-from domain.identity import dedupe_key
+from domain.facts import ChargeRefunded, CreditsPurchased, HoldPlaced, PurchaseRefunded, UsageCharged
+from domain.identity import dedupe_key, order_key, quote_key
 from domain.invoice_facts import CreditNoteIssued, InvoiceIssued
 from domain.organisation import SETTLEMENT_SOURCE
+from domain.payment_facts import PaymentOrdered, PaymentRequested
 
 COPY_COLUMNS: Final = "originator_id, originator_version, dedupe_key, refers_to, topic, state"
 _FIELD_COUNT: Final = 6
@@ -36,10 +38,10 @@ class KeyedStoredEvent(StoredEvent):
     dedupe_key: bytes | None = None
     """What may be in the ledger only once."""
     refers_to: int | None = None
-    """Of a refund: the version of its charge."""
+    """Of a refund: the version of its charge, or of its purchase."""
 
 
-class LedgerMapper(Mapper[UUID]):
+class LedgerMapper(EventMapper[UUID]):
     """Events as rows: stream, version, topic, and the fact as a JSON array."""
 
     def __init__(self, codec: FactCodec | None = None, **_: Any) -> None:
@@ -57,7 +59,7 @@ class LedgerMapper(Mapper[UUID]):
             self.codec.topic_of[type(fact)],
             self.codec.encode(fact),
             dedupe_key=key_of(domain_event),
-            refers_to=fact.charge if isinstance(fact, ChargeRefunded) else None,
+            refers_to=_reference(fact),
         )
 
     def to_domain_event(self, stored_event: StoredEvent) -> Event:
@@ -137,29 +139,68 @@ def _row(stored: StoredEvent) -> bytes:
     )
 
 
-def key_of(event: Event) -> bytes | None:
-    """Return what may be in the ledger only once: a message, a payment, a run's hold and its settlement,
-    a payment's invoice, a refund's credit note.
+def _reference(fact: Fact) -> int | None:
+    if isinstance(fact, ChargeRefunded):
+        return fact.charge
+    return fact.purchase if isinstance(fact, PurchaseRefunded) else None
 
-    None for anything else. No message's source holds NUL: a message never takes the place of another thing,
-    nor that the place of a message.
+
+def key_of(event: Event) -> bytes | None:
+    """Return what may be in the ledger only once, None where nothing can repeat.
+
+    It is a message, a run's hold and its settlement, a gateway's payment and its order, a quote's payment, a
+    payment's invoice or a refund's credit note. No message's source holds NUL: a message never takes the
+    place of another thing, nor that of a message.
     """
-    match fact := event.fact:
-        case UsageCharged() if fact.source == SETTLEMENT_SOURCE:
-            identity = (f"settlement\0{event.originator_id}", fact.cause)
-        case UsageCharged():
-            identity = (fact.source, fact.cause)
-        case CreditsPurchased():
-            identity = (f"payment\0{fact.gateway}", fact.payment_id)
-        case HoldPlaced():
-            identity = (f"hold\0{event.originator_id}", fact.request.run_id)
-        case InvoiceIssued():
-            identity = ("invoice\0", fact.payment_id)
-        case CreditNoteIssued():
-            identity = (f"credit note\0{fact.payment_id}", fact.refund_id)
-        case _:
-            return None
-    return dedupe_key(*identity)
+    key = _KEYS.get(type(event.fact))
+    return None if key is None else key(event)
+
+
+def _of_charge(event: Event) -> bytes:
+    fact = cast(UsageCharged, event.fact)
+    if fact.source == SETTLEMENT_SOURCE:
+        return dedupe_key(f"settlement\0{event.originator_id}", fact.cause)
+    return dedupe_key(fact.source, fact.cause)
+
+
+def _of_purchase(event: Event) -> bytes:
+    fact = cast(CreditsPurchased, event.fact)
+    return dedupe_key(f"payment\0{fact.gateway}", fact.payment_id)
+
+
+def _of_hold(event: Event) -> bytes:
+    fact = cast(HoldPlaced, event.fact)
+    return dedupe_key(f"hold\0{event.originator_id}", fact.request.run_id)
+
+
+def _of_payment(event: Event) -> bytes | None:
+    fact = cast(PaymentRequested, event.fact)
+    return None if fact.quote_id is None else quote_key(fact.organisation_id, fact.quote_id)
+
+
+def _of_order(event: Event) -> bytes:
+    fact = cast(PaymentOrdered, event.fact)
+    return order_key(fact.gateway, fact.order_id)
+
+
+def _of_invoice(event: Event) -> bytes:
+    return dedupe_key("invoice\0", cast(InvoiceIssued, event.fact).payment_id)
+
+
+def _of_credit_note(event: Event) -> bytes:
+    fact = cast(CreditNoteIssued, event.fact)
+    return dedupe_key(f"credit note\0{fact.payment_id}", fact.refund_id)
+
+
+_KEYS: Final[Mapping[type[Any], Callable[[Event], bytes | None]]] = {
+    UsageCharged: _of_charge,
+    CreditsPurchased: _of_purchase,
+    HoldPlaced: _of_hold,
+    PaymentRequested: _of_payment,
+    PaymentOrdered: _of_order,
+    InvoiceIssued: _of_invoice,
+    CreditNoteIssued: _of_credit_note,
+}
 
 
 def _uuid(originator_id: UUID | str) -> UUID:

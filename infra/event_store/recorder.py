@@ -43,6 +43,9 @@ _SELECT_REFUNDS: Final = """
     SELECT originator_id, originator_version, topic, state FROM ledger.events
     WHERE originator_id = %s AND refers_to = %s ORDER BY originator_version
 """
+_SELECT_UNDER: Final = """
+    SELECT originator_id, originator_version, topic, state FROM ledger.events WHERE dedupe_key = %s
+"""
 _INSERT_SNAPSHOT: Final = """
     INSERT INTO ledger.snapshots (originator_id, originator_version, topic, state)
     VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING
@@ -98,6 +101,8 @@ class LedgerRecorder(_Reader, PostgresProcessRecorder):
             StaleVersion, RepeatedKey, StoreUnavailable.
         """
         once: Once | None = kwargs.get("once")
+        if not stored_events and once is None:
+            return [self.log_end()]
         with self.datastore.get_connection() as connection, connection.transaction():
             connection.execute(f"{TAKE_WRITE_LOCK}; NOTIFY {CHANNEL}")
             positions = _copy_in(connection, stored_events)
@@ -105,6 +110,25 @@ class LedgerRecorder(_Reader, PostgresProcessRecorder):
                 row = (once.scope, once.key, once.request_digest, kwargs["answer"], positions[-1])
                 connection.execute(_INSERT_ANSWER, row, prepare=True)
         return positions
+
+    def log_end(self) -> int:
+        """Return the position of the last event in the log, 0 if there is none."""
+        with (
+            self.datastore.get_connection() as connection,
+            connection.cursor(row_factory=tuple_row) as cursor,
+        ):
+            row = cursor.execute(LOG_END).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def select_under(self, key: bytes) -> StoredEvent | None:
+        """Return the event of a dedupe key."""
+        with (
+            self.datastore.get_connection() as connection,
+            connection.cursor(binary=True, row_factory=tuple_row) as cursor,
+        ):
+            row = cursor.execute(_SELECT_UNDER, (UUID(bytes=key),), prepare=True).fetchone()
+        return None if row is None else StoredEvent(*row)
 
     def select_answer(self, once: Once) -> Answer | None:
         """Return the answer stored under a request's key.
@@ -125,7 +149,7 @@ class LedgerRecorder(_Reader, PostgresProcessRecorder):
         return Answer(answer, position)
 
     def select_refunds(self, originator_id: UUID, charge: int) -> Sequence[StoredEvent]:
-        """Return the refunds of a charge in version order."""
+        """Return the refunds of a charge, or of a purchase, in version order."""
         with (
             self.datastore.get_connection() as connection,
             connection.cursor(binary=True, row_factory=tuple_row) as cursor,
@@ -154,20 +178,26 @@ class LedgerEventStore(EventStore[UUID]):
     recorder: LedgerRecorder
 
     def append(self, events: Sequence[Event], *, once: Once | None, answer: bytes) -> int:
-        """See `domain.ports.OrganisationStore.append`."""
+        """See `domain.ports.Store.append`."""
         rows = [self.mapper.to_stored_event(event) for event in events]
         return self.recorder.insert_events(rows, once=once, answer=answer)[-1]
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """See `domain.ports.OrganisationStore.exclusive`."""
+        """See `domain.ports.Store.exclusive`."""
         return self.recorder.datastore.exclusive()
 
     def answer_to(self, once: Once) -> Answer | None:
-        """See `domain.ports.OrganisationStore.answer_to`."""
+        """See `domain.ports.Store.answer_to`."""
         return self.recorder.select_answer(once)
 
+    def event_under(self, key: bytes) -> Event | None:
+        """See `domain.ports.Store.event_under`."""
+        row = self.recorder.select_under(key)
+        mapper: Any = self.mapper
+        return None if row is None else mapper.to_domain_event(row)
+
     def refunds_of(self, stream: UUID, charge: int) -> list[Event]:
-        """See `domain.ports.OrganisationStore.refunds_of`."""
+        """See `domain.ports.Store.refunds_of`."""
         mapper: Any = self.mapper
         return [mapper.to_domain_event(row) for row in self.recorder.select_refunds(stream, charge)]
 

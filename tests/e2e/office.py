@@ -14,9 +14,10 @@ from threading import Event, Thread
 
 from domain.errors import StoreUnavailable
 from domain.facts import GrantKind, Request
-from domain.ledger import Ledger, Result
+from domain.ledger import Ledger, Recorded
 from domain.money import Currency
 from domain.ports import Once
+from domain.recording import Result
 from infra.bootstrap import new_id, open_ledger, utc_now
 from tests.auditor.accounts import Account, Addition
 from tests.e2e.traffic import Organisation
@@ -102,7 +103,7 @@ class Office:
         kind = self._random.choice(("purchase", "free_credits", "admin_grant"))
         payment_id = new_id()
 
-        def add(once: Once) -> Result:
+        def add(once: Once) -> Result[Recorded]:
             if kind == "purchase":
                 return self._ledger.record_purchase(
                     organisation_id,
@@ -125,7 +126,7 @@ class Office:
         self._answered(add)
         self._additions[organisation_id].append(Addition(kind, credits_count))
 
-    def _answered(self, ask: Callable[[Once], Result]) -> Result:
+    def _answered(self, ask: Callable[[Once], Result[Recorded]]) -> Result[Recorded]:
         key = new_id()
         once = Once("office", key, sha256(key.encode()).digest())
         deadline = time.monotonic() + ANSWERED_WITHIN_S

@@ -15,9 +15,10 @@ from consumers.usage import UsageIngest
 from domain.errors import HoldClosed, HoldConflict, HoldUnknown, InsufficientCredits, InvalidInput
 from domain.facts import HoldExpired, Request, UsageCharged
 from domain.holds import HoldMode, HoldRequest
-from domain.ledger import HoldStanding, Ledger, Result
+from domain.ledger import HoldStanding, Ledger, Recorded
 from domain.ports import Once
 from domain.rate_card import RateCard, UsageType
+from domain.recording import Result
 from infra.lapse import HoldLapser
 from projections.runner import ProjectionRunner
 from tests.integration.consumers.lab import Lab, Partition
@@ -39,7 +40,7 @@ def request(lab: Lab, cause: str = "request-1") -> Request:
     return Request(lab.now, None, cause)
 
 
-def place(lab: Lab, run_id: str, credits_count: int, **options: Any) -> Result:
+def place(lab: Lab, run_id: str, credits_count: int, **options: Any) -> Result[Recorded]:
     mode = options.pop("mode", HoldMode.ALL_OR_NOTHING)
     usage_type = options.pop("usage_type", UsageType.PHOTO_PROCESSING)
     ledger: Ledger = options.pop("ledger", lab.ledger)
@@ -47,12 +48,12 @@ def place(lab: Lab, run_id: str, credits_count: int, **options: Any) -> Result:
     return ledger.place_hold(ORG, wanted, request=request(lab), **options)
 
 
-def hold_of(result: Result) -> HoldStanding:
+def hold_of(result: Result[Recorded]) -> HoldStanding:
     assert result.recorded.hold is not None
     return result.recorded.hold
 
 
-def settle(lab: Lab, hold_id: str, photos: int, **options: Any) -> Result:
+def settle(lab: Lab, hold_id: str, photos: int, **options: Any) -> Result[Recorded]:
     return lab.ledger.settle_hold(ORG, hold_id, photos, rates=RATES, request=request(lab), **options)
 
 

@@ -30,11 +30,12 @@ from domain.errors import (
 )
 from domain.facts import GrantKind, Plan, Request
 from domain.identity import stream_id
-from domain.ledger import OPTIMISTIC_ATTEMPTS, SNAPSHOT_EVERY, Ledger, Recorded, Result, replay
+from domain.ledger import SNAPSHOT_EVERY, Ledger, Recorded, replay
 from domain.money import Currency
 from domain.organisation import Organisation
 from domain.ports import Once
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS
+from domain.recording import OPTIMISTIC_ATTEMPTS, Result
 from tests.usage_reports import usage_report
 
 ORG = "org-4711"
@@ -75,13 +76,15 @@ def once(key: str = "key-1", asked: bytes = b"what was asked") -> Once:
     return Once("grants", key, asked)
 
 
-def grant(ledger: Ledger, credits_count: int, at: datetime = NOON, once: Once | None = None) -> Result:
+def grant(
+    ledger: Ledger, credits_count: int, at: datetime = NOON, once: Once | None = None
+) -> Result[Recorded]:
     return ledger.grant(
         ORG, credits_count, kind=GrantKind.ADMIN, reason="goodwill", request=request(at), once=once
     )
 
 
-def purchase(ledger: Ledger, payment_id: str = "pay-1", once: Once | None = None) -> Result:
+def purchase(ledger: Ledger, payment_id: str = "pay-1", once: Once | None = None) -> Result[Recorded]:
     return ledger.record_purchase(
         ORG,
         1_000,
@@ -119,7 +122,9 @@ def append(ledger: Ledger, organisation: Organisation) -> None:
     ledger._store.append(organisation.collect_events(), once=None, answer=b"")
 
 
-def refund(ledger: Ledger, number: int, credits_count: int | None = None, once: Once | None = None) -> Result:
+def refund(
+    ledger: Ledger, number: int, credits_count: int | None = None, once: Once | None = None
+) -> Result[Recorded]:
     return ledger.refund_charge(ORG, number, credits_count, reason="blurred", request=request(), once=once)
 
 
@@ -316,7 +321,7 @@ class TestOnce:
     def test_one_request_sent_eight_times_at_once(self, opened: Ledger) -> None:
         together = Barrier(8)
 
-        def send(_: int) -> Result:
+        def send(_: int) -> Result[Recorded]:
             together.wait()
             return grant(opened, 50, once=once())
 

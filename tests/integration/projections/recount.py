@@ -27,6 +27,8 @@ from domain.facts import (
     OrganisationOpened,
     PlanChanged,
     PriceChanged,
+    PurchaseRefunded,
+    PurchaseRefundReversed,
     TimeZoneChanged,
     UsageCharged,
 )
@@ -84,7 +86,7 @@ def _balance(history: list[Event]) -> dict[str, Any]:
         "organisation_id": opened.organisation_id,
         "balance": sum(fact.balance_delta for fact in facts),
         "granted": total(CreditsGranted),
-        "purchased": total(CreditsPurchased),
+        "purchased": total(CreditsPurchased) - total(PurchaseRefunded) + total(PurchaseRefundReversed),
         "refunded": total(ChargeRefunded),
         "charged": total(UsageCharged),
         "currency": opened.currency,
@@ -147,7 +149,7 @@ def _statement(history: list[Event]) -> Tables:
                 run = runs.setdefault(fact.run_id, [])
                 month = run[0].month if run else fact.day.replace(day=1)
                 run.append(Charge(event.originator_version, month, fact))
-        elif isinstance(fact, CreditsGranted | CreditsPurchased | ChargeRefunded):
+        elif isinstance(fact, tuple(_ADDITIONS)):
             additions.append(_addition(event.originator_version, fact))
     charges = sorted((charge for run in runs.values() for charge in run), key=lambda charge: charge.version)
     days = {(charge.month, charge.fact.day) for charge in charges}
@@ -229,30 +231,39 @@ def _run(charges: list[Charge]) -> dict[str, Any]:
     }
 
 
-def _addition(version: int, fact: CreditsGranted | CreditsPurchased | ChargeRefunded) -> dict[str, Any]:
-    kind, fields = {
-        CreditsGranted: ("grant", ["kind", "reason"]),
-        CreditsPurchased: (
-            "purchase",
-            [
-                "gateway",
-                "payment_id",
-                "order_id",
-                "unit_price_millionths",
-                "amount_minor",
-                "tax_minor",
-                "currency",
-            ],
-        ),
-        ChargeRefunded: ("refund", ["charge", "run_id", "reason"]),
-    }[type(fact)]
+_NO_MONEY = ("amount_minor", "tax_minor", "currency")
+_ADDITIONS: dict[type[Any], tuple[str, list[str]]] = {
+    CreditsGranted: ("grant", ["kind", "reason"]),
+    CreditsPurchased: (
+        "purchase",
+        [
+            "gateway",
+            "payment_id",
+            "order_id",
+            "unit_price_millionths",
+            "amount_minor",
+            "tax_minor",
+            "currency",
+        ],
+    ),
+    ChargeRefunded: ("refund", ["charge", "run_id", "reason"]),
+    PurchaseRefunded: (
+        "purchase_refund",
+        ["purchase", "payment_id", "refund_id", "amount_minor", "tax_minor", "currency"],
+    ),
+    PurchaseRefundReversed: ("purchase_refund", ["purchase", "payment_id", "refund_id"]),
+}
+
+
+def _addition(version: int, fact: Any) -> dict[str, Any]:
+    kind, fields = _ADDITIONS[type(fact)]
     refund = isinstance(fact, ChargeRefunded)
     shown = {"admin": "admin_grant", "trial": "free_credits", "promotional": "free_credits"}
     return {
         "kind": "addition",
         "reference": str(version),
         "type": shown[fact.kind] if isinstance(fact, CreditsGranted) else kind,
-        "credits": fact.credits,
+        "credits": fact.balance_delta,
         "occurred_at": fact.recorded_at,
         "recorded_at": fact.recorded_at,
         "actor": fact.actor,
@@ -263,5 +274,9 @@ def _addition(version: int, fact: CreditsGranted | CreditsPurchased | ChargeRefu
         "event_name": fact.event_name if refund else None,
         "first_version": version,
         "last_version": version,
-        "details": {"type": kind, **{field: getattr(fact, field) for field in fields}},
+        "details": {
+            "type": kind,
+            **dict.fromkeys(_NO_MONEY if isinstance(fact, PurchaseRefundReversed) else ()),
+            **{field: getattr(fact, field) for field in fields},
+        },
     }

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 
-from domain.facts import GrantKind
+from domain.facts import GrantKind, PurchaseRefunded
+from domain.money import Cost
 from domain.rate_card import UsageType
 from projections import views
 from projections.results import TransactionKind, TransactionType
@@ -174,3 +175,26 @@ def test_months_before_the_organisation_existed_are_zero(ledger: Ledger, story: 
     assert [
         card.credits for card in views.usage_summary(ledger.connection, "org-4711", 36, account.now).months
     ] == [0] * 36
+
+
+def test_a_refunded_purchase_is_an_addition_below_zero(ledger: Ledger, story: Story) -> None:
+    account = Account(trial_credits=200)
+    bought = account.purchase(1_000)
+    taken = account.organisation.refund_purchase(
+        bought.originator_version,
+        400,
+        payment_id="payment-1",
+        refund_id="refund-1",
+        cost=Cost(60_000, 10_800),
+        request=account.request(),
+    )
+    story(account)
+    assert ledger.one("SELECT purchased FROM projections.balances") == 600
+    assert isinstance(taken.fact, PurchaseRefunded)
+    account.organisation.reverse_purchase_refund(taken.fact, account.request())
+    story(account)
+    rows = ledger.connection.execute(
+        "SELECT credits FROM projections.transactions WHERE type = 'purchase_refund' ORDER BY first_version"
+    ).fetchall()
+    assert rows == [(-400,), (400,)]
+    assert ledger.one("SELECT balance FROM projections.balances") == 1_200

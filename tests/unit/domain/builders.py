@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
-from domain.aggregate import Event
+from domain.aggregate import Aggregate, Event
 from domain.facts import ChargeRefunded, GrantKind, Request, UsageCharged
 from domain.money import Currency, cost_of
 from domain.organisation import Organisation, lot_opened_by
@@ -114,7 +114,8 @@ def lots_of(organisation: Organisation) -> list[tuple[int, int]]:
 def state_of(organisation: Organisation) -> dict[str, Any]:
     """Return all that an organisation is, apart from a decision that is under way."""
     under_way = ("_pending", "_available_before")
-    state = {name: getattr(organisation, name) for name in Organisation.__slots__ if name not in under_way}
+    names = {*Aggregate.__slots__, *Organisation.__slots__} - {*under_way}
+    state = {name: getattr(organisation, name) for name in names}
     state["lots"] = [(lot.kind, lot.number, lot.size, lot.remaining) for lot in organisation.lots]
     state["run_totals"] = [
         (key, total.photos, total.credits, total.last_recorded_at)

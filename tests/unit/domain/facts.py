@@ -97,6 +97,28 @@ FACTS: Final[Mapping[str, Fact]] = {
         event_id=1042,
         event_name="City Marathon 2026",
     ),
+    "purchase_refunded.v1": facts.PurchaseRefunded(
+        recorded_at=_RECORDED_AT,
+        actor="staff-3",
+        cause="request-14",
+        purchase=3,
+        taken=Lot(LotKind.PAID, 3, 950, 400),
+        payment_id="payment-1",
+        refund_id="refund-1",
+        amount_minor=60_000,
+        tax_minor=10_800,
+        currency=Currency.INR,
+    ),
+    "purchase_refund_reversed.v1": facts.PurchaseRefundReversed(
+        recorded_at=_RECORDED_AT,
+        actor=None,
+        cause="request-15",
+        purchase=3,
+        taken=Lot(LotKind.PAID, 3, 950, 400),
+        payment_id="payment-1",
+        refund_id="refund-1",
+        covered=10,
+    ),
     "price_changed.v1": facts.PriceChanged(
         recorded_at=_RECORDED_AT, actor="staff-3", cause="request-5", price_millionths=15_000
     ),

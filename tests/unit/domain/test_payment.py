@@ -1,0 +1,251 @@
+"""A payment: what each piece of news makes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from domain.errors import (
+    InvalidInput,
+    InvariantBroken,
+    PaymentClosed,
+    PaymentNotRefundable,
+    RefundExceedsPurchase,
+)
+from domain.gateway import AttemptStatus
+from domain.payment import CANCELLED, Payment, Terms, evolve
+from domain.payment_facts import Flag, PaymentFlagged, PaymentStatus
+from tests.unit.domain.builders import request
+from tests.unit.domain.payments import (
+    CREDITS,
+    CUSTOM,
+    PRO,
+    attempt,
+    completed,
+    happened,
+    ordered,
+    requested,
+)
+
+FAILED, PENDING, GAVE_UP = AttemptStatus.FAILED, AttemptStatus.PENDING, AttemptStatus.CANCELLED
+
+
+class TestFromTheWishToTheMoney:
+    def test_a_payment_begins_with_its_terms(self) -> None:
+        payment = requested()
+        assert payment.status is PaymentStatus.CREATED
+        assert payment.terms.total_minor == 177_000
+        assert happened(payment) == ["Requested"]
+
+    @pytest.mark.parametrize("fee_minor", [0, 10**12 + 1])
+    def test_there_is_something_to_pay_and_it_is_no_fantasy(self, fee_minor: int) -> None:
+        terms = msgspec.structs.replace(CUSTOM, fee_minor=fee_minor, tax_minor=0)
+        with pytest.raises(InvalidInput) as refusal:
+            requested(terms)
+        assert refusal.value.field == "amount_minor"
+
+    def test_an_order_makes_it_pending_once(self) -> None:
+        payment = ordered()
+        payment.order("order_1", request())
+        assert payment.status is PaymentStatus.PENDING
+        assert payment.order_id == "order_1"
+        assert happened(payment) == ["Requested", "Ordered"]
+
+    def test_money_that_was_taken_completes_it(self) -> None:
+        payment = ordered()
+        assert payment.learn(attempt(), request())
+        payment.complete("pay_1", 3, request())
+        assert payment.status is PaymentStatus.COMPLETED
+        assert payment.purchase == 3
+
+    def test_the_same_news_again_changes_nothing(self) -> None:
+        payment = completed()
+        payment.collect_events()
+        assert not payment.learn(attempt(), request())
+        assert happened(payment) == []
+
+    def test_it_is_paid_once(self) -> None:
+        with pytest.raises(InvariantBroken):
+            completed().complete("pay_1", 3, request())
+
+    def test_an_attempt_under_way_is_no_news(self) -> None:
+        payment = ordered()
+        payment.collect_events()
+        assert not payment.learn(attempt(PENDING), request())
+        assert happened(payment) == []
+
+
+class TestEndings:
+    def test_a_refused_attempt_fails_it_in_the_words_of_the_gateway(self) -> None:
+        payment = ordered()
+        payment.learn(attempt(FAILED, reason="BAD_REQUEST_ERROR"), request())
+        assert payment.status is PaymentStatus.FAILED
+        assert payment.collect_events()[-1].fact.reason == "BAD_REQUEST_ERROR"  # type: ignore[attr-defined]
+
+    def test_a_refused_attempt_without_a_word_fails_it_too(self) -> None:
+        payment = ordered()
+        payment.learn(attempt(FAILED), request())
+        assert payment.collect_events()[-1].fact.reason == "failed"  # type: ignore[attr-defined]
+
+    def test_a_payer_who_gives_up_abandons_it(self) -> None:
+        payment = ordered()
+        payment.learn(attempt(GAVE_UP), request())
+        assert payment.status is PaymentStatus.ABANDONED
+        assert payment.collect_events()[-1].fact.reason == CANCELLED  # type: ignore[attr-defined]
+
+    def test_an_order_that_could_not_be_made_fails_it(self) -> None:
+        payment = requested()
+        payment.fail("order_refused", request())
+        assert payment.status is PaymentStatus.FAILED
+        payment.order("order_1", request())
+        assert payment.order_id is None
+
+    def test_giving_up_twice_is_giving_up_once(self) -> None:
+        payment = ordered()
+        payment.abandon(CANCELLED, request())
+        payment.abandon(CANCELLED, request())
+        assert happened(payment) == ["Requested", "Ordered", "Abandoned"]
+
+    def test_what_is_paid_or_failed_cannot_be_given_up(self) -> None:
+        failed = ordered()
+        failed.fail("x", request())
+        for payment in (completed(), failed):
+            with pytest.raises(PaymentClosed):
+                payment.abandon(CANCELLED, request())
+
+    @pytest.mark.parametrize("ending", [FAILED, GAVE_UP])
+    def test_a_late_capture_completes_what_had_ended(self, ending: AttemptStatus) -> None:
+        payment = ordered()
+        payment.learn(attempt(ending, gateway_payment_id="pay_0"), request())
+        assert payment.learn(attempt(), request())
+
+    @pytest.mark.parametrize("ending", [FAILED, GAVE_UP])
+    def test_late_news_of_another_attempt_leaves_what_is_paid(self, ending: AttemptStatus) -> None:
+        payment = completed()
+        payment.collect_events()
+        assert not payment.learn(attempt(ending, gateway_payment_id="pay_0"), request())
+        assert happened(payment) == []
+
+
+class TestFlags:
+    @pytest.mark.parametrize("odd", [{"amount_minor": 1}, {"currency": "USD"}])
+    def test_another_amount_or_currency_fails_and_is_flagged_once(self, odd: dict[str, Any]) -> None:
+        payment = ordered()
+        payment.collect_events()
+        for _ in range(2):
+            assert not payment.learn(attempt(**odd), request())
+        assert happened(payment) == ["Flagged", "Failed"]
+        assert {flag for flag, _, _ in payment.flags} == {Flag.AMOUNT_DIFFERS}
+
+    def test_the_right_amount_after_a_wrong_one_still_completes(self) -> None:
+        payment = ordered()
+        payment.learn(attempt(gateway_payment_id="pay_0", amount_minor=1), request())
+        assert payment.learn(attempt(), request())
+
+    def test_a_second_attempt_that_took_money_is_flagged_once(self) -> None:
+        payment = completed()
+        payment.collect_events()
+        for _ in range(2):
+            assert not payment.learn(attempt(gateway_payment_id="pay_2"), request())
+        (flagged,) = payment.collect_events()
+        assert isinstance(flagged.fact, PaymentFlagged)
+        assert (flagged.fact.flag, flagged.fact.gateway_payment_id, flagged.fact.amount_minor) == (
+            Flag.PAID_TWICE,
+            "pay_2",
+            177_000,
+        )
+        assert payment.status is PaymentStatus.COMPLETED
+
+    def test_a_refund_that_nobody_asked_for_is_flagged(self) -> None:
+        payment = completed()
+        payment.learn(attempt(refunded_minor=500), request())
+        assert (Flag.REFUND_UNKNOWN, "pay_1", 500) in payment.flags
+
+    def test_a_refund_that_was_asked_for_is_not(self) -> None:
+        payment = completed()
+        payment.request_refund("refund-1", 1_000, request())
+        payment.learn(attempt(refunded_minor=177_000), request())
+        assert not payment.flags
+
+
+class TestRefunds:
+    @pytest.mark.parametrize("parts", [(1_000,), (1, 999), (333, 333, 334), (1,) * 10])
+    @pytest.mark.parametrize("terms", [CREDITS, PRO])
+    def test_parts_give_back_what_the_whole_would(self, parts: tuple[int, ...], terms: Terms) -> None:
+        payment = completed(terms)
+        for number, part in enumerate(parts):
+            payment.request_refund(f"refund-{number}", part, request())
+            payment.refunded(f"refund-{number}", f"rfnd_{number}", request())
+            payment.check_invariants()
+        asked = [refund.asked for refund in payment.refunds.values()]
+        whole = sum(parts)
+        assert sum(each.amount_minor for each in asked) == 150_000 * whole // 1_000
+        assert sum(each.tax_minor for each in asked) == 27_000 * whole // 1_000
+        assert payment.status is PaymentStatus.REFUNDED
+        assert payment.refundable_credits == 1_000 - whole
+
+    def test_a_refund_is_answered_once(self) -> None:
+        payment = completed()
+        payment.request_refund("refund-1", 10, request())
+        assert [asked.refund_id for asked in payment.open_refunds] == ["refund-1"]
+        payment.refunded("refund-1", "rfnd_1", request())
+        payment.refunded("refund-1", "rfnd_1", request())
+        assert not payment.refuse_refund("refund-1", "late", request())
+        assert payment.open_refunds == []
+        assert happened(payment)[-2:] == ["RefundRequested", "Refunded"]
+
+    def test_a_refused_refund_is_flagged_and_may_be_asked_again(self) -> None:
+        payment = completed()
+        payment.request_refund("refund-1", 1_000, request())
+        assert payment.refuse_refund("refund-1", "BAD_REQUEST_ERROR", request())
+        assert payment.status is PaymentStatus.COMPLETED
+        assert payment.refundable_credits == 1_000
+        assert (Flag.REFUND_REFUSED, "pay_1", 177_000) in payment.flags
+        assert payment.request_refund("refund-2", 1_000, request()).total_minor == 177_000
+
+    def test_no_more_goes_back_than_was_bought(self) -> None:
+        payment = completed()
+        payment.request_refund("refund-1", 600, request())
+        with pytest.raises(RefundExceedsPurchase) as refusal:
+            payment.request_refund("refund-2", 401, request())
+        assert refusal.value.details == {"refundable": 400}
+
+    def test_a_refund_takes_something_back(self) -> None:
+        with pytest.raises(InvalidInput):
+            completed().request_refund("refund-1", 0, request())
+
+    @pytest.mark.parametrize("payment", [ordered(), completed(CUSTOM, purchase=None)])
+    def test_only_a_paid_purchase_can_be_refunded(self, payment: Payment) -> None:
+        with pytest.raises(PaymentNotRefundable):
+            payment.request_refund("refund-1", 1, request())
+
+
+class TestBooks:
+    def test_a_payment_that_nobody_paid_is_not_paid(self) -> None:
+        payment = ordered()
+        payment.status = PaymentStatus.COMPLETED
+        with pytest.raises(InvariantBroken):
+            payment.check_invariants()
+
+    def test_more_than_all_of_it_cannot_have_gone_back(self) -> None:
+        payment = completed()
+        asked = payment.request_refund("refund-1", 1_000, request())
+        payment.open_refund(msgspec.structs.replace(asked, refund_id="refund-2"))
+        with pytest.raises(InvariantBroken):
+            payment.check_invariants()
+
+    def test_a_history_makes_the_payment_again(self) -> None:
+        payment = completed()
+        payment.request_refund("refund-1", 10, request())
+        payment.refunded("refund-1", "rfnd_1", request())
+        payment.learn(attempt(gateway_payment_id="pay_2"), request())
+        again: Payment | None = None
+        for event in payment.collect_events():
+            again = evolve(again, event)
+        assert again is not None
+        names = [name for name in Payment.__slots__ if name != "_pending"]
+        assert {name: getattr(again, name) for name in names} == {
+            name: getattr(payment, name) for name in names
+        }
