@@ -191,6 +191,30 @@ CREATE INDEX webhook_deliveries_created_at_idx ON ledger.webhook_deliveries (cre
 INSERT INTO ledger.log_readers (reader, "position")
 SELECT 'webhooks', coalesce(max(notification_id), 0) FROM ledger.events;
 
+-- What names people around payments: billing details, which can be erased, and documents, which are frozen.
+CREATE TABLE ledger.billing_details (
+    stream uuid NOT NULL,             -- the organisation's
+    details jsonb NOT NULL,           -- domain.billing.BillingDetails
+    salt bytea NOT NULL,              -- of the digest in the event; erased with the details
+    changed_at timestamptz NOT NULL,
+    changed_by text,
+    CONSTRAINT billing_details_pkey PRIMARY KEY (stream)
+);
+
+CREATE TABLE ledger.invoice_documents (
+    number text NOT NULL,
+    stream uuid NOT NULL,             -- the organisation's
+    payment_id text NOT NULL,
+    refund_id text NOT NULL,          -- of a credit note; empty for the invoice of the payment
+    issued_at timestamptz NOT NULL,
+    total_minor bigint NOT NULL,      -- what the payer paid, or got back
+    document text NOT NULL,           -- JSON as it was issued, byte for byte: the event has its SHA-256
+    CONSTRAINT invoice_documents_pkey PRIMARY KEY (number),
+    CONSTRAINT invoice_documents_once UNIQUE (payment_id, refund_id)
+);
+
+CREATE INDEX invoice_documents_list_idx ON ledger.invoice_documents (stream, issued_at DESC, number DESC);
+
 -- ------------------------------------------------------------------------------------------ projections
 -- stream is the organisation's originator_id in ledger.events; versions and positions are those of its events.
 -- Two projections fill these tables: balance (balances, holds) and statement (all others), each moving all of its
@@ -332,6 +356,8 @@ GRANT SELECT, UPDATE ON ledger.log_readers TO creditledger_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ledger.webhook_endpoints, ledger.webhook_deliveries
     TO creditledger_service;
 GRANT USAGE, SELECT ON SEQUENCE ledger.webhook_deliveries_sequence_seq TO creditledger_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ledger.billing_details TO creditledger_service;
+GRANT SELECT, INSERT ON ledger.invoice_documents TO creditledger_service;
 
 -- ---------------------------------------------------------------------------------------- a second wall
 -- creditledger_reader is what the API becomes, for one transaction, to read for somebody who is of
@@ -366,3 +392,16 @@ GRANT USAGE ON SCHEMA ledger, projections TO creditledger_reader;
 GRANT SELECT ON ALL TABLES IN SCHEMA projections TO creditledger_reader;
 GRANT SELECT (notification_id) ON ledger.events TO creditledger_reader;
 GRANT SELECT ON ledger.events_in_sight TO creditledger_reader, creditledger_service;
+
+-- What names people around payments has the same wall.
+GRANT SELECT (stream, details, changed_at, changed_by) ON ledger.billing_details TO creditledger_reader;
+GRANT SELECT ON ledger.invoice_documents TO creditledger_reader;
+
+ALTER TABLE ledger.billing_details ENABLE ROW LEVEL SECURITY;
+ALTER TABLE ledger.invoice_documents ENABLE ROW LEVEL SECURITY;
+CREATE POLICY every_row ON ledger.billing_details TO creditledger_service USING (true);
+CREATE POLICY every_row ON ledger.invoice_documents TO creditledger_service USING (true);
+CREATE POLICY own_rows ON ledger.billing_details FOR SELECT TO creditledger_reader
+    USING (stream = nullif(current_setting('creditledger.organisation', true), '')::uuid);
+CREATE POLICY own_rows ON ledger.invoice_documents FOR SELECT TO creditledger_reader
+    USING (stream = nullif(current_setting('creditledger.organisation', true), '')::uuid);

@@ -1,0 +1,127 @@
+"""Billing details and documents in PostgreSQL, on the connections of the event store.
+
+A thread inside `exclusive` has one connection for all of them: what is written here commits with the events.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, LiteralString
+
+import msgspec
+from psycopg.rows import tuple_row
+
+from domain.billing import BillingDetails
+from domain.identity import stream_id
+from domain.invoice_documents import InvoiceDocument
+from domain.invoicing import BillingOnFile
+from infra.event_store.datastore import LedgerDatastore
+
+_SALT_BYTES: Final = 32
+
+_BILLING: Final = """
+    SELECT details::text, changed_at, changed_by FROM ledger.billing_details WHERE stream = %s
+"""
+_PUT_BILLING: Final = """
+    INSERT INTO ledger.billing_details (stream, details, salt, changed_at, changed_by)
+    VALUES (%s, %s, %s, %s, %s)
+    ON CONFLICT (stream) DO UPDATE SET (details, salt, changed_at, changed_by)
+        = (excluded.details, excluded.salt, excluded.changed_at, excluded.changed_by)
+"""
+_ERASE_BILLING: Final = "DELETE FROM ledger.billing_details WHERE stream = %s RETURNING stream"
+# The invoice has no refund id, so it comes first; numbers of one series have one length, or grow.
+_DOCUMENTS: Final = """
+    SELECT document FROM ledger.invoice_documents WHERE payment_id = %s
+    ORDER BY refund_id <> '', issued_at, length(number), number
+"""
+_ADD_DOCUMENT: Final = """
+    INSERT INTO ledger.invoice_documents
+        (number, stream, payment_id, refund_id, issued_at, total_minor, document)
+    VALUES (%s, %s, %s, %s, %s, %s, %s)
+"""
+
+
+# Money that went back has its credit note if those of the payment add up to it.
+_DUE: Final = """
+    SELECT account.organisation_id, paid.payment_id
+    FROM projections.payments paid JOIN projections.balances account USING (stream)
+    LEFT JOIN ledger.invoice_documents invoice
+        ON invoice.payment_id = paid.payment_id AND invoice.refund_id = ''
+    WHERE paid.completed_at IS NOT NULL AND (%(stream)s::uuid IS NULL OR paid.stream = %(stream)s)
+      AND CASE
+            WHEN invoice.number IS NULL
+            THEN EXISTS (SELECT 1 FROM ledger.billing_details details WHERE details.stream = paid.stream)
+            ELSE paid.refunded_minor > (
+                SELECT coalesce(sum(note.total_minor), 0) FROM ledger.invoice_documents note
+                WHERE note.payment_id = paid.payment_id AND note.refund_id <> '')
+          END
+    ORDER BY paid.completed_at LIMIT %(limit)s
+"""
+
+
+class PostgresPapers:
+    """What `domain.invoicing.Papers` asks for."""
+
+    def __init__(self, datastore: LedgerDatastore) -> None:
+        self._datastore = datastore
+
+    def new_salt(self) -> bytes:
+        """Return random bytes."""
+        return secrets.token_bytes(_SALT_BYTES)
+
+    def billing_details(self, organisation_id: str) -> BillingOnFile | None:
+        """Return the billing details on file."""
+        rows = self._run(_BILLING, stream_id(organisation_id))
+        if not rows:
+            return None
+        ((details, changed_at, changed_by),) = rows
+        return BillingOnFile(
+            msgspec.json.decode(details, type=BillingDetails, strict=True), changed_at, changed_by
+        )
+
+    def put_billing_details(self, organisation_id: str, on_file: BillingOnFile, salt: bytes) -> None:
+        """Put billing details on file, in place of those there."""
+        details = msgspec.json.encode(on_file.details).decode()
+        row = (stream_id(organisation_id), details, salt, on_file.changed_at, on_file.changed_by)
+        self._run(_PUT_BILLING, *row)
+
+    def erase_billing_details(self, organisation_id: str) -> bool:
+        """Take billing details off the file; tell whether there were any."""
+        return bool(self._run(_ERASE_BILLING, stream_id(organisation_id)))
+
+    def documents_of(self, payment_id: str) -> Sequence[bytes]:
+        """Return the documents of a payment as they are stored: its invoice, then its credit notes."""
+        return [document.encode() for (document,) in self._run(_DOCUMENTS, payment_id)]
+
+    def add_document(self, document: InvoiceDocument, stored: bytes) -> None:
+        """Store a document."""
+        correction = document.correction
+        self._run(
+            _ADD_DOCUMENT,
+            document.number,
+            stream_id(document.organisation_id),
+            document.payment_id,
+            "" if correction is None else correction.refund_id,
+            document.issued_at,
+            document.total_minor,
+            stored.decode(),
+        )
+
+    def due(self, organisation_id: str | None, limit: int) -> Sequence[tuple[str, str]]:
+        """Return organisations and payments that lack a document and can have it, oldest first."""
+        stream = None if organisation_id is None else stream_id(organisation_id)
+        return [(owner, payment) for owner, payment in self._rows(_DUE, {"stream": stream, "limit": limit})]
+
+    def _run(self, statement: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:
+        return self._rows(statement, parameters)
+
+    def _rows(
+        self, statement: LiteralString, parameters: Sequence[object] | Mapping[str, object]
+    ) -> list[tuple[Any, ...]]:
+        with (
+            self._datastore.get_connection() as connection,
+            connection.cursor(row_factory=tuple_row) as cursor,
+        ):
+            cursor.execute(statement, parameters)
+            return cursor.fetchall() if cursor.description else []

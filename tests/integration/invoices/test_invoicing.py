@@ -1,0 +1,208 @@
+"""What is issued, when, and that it stays as it was issued."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import psycopg
+import pytest
+
+from domain.billing import Address
+from domain.errors import (
+    BillingDetailsMissing,
+    IdempotencyConflict,
+    InvalidInput,
+    NothingToInvoice,
+    OrganisationUnknown,
+    PriceVersionUnknown,
+    RepeatedKey,
+)
+from domain.invoice_documents import DocumentKind, digest_of
+from domain.money import Currency
+from domain.ports import Once
+from tests.integration.invoices.conftest import DETAILS, NOON, ORG, Office, invoicing_of, request
+
+
+@pytest.fixture
+def billed(office: Office) -> Office:
+    office.invoicing.change_billing_details(ORG, DETAILS, request=request())
+    return office
+
+
+class TestBillingDetails:
+    def test_the_history_says_who_and_when_and_nothing_of_what(self, office: Office) -> None:
+        kept, result = office.invoicing.change_billing_details(ORG, DETAILS, request=request())
+        assert kept == DETAILS
+        ((state,),) = office.rows(
+            "SELECT state FROM ledger.events WHERE topic = 'billing_details_changed.v1'"
+        )
+        recorded_at, actor, cause, digest = msgspec.json.decode(bytes(state))
+        assert (recorded_at, actor, cause) == ("2026-11-23T12:00:00Z", "u-1", "request-1")
+        assert len(digest) == 64
+        assert result.recorded.version == 3
+        for told in (DETAILS.name, DETAILS.email, "Mumbai", DETAILS.tax_id):
+            assert not office.rows("SELECT 1 FROM ledger.events WHERE state::text LIKE %s", f"%{told}%")
+
+    def test_the_same_details_again_have_another_digest(self, billed: Office) -> None:
+        billed.invoicing.change_billing_details(ORG, DETAILS, request=request())
+        states = billed.rows("SELECT state FROM ledger.events WHERE topic = 'billing_details_changed.v1'")
+        first, second = (msgspec.json.decode(bytes(state))[3] for (state,) in states)
+        assert first != second, "or whoever guesses the details could check the guess"
+
+    def test_wrong_details_change_nothing(self, office: Office) -> None:
+        wrong = msgspec.structs.replace(DETAILS, tax_id="27AAPFU0939F1ZW")
+        with pytest.raises(InvalidInput, match="a character of it is mistyped"):
+            office.invoicing.change_billing_details(ORG, wrong, request=request())
+        assert office.rows("SELECT 1 FROM ledger.billing_details") == []
+        assert office.ledger.organisation(ORG).version == 2
+
+    def test_an_organisation_that_is_not_open_has_none(self, office: Office) -> None:
+        with pytest.raises(OrganisationUnknown):
+            office.invoicing.change_billing_details("org-0", DETAILS, request=request())
+        assert office.rows("SELECT 1 FROM ledger.billing_details") == []
+
+    def test_a_request_counts_once(self, office: Office) -> None:
+        once = Once("PUT billing-details", "key-1", b"asked")
+        other = msgspec.structs.replace(DETAILS, name="Another Ltd")
+        office.invoicing.change_billing_details(ORG, DETAILS, request=request(), once=once)
+        office.invoicing.change_billing_details(ORG, other, request=request())
+        _, again = office.invoicing.change_billing_details(ORG, DETAILS, request=request(), once=once)
+        assert again.repeated
+        assert office.rows("SELECT details ->> 'name' FROM ledger.billing_details") == [("Another Ltd",)]
+        with pytest.raises(IdempotencyConflict):
+            office.invoicing.change_billing_details(
+                ORG, other, request=request(), once=msgspec.structs.replace(once, request_digest=b"other")
+            )
+
+    def test_they_can_be_erased_and_invoices_stay(self, billed: Office) -> None:
+        billed.pay("payment-1")
+        (invoice,) = billed.invoicing.issue(ORG, "payment-1", request=request())
+        billed.invoicing.erase_billing_details(ORG, request=request())
+        billed.invoicing.erase_billing_details(ORG, request=request())
+        assert billed.rows("SELECT 1 FROM ledger.billing_details") == []
+        assert billed.ledger.organisation(ORG).version == 4, "erased once, recorded once"
+        assert billed.invoicing.issue(ORG, "payment-1", request=request()) == [invoice]
+
+
+class TestIssuing:
+    def test_a_payment_waits_for_billing_details(self, office: Office) -> None:
+        office.pay("payment-1")
+        with pytest.raises(BillingDetailsMissing):
+            office.invoicing.issue(ORG, "payment-1", request=request())
+        office.invoicing.change_billing_details(ORG, DETAILS, request=request())
+        (invoice,) = office.invoicing.issue(ORG, "payment-1", request=request())
+        assert invoice.number == "CL/26-27/000001"
+        assert invoice.total_in_words == "Rupees one thousand, seven hundred and seventy only"
+        assert invoice.buyer.address.country_name == "India"
+
+    def test_asking_again_issues_nothing_anew(self, billed: Office) -> None:
+        billed.pay("payment-1")
+        first = billed.invoicing.issue(ORG, "payment-1", request=request())
+        later = billed.invoicing.issue(ORG, "payment-1", request=request(NOON + timedelta(days=400)))
+        assert later == first
+        assert billed.rows("SELECT count(*) FROM ledger.invoice_documents") == [(1,)]
+
+    def test_later_edits_leave_it_alone(self, billed: Office) -> None:
+        billed.pay("payment-1")
+        (frozen,) = billed.invoicing.issue(ORG, "payment-1", request=request())
+        moved = msgspec.structs.replace(
+            DETAILS,
+            name="New Name Ltd",
+            tax_id=None,
+            address=Address("DE", "", "Berlin", "10115", ("Weg 1",)),
+        )
+        billed.invoicing.change_billing_details(ORG, moved, request=request())
+        assert billed.invoicing.issue(ORG, "payment-1", request=request()) == [frozen]
+        billed.give_back("payment-1", "refund-1", 500, 75_000, 13_500)
+        _, note = billed.invoicing.issue(ORG, "payment-1", request=request())
+        assert note.buyer == frozen.buyer, "a credit note is made out to whom the invoice was"
+
+    @pytest.mark.parametrize("payment_id", ["payment-1", "payment-0"])
+    def test_who_has_not_paid_gets_none(self, billed: Office, payment_id: str) -> None:
+        billed.pay("payment-1", organisation_id="org-of-somebody-else")
+        with pytest.raises(NothingToInvoice):
+            billed.invoicing.issue(ORG, payment_id, request=request())
+
+    def test_a_price_edition_that_was_taken_out_is_named(self, billed: Office) -> None:
+        billed.pay("payment-1", price_version="2031")
+        with pytest.raises(PriceVersionUnknown, match="'2031'"):
+            billed.invoicing.issue(ORG, "payment-1", request=request())
+        assert billed.rows("SELECT 1 FROM ledger.events WHERE topic = 'invoice_issued.v1'") == []
+
+    def test_the_event_proves_the_stored_document(self, billed: Office) -> None:
+        billed.pay("payment-1")
+        billed.invoicing.issue(ORG, "payment-1", request=request())
+        ((state,),) = billed.rows("SELECT state FROM ledger.events WHERE topic = 'invoice_issued.v1'")
+        ((document,),) = billed.rows("SELECT document FROM ledger.invoice_documents")
+        assert msgspec.json.decode(bytes(state))[-1] == digest_of(document.encode())
+
+    def test_a_new_financial_year_begins_a_new_series(self, billed: Office) -> None:
+        last_of_march = datetime(2027, 3, 31, 18, 29, tzinfo=UTC)
+        numbers = []
+        for day, payment_id in enumerate(["payment-1", "payment-2", "payment-3"]):
+            billed.pay(payment_id)
+            at = last_of_march + timedelta(minutes=day)
+            (invoice,) = billed.invoicing.issue(ORG, payment_id, request=request(at))
+            numbers.append(invoice.number)
+        assert numbers == ["CL/26-27/000001", "CL/27-28/000001", "CL/27-28/000002"]
+
+    def test_an_invoice_in_dollars(self, billed: Office) -> None:
+        billed.pay(
+            "payment-1",
+            currency=Currency.USD,
+            unit_price_millionths=20_000,
+            credits_minor=2_005,
+            amount_minor=2_005,
+            tax_minor=0,
+        )
+        (invoice,) = billed.invoicing.issue(ORG, "payment-1", request=request())
+        assert invoice.total_in_words == "US dollars twenty and five cents only"
+
+
+class TestCreditNotes:
+    def test_each_refund_has_its_own(self, billed: Office) -> None:
+        billed.pay("payment-1")
+        billed.give_back("payment-1", "refund-1", 333, 49_950, 8_991)
+        documents = billed.invoicing.issue(ORG, "payment-1", request=request())
+        assert [document.number for document in documents] == ["CL/26-27/000001", "CLC/26-27/000001"]
+        billed.give_back("payment-1", "refund-2", 667, 100_050, 18_009)
+        documents = billed.invoicing.issue(ORG, "payment-1", request=request())
+        assert [document.kind for document in documents] == [
+            DocumentKind.INVOICE,
+            DocumentKind.CREDIT_NOTE,
+            DocumentKind.CREDIT_NOTE,
+        ]
+        invoice, *notes = documents
+        assert sum(note.total_minor for note in notes) == invoice.total_minor
+        assert billed.invoicing.issue(ORG, "payment-1", request=request()) == documents
+
+    def test_a_second_one_for_the_same_refund_is_refused_by_the_database(self, billed: Office) -> None:
+        billed.pay("payment-1")
+        billed.invoicing.issue(ORG, "payment-1", request=request())
+        billed.sql.execute("DELETE FROM ledger.invoice_documents")
+        with pytest.raises(RepeatedKey):  # the event is there already, whatever became of the document
+            billed.invoicing.issue(ORG, "payment-1", request=request())
+
+    def test_the_service_cannot_change_what_was_issued(self, billed: Office, service_database: str) -> None:
+        billed.pay("payment-1")
+        billed.invoicing.issue(ORG, "payment-1", request=request())
+        with psycopg.connect(service_database) as connection:
+            for statement in (
+                "UPDATE ledger.invoice_documents SET document = ''",
+                "DELETE FROM ledger.invoice_documents",
+            ):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(statement)  # type: ignore[arg-type]
+                connection.rollback()
+
+
+def test_two_processes_see_the_same_series(billed: Office, service_database: str) -> None:
+    from infra.bootstrap import open_ledger
+
+    billed.pay("payment-1")
+    billed.pay("payment-2")
+    billed.invoicing.issue(ORG, "payment-1", request=request())
+    with open_ledger(service_database, pool_size=2) as ledger:
+        (invoice,) = invoicing_of(ledger).issue(ORG, "payment-2", request=request())
+    assert invoice.number == "CL/26-27/000002"
