@@ -40,6 +40,7 @@ CHECKOUT_ONCE: Final = "CHECKOUT_SHOWN_ONCE"
 
 _INITIATE: Final = "/gl/v1/payments/initiate/paycollect"
 _MINOR_UNITS: Final = 100  # both currencies have two decimals
+_MOST_MINOR: Final = 10**15
 _UNTRIED: Final = "CREATED"
 _STATUSES: Final = {
     "SENT_FOR_CAPTURE": AttemptStatus.CAPTURED,
@@ -253,9 +254,9 @@ def _decimal(amount_minor: int) -> str:
 def _minor(amount: str | float | None) -> int:
     try:
         minor = Decimal(str(amount)) * _MINOR_UNITS
-        if minor == int(minor):
+        if 0 <= minor <= _MOST_MINOR and minor == int(minor):
             return int(minor)
-    except (InvalidOperation, ValueError, OverflowError):
+    except InvalidOperation:
         pass
     raise GatewayUnavailable("payglocal answers with no amount in whole minor units")
 

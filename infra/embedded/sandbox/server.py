@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,6 @@ from infra.embedded.sandbox.razorpay_api import ApiError, answer_error, razorpay
 LOOPBACK: Final = "127.0.0.1"
 _BOOK: Final = "book.json"
 _ENVIRONMENT: Final = "environment"
-_STARTS_WITHIN_S: Final = 10.0
 
 
 class SandboxGateway:
@@ -89,29 +89,27 @@ class SandboxGateway:
             EmbeddedServerError: the port is taken.
         """
         stop = Event()
-        server = _Server(
-            uvicorn.Config(
-                self.app, host=LOOPBACK, port=self.port, log_level="warning", access_log=False, lifespan="off"
-            )
-        )
+        try:
+            listener = socket.create_server((LOOPBACK, self.port))
+        except OSError as error:
+            raise EmbeddedServerError(
+                f"the sandbox gateway cannot listen on port {self.port}: {error.strerror}"
+            ) from error
+        server = _Server(uvicorn.Config(self.app, log_level="warning", access_log=False, lifespan="off"))
         threads = [
-            Thread(target=server.run, name="sandbox-gateway", daemon=True),
+            Thread(target=server.run, args=([listener],), name="sandbox-gateway", daemon=True),
             Thread(target=self.courier.run, args=(stop,), name="sandbox-courier", daemon=True),
         ]
         for thread in threads:
             thread.start()
         try:
-            deadline = time.monotonic() + _STARTS_WITHIN_S
-            while not server.started:
-                if not threads[0].is_alive() or time.monotonic() > deadline:
-                    raise EmbeddedServerError(f"the sandbox gateway cannot listen on port {self.port}")
-                time.sleep(0.01)
-            yield
+            yield  # connections wait in the listener's queue until the server takes them
         finally:
             stop.set()
             server.should_exit = True
             for thread in threads:
                 thread.join()
+            listener.close()
 
 
 class _Server(uvicorn.Server):

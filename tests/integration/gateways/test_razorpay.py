@@ -1,0 +1,226 @@
+"""What only Razorpay has: webhooks, cancelling without a trace, capture, several payments of one order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from domain.gateway import AttemptStatus, GatewayRefused, GatewayUnavailable, NoticeRefused, OrderRequest
+from infra.embedded.sandbox.server import SandboxGateway
+from infra.gateways import razorpay as adapter
+from infra.gateways.razorpay import RazorpayGateway
+from tests.integration.gateways.shop import Ear, Heard, Payer
+
+Make = Callable[..., OrderRequest]
+WITHIN_S = 10.0
+
+
+@pytest.fixture
+def razorpay(adapters: dict[str, Any]) -> RazorpayGateway:
+    """The adapter."""
+    gateway: RazorpayGateway = adapters["razorpay"]
+    return gateway
+
+
+@pytest.fixture
+def heard(ear: Ear, sandbox: SandboxGateway) -> Iterator[Callable[[str], list[Heard]]]:
+    """A function that returns the webhooks of an order once the sandbox has none left to deliver."""
+
+    def about(order_id: str) -> list[Heard]:
+        deadline = time.monotonic() + WITHIN_S
+        while sandbox.book.contents.outbox and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return [each for each in ear.heard if order_id.encode() in each.body]
+
+    yield about
+    ear.status = 200
+    sandbox.courier.copies = 1
+    sandbox.courier.newest_first = False
+
+
+def test_webhooks_tell_what_the_api_tells(
+    razorpay: RazorpayGateway, payer: Payer, order_request: Make, heard: Callable[[str], list[Heard]]
+) -> None:
+    opened = razorpay.open_order(order_request())
+    payer.choose(opened.checkout, "pay")
+    notices = [razorpay.read_notice(each.body, each.headers) for each in heard(opened.order_id)]
+
+    assert {notice.kind for notice in notices} == {"payment.authorized", "payment.captured", "order.paid"}
+    assert len({notice.notice_id for notice in notices}) == 3
+    [attempt] = razorpay.attempts(opened.order_id)
+    told = {notice.kind: notice.attempt for notice in notices}
+    assert told["payment.captured"] == told["order.paid"] == attempt
+    assert told["payment.authorized"] is not None
+    assert told["payment.authorized"].status is AttemptStatus.PENDING
+
+
+def test_a_webhook_counts_only_as_its_bytes_came(
+    razorpay: RazorpayGateway, payer: Payer, order_request: Make, heard: Callable[[str], list[Heard]]
+) -> None:
+    opened = razorpay.open_order(order_request())
+    payer.choose(opened.checkout, "fail")
+    [failed] = heard(opened.order_id)
+    notice = razorpay.read_notice(failed.body, failed.headers)
+    assert (notice.kind, notice.attempt and notice.attempt.reason) == ("payment.failed", "payment_failed")
+    for body in (
+        failed.body.replace(b'"failed"', b'"captured"'),
+        failed.body + b" ",
+        msgspec.json.format(failed.body),
+    ):
+        with pytest.raises(NoticeRefused):
+            razorpay.read_notice(body, failed.headers)
+    with pytest.raises(NoticeRefused):
+        razorpay.read_notice(failed.body, {**failed.headers, "x-razorpay-signature": "0" * 64})
+
+
+def test_signed_webhooks_about_something_else_are_no_attempts(
+    razorpay: RazorpayGateway, sandbox: SandboxGateway
+) -> None:
+    def read(body: bytes) -> Any:
+        return razorpay.read_notice(body, {"x-razorpay-signature": sandbox.courier.sign(body)})
+
+    assert read(b'{"event":"settlement.processed","payload":{"settlement":{}}}').attempt is None
+    of_a_link = (
+        b'{"event":"payment.captured","payload":{"payment":{"entity":{"id":"pay_1","status":"captured",'
+    )
+    assert read(of_a_link + b'"amount":1,"currency":"INR","order_id":null}}}}').attempt is None
+    for nonsense in (b"", b"[]", b"\xff", b'{"event":1}', of_a_link + b'"amount":"1","currency":"INR"}}}}'):
+        with pytest.raises(NoticeRefused):
+            read(nonsense)
+
+
+def test_a_webhook_comes_until_it_is_taken_under_the_same_id(
+    razorpay: RazorpayGateway,
+    payer: Payer,
+    order_request: Make,
+    ear: Ear,
+    heard: Callable[[str], list[Heard]],
+) -> None:
+    opened = razorpay.open_order(order_request())
+    ear.status = 503
+    payer.choose(opened.checkout, "fail")
+    deadline = time.monotonic() + WITHIN_S
+    while sum(opened.order_id.encode() in each.body for each in ear.heard) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    ear.status = 200
+    again = heard(opened.order_id)
+    assert len(again) >= 3
+    assert len({razorpay.read_notice(each.body, each.headers).notice_id for each in again}) == 1
+
+
+def test_a_payer_who_cancels_leaves_no_trace(
+    razorpay: RazorpayGateway, payer: Payer, order_request: Make
+) -> None:
+    request = order_request()
+    opened = razorpay.open_order(request)
+    back = payer.choose(opened.checkout, "cancel")
+    assert (back.method, back.action, back.fields) == ("get", request.cancel_url, {})
+    assert razorpay.attempts(opened.order_id) == []
+
+
+def test_money_that_is_only_reserved_is_taken(
+    razorpay: RazorpayGateway, payer: Payer, order_request: Make, sandbox: SandboxGateway
+) -> None:
+    opened = razorpay.open_order(order_request())
+    back = payer.choose(opened.checkout, "authorize")
+    notice = razorpay.read_return(back.fields)
+    assert notice.attempt is not None
+    assert notice.attempt.status is AttemptStatus.PENDING
+    [attempt] = razorpay.attempts(opened.order_id)
+    assert attempt.status is AttemptStatus.CAPTURED
+    order = sandbox.book.order(opened.order_id)
+    assert order is not None
+    assert sandbox.book.paid_minor(order) == 177_000
+
+
+def test_of_two_reservations_one_is_taken(
+    razorpay: RazorpayGateway, payer: Payer, order_request: Make
+) -> None:
+    opened = razorpay.open_order(order_request())
+    payer.choose(opened.checkout, "authorize")
+    payer.choose(opened.checkout, "authorize")
+    for _ in range(2):
+        statuses = sorted(attempt.status for attempt in razorpay.attempts(opened.order_id))
+        assert statuses == [AttemptStatus.CAPTURED, AttemptStatus.PENDING]
+
+
+def test_an_order_paid_twice_shows_both_payments(
+    razorpay: RazorpayGateway, payer: Payer, order_request: Make
+) -> None:
+    opened = razorpay.open_order(order_request())
+    payer.choose(opened.checkout, "twice")
+    attempts = razorpay.attempts(opened.order_id)
+    assert [(a.status, a.amount_minor) for a in attempts] == [(AttemptStatus.CAPTURED, 177_000)] * 2
+    assert len({attempt.gateway_payment_id for attempt in attempts}) == 2
+
+
+def test_a_second_try_after_a_refusal_of_the_bank_pays(
+    razorpay: RazorpayGateway, payer: Payer, order_request: Make
+) -> None:
+    request = order_request()
+    opened = razorpay.open_order(request)
+    payer.choose(opened.checkout, "fail")
+    payer.choose(razorpay.checkout(opened.order_id, request), "pay")
+    statuses = {attempt.status for attempt in razorpay.attempts(opened.order_id)}
+    assert statuses == {AttemptStatus.FAILED, AttemptStatus.CAPTURED}
+
+
+def test_the_same_payment_id_over_another_amount_is_refused(
+    razorpay: RazorpayGateway, order_request: Make
+) -> None:
+    request = order_request(100_000)
+    assert razorpay.open_order(request) == razorpay.open_order(request)
+    with pytest.raises(GatewayRefused) as refusal:
+        razorpay.open_order(msgspec.structs.replace(request, amount_minor=100_001))
+    assert refusal.value.details["code"] == "ORDER_DIFFERS"
+
+
+def test_wrong_keys_are_no_answer_about_a_payment(
+    razorpay: RazorpayGateway, payer: Payer, order_request: Make, sandbox: SandboxGateway
+) -> None:
+    opened = razorpay.open_order(order_request())
+    payer.choose(opened.checkout, "pay")
+    stranger = RazorpayGateway(
+        "rzp_test_of_another",
+        "wrong",
+        "wrong",
+        currencies=frozenset({"INR"}),
+        merchant_name="Shop",
+        clock=razorpay._clock,
+        url=sandbox.url,
+    )
+    with pytest.raises(GatewayUnavailable, match="401"):
+        stranger.attempts(opened.order_id)
+    stranger.close()
+
+
+def test_a_long_list_of_settlements_is_read_to_its_end(
+    razorpay: RazorpayGateway,
+    payer: Payer,
+    order_request: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(adapter, "_PAGE_OF_SETTLEMENTS", 2)
+    paid = set()
+    for _ in range(5):
+        opened = razorpay.open_order(order_request())
+        payer.choose(opened.checkout, "pay")
+        paid.add(razorpay.attempts(opened.order_id)[0].gateway_payment_id)
+    today = razorpay._clock().date()
+    listed = [line.gateway_payment_id for line in razorpay.settled(today, today)]
+    assert paid <= set(listed)
+
+
+def test_the_page_opens_only_for_the_orders_own_amount(
+    razorpay: RazorpayGateway, order_request: Make, sandbox: SandboxGateway
+) -> None:
+    opened = razorpay.open_order(order_request())
+    for field, value in {"amount": "1", "key_id": "another", "order_id": "order_of_nobody"}.items():
+        form = {**opened.checkout.fields, field: value}
+        assert httpx.post(opened.checkout.url, data=form).status_code == 400
