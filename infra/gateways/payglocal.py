@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from hashlib import sha256
+from threading import Lock
 from typing import Any, Final
 from urllib.parse import parse_qs, quote
 
@@ -41,6 +42,7 @@ CHECKOUT_ONCE: Final = "CHECKOUT_SHOWN_ONCE"
 _INITIATE: Final = "/gl/v1/payments/initiate/paycollect"
 _MINOR_UNITS: Final = 100  # both currencies have two decimals
 _MOST_MINOR: Final = 10**15
+_REMEMBERED: Final = 10_000
 _UNTRIED: Final = "CREATED"
 _STATUSES: Final = {
     "SENT_FOR_CAPTURE": AttemptStatus.CAPTURED,
@@ -77,6 +79,23 @@ class _Answer(msgspec.Struct, frozen=True):
     data: _Data | None = None
 
 
+class _Recent:
+    """The transactions this process has started last, by payment id."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._opened: dict[str, OpenedOrder] = {}
+
+    def keep(self, payment_id: str, opened: OpenedOrder) -> None:
+        with self._lock:
+            self._opened[payment_id] = opened
+            if len(self._opened) > _REMEMBERED:
+                del self._opened[next(iter(self._opened))]
+
+    def find(self, payment_id: str) -> OpenedOrder | None:
+        return self._opened.get(payment_id)
+
+
 class PayGlocalGateway:
     """The port on PayGlocal. Threads may share it."""
 
@@ -97,6 +116,7 @@ class PayGlocalGateway:
         self._clock = clock
         self._url = url.rstrip("/")
         self._transport = Transport(self.name, timeout_s, _explain)
+        self._opened = _Recent()
 
     @property
     def currencies(self) -> frozenset[str]:
@@ -110,9 +130,12 @@ class PayGlocalGateway:
     def open_order(self, request: OrderRequest) -> OpenedOrder:
         """Start a transaction, with our payment id as its `merchantTxnId`.
 
-        The way to its page is told once. Where that answer was lost, nobody can pay the transaction, and
-        asking again is refused: a new payment is safe.
+        PayGlocal tells the way to its page once; it is remembered while this process lives. Where the answer
+        was lost, nobody can pay the transaction, and asking again is refused: a new payment is safe.
         """
+        opened = self._opened.find(request.payment_id)
+        if opened is not None:
+            return opened
         if self._find(request.payment_id) is not None:
             raise GatewayRefused(
                 "payglocal has this transaction, and shows the way to its page once", code=CHECKOUT_ONCE
@@ -140,10 +163,15 @@ class PayGlocalGateway:
         )
         if answer.gid is None or answer.data is None or answer.data.redirectUrl is None:
             raise GatewayRefused(f"payglocal opens no page: {answer.status}", code=answer.status)
-        return OpenedOrder(answer.gid, Checkout(answer.data.redirectUrl))
+        opened = OpenedOrder(answer.gid, Checkout(answer.data.redirectUrl))
+        self._opened.keep(request.payment_id, opened)
+        return opened
 
     def checkout(self, order_id: str, request: OrderRequest) -> Checkout:
-        """Refuse: PayGlocal shows the way to its page once, when the transaction starts."""
+        """Return the way to PayGlocal's page, if this process started the transaction not long ago."""
+        opened = self._opened.find(request.payment_id)
+        if opened is not None:
+            return opened.checkout
         raise GatewayRefused("payglocal shows the way to its page once", code=CHECKOUT_ONCE)
 
     def attempts(self, order_id: str) -> Sequence[Attempt]:

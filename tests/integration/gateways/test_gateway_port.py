@@ -172,6 +172,17 @@ class TestOrders:
         with pytest.raises(GatewayRefused):
             gateway.attempts("order_of_nobody/../x")
 
+    def test_asked_again_it_is_the_same_order_and_the_same_page(
+        self, gateway: PaymentGateway, payer: Payer, order_request: Make
+    ) -> None:
+        request = order_request()
+        opened = gateway.open_order(request)
+        assert gateway.open_order(request) == opened
+        again = gateway.checkout(opened.order_id, request)
+        assert again == opened.checkout
+        payer.choose(again, "pay")
+        assert len(gateway.attempts(opened.order_id)) == 1
+
     @pytest.mark.parametrize("fault", ALL_FAULTS)
     def test_without_an_answer_nothing_is_known_and_asking_again_never_opens_two(
         self,
