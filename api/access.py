@@ -25,6 +25,10 @@ class Rule:
     """Persons may who are one of these in the organisation it is about."""
     keys: bool = False
     """Whether an API key of the organisation may."""
+    signed_in: bool = False
+    """Whoever is signed in to the pages may; it is about no organisation."""
+    without_organisation: bool = False
+    """It is about none, or about all of them."""
     is_open: bool = False
     """Anybody may, and nobody is asked who they are."""
 
@@ -33,6 +37,8 @@ class Rule:
         """Who may, as a sentence of the documentation."""
         if self.is_open:
             return "Open to everybody."
+        if self.signed_in:
+            return "For whoever is signed in."
         kinds = [name for kind, name in _IN_WORDS.items() if kind in self.anywhere]
         roles = [f"{role.value}s" for role in Membership if role in self.members]
         own = [f"{' and '.join(roles)} of the organisation"] if roles else []
@@ -49,6 +55,10 @@ OFFICE: Final = Rule(anywhere=frozenset({Kind.STAFF}))
 PIPELINE: Final = Rule(anywhere=frozenset({Kind.SERVICE}))
 OWNERS: Final = Rule(anywhere=frozenset({Kind.STAFF}), members=frozenset({Membership.ADMIN}))
 OWNERS_OR_AUDITORS: Final = Rule(anywhere=OWNERS.anywhere | {Kind.AUDITOR}, members=OWNERS.members)
+
+PAGE: Final = Rule(anywhere=READ.anywhere, members=_EVERYONE)
+SIGNED_IN: Final = Rule(signed_in=True)
+LOOKING: Final = Rule(anywhere=READ.anywhere, without_organisation=True)
 
 _ORGANISATION: Final = "/v1/organisations/{organisation_id}"
 
@@ -84,6 +94,27 @@ RULES: Final[Mapping[str, Rule]] = {
     f"GET {_ORGANISATION}/holds": READ_OR_PIPELINE,
     f"GET {_ORGANISATION}/holds/{{hold_id}}": READ_OR_PIPELINE,
     f"POST {_ORGANISATION}/quotes": READ_OR_PIPELINE,
+    "GET /sign-in": OPEN,
+    "POST /sign-in": OPEN,
+    "POST /sign-out": SIGNED_IN,
+    "POST /credits/preferences": SIGNED_IN,
+    "GET /credits": PAGE,
+    "GET /credits/months/{month}": PAGE,
+    "GET /credits/events/{event_id}": PAGE,
+    "GET /credits/runs": PAGE,
+    "GET /credits/balance": PAGE,
+    "GET /credits/subscription": PAGE,
+    "GET /credits/export/{name}": PAGE,
+    "GET /credits/organisations": SIGNED_IN,
+    "GET /credits/staff/grant": OFFICE,
+    "POST /credits/staff/grant": OFFICE,
+    "GET /credits/staff/refund": OFFICE,
+    "POST /credits/staff/refund": OFFICE,
+    "GET /credits/staff/terms": OFFICE,
+    "POST /credits/staff/price": OFFICE,
+    "POST /credits/staff/plan": OFFICE,
+    "GET /credits/dead-letters": LOOKING,
+    "GET /assets/{digest}/{name}": OPEN,
     "GET /": OPEN,
     "GET /docs": OPEN,
     "GET /docs/reference.css": OPEN,
@@ -112,8 +143,8 @@ def rule_of(methods: Collection[str], path: str) -> Rule:
         raise RuleMissing(f"{name} has no rule in api.access") from None
 
 
-def check(principal: Principal, rule: Rule, organisation_id: str) -> None:
-    """Let a principal pass, or say why not.
+def check(principal: Principal, rule: Rule, organisation_id: str | None) -> None:
+    """Let a principal pass, or say why not; None is a request about no organisation.
 
     Whoever is of organisations learns nothing of others: one that is there and one that is not are answered
     alike, before anything is looked up.
@@ -122,9 +153,9 @@ def check(principal: Principal, rule: Rule, organisation_id: str) -> None:
         OrganisationUnknown: the organisation is none of theirs.
         HttpProblem: role-insufficient.
     """
-    if principal.kind in rule.anywhere:
+    if principal.kind in rule.anywhere or rule.signed_in:
         return
-    if principal.is_of_organisations:
+    if principal.is_of_organisations and organisation_id is not None:
         role = principal.memberships.get(organisation_id)
         if role is None:
             raise OrganisationUnknown

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from api import access
 from api.access import Rule
 from api.dependencies import services_of
-from api.identity import Credentials, CredentialsRefused, IdentitiesUnavailable
+from api.identity import Credentials, CredentialsRefused, IdentitiesUnavailable, Principal
 from api.limits import WINDOW_S, Quota
 from api.problems import HttpProblem
 
@@ -38,14 +38,25 @@ async def admit(request: Request, rule: Rule) -> None:
         raise _refused(str(refusal)) from None
     except IdentitiesUnavailable as error:
         raise HttpProblem("identities-unavailable", str(error)) from error
+    organisation_id = unquote(request.path_params["organisation_id"], errors="replace")
+    let_in(request, rule, principal, organisation_id)
+
+
+def let_in(request: Request, rule: Rule, principal: Principal, organisation_id: str | None) -> None:
+    """Let somebody known pass, if the rule and the quotas do; None is a request about no organisation.
+
+    Raises:
+        HttpProblem: role-insufficient or too-many-requests.
+        OrganisationUnknown: it is none of theirs.
+    """
     request.state.principal = principal
     request.state.allowances = []
     limits = services_of(request).limits
     _count(request, limits.principals, f"{principal.kind} {principal.subject}")
-    organisation_id = unquote(request.path_params["organisation_id"], errors="replace")
     access.check(principal, rule, organisation_id)
-    # After the check: what strangers ask for costs an organisation nothing, and tells them nothing.
-    _count(request, limits.organisations, organisation_id)
+    if organisation_id is not None:
+        # After the check: what strangers ask for costs an organisation nothing, and tells them nothing.
+        _count(request, limits.organisations, organisation_id)
 
 
 def presented(headers: Headers) -> Credentials:

@@ -10,6 +10,7 @@ from api import documentation, holds, keys, openapi, operations, reads, webhook_
 from api.access import RuleMissing
 from api.dependencies import Services
 from api.middleware import Entrance
+from api.pages import assets, credits, details, exports, organisations, sign_in, staff, subscription
 from api.problems import handlers
 from api.routes import StrictRoute
 from api.telemetry import ProjectionPositions, RequestMetrics
@@ -23,6 +24,14 @@ ROUTERS: Final = (
     webhook_endpoints.router,
     operations.router,
     documentation.router,
+    sign_in.router,
+    credits.router,
+    details.router,
+    exports.router,
+    subscription.router,
+    organisations.router,
+    staff.router,
+    assets.router,
 )
 """Everything that is served."""
 

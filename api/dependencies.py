@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
-from typing import Annotated, Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Concatenate, ParamSpec, Protocol, TypeVar
 
 import psycopg
 from fastapi import Depends
@@ -19,6 +19,7 @@ from starlette.responses import Response
 from api.fields import IdempotencyKey, MinPosition
 from api.identity import ApiKeys, Identify, Principal
 from api.limits import RateLimits
+from api.pages.sessions import PageServices
 from api.requests import Body, Recorded
 from domain import facts, ledger
 from domain.errors import OrganisationUnknown
@@ -28,7 +29,7 @@ from domain.rate_card import RateCard
 from domain.recording import Result
 from domain.webhooks import WebhookEndpoints
 from projections import views
-from projections.sight import seeing_only
+from projections.sight import one_state, seeing_only
 
 POSITION_HEADER = "Ledger-Position"
 REPLAYED_HEADER = "Idempotent-Replayed"
@@ -57,6 +58,7 @@ class Services:
     """`Host` values that are answered: "name:port", or "name" for that name at any port."""
     registry: CollectorRegistry
     """Where the API registers its metrics, and what /metrics shows. One app each."""
+    pages: PageServices
     readiness: Callable[[], Mapping[str, str]]
     """Parts of the service by name: "" if fine, or the reason why not. Reasons are shown to callers."""
     rates: RateCard = field(default_factory=RateCard)
@@ -96,6 +98,9 @@ class Behind(Exception):
 
 class Reading:
     """A read: one lent connection, at `min_position` or later, and an answer that says where it stands."""
+
+    _in_one_state: ClassVar[bool] = False
+    """Whether a view of several statements sees one state; each of the API's own is a single one."""
 
     def __init__(
         self, http: Request, services: Provided, response: Response, min_position: MinPosition = None
@@ -145,9 +150,9 @@ class Reading:
     def _sight(self, connection: Connection, organisation_id: str) -> AbstractContextManager[None]:
         """Keep rows of other organisations out of sight, even of a request that should not have got here."""
         if not self._principal.is_of_organisations:
-            return nullcontext()
+            return one_state(connection) if self._in_one_state else nullcontext()
         may_know = self._principal.may_know_of(organisation_id)
-        return seeing_only(connection, organisation_id if may_know else None)
+        return seeing_only(connection, organisation_id if may_know else None, in_one_state=self._in_one_state)
 
     def _log_end(self) -> int:
         with self.services.reading() as connection:
@@ -171,6 +176,12 @@ def asked_by(http: Request, services: Provided) -> facts.Request:
 
 
 Asked = Annotated[facts.Request, Depends(asked_by)]
+
+
+class PageReading(Reading):
+    """A read of a page, which shows many numbers at once: all of one state."""
+
+    _in_one_state: ClassVar[bool] = True
 
 
 class Writing:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.dependencies import Services
 from api.limits import headers_of
+from api.pages.sessions import SIGN_IN
 from api.problems import HttpProblem, respond
 from api.telemetry import RequestMetrics
 
@@ -69,7 +70,8 @@ class Entrance:
 
         try:
             check_host(headers, self._services.allowed_hosts)
-            check_site(method, headers)
+            if not self._is_sent_by_sign_in_site(method, scope["path"], headers):
+                check_site(method, headers)
             await self._app(scope, receive, send_on)
         except ClientDisconnect:
             status = status or _CLIENT_CLOSED
@@ -80,6 +82,12 @@ class Entrance:
             await respond(Request(scope), error)(scope, receive, send_on)
         finally:
             self._metrics.observe(method, scope, status or 500, perf_counter() - started_at)
+
+    def _is_sent_by_sign_in_site(self, method: str, path: str, headers: Headers) -> bool:
+        """Tell whether the platform's own sign-in page, on its own site, posts a token to ours."""
+        origins = headers.getlist("origin")
+        sites = self._services.pages.sign_in_origins
+        return (method, path) == ("POST", SIGN_IN) and len(origins) == 1 and origins[0].lower() in sites
 
     def _request_id(self, headers: Headers) -> str:
         given = headers.getlist(REQUEST_ID_HEADER)

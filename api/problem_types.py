@@ -87,6 +87,12 @@ _TYPES: Final = (
         "A browser sent the request on behalf of another site; the API answers its own pages only.",
     ),
     ProblemType(
+        "form-expired",
+        403,
+        "Form expired",
+        "A form of the pages was sent without the token of the session that it belongs to.",
+    ),
+    ProblemType(
         "role-insufficient",
         403,
         "Role insufficient",
@@ -99,6 +105,12 @@ _TYPES: Final = (
         "Organisation unknown",
         "No organisation with this id is open or it is none of yours, or a read has not caught up with its"
         " opening: pass `min_position` to read your own write.",
+    ),
+    ProblemType(
+        "photo-event-unknown",
+        404,
+        "Photo event unknown",
+        "The organisation has no usage of a photo event with this id.",
     ),
     ProblemType("run-unknown", 404, "Run unknown", "The organisation has no usage of a run with this id."),
     ProblemType(

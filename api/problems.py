@@ -17,7 +17,7 @@ from starlette.responses import Response
 from api.fields import PATTERNS_IN_WORDS
 from api.problem_types import PROBLEM_TYPES, FieldError, ProblemType
 from domain import errors
-from projections.errors import RunUnknown
+from projections.errors import PhotoEventUnknown, RunUnknown
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 _FIELD_LENGTH_MAX: Final = 128
@@ -67,6 +67,7 @@ _PROBLEM_OF: Final[Mapping[type[errors.LedgerError], _Mapped]] = {
     errors.StoreUnavailable: _Mapped("store-unavailable"),
     errors.UnknownEventType: _Mapped("internal-error"),
     RunUnknown: _Mapped("run-unknown"),
+    PhotoEventUnknown: _Mapped("photo-event-unknown"),
 }
 
 _NAME_OF_STATUS: Final = {404: "not-found", 405: "method-not-allowed"}
@@ -114,25 +115,35 @@ def explain(error: Exception) -> HttpProblem:
     return _of_name("internal-error")
 
 
-def respond(request: Request, error: Exception) -> Response:
-    """Return the response of an error, and log what an operator has to look at."""
+def noted(request: Request, error: Exception) -> HttpProblem:
+    """Return the problem of an error, and log what an operator has to look at."""
     problem = explain(error)
-    request_id: str = request.state.request_id
     if problem.type.status >= 500:
         unexpected = problem.name == "internal-error"
         _log.log(
             logging.ERROR if unexpected else logging.WARNING,
             "%s: request %s: %s",
             problem.name,
-            request_id,
+            request.state.request_id,
             problem.detail if isinstance(error, HttpProblem) else error,
             exc_info=error if unexpected else None,
         )
+    return problem
+
+
+def respond(request: Request, error: Exception) -> Response:
+    """Return the response of an error, which is logged where an operator has to look at it."""
+    problem = noted(request, error)
+    body = _document(problem, request.scope["path"][:_INSTANCE_LENGTH_MAX], request.state.request_id)
+    return Response(msgspec.json.encode(body), problem.type.status, headers_of(problem), PROBLEM_MEDIA_TYPE)
+
+
+def headers_of(problem: HttpProblem) -> dict[str, str]:
+    """Return the headers that a problem is sent with."""
     headers = dict(problem.headers)
     if problem.type.retry_after_s is not None:
         headers["Retry-After"] = str(problem.type.retry_after_s)
-    body = _document(problem, request.scope["path"][:_INSTANCE_LENGTH_MAX], request_id)
-    return Response(msgspec.json.encode(body), problem.type.status, headers, PROBLEM_MEDIA_TYPE)
+    return headers
 
 
 def handlers() -> dict[int | type[Exception], Handler]:

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message as AsgiMessage
 
-from api.access import rule_of
+from api.access import Rule, rule_of
 from api.admission import admit
 from api.dependencies import Behind, services_of
 from api.problems import HttpProblem, invalid
@@ -39,7 +39,7 @@ class StrictRoute(APIRoute):
         takes_body = self.body_field is not None
 
         async def strict(request: Request) -> Response:
-            await admit(request, rule)
+            await self.admit(request, rule)
             _check_query(request, known)
             for name in _ONCE_ONLY_HEADERS:
                 if len(request.headers.getlist(name)) > 1:
@@ -47,6 +47,10 @@ class StrictRoute(APIRoute):
             return await handle(await _with_json_body(request) if takes_body else request)
 
         return strict
+
+    async def admit(self, request: Request, rule: Rule) -> None:
+        """Find out who asks, and let them pass or raise why not; see `api.admission.admit`."""
+        await admit(request, rule)
 
     def answering(self, handle: Handler) -> Handler:
         """Return what answers a request that has passed the checks."""
@@ -95,7 +99,7 @@ async def _with_json_body(request: Request) -> Request:
         HttpProblem: unsupported-media-type, body-too-large or malformed-json.
     """
     _check_media_type(request.headers)
-    body = await _read_body(request)
+    body = await read_body(request)
     try:
         json.loads(body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_without_repeats)
     except (RecursionError, ValueError) as error:
@@ -141,7 +145,12 @@ def _what_is_wrong(error: Exception) -> str:
             return "the body has a number of thousands of digits"
 
 
-async def _read_body(request: Request) -> bytes:
+async def read_body(request: Request) -> bytes:
+    """Return a request's body.
+
+    Raises:
+        HttpProblem: body-too-large.
+    """
     too_large = HttpProblem("body-too-large", f"the body has more than {BODY_BYTES_MAX:,} bytes")
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and (len(announced) > 18 or int(announced) > BODY_BYTES_MAX):

@@ -15,7 +15,7 @@ from projections.results import Balance
 
 NOTICE_BEFORE_END: Final = timedelta(days=30)
 
-_NAMES: Final = {
+PLAN_NAMES: Final = {
     Plan.TRIAL: "Trial",
     Plan.PAY_AS_YOU_GO: "Pay As You Go",
     Plan.PRO: "Pro",
@@ -50,7 +50,7 @@ class Subscription(View):
         ends_at = balance.plan_expires_at
         return cls(
             plan=balance.plan,
-            name=_NAMES[balance.plan],
+            name=PLAN_NAMES[balance.plan],
             description=_DESCRIPTIONS[balance.plan],
             expires_at=ends_at,
             expiry=_NO_EXPIRY if ends_at is None else _sentence(ends_at, now, balance.time_zone),

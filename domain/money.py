@@ -10,7 +10,7 @@ import msgspec
 MILLIONTHS: Final = 1_000_000
 PRICE_MILLIONTHS_MAX: Final = 10_000_000_000  # with the most credits and tax, an amount still fits 64 bits
 AMOUNT_MINOR_MAX: Final = 1_000_000_000_000  # of a fee: ten thousand million currency units
-_MILLIONTHS_PER_MINOR_UNIT: Final = 10_000  # both currencies have two decimals
+MILLIONTHS_PER_MINOR_UNIT: Final = 10_000  # both currencies have two decimals
 _PER_CENT: Final = 100
 
 
@@ -37,7 +37,7 @@ def cost_of(credits_count: int, price_millionths: int, tax_per_cent: int, *, fee
 
     Amount and tax are each rounded half up to a minor unit; the tax is of the amount that is charged.
     """
-    amount_minor = divide_half_up(credits_count * price_millionths, _MILLIONTHS_PER_MINOR_UNIT) + fee_minor
+    amount_minor = divide_half_up(credits_count * price_millionths, MILLIONTHS_PER_MINOR_UNIT) + fee_minor
     return Cost(amount_minor, divide_half_up(amount_minor * tax_per_cent, _PER_CENT))
 
 

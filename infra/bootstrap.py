@@ -81,6 +81,22 @@ def token_verifier(settings: Settings) -> TokenVerifier:
                 settings.oidc_subject_claim, settings.oidc_roles_claim, settings.oidc_organisations_claim
             ),
         )
+    return TokenVerifier(_embedded_keys(settings), issuer=embedded.ISSUER, audience=embedded.AUDIENCE)
+
+
+def ticket_verifier(settings: Settings) -> TokenVerifier | None:
+    """Return what verifies the tickets of sign-in links; None where the issuer is not the embedded one.
+
+    Raises:
+        WrongSetting: there is no issuer, or its keys are none.
+    """
+    if settings.oidc_issuer is not None:
+        return None
+    keys = _embedded_keys(settings)
+    return TokenVerifier(keys, issuer=embedded.ISSUER, audience=embedded.TICKET_AUDIENCE)
+
+
+def _embedded_keys(settings: Settings) -> FixedKeys:
     path = settings.embedded_issuer_keys
     if path is None:
         raise WrongSetting(
@@ -88,10 +104,9 @@ def token_verifier(settings: Settings) -> TokenVerifier:
             " only `creditledger up` brings an issuer along"
         )
     try:
-        keys = FixedKeys(msgspec.json.decode(path.read_bytes()))
+        return FixedKeys(msgspec.json.decode(path.read_bytes()))
     except (OSError, ValueError, WrongDocument) as error:
         raise WrongSetting(f"EMBEDDED_ISSUER_KEYS: {path} cannot be used: {error}") from error
-    return TokenVerifier(keys, issuer=embedded.ISSUER, audience=embedded.AUDIENCE)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from infra.process import Unreachable, reason
 from infra.settings import Settings, WrongSetting
 from infra.telemetry import log_to_stderr
 from infra.up.alone import beside_up
-from infra.up.tokens import ROLES
+from infra.up.tokens import PEOPLE, ROLES
 from projections.projector import ALL_PROJECTIONS
 from projections.seals import KeptSeal
 
@@ -93,9 +93,11 @@ def _parser() -> argparse.ArgumentParser:
 
     command("api", "serve the HTTP API", commands.api)
     token = command("token", "print a bearer token, to try the API of `up` with", commands.token)
-    token.add_argument("role", choices=ROLES, help="what the bearer is")
-    token.add_argument("--organisation", metavar="ID", help="of an admin or member: the organisation")
-    token.add_argument("--subject", metavar="ID", help="the bearer's opaque id, which events keep")
+    sign_in = command("sign-in", "print a link that opens the pages of `up` as somebody", commands.sign_in)
+    for showing, roles in ((token, ROLES), (sign_in, PEOPLE)):
+        showing.add_argument("role", choices=roles, help="what the bearer is")
+        showing.add_argument("--organisation", metavar="ID", help="of an admin or member: the organisation")
+        showing.add_argument("--subject", metavar="ID", help="the bearer's opaque id, which events keep")
     command("consume", "charge usage from Kafka", commands.consume)
     command("project", "keep what the API reads current", commands.project)
     command("lapse-holds", "let holds lapse when their time is over", commands.lapse_holds)

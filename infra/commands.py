@@ -15,9 +15,9 @@ import psycopg
 from kafka import KafkaConsumer, TopicPartition
 from prometheus_client import CollectorRegistry
 
-from consumers.dead_letters import HEADER_PREFIX
 from consumers.offsets import known_offsets
 from infra.bootstrap import open_ledger, publisher, token_verifier, usage_consumer, utc_now, webhook_deliverer
+from infra.dead_letters import dead_letters_of, refusal
 from infra.event_store.datastore import LedgerDatastore
 from infra.event_store.positions import PostgresPositions
 from infra.kafka import connection_options
@@ -42,7 +42,7 @@ from infra.telemetry import (
 )
 from infra.up.run import run_up
 from infra.up.servers import reachable
-from infra.up.tokens import embedded_token
+from infra.up.tokens import embedded_token, sign_in_link
 from projections.comparison import compare_with_log
 from projections.invariants import check
 from projections.projector import ALL_PROJECTIONS
@@ -77,6 +77,13 @@ def api(settings: Settings, _: argparse.Namespace) -> int:
 def token(settings: Settings, options: argparse.Namespace) -> int:
     """Print a token of the issuer that `up` brings along."""
     _print(embedded_token(settings, options.role, options.organisation, options.subject))
+    return 0
+
+
+def sign_in(settings: Settings, options: argparse.Namespace) -> int:
+    """Print a link that opens the pages of the `up` that runs."""
+    url = f"http://{settings.api_host}:{settings.api_port}"
+    _print(sign_in_link(settings, url, options.role, options.organisation, options.subject))
     return 0
 
 
@@ -233,19 +240,8 @@ def _seal(settings: Settings) -> int:
 def dead_letters(settings: Settings, _: argparse.Namespace) -> int:
     """Print every refused message of the dead-letter topic as a JSON line."""
     require_broker(settings)
-    consumer = KafkaConsumer(
-        **connection_options(settings),
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-        consumer_timeout_ms=3_000,
-    )
-    topic = settings.dead_letter_topic
-    consumer.assign([TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()])
-    try:
-        for record in consumer:
-            _print_json(_refusal(record))
-    finally:
-        consumer.close()
+    for record in dead_letters_of(settings):
+        _print_json(refusal(record))
     return 0
 
 
@@ -304,25 +300,6 @@ def _accept_loss(settings: Settings, store: PostgresPositions, partition: int) -
 def _stop_runner(runner: ProjectionRunner, stop: threading.Event) -> None:
     stop.wait()
     runner.stop()
-
-
-def _refusal(record: Any) -> dict[str, Any]:
-    headers = {
-        name.removeprefix(HEADER_PREFIX): content.decode("utf-8", "replace")
-        for name, content in record.headers
-        if name.startswith(HEADER_PREFIX)
-    }
-    attributes = {
-        name: (content or b"").decode("utf-8", "replace")
-        for name, content in record.headers
-        if not name.startswith(HEADER_PREFIX)
-    }
-    return {
-        **headers,
-        "key": None if record.key is None else record.key.decode("utf-8", "backslashreplace"),
-        "headers": attributes,
-        "value": (record.value or b"").decode("utf-8", "backslashreplace"),
-    }
 
 
 def _print_json(value: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 import jwt
 
 from api.identity import Credentials, CredentialsRefused, Kind, Membership, Principal
+from api.pages.sessions import Ticket
 from infra.api_keys import PostgresApiKeys
 
 ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
@@ -70,11 +71,24 @@ class TokenVerifier:
             CredentialsRefused: it does not prove who that is.
             IdentitiesUnavailable: the issuer's keys cannot be had at the moment.
         """
-        if len(token) > _TOKEN_LENGTH_MAX:
-            raise CredentialsRefused("the token is too long")
         return principal_of(self._verified(token), self._claims)
 
+    def ticket(self, token: str) -> Ticket:
+        """Return what a sign-in link claims. Its id is the token's own, which its signature covers.
+
+        Raises:
+            CredentialsRefused: it does not prove who that is, or has no id.
+            IdentitiesUnavailable: the issuer's keys cannot be had at the moment.
+        """
+        claims = self._verified(token)
+        ticket_id = claims.get("jti")
+        if not isinstance(ticket_id, str) or not ticket_id:
+            raise CredentialsRefused("the sign-in link has no id")
+        return Ticket(ticket_id, principal_of(claims, self._claims))
+
     def _verified(self, token: str) -> Mapping[str, Any]:
+        if len(token) > _TOKEN_LENGTH_MAX:
+            raise CredentialsRefused("the token is too long")
         try:
             header = jwt.get_unverified_header(token)
         except jwt.PyJWTError:

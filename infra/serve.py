@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 import psycopg
@@ -15,9 +16,12 @@ from psycopg_pool import ConnectionPool
 from api.app import create_app
 from api.dependencies import Services
 from api.limits import rate_limits
+from api.pages.sessions import PageServices
 from infra.api_keys import PostgresApiKeys
-from infra.bootstrap import new_id, open_ledger, utc_now
+from infra.bootstrap import new_id, open_ledger, ticket_verifier, utc_now
+from infra.dead_letters import latest_dead_letters
 from infra.identity import Identities, TokenVerifier
+from infra.sessions import PostgresSessions
 from infra.settings import Settings, load_price_book, load_rate_card
 from infra.webhooks.endpoints import PostgresWebhookEndpoints
 
@@ -62,6 +66,15 @@ def api_services(settings: Settings, database_url: str, verifier: TokenVerifier)
     )
     ledger = open_ledger(database_url, prices=load_price_book(settings.price_book))
     keys = PostgresApiKeys(pool.connection, utc_now, ledger)
+    tickets = ticket_verifier(settings)
+    pages = PageServices(
+        sessions=PostgresSessions(pool.connection, utc_now),
+        redeem=tickets.ticket if tickets else None,
+        secure_cookies=tickets is None,
+        sign_in_origins=settings.sign_in_sites,
+        support_contact=settings.support_contact,
+        dead_letters=partial(latest_dead_letters, settings),
+    )
 
     def readiness() -> Mapping[str, str]:
         try:
@@ -87,6 +100,7 @@ def api_services(settings: Settings, database_url: str, verifier: TokenVerifier)
             new_id=new_id,
             allowed_hosts=settings.allowed_hosts,
             registry=CollectorRegistry(),
+            pages=pages,
             readiness=readiness,
             rates=load_rate_card(settings.rate_card),
         )

@@ -94,6 +94,10 @@ class Settings(BaseSettings):
     api_names: str = Field("", description="Host names the API answers to beside loopback's, with commas.")
     api_requests_per_minute: Annotated[int, Field(ge=1)] = 3_000
     api_organisation_requests_per_minute: Annotated[int, Field(ge=1)] = 6_000
+    sign_in_origins: str = Field(
+        "", description="Sites whose pages may post a token to /sign-in, as https://name, with commas."
+    )
+    support_contact: str = Field("", description="Email address or https link that the pages name.")
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = Field(
         None, description="Prometheus port of consume, project and publish; off."
     )
@@ -169,6 +173,11 @@ class Settings(BaseSettings):
             "razorpay": _names(self.razorpay_currencies),
             "payglocal": _names(self.payglocal_currencies),
         }
+
+    @property
+    def sign_in_sites(self) -> frozenset[str]:
+        """Origins of `sign_in_origins`."""
+        return frozenset(site.strip().lower() for site in self.sign_in_origins.split(",") if site.strip())
 
     @property
     def dead_letter_topic(self) -> str:

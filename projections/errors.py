@@ -9,6 +9,10 @@ class RunUnknown(LedgerError):
     """The organisation has no usage of this run."""
 
 
+class PhotoEventUnknown(LedgerError):
+    """The organisation has no usage of this photo event."""
+
+
 class ProjectionMoved(StoreError):
     """A projection does not stand where it was expected: another runner or a rebuild moved it."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from enum import StrEnum
 
 import msgspec
 
+from domain.credits import Portion
 from domain.facts import GrantKind, Plan
 from domain.holds import HoldMode
 from domain.money import Currency
@@ -169,7 +171,8 @@ class Charge(msgspec.Struct, frozen=True):
     """A single charge of a run, named by its `version`; `rate_millionths` of a credit per photo.
 
     `settled` of the photos were charged before, by a settlement. Of the credits, `from_hold` were held for
-    the run; `beyond_hold` were not, although the message named a hold.
+    the run; `beyond_hold` were not, although the message named a hold. `draws` are the lots it drew on, in
+    spend order, `overdraft` what none of them covered.
     """
 
     version: int
@@ -187,6 +190,8 @@ class Charge(msgspec.Struct, frozen=True):
     settled: int
     from_hold: int
     beyond_hold: int
+    draws: Sequence[Portion]
+    overdraft: int
 
 
 class ChargePage(msgspec.Struct, frozen=True):
@@ -287,3 +292,36 @@ class Positions(msgspec.Struct, frozen=True):
     def position(self) -> int:
         """The position that every projection has reached."""
         return min((each.position for each in self.projections), default=0)
+
+
+class EventMonth(msgspec.Struct, frozen=True):
+    """What a photo event used in a month."""
+
+    month: date
+    credits: int
+    photos: int
+    runs: int
+
+
+class EventDetails(msgspec.Struct, frozen=True):
+    """A photo event: all it used, by month, and a page of its runs, newest first.
+
+    A page of runs looks at a bounded number of the organisation's runs, so it may be short, even empty, and
+    still have a `next_cursor`. A run of several events stands there with all its credits.
+    """
+
+    total: EventUsage
+    months: list[EventMonth]
+    runs: list[Transaction]
+    next_cursor: str | None
+    position: int
+
+
+class RunDetails(msgspec.Struct, frozen=True):
+    """A run, a page of its charges, and the additions that opened the lots they drew on, by lot number."""
+
+    run: Transaction
+    charges: list[Charge]
+    lots: dict[int, Transaction]
+    next_cursor: str | None
+    position: int

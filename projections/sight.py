@@ -13,24 +13,42 @@ from domain.identity import stream_id
 READER_ROLE: Final = "creditledger_reader"
 """Row-level security shows it one organisation; see infra/migrations/0004_identities.sql."""
 _BEGIN: Final = (
-    f"BEGIN READ ONLY; SET LOCAL ROLE {READER_ROLE}; SET LOCAL creditledger.organisation = '%s'".encode()
+    f"BEGIN READ ONLY{{}}; SET LOCAL ROLE {READER_ROLE}; SET LOCAL creditledger.organisation = '{{}}'"
 )
+_ONE_STATE: Final = ", ISOLATION LEVEL REPEATABLE READ"
 
 Connection = psycopg.Connection[Any]
 
 
 @contextmanager
-def seeing_only(connection: Connection, organisation_id: str | None) -> Iterator[None]:
+def one_state(connection: Connection) -> Iterator[None]:
+    """Let all that is read on a connection (in autocommit mode) be of one state of the database.
+
+    Raises:
+        psycopg.OperationalError: the database does not answer.
+    """
+    connection.execute(f"BEGIN READ ONLY{_ONE_STATE}".encode())
+    try:
+        yield
+    finally:
+        connection.rollback()
+
+
+@contextmanager
+def seeing_only(
+    connection: Connection, organisation_id: str | None, *, in_one_state: bool = False
+) -> Iterator[None]:
     """Let a connection (in autocommit mode) see one organisation's rows, or with None no rows at all.
 
-    What is read meanwhile is read in one transaction, which can write nothing.
+    What is read meanwhile is read in one transaction, which can write nothing; `in_one_state` keeps several
+    statements from seeing what was committed between them.
 
     Raises:
         psycopg.OperationalError: the database does not answer.
     """
     stream = "" if organisation_id is None else str(stream_id(organisation_id))
     # All in one message: the wall costs a read two round trips, not four.
-    connection.execute(_BEGIN % stream.encode())
+    connection.execute(_BEGIN.format(_ONE_STATE if in_one_state else "", stream).encode())
     try:
         yield
     finally:

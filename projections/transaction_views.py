@@ -26,8 +26,15 @@ from projections.runs import counts
 VERSIONS_PER_PAGE: Final = 2_000
 """Events of the organisation that one page of charges looks at, at most."""
 
+COLUMNS: Final = """
+    kind, reference, type, credits, occurred_at, recorded_at, actor, month, photos,
+    coalesce(usage_types, '{}') AS usage_types, coalesce(event_ids, '{}') AS event_ids,
+    event_name, first_version, last_version, details
+"""
+"""Of a transaction, as `transaction_of` takes them."""
+
 # Each kind is a range of the list's index: the newest of both are merged, without a third index.
-_TRANSACTIONS: Final = """
+_TRANSACTIONS: Final = f"""
     SELECT listed.*,
         (SELECT "position" FROM projections.positions WHERE projection = 'statement') AS "position"
     FROM projections.balances
@@ -36,9 +43,7 @@ _TRANSACTIONS: Final = """
         FROM unnest(%(kinds)s::text[], %(before_times)s::timestamptz[], %(before_references)s::text[])
             AS asked (kind, before_time, before_reference)
         CROSS JOIN LATERAL (
-            SELECT kind, reference, type, credits, occurred_at, recorded_at, actor, month, photos,
-                coalesce(usage_types, '{}') AS usage_types, coalesce(event_ids, '{}') AS event_ids,
-                event_name, first_version, last_version, details
+            SELECT {COLUMNS}
             FROM projections.transactions
             WHERE stream = %(stream)s AND kind = asked.kind
                 AND (occurred_at, reference) < (asked.before_time, asked.before_reference)
@@ -48,7 +53,7 @@ _TRANSACTIONS: Final = """
     ) AS listed ON true
     WHERE balances.stream = %(stream)s
     ORDER BY listed.occurred_at DESC, listed.kind DESC, listed.reference DESC
-"""
+"""  # noqa: S608 - of constants
 
 _RUN: Final = """
     SELECT (SELECT "position" FROM projections.positions WHERE projection = 'statement') AS "position",
@@ -99,7 +104,7 @@ def transactions(
         before_references=[reference for _, reference in befores],
         limit=limit + 1,
     )
-    listed = [_transaction(row) for row in rows if row["kind"] is not None]
+    listed = [transaction_of(row) for row in rows if row["kind"] is not None]
     page, rest = listed[:limit], listed[limit:]
     next_cursor = None
     if rest:
@@ -151,7 +156,8 @@ def _before(after: TransactionCursor | None, kind: TransactionKind) -> tuple[dat
     return (after.occurred_at + _TICK if kind < after.kind else after.occurred_at, "")
 
 
-def _transaction(row: Row) -> Transaction:
+def transaction_of(row: Row) -> Transaction:
+    """Return the transaction of a row that has `COLUMNS`."""
     details = row["details"]
     return convert({**row, "details": details and msgspec.json.decode(details)}, Transaction)
 
@@ -173,4 +179,6 @@ def _charge(version: int, fact: UsageCharged) -> Charge:
         fact.settled,
         fact.from_hold,
         fact.beyond_hold,
+        fact.draws,
+        fact.overdraft,
     )

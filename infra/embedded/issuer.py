@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -28,7 +29,10 @@ from infra.embedded.files import exclusive, write_atomically
 
 ISSUER: Final = "urn:creditledger:embedded"
 AUDIENCE: Final = "creditledger"
+TICKET_AUDIENCE: Final = "creditledger-sign-in"
+"""A sign-in link stands in histories and logs: its ticket opens one session, and no API."""
 LASTS: Final = timedelta(hours=12)
+TICKET_LASTS: Final = timedelta(hours=1)
 _KEY: Final = "issuer-key.pem"
 _PUBLISHED: Final = "issuer-jwks.json"
 _TURN_TIMEOUT_S: Final = 10.0
@@ -79,16 +83,32 @@ class EmbeddedIssuer:
         lasts: timedelta = LASTS,
     ) -> str:
         """Return a token for a subject with these roles, and with a role in each of these organisations."""
+        return self._signed(AUDIENCE, _bearer(subject, roles, organisations), now, lasts)
+
+    def ticket(
+        self,
+        subject: str,
+        *,
+        roles: Sequence[str] = (),
+        organisations: Mapping[str, str] | None = None,
+        now: datetime | None = None,
+        lasts: timedelta = TICKET_LASTS,
+    ) -> str:
+        """Return what a sign-in link carries: good for one session of this subject."""
+        return self._signed(TICKET_AUDIENCE, _bearer(subject, roles, organisations), now, lasts)
+
+    def _signed(
+        self, audience: str, bearer: Mapping[str, object], now: datetime | None, lasts: timedelta
+    ) -> str:
         key = self._key()
         issued_at = now or datetime.now(UTC)
         claims = {
+            **bearer,
             "iss": ISSUER,
-            "aud": AUDIENCE,
-            "sub": subject,
+            "aud": audience,
             "iat": issued_at,
             "exp": issued_at + lasts,
-            "roles": list(roles),
-            "organisations": dict(organisations or {}),
+            "jti": secrets.token_urlsafe(16),
         }
         return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": _key_id(key)})
 
@@ -103,6 +123,10 @@ class EmbeddedIssuer:
         if not isinstance(key, Ed25519PrivateKey):
             raise EmbeddedServerError(f"{path} is no Ed25519 key: remove it, and start again")
         return key
+
+
+def _bearer(subject: str, roles: Sequence[str], organisations: Mapping[str, str] | None) -> dict[str, object]:
+    return {"sub": subject, "roles": list(roles), "organisations": dict(organisations or {})}
 
 
 def _pem(key: Ed25519PrivateKey) -> str:

@@ -25,7 +25,7 @@ from infra.up.demo import open_demo
 from infra.up.parts import Part, Terminal
 from infra.up.reckoning import Books, Published, Reckoner
 from infra.up.servers import Servers
-from infra.up.tokens import examples, require_service_token
+from infra.up.tokens import examples, require_service_token, sign_in_links
 
 READY_WITHIN_S: Final = 60.0
 DRAINED_WITHIN_S: Final = 60.0
@@ -121,6 +121,9 @@ class _Up:
             self._terminal.say("up", f"the API is at {self._url} and explains itself at {self._url}/docs")
             if self._settings.oidc_issuer is None:
                 organisation_id = DEMO_ORGANISATIONS[0].id if demo else "acme"
+                opened = [organisation.id for organisation in DEMO_ORGANISATIONS] if demo else []
+                for line in sign_in_links(self._settings, self._url, opened):
+                    self._terminal.say("up", line)
                 for line in examples(self._settings, self._url, organisation_id, is_open=demo):
                     self._terminal.say("up", line)
             self._supervise(for_s)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
+from urllib.parse import urlencode
 
+from api.pages.sessions import SIGN_IN
 from infra.embedded.issuer import EmbeddedIssuer
 from infra.settings import Settings, WrongSetting
 from infra.up.servers import reachable
@@ -18,9 +20,16 @@ _OF_ORGANISATIONS: Final = {"admin": "u-1", "member": "u-2"}
 _OF_NONE: Final = {"staff": "s-1", "auditor": "a-1", "service": "pipeline"}
 ROLES: Final = (*_OF_ORGANISATIONS, *_OF_NONE)
 """What a bearer can be."""
+PEOPLE: Final = (*_OF_ORGANISATIONS, "staff", "auditor")
+"""Who can sign in to the pages."""
 _JSON: Final = "-H 'Content-Type: application/json'"
 _OPEN: Final = f"""-X PUT {_JSON} -d '{{"time_zone":"UTC","currency":"USD"}}'"""
 _GRANT: Final = f"""-X POST {_JSON} -d '{{"credits":50,"kind":"admin","reason":"to try it out"}}'"""
+
+
+class _Claims(TypedDict, total=False):
+    roles: Sequence[str]
+    organisations: Mapping[str, str]
 
 
 def embedded_token(
@@ -32,17 +41,59 @@ def embedded_token(
         WrongSetting: tokens come from elsewhere, there is no issuer, or no organisation is named.
         EmbeddedServerError: the issuer's key cannot be used.
     """
+    issuer = _issuer(settings)
+    return issuer.token(subject or _subject(role), **_what(role, organisation_id))
+
+
+def sign_in_link(
+    settings: Settings, url: str, role: str, organisation_id: str | None = None, subject: str | None = None
+) -> str:
+    """Return a link that opens the pages at `url` as somebody, once, within an hour.
+
+    Raises:
+        WrongSetting: people sign in elsewhere, there is no issuer, or no organisation is named.
+        EmbeddedServerError: the issuer's key cannot be used.
+    """
+    issuer = _issuer(settings)
+    ticket = issuer.ticket(subject or _subject(role), **_what(role, organisation_id))
+    next_path = (
+        f"&{urlencode({'next': f'/credits?organisation={organisation_id}'})}" if organisation_id else ""
+    )
+    return f"{url}{SIGN_IN}?ticket={ticket}{next_path}"
+
+
+def sign_in_links(settings: Settings, url: str, organisation_ids: Sequence[str]) -> Iterator[str]:
+    """Return lines with a link for every role that has pages, of organisations where it is of one."""
+    yield "the pages, as ... (each link works once, within an hour; `creditledger sign-in` makes others)"
+    for organisation_id in organisation_ids:
+        for role in _OF_ORGANISATIONS:
+            link = sign_in_link(settings, url, role, organisation_id)
+            yield f"{role} of {organisation_id}: {link}"
+    for role in PEOPLE:
+        if role in _OF_NONE:
+            yield f"{role}: {sign_in_link(settings, url, role)}"
+
+
+def _issuer(settings: Settings) -> EmbeddedIssuer:
     if settings.oidc_issuer is not None:
         raise WrongSetting(f"OIDC_ISSUER is set: tokens come from {settings.oidc_issuer}")
     data_dir = reachable(settings.data_dir.resolve())
     issuer = EmbeddedIssuer(data_dir)
     if not issuer.exists:
         raise WrongSetting(f"DATA_DIR: {data_dir} has no token issuer: `creditledger up` makes one")
+    return issuer
+
+
+def _subject(role: str) -> str:
+    return {**_OF_NONE, **_OF_ORGANISATIONS}[role]
+
+
+def _what(role: str, organisation_id: str | None) -> _Claims:
     if role in _OF_NONE:
-        return issuer.token(subject or _OF_NONE[role], roles=[role])
+        return {"roles": [role]}
     if organisation_id is None:
         raise WrongSetting(f"name the organisation of the {role}: --organisation ID")
-    return issuer.token(subject or _OF_ORGANISATIONS[role], organisations={organisation_id: role})
+    return {"organisations": {organisation_id: role}}
 
 
 def service_token(settings: Settings) -> Callable[[], str]:

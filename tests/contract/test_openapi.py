@@ -14,12 +14,16 @@ from api import hold_schemas, keys, requests, webhook_endpoints
 from api.app import create_app
 from api.dependencies import Services
 from api.limits import rate_limits
+from api.pages.sessions import PageServices
 from api.problem_types import PROBLEM_TYPES
 from api.problems import PROBLEM_MEDIA_TYPE
 from api.schema_text import example_of
+from infra.sessions import PostgresSessions
 
 # No operation documents what happens before one is found.
 BEFORE_ROUTING = {"method-not-allowed"}
+# Pages are no operations.
+OF_PAGES = {"form-expired", "photo-event-unknown"}
 
 BODIES = {
     "openOrganisation": requests.OpenOrganisation,
@@ -58,6 +62,7 @@ def document() -> dict[str, Any]:
         new_id=lambda: "request-1",
         allowed_hosts=frozenset(),
         registry=CollectorRegistry(),
+        pages=PageServices(PostgresSessions(_nothing, _nothing)),
         readiness=_nothing,
     )
     return create_app(services).openapi()
@@ -143,7 +148,7 @@ def test_every_error_is_a_problem_with_an_example(document):
             for name, example in response["content"][PROBLEM_MEDIA_TYPE]["examples"].items():
                 assert PROBLEM_TYPES[name].status == int(status) == example["value"]["status"]
                 documented.add(name)
-    assert documented == PROBLEM_TYPES.keys() - BEFORE_ROUTING
+    assert documented == PROBLEM_TYPES.keys() - BEFORE_ROUTING - OF_PAGES
     assert "HTTPValidationError" not in document["components"]["schemas"]
 
 

@@ -20,12 +20,14 @@ from psycopg_pool import ConnectionPool
 from api.app import create_app
 from api.dependencies import Services
 from api.limits import rate_limits
+from api.pages.sessions import PageServices
 from domain.ledger import Ledger
 from domain.rate_card import RateCard, UsageType
 from infra.api_keys import PostgresApiKeys
-from infra.embedded.issuer import AUDIENCE, ISSUER, EmbeddedIssuer
+from infra.embedded.issuer import AUDIENCE, ISSUER, TICKET_AUDIENCE, EmbeddedIssuer
 from infra.identity import Identities, TokenVerifier
 from infra.jwks import FixedKeys
+from infra.sessions import PostgresSessions
 from infra.webhooks.endpoints import PostgresWebhookEndpoints
 from projections.runner import ProjectionRunner
 from tests.histories import append
@@ -137,6 +139,12 @@ def _services(ledger: Ledger, pool: ConnectionPool[Any], issuer: EmbeddedIssuer)
         new_id=lambda: f"request-{next(_numbers)}",
         allowed_hosts=frozenset({HOST, "localhost"}),
         registry=CollectorRegistry(),
+        pages=PageServices(
+            sessions=PostgresSessions(pool.connection, lambda: datetime.now(UTC)),
+            redeem=TokenVerifier(FixedKeys(issuer.jwks()), issuer=ISSUER, audience=TICKET_AUDIENCE).ticket,
+            secure_cookies=False,
+            support_contact="credits@example.com",
+        ),
         readiness=lambda: {"database": "", "projections": ""},
         wait_limit_s=0.3,
     )

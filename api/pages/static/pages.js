@@ -1,0 +1,98 @@
+// Progressive enhancement only: every page works without this file.
+"use strict";
+
+const LIVE_EVERY_MS = 3000;
+const LIVE_KEY = "creditledger.live";
+
+/** Fetches the page anew and replaces the parts marked data-live that changed. */
+async function refresh() {
+  const response = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
+  if (response.redirected) {
+    location.reload(); // the session is over
+    return;
+  }
+  if (!response.ok) throw new Error(String(response.status));
+  const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+  for (const part of document.querySelectorAll("[data-live]")) {
+    const next = fresh.getElementById(part.id);
+    const inUse = part.contains(document.activeElement) || part.querySelector("details[open]");
+    if (next && !inUse && next.innerHTML !== part.innerHTML) part.replaceChildren(...next.childNodes);
+  }
+}
+
+function startLive(button) {
+  let timer = 0;
+  const isOn = () => button.getAttribute("aria-pressed") === "true";
+  const next = () => {
+    clearTimeout(timer);
+    if (isOn() && !document.hidden) timer = setTimeout(tick, LIVE_EVERY_MS);
+  };
+  const tick = async () => {
+    try {
+      await refresh();
+      document.body.classList.remove("offline");
+    } catch {
+      document.body.classList.add("offline");
+    }
+    next();
+  };
+  const show = (on) => {
+    button.setAttribute("aria-pressed", String(on));
+    document.body.classList.toggle("live", on);
+    next();
+  };
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    localStorage.setItem(LIVE_KEY, isOn() ? "off" : "on");
+    show(!isOn());
+  });
+  document.addEventListener("visibilitychange", next);
+  show(localStorage.getItem(LIVE_KEY) !== "off");
+}
+
+/** One open info panel at a time; Escape and a click elsewhere close it. */
+function startInfoPanels() {
+  const opened = () => document.querySelectorAll("details.info[open]");
+  document.addEventListener("click", (event) => {
+    for (const panel of opened()) if (!panel.contains(event.target)) panel.open = false;
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    for (const panel of opened()) {
+      panel.open = false;
+      panel.querySelector("summary").focus();
+    }
+  });
+}
+
+/** Buttons with data-copy put their text on the clipboard and say so. */
+function startCopying() {
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-copy]");
+    if (!button) return;
+    await navigator.clipboard.writeText(button.dataset.copy);
+    const status = document.getElementById("copied");
+    if (status) status.textContent = `Copied ${button.dataset.copy}`;
+    button.classList.add("copied");
+    setTimeout(() => button.classList.remove("copied"), 1500);
+  });
+}
+
+/** A form is sent once, however often its button is pressed. */
+function startForms() {
+  document.addEventListener("submit", (event) => {
+    if (event.target.method !== "post") return;
+    if (event.target.dataset.sent) event.preventDefault();
+    event.target.dataset.sent = "yes";
+  });
+  addEventListener("pageshow", () => {
+    for (const form of document.forms) delete form.dataset.sent;
+  });
+}
+
+const liveSwitch = document.querySelector("[data-live-switch]");
+if (liveSwitch) startLive(liveSwitch);
+startInfoPanels();
+startCopying();
+startForms();
+document.querySelector("[data-focus]")?.focus();

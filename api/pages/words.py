@@ -1,0 +1,41 @@
+"""What the pages call things, word for word as the user guide does."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from api.subscriptions import PLAN_NAMES
+from domain.rate_card import UsageType
+from projections.results import TransactionType
+
+USAGE_TYPES: Final = {
+    UsageType.PHOTO_PROCESSING: "Photo Processing",
+    UsageType.AI_IMAGE_ROTATION: "AI Image Rotation",
+    UsageType.WATERMARK_REPROCESS: "Watermark Re-process",
+    UsageType.STORE_ORIGINALS: "Store Originals",
+}
+TRANSACTION_TYPES: Final = {
+    TransactionType.USAGE: "Usage",
+    TransactionType.PURCHASE: "Purchase",
+    TransactionType.FREE_CREDITS: "Free Credits",
+    TransactionType.ADMIN_GRANT: "Admin Grant",
+    TransactionType.REFUND: "Refund",
+}
+PLANS: Final = PLAN_NAMES
+GATEWAYS: Final = {"razorpay": "Razorpay", "payglocal": "PayGlocal"}
+WARNINGS: Final = {
+    UsageType.WATERMARK_REPROCESS: "Re-processing the watermark charges 10 % of the photos again. Check the"
+    " watermark on a few photos before you process all of them.",
+    UsageType.STORE_ORIGINALS: "Storing originals adds to usage on every upload. Switch it off for events"
+    " that do not sell originals.",
+}
+
+
+def usage_types(types: list[UsageType]) -> str:
+    """Return the usage types of a run as text."""
+    return ", ".join(USAGE_TYPES[each] for each in types)
+
+
+def gateway(name: str) -> str:
+    """Return a gateway's own spelling of its name."""
+    return GATEWAYS.get(name, name)

@@ -1,0 +1,152 @@
+"""A photo event and a run, opened: where their credits went, and where they came from.
+
+As in `projections.views`, the work of a call does not grow with the history.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from msgspec import convert
+
+from domain.identity import stream_id
+from projections.cursors import TransactionCursor, decode_cursor, encode_cursor
+from projections.errors import PhotoEventUnknown
+from projections.reading import Connection, check_limit, fetch, fetch_of
+from projections.results import EventDetails, EventMonth, EventUsage, RunDetails, Transaction
+from projections.transaction_views import COLUMNS, transaction_charges, transaction_of
+
+RUNS_LOOKED_AT: Final = 2_000
+"""Runs of the organisation that one page of an event's runs looks at, at most."""
+_TICK: Final = timedelta(microseconds=1)
+
+_TOTAL: Final = """
+    SELECT total.*,
+        (SELECT "position" FROM projections.positions WHERE projection = 'statement') AS "position"
+    FROM projections.balances
+    LEFT JOIN LATERAL (
+        SELECT event_id, event_name, credits, photos, runs, first_occurred_at, last_occurred_at
+        FROM projections.event_totals WHERE stream = %(stream)s AND event_id = %(event_id)s
+    ) AS total ON true
+    WHERE balances.stream = %(stream)s
+"""
+
+# The months are those that have a card: a look-up each, whatever other events they had.
+_MONTHS: Final = """
+    SELECT used.month, used.credits, used.photos, used.runs
+    FROM projections.usage_months AS card
+    CROSS JOIN LATERAL (
+        SELECT month, credits, photos, runs FROM projections.event_usage
+        WHERE stream = %(stream)s AND month = card.month AND event_id = %(event_id)s LIMIT 1
+    ) AS used
+    WHERE card.stream = %(stream)s
+    ORDER BY used.month DESC
+"""
+
+_RUNS: Final = f"""
+    WITH looked AS MATERIALIZED (
+        SELECT {COLUMNS} FROM projections.transactions
+        WHERE stream = %(stream)s AND kind = 'usage' AND occurred_at >= %(first)s
+            AND (occurred_at, reference) < (%(before_time)s, %(before_reference)s)
+        ORDER BY occurred_at DESC, reference DESC LIMIT %(looked_at)s
+    ), last AS (
+        SELECT occurred_at AS last_time, reference AS last_reference,
+            (SELECT count(*) FROM looked) AS looked_at
+        FROM looked ORDER BY occurred_at, reference LIMIT 1
+    )
+    SELECT last.*, found.* FROM last
+    LEFT JOIN (SELECT * FROM looked WHERE %(event_id)s = ANY(event_ids)) AS found ON true
+    ORDER BY found.occurred_at DESC, found.reference DESC LIMIT %(limit)s
+"""  # noqa: S608 - of constants
+
+_RUN: Final = f"""
+    SELECT {COLUMNS} FROM projections.transactions
+    WHERE stream = %(stream)s AND kind = 'usage' AND reference = %(run_id)s
+"""  # noqa: S608
+
+_LOTS: Final = f"""
+    SELECT {COLUMNS} FROM projections.transactions
+    WHERE stream = %(stream)s AND kind = 'addition' AND reference = ANY(%(references)s)
+"""  # noqa: S608
+
+
+def event_details(
+    connection: Connection, organisation_id: str, event_id: int, cursor: str | None, limit: int
+) -> EventDetails:
+    """Return a photo event and a page of its runs.
+
+    Raises:
+        OrganisationUnknown: no such organisation is projected.
+        PhotoEventUnknown: it has no usage of this event.
+        InvalidInput: a foreign cursor, or `limit` outside 1 to 500.
+    """
+    check_limit(limit)
+    (row,) = fetch_of(connection, organisation_id, _TOTAL, event_id=event_id)
+    if row["event_id"] is None:
+        raise PhotoEventUnknown(event_id=event_id)
+    total = convert(row, EventUsage)
+    stream = stream_id(organisation_id)
+    months = fetch(connection, _MONTHS, stream=stream, event_id=event_id)
+    runs, next_cursor = _runs(connection, organisation_id, total, cursor, limit)
+    return EventDetails(
+        total, [convert(each, EventMonth) for each in months], runs, next_cursor, row["position"]
+    )
+
+
+def _runs(
+    connection: Connection, organisation_id: str, total: EventUsage, cursor: str | None, limit: int
+) -> tuple[list[Transaction], str | None]:
+    before: tuple[datetime, str] = (total.last_occurred_at + _TICK, "")
+    if cursor:
+        after = decode_cursor(cursor, TransactionCursor)
+        before = (after.occurred_at, after.reference)
+    rows = fetch(
+        connection,
+        _RUNS,
+        stream=stream_id(organisation_id),
+        event_id=total.event_id,
+        first=total.first_occurred_at,
+        before_time=before[0],
+        before_reference=before[1],
+        looked_at=RUNS_LOOKED_AT,
+        limit=limit + 1,
+    )
+    found = [transaction_of(row) for row in rows if row["reference"] is not None]
+    if len(found) > limit:
+        last = found[limit - 1]
+        return found[:limit], encode_cursor(TransactionCursor(last.occurred_at, last.kind, last.reference))
+    if rows and rows[0]["looked_at"] == RUNS_LOOKED_AT:
+        looked_to = TransactionCursor(rows[0]["last_time"], "usage", rows[0]["last_reference"])
+        return found, encode_cursor(looked_to)
+    return found, None
+
+
+def run_details(
+    connection: Connection, organisation_id: str, run_id: str, cursor: str | None, limit: int
+) -> RunDetails:
+    """Return a run, a page of its charges, and where the credits they took came from.
+
+    Raises:
+        OrganisationUnknown: no such organisation is projected.
+        RunUnknown: the organisation has no usage of this run.
+        InvalidInput: a foreign cursor, or `limit` outside 1 to 500.
+    """
+    page = transaction_charges(connection, organisation_id, run_id, cursor, limit)
+    (row,) = fetch(connection, _RUN, stream=stream_id(organisation_id), run_id=run_id)
+    numbers = {portion.lot for charge in page.charges for portion in charge.draws}
+    return RunDetails(
+        transaction_of(row),
+        page.charges,
+        lot_origins(connection, organisation_id, numbers),
+        page.next_cursor,
+        page.position,
+    )
+
+
+def lot_origins(connection: Connection, organisation_id: str, numbers: set[int]) -> dict[int, Transaction]:
+    """Return the additions that opened lots, by the lots' numbers."""
+    rows = fetch(
+        connection, _LOTS, stream=stream_id(organisation_id), references=[str(number) for number in numbers]
+    )
+    return {int(row["reference"]): transaction_of(row) for row in rows}
