@@ -115,6 +115,9 @@ RULES: Final[Mapping[str, Rule]] = {
     "POST /credits/staff/plan": OFFICE,
     "GET /credits/dead-letters": LOOKING,
     "GET /assets/{digest}/{name}": OPEN,
+    "PUT /v1/people/{user_id}": OFFICE,
+    "GET /v1/people/{user_id}": OFFICE,
+    "DELETE /v1/people/{user_id}": OFFICE,
     "GET /": OPEN,
     "GET /docs": OPEN,
     "GET /docs/reference.css": OPEN,
@@ -147,7 +150,7 @@ def check(principal: Principal, rule: Rule, organisation_id: str | None) -> None
     """Let a principal pass, or say why not; None is a request about no organisation.
 
     Whoever is of organisations learns nothing of others: one that is there and one that is not are answered
-    alike, before anything is looked up.
+    alike, before anything is looked up. What is about no organisation is for nobody who is of some.
 
     Raises:
         OrganisationUnknown: the organisation is none of theirs.

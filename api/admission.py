@@ -38,8 +38,7 @@ async def admit(request: Request, rule: Rule) -> None:
         raise _refused(str(refusal)) from None
     except IdentitiesUnavailable as error:
         raise HttpProblem("identities-unavailable", str(error)) from error
-    organisation_id = unquote(request.path_params["organisation_id"], errors="replace")
-    let_in(request, rule, principal, organisation_id)
+    let_in(request, rule, principal, _organisation_id(request))
 
 
 def let_in(request: Request, rule: Rule, principal: Principal, organisation_id: str | None) -> None:
@@ -57,6 +56,12 @@ def let_in(request: Request, rule: Rule, principal: Principal, organisation_id: 
     if organisation_id is not None:
         # After the check: what strangers ask for costs an organisation nothing, and tells them nothing.
         _count(request, limits.organisations, organisation_id)
+
+
+def _organisation_id(request: Request) -> str | None:
+    """Return which organisation a request is about; None: about no one of them."""
+    segment: str | None = request.path_params.get("organisation_id")
+    return None if segment is None else unquote(segment, errors="replace")
 
 
 def presented(headers: Headers) -> Credentials:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
 
-from api import documentation, holds, keys, openapi, operations, reads, webhook_endpoints, writes
+from api import documentation, holds, keys, openapi, operations, people, reads, webhook_endpoints, writes
 from api.access import RuleMissing
 from api.dependencies import Services
 from api.middleware import Entrance
@@ -22,6 +22,7 @@ ROUTERS: Final = (
     holds.reads,
     keys.router,
     webhook_endpoints.router,
+    people.router,
     operations.router,
     documentation.router,
     sign_in.router,

@@ -24,6 +24,7 @@ from api.requests import Body, Recorded
 from domain import facts, ledger
 from domain.errors import OrganisationUnknown
 from domain.ledger import Ledger
+from domain.people import People
 from domain.ports import Once
 from domain.rate_card import RateCard
 from domain.recording import Result
@@ -48,6 +49,7 @@ class Services:
     """Finds out who asks, from what they present."""
     api_keys: ApiKeys
     webhooks: WebhookEndpoints
+    people: People
     limits: RateLimits
     """Of one app: it counts in memory, and in the app's own thread."""
     clock: Callable[[], datetime]

@@ -19,6 +19,9 @@ POSITION_MAX: Final = 2**63 - 1
 ID_LENGTH_MAX: Final = 128
 REASON_LENGTH_MAX: Final = 200
 NAME_LENGTH_MAX: Final = 64
+PERSON_NAME_LENGTH_MAX: Final = 200
+EMAIL_LENGTH_MAX: Final = 254
+EMAIL_PATTERN: Final = r"^[!-?A-~]+@[!-?A-~]+$"
 KEY_ID_PATTERN: Final = r"^[0-9a-f]{12}$"
 ENDPOINT_ID_PATTERN: Final = r"^whe_[0-9a-f]{12}$"
 PAGE_LIMIT_MAX: Final = 500
@@ -35,6 +38,7 @@ PATTERNS_IN_WORDS: Final = {
     _NO_LOW_CONTROLS: "Input should have no control characters",
     EVENT_NAME_PATTERN: "Input should have no control characters",
     KEY_ID_PATTERN: "Input should be 12 digits 0 to 9 and letters a to f",
+    EMAIL_PATTERN: "Input should be an email address such as asha@example.com",
     ENDPOINT_ID_PATTERN: "Input should be whe_ and 12 digits 0 to 9 and letters a to f",
     _GATEWAY: "Input should be lowercase letters a to z, digits, _ and -, and begin with a letter or a digit",
 }
@@ -102,7 +106,7 @@ def _unquoted(segment: Any) -> Any:
         raise PydanticCustomError("utf8", "Input should be percent-encoded UTF-8") from None
 
 
-def _check_organisation_id(text: str) -> str:
+def _check_segment(text: str) -> str:
     if text in (".", ".."):  # most clients and proxies drop such segments from a path
         raise PydanticCustomError("dots", "Input cannot be used in a URL")
     return _check_printable(text)
@@ -188,6 +192,37 @@ Name = Annotated[
     AfterValidator(_check_printable),
 ]
 
+PersonName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=PERSON_NAME_LENGTH_MAX,
+        pattern=_NO_CONTROLS,
+        description="What they are called.",
+        examples=["Asha Rao"],
+    ),
+    AfterValidator(_check_printable),
+]
+ShownName = Annotated[
+    str,
+    Field(
+        description="What to call them: a name, `System`, `erased person`, or the id of who is not known.",
+        examples=["Asha Rao"],
+    ),
+]
+UserId = Annotated[
+    str,
+    Path(
+        min_length=1,
+        max_length=ID_LENGTH_MAX,
+        pattern=_NO_CONTROLS,
+        description="The platform's own opaque id of the person, percent-encoded: `sub` of their tokens.",
+        examples=["u-17"],
+    ),
+    AfterValidator(_check_segment),
+    BeforeValidator(_unquoted),
+]
+
 OrganisationId = Annotated[
     str,
     Path(
@@ -197,7 +232,7 @@ OrganisationId = Annotated[
         description="The platform's own id of the organisation, percent-encoded (a slash is %2F).",
         examples=["org-4711"],
     ),
-    AfterValidator(_check_organisation_id),
+    AfterValidator(_check_segment),
     BeforeValidator(_unquoted),
 ]
 RunId = Annotated[

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Path
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from api.dependencies import Asked, Provided
-from api.fields import KEY_ID_PATTERN, Instant, Name, OrganisationId
-from api.identity import API_KEYS_MAX, ApiKeysExhausted, ApiKeyUnknown
+from api.fields import KEY_ID_PATTERN, Instant, Name, OrganisationId, ShownName
+from api.identity import API_KEYS_MAX, ApiKey, ApiKeysExhausted, ApiKeyUnknown
 from api.problems import HttpProblem, responses
 from api.requests import Body
 from api.routes import StrictRoute
+from domain.people import Names
 
 _PROBLEMS: Final = (
     "cross-site-request",
@@ -44,13 +46,17 @@ class NewKey(Body):
 class Key(BaseModel):
     """A live key. It reads what its organisation may read."""
 
-    model_config = ConfigDict(from_attributes=True)
-
     key_id: str = Field(description="Its id, also the visible part of the key.", examples=["0f3a9c5d7e21"])
     name: str = Field(description="What it is for.", examples=["nightly export"])
     created_at: Instant = Field(description="When it was made.")
     created_by: str = Field(description="Who made it.", examples=["u-17"])
+    created_by_name: ShownName
     last_used_at: Instant | None = Field(description="When it was used last, to the minute; null: never.")
+
+    @classmethod
+    def of(cls, key: ApiKey, names: Names) -> Key:
+        """Return a key as it is shown."""
+        return cls.model_validate({**asdict(key), "created_by_name": names.of(key.created_by)})
 
 
 class IssuedKey(Key):
@@ -87,7 +93,8 @@ def issue_api_key(
         made, key = services.api_keys.issue(organisation_id, body.name, asked)
     except ApiKeysExhausted as error:
         raise HttpProblem("api-keys-exhausted", str(error)) from None
-    return IssuedKey(**Key.model_validate(made).model_dump(), key=key)
+    names = services.people.names([made.created_by])
+    return IssuedKey(**Key.of(made, names).model_dump(), key=key)
 
 
 @router.get(
@@ -101,7 +108,8 @@ def list_api_keys(organisation_id: OrganisationId, services: Provided) -> Keys:
     """The live keys of the organisation, without their secrets."""
     services.ledger.organisation(organisation_id)
     live = services.api_keys.live(organisation_id)
-    return Keys(api_keys=[Key.model_validate(each) for each in live])
+    names = services.people.names([each.created_by for each in live])
+    return Keys(api_keys=[Key.of(each, names) for each in live])
 
 
 @router.delete(

@@ -41,6 +41,7 @@ TAGS: Final = (
     {"name": "Transactions", "description": "Runs and additions, one by one."},
     {"name": "API keys", "description": "Keys for the organisation's own programs."},
     {"name": "Webhooks", "description": "Addresses that are told when credits run low, out, or come in."},
+    {"name": "People", "description": "Names behind the ids that events keep, and their erasure."},
     {"name": "Operations", "description": "Health, metrics, and the meaning of problems."},
 )
 SECURITY_SCHEMES: Final = {

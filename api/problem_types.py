@@ -122,6 +122,7 @@ _TYPES: Final = (
         "Webhook endpoint unknown",
         "The organisation has no webhook endpoint with this id.",
     ),
+    ProblemType("person-unknown", 404, "Person unknown", "Nobody has told of a person with this id."),
     ProblemType("hold-unknown", 404, "Hold unknown", "The organisation has never had a hold of this id."),
     ProblemType(
         "invoice-unknown",
@@ -152,6 +153,12 @@ _TYPES: Final = (
         409,
         "Webhook endpoint disabled",
         "Nothing is sent to the endpoint: it failed for days, or said that it is gone. Enable it first.",
+    ),
+    ProblemType(
+        "person-erased",
+        409,
+        "Person erased",
+        "The person was erased, and stays so: somebody who comes back gets a new id.",
     ),
     ProblemType(
         "organisation-already-open",

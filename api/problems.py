@@ -54,6 +54,8 @@ _PROBLEM_OF: Final[Mapping[type[errors.LedgerError], _Mapped]] = {
     errors.WebhookEndpointUnknown: _Mapped("webhook-endpoint-unknown"),
     errors.WebhookEndpointsExhausted: _Mapped("webhook-endpoints-exhausted"),
     errors.WebhookEndpointIsDisabled: _Mapped("webhook-endpoint-disabled"),
+    errors.PersonUnknown: _Mapped("person-unknown"),
+    errors.PersonErased: _Mapped("person-erased"),
     errors.IdempotencyConflict: _Mapped("idempotency-conflict", "Idempotency-Key"),
     errors.PriceVersionUnknown: _Mapped("internal-error"),
     errors.BillingDetailsMissing: _Mapped("billing-details-missing"),

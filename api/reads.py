@@ -146,7 +146,8 @@ def list_transactions(
 ) -> schemas.TransactionPage:
     """Runs and additions, newest first. A run is one transaction, however many messages reported it."""
     page = read.view(views.transactions, organisation_id, kind, cursor, limit)
-    return schemas.TransactionPage.model_validate(page)
+    names = read.services.people.names([each.actor for each in page.transactions])
+    return schemas.TransactionPage.of(page, names)
 
 
 @router.get(
@@ -169,7 +170,8 @@ def list_charges(
     A page may be short, even empty, and still have a `next_cursor`: go on until it is null.
     """
     page = read.view(views.transaction_charges, organisation_id, run_id, cursor, limit)
-    return schemas.ChargePage.model_validate(page)
+    names = read.services.people.names([each.actor for each in page.charges])
+    return schemas.ChargePage.of(page, names)
 
 
 @router.get(

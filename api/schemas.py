@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.fields import Day, Instant, Month
+from api.fields import Day, Instant, Month, ShownName
 from domain.facts import GrantKind, Plan
 from domain.money import MILLIONTHS, Currency
+from domain.people import Names
 from domain.rate_card import UsageType
+from projections import results
 from projections.results import TransactionKind, TransactionType
 
 Position = Annotated[int, Field(description="Log position the answer is true at.", examples=[1042])]
@@ -28,6 +31,9 @@ class View(BaseModel):
     """An answer, made from what a projection returns."""
 
     model_config = ConfigDict(from_attributes=True, frozen=True)
+
+
+ViewT = TypeVar("ViewT", bound=View)
 
 
 class Standing(Protocol):
@@ -187,6 +193,7 @@ class Transaction(View):
     occurred_at: Instant = Field(description="When it happened; of a run, its earliest charge.")
     recorded_at: Instant = Field(description="When the ledger first recorded it.")
     actor: str | None = Field(description="Who caused it; null: the System.", examples=["u-17"])
+    actor_name: ShownName
     month: Month | None = Field(description="Of usage: the month the run counts in.")
     photos: int | None = Field(description="Of usage: photos processed.", examples=[500])
     usage_types: Sequence[UsageType] = Field(
@@ -210,6 +217,12 @@ class TransactionPage(View):
     next_cursor: NextCursor
     position: Position
 
+    @classmethod
+    def of(cls, page: results.TransactionPage, names: Names) -> TransactionPage:
+        """Return a page with the names of its actors."""
+        rows = [_named(Transaction, each, names) for each in page.transactions]
+        return cls(transactions=rows, next_cursor=page.next_cursor, position=page.position)
+
 
 class Charge(View):
     """A single charge of a run. A refund names it by its version."""
@@ -225,6 +238,7 @@ class Charge(View):
     event_id: EventId
     event_name: EventName
     actor: str | None = Field(description="Who triggered the run; null: the System.", examples=["u-17"])
+    actor_name: ShownName
     hold_id: str | None = Field(description="The hold it was reported against.", examples=[None])
     settled: int = Field(
         description="Photos that a settlement had charged before; they cost nothing again.",
@@ -243,6 +257,12 @@ class ChargePage(View):
     charges: Sequence[Charge] = Field(description="The page.")
     next_cursor: NextCursor
     position: Position
+
+    @classmethod
+    def of(cls, page: results.ChargePage, names: Names) -> ChargePage:
+        """Return a page with the names of its actors."""
+        rows = [_named(Charge, each, names) for each in page.charges]
+        return cls(charges=rows, next_cursor=page.next_cursor, position=page.position)
 
 
 class EventUsage(View):
@@ -264,6 +284,11 @@ class EventUsagePage(View):
     events: Sequence[EventUsage] = Field(description="The page.")
     next_cursor: NextCursor
     position: Position
+
+
+def _named(view: type[ViewT], row: results.Transaction | results.Charge, names: Names) -> ViewT:
+    fields = {**msgspec.structs.asdict(row), "actor_name": names.of(row.actor)}
+    return view.model_validate(fields, from_attributes=True)
 
 
 def decimal_price(price_millionths: int) -> str:

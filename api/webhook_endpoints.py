@@ -9,11 +9,12 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import Asked, Provided
-from api.fields import ENDPOINT_ID_PATTERN, Instant, OrganisationId
+from api.fields import ENDPOINT_ID_PATTERN, Instant, OrganisationId, ShownName
 from api.problems import responses
 from api.requests import Body
 from api.routes import StrictRoute
 from domain.addresses import URL_LENGTH_MAX
+from domain.people import Names
 from domain.webhooks import DELIVERIES_SHOWN, ENDPOINTS_MAX, Endpoint
 
 _PROBLEMS: Final = (
@@ -50,8 +51,6 @@ class NewEndpoint(Body):
 class WebhookEndpoint(BaseModel):
     """Where the organisation hears of its credits."""
 
-    model_config = ConfigDict(from_attributes=True)
-
     endpoint_id: str = Field(description="Its id.", examples=["whe_0f3a9c5d7e21"])
     url: str = Field(description="Its address.", examples=["https://example.com/credits"])
     status: Literal["enabled", "failing", "disabled"] = Field(
@@ -60,11 +59,12 @@ class WebhookEndpoint(BaseModel):
     )
     added_at: Instant = Field(description="When it was added.")
     added_by: str = Field(description="Who added it.", examples=["u-17"])
+    added_by_name: ShownName
     failing_since: Instant | None = Field(description="Since when every attempt failed; null: it works.")
     disabled_at: Instant | None = Field(description="When it was disabled; null: it is not.")
 
     @classmethod
-    def of(cls, endpoint: Endpoint) -> WebhookEndpoint:
+    def of(cls, endpoint: Endpoint, names: Names) -> WebhookEndpoint:
         """Return an endpoint as it is shown."""
         failing = "enabled" if endpoint.failing_since is None else "failing"
         status = failing if endpoint.disabled_at is None else "disabled"
@@ -74,6 +74,7 @@ class WebhookEndpoint(BaseModel):
             status=status,
             added_at=endpoint.added_at,
             added_by=endpoint.added_by,
+            added_by_name=names.of(endpoint.added_by),
             failing_since=endpoint.failing_since,
             disabled_at=endpoint.disabled_at,
         )
@@ -160,7 +161,8 @@ def add_webhook_endpoint(
     look at the list, and remove what nobody has the secret of.
     """
     endpoint, secret = services.webhooks.add(organisation_id, body.url, asked)
-    return AddedWebhookEndpoint(**WebhookEndpoint.of(endpoint).model_dump(), secret=secret)
+    names = services.people.names([endpoint.added_by])
+    return AddedWebhookEndpoint(**WebhookEndpoint.of(endpoint, names).model_dump(), secret=secret)
 
 
 @router.get(
@@ -174,7 +176,8 @@ def list_webhook_endpoints(organisation_id: OrganisationId, services: Provided) 
     """The endpoints of the organisation, without their secrets."""
     services.ledger.organisation(organisation_id)
     found = services.webhooks.of(organisation_id)
-    return WebhookEndpoints(webhook_endpoints=[WebhookEndpoint.of(each) for each in found])
+    names = services.people.names([each.added_by for each in found])
+    return WebhookEndpoints(webhook_endpoints=[WebhookEndpoint.of(each, names) for each in found])
 
 
 @router.delete(
@@ -219,7 +222,8 @@ def enable_webhook_endpoint(
 ) -> WebhookEndpoint:
     """Send again what happens from now on. What an endpoint missed while it was disabled is not sent."""
     services.ledger.organisation(organisation_id)
-    return WebhookEndpoint.of(services.webhooks.enable(organisation_id, endpoint_id, asked))
+    endpoint = services.webhooks.enable(organisation_id, endpoint_id, asked)
+    return WebhookEndpoint.of(endpoint, services.people.names([endpoint.added_by]))
 
 
 @router.post(

@@ -157,3 +157,11 @@ class WebhookEndpointsExhausted(LedgerError):
 
 class WebhookEndpointIsDisabled(LedgerError):
     """Nothing is sent to the endpoint: it failed for days, or said that it is gone. Enable it first."""
+
+
+class PersonUnknown(LedgerError):
+    """Nobody has told of a person with this id."""
+
+
+class PersonErased(LedgerError):
+    """The person was erased, and stays so."""

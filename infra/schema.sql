@@ -239,6 +239,21 @@ CREATE TABLE ledger.page_preferences (
     CONSTRAINT page_preferences_pkey PRIMARY KEY (subject)
 );
 
+-- Names of people, whom events know by opaque ids. Erasing somebody empties the row and leaves it, so that their
+-- history stays as it is and nobody takes their place.
+
+CREATE TABLE ledger.people (
+    user_id text NOT NULL,
+    name text,
+    email text,
+    updated_at timestamptz NOT NULL,
+    erased_at timestamptz,
+    CONSTRAINT people_pkey PRIMARY KEY (user_id),
+    CONSTRAINT people_erased_check CHECK (
+        CASE WHEN erased_at IS NULL THEN name IS NOT NULL ELSE name IS NULL AND email IS NULL END
+    )
+);
+
 -- ------------------------------------------------------------------------------------------ projections
 -- stream is the organisation's originator_id in ledger.events; versions and positions are those of its events.
 -- Two projections fill these tables: balance (balances, holds) and statement (all others), each moving all of its
@@ -379,6 +394,7 @@ GRANT SELECT, INSERT, UPDATE ON ledger.consumer_positions, ledger.publisher_posi
 GRANT SELECT, INSERT, DELETE ON ledger.idempotency_keys, ledger.parked_messages TO creditledger_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA projections TO creditledger_service;
 GRANT SELECT, INSERT, UPDATE ON ledger.api_keys TO creditledger_service;
+GRANT SELECT, INSERT, UPDATE ON ledger.people TO creditledger_service;
 GRANT SELECT, UPDATE ON ledger.log_readers TO creditledger_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ledger.webhook_endpoints, ledger.webhook_deliveries
     TO creditledger_service;

@@ -21,6 +21,7 @@ from infra.api_keys import PostgresApiKeys
 from infra.bootstrap import new_id, open_ledger, ticket_verifier, utc_now
 from infra.dead_letters import latest_dead_letters
 from infra.identity import Identities, TokenVerifier
+from infra.people import PostgresPeople
 from infra.sessions import PostgresSessions
 from infra.settings import Settings, load_price_book, load_rate_card
 from infra.webhooks.endpoints import PostgresWebhookEndpoints
@@ -93,6 +94,7 @@ def api_services(settings: Settings, database_url: str, verifier: TokenVerifier)
             webhooks=PostgresWebhookEndpoints(
                 pool.connection, ledger, allow_private=settings.webhook_allow_private
             ),
+            people=PostgresPeople(pool.connection),
             limits=rate_limits(
                 settings.api_requests_per_minute, settings.api_organisation_requests_per_minute
             ),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from api import hold_schemas, keys, requests, webhook_endpoints
+from api import hold_schemas, keys, people, requests, webhook_endpoints
 from api.app import create_app
 from api.dependencies import Services
 from api.limits import rate_limits
@@ -39,6 +39,7 @@ BODIES = {
     "releaseHold": hold_schemas.ReleaseHold,
     "quote": hold_schemas.WantedUsage,
     "issueApiKey": keys.NewKey,
+    "putPerson": people.PersonDetails,
     "addWebhookEndpoint": webhook_endpoints.NewEndpoint,
 }
 
@@ -57,6 +58,7 @@ def document() -> dict[str, Any]:
         identify=_nothing,
         api_keys=store,
         webhooks=store,
+        people=store,
         limits=rate_limits(1, 1),
         clock=lambda: datetime.now(UTC),
         new_id=lambda: "request-1",
@@ -101,6 +103,9 @@ def test_the_routes_are_these(document):
         ("post", f"{organisation}/api-keys"),
         ("get", f"{organisation}/api-keys"),
         ("delete", f"{organisation}/api-keys/{{key_id}}"),
+        ("put", "/v1/people/{user_id}"),
+        ("get", "/v1/people/{user_id}"),
+        ("delete", "/v1/people/{user_id}"),
         ("post", f"{organisation}/webhook-endpoints"),
         ("get", f"{organisation}/webhook-endpoints"),
         ("delete", f"{organisation}/webhook-endpoints/{{endpoint_id}}"),
@@ -154,7 +159,7 @@ def test_every_error_is_a_problem_with_an_example(document):
 
 def test_reads_and_writes_carry_what_they_promise(document):
     for method, path, operation in _operations(document):
-        if not path.startswith("/v1") or {"API keys", "Webhooks"} & set(operation["tags"]):
+        if not path.startswith("/v1") or {"API keys", "Webhooks", "People"} & set(operation["tags"]):
             continue  # what these keep lies beside the log, and no view shows it
         names = {parameter["name"] for parameter in operation["parameters"]}
         answer = next(each for status, each in operation["responses"].items() if status < "300")

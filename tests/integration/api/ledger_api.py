@@ -27,6 +27,7 @@ from infra.api_keys import PostgresApiKeys
 from infra.embedded.issuer import AUDIENCE, ISSUER, TICKET_AUDIENCE, EmbeddedIssuer
 from infra.identity import Identities, TokenVerifier
 from infra.jwks import FixedKeys
+from infra.people import PostgresPeople
 from infra.sessions import PostgresSessions
 from infra.webhooks.endpoints import PostgresWebhookEndpoints
 from projections.runner import ProjectionRunner
@@ -75,7 +76,12 @@ class LedgerApi:
         ProjectionRunner(self.conninfo).catch_up()
 
     def charge(
-        self, organisation_id: str, run_id: str, photos: int, occurred_at: datetime | None = None
+        self,
+        organisation_id: str,
+        run_id: str,
+        photos: int,
+        occurred_at: datetime | None = None,
+        user: str | None = "u-17",
     ) -> int:
         """Charge photos as the usage consumer would, and return the charge's version."""
         now = datetime.now(UTC)
@@ -90,7 +96,7 @@ class LedgerApi:
             ai_search=True,
             event_id=1042,
             event_name="City Marathon 2026",
-            user="u-17",
+            user=user,
             hold_id=None,
             occurred_at=occurred_at or now,
         )
@@ -134,6 +140,7 @@ def _services(ledger: Ledger, pool: ConnectionPool[Any], issuer: EmbeddedIssuer)
         identify=Identities(tokens, keys),
         api_keys=keys,
         webhooks=PostgresWebhookEndpoints(pool.connection, ledger, allow_private=False),
+        people=PostgresPeople(pool.connection),
         limits=rate_limits(1_000_000, 1_000_000),
         clock=lambda: datetime.now(UTC),
         new_id=lambda: f"request-{next(_numbers)}",

@@ -139,6 +139,7 @@ def test_every_table_of_organisations_has_the_wall(connection: psycopg.Connectio
         "SELECT state FROM ledger.events",
         "SELECT * FROM ledger.snapshots",
         "SELECT * FROM ledger.api_keys",
+        "SELECT * FROM ledger.people",
         "SELECT * FROM ledger.webhook_endpoints",
         "SELECT * FROM ledger.webhook_deliveries",
         "SELECT * FROM ledger.idempotency_keys",
