@@ -111,8 +111,8 @@ class Correction(msgspec.Struct, frozen=True):
 class InvoiceDocument(msgspec.Struct, frozen=True):
     """An invoice, or with a `correction` a credit note. Amounts are minor units of the currency.
 
-    `issued_on` is the day in the seller's zone; `total_minor` is the amount of the lines and the taxes
-    together.
+    `issued_on` is the day in the seller's zone, `time_zone`; `total_minor` is the amount of the lines and
+    the taxes together.
     """
 
     kind: DocumentKind
@@ -120,6 +120,7 @@ class InvoiceDocument(msgspec.Struct, frozen=True):
     number: str
     issued_at: datetime
     issued_on: date
+    time_zone: str
     organisation_id: str
     payment_id: str
     seller: Party
@@ -187,6 +188,7 @@ def invoice_of(
         heading.number,
         heading.issued_at,
         heading.issued_on,
+        seller.time_zone,
         terms.organisation_id,
         terms.payment_id,
         _printed_seller(seller, wording),

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-import msgspec
 import psycopg
 import pytest
 
@@ -15,33 +14,21 @@ from domain.aggregate import Event
 from domain.billing import Address, BillingDetails
 from domain.facts import Request
 from domain.identity import payment_stream
-from domain.invoice_documents import Seller
 from domain.invoicing import Invoicing
 from domain.ledger import Ledger
 from domain.money import Currency
 from domain.payment_facts import (
     PaymentCompleted,
-    PaymentKind,
     PaymentOrdered,
     PaymentRefunded,
     PaymentRefundRequested,
-    PaymentRequested,
 )
 from infra.bootstrap import open_ledger
 from infra.papers import PostgresPapers
 from infra.wording import EnglishWording
+from tests.sales import NOON, SELLER, requested
 
 ORG = "org-4711"
-NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
-SELLER = Seller(
-    "Seller Pvt Ltd",
-    "accounts@seller.example",
-    "29AAGCB7383J1Z4",
-    Address("IN", "Karnataka", "Bengaluru", "560001", ("1 Seller Street",)),
-    "Asia/Kolkata",
-    "CL",
-    "998439",
-)
 DETAILS = BillingDetails(
     "Marathon Photos Pvt Ltd",
     "accounts@marathon.example",
@@ -72,23 +59,10 @@ class Office:
     def pay(self, payment_id: str, organisation_id: str = ORG, at: datetime = NOON, **changes: Any) -> str:
         """Let an organisation pay: 1,000 credits for ₹1,500 and 18 % GST, unless changed."""
         common = (at, "u-1", "request-1", organisation_id, payment_id)
-        terms = PaymentRequested(
-            *common,
-            PaymentKind.CREDITS,
-            "razorpay",
-            1_000,
-            1_500_000,
-            150_000,
-            0,
-            150_000,
-            27_000,
-            Currency.INR,
-            "published-1",
-            None,
-        )
+        terms = requested(recorded_at=at, organisation_id=organisation_id, payment_id=payment_id, **changes)
         self.append(
             payment_id,
-            msgspec.structs.replace(terms, **changes),
+            terms,
             PaymentOrdered(*common, "razorpay", f"order_{payment_id}"),
             PaymentCompleted(*common, f"pay_{payment_id}", 3),
         )

@@ -20,7 +20,8 @@ import pytest
 from domain.errors import StoreError
 from domain.invoice_documents import decode_document, digest_of
 from infra.bootstrap import open_ledger
-from tests.integration.invoices.conftest import DETAILS, NOON, ORG, Office, invoicing_of, request
+from tests.integration.invoices.conftest import DETAILS, ORG, Office, invoicing_of, request
+from tests.sales import NOON
 
 WRITERS = 8
 PAYMENTS = 60

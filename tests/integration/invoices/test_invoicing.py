@@ -21,7 +21,8 @@ from domain.errors import (
 from domain.invoice_documents import DocumentKind, digest_of
 from domain.money import Currency
 from domain.ports import Once
-from tests.integration.invoices.conftest import DETAILS, NOON, ORG, Office, invoicing_of, request
+from tests.integration.invoices.conftest import DETAILS, ORG, Office, invoicing_of, request
+from tests.sales import NOON
 
 
 @pytest.fixture

@@ -1,127 +1,43 @@
 """Series of invoices and credit notes: numbers, years, and what a document of a sale says."""
 
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 
 import msgspec
 import pytest
 
 from domain.aggregate import Event
-from domain.billing import Address, BillingDetails
 from domain.errors import InvariantBroken, InvoiceUnknown
-from domain.facts import Request
-from domain.invoice import PREFIX, InvoiceSeries, number_of, path_of, series_at
-from domain.invoice_documents import (
-    DocumentKind,
-    InvoiceDocument,
-    Line,
-    Seller,
-    credit_note_of,
-    decode_document,
-    digest_of,
-    encode_document,
-    invoice_of,
-)
+from domain.invoice import PREFIX, InvoiceSeries, number_of, path_of
+from domain.invoice_documents import DocumentKind, Line, decode_document, digest_of, encode_document
 from domain.invoice_facts import CreditNoteIssued, InvoiceIssued
 from domain.money import Currency
 from domain.payment_facts import (
     PaymentAbandoned,
-    PaymentCompleted,
     PaymentKind,
-    PaymentOrdered,
     PaymentRefunded,
     PaymentRefundFailed,
     PaymentRefundRequested,
-    PaymentRequested,
 )
 from domain.prices import CurrencyChange, Edition, PriceBook
-from domain.sale import Sale, sale_of
+from domain.sale import sale_of
 from domain.tax import Tax, TaxName
-
-KOLKATA = "Asia/Kolkata"
-NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
-OF_PAYMENT = (NOON, "u-1", "request-1", "org-4711", "payment-1")
-REQUEST = Request(NOON, "u-1", "request-1")
-SELLER = Seller(
-    "Seller Pvt Ltd",
-    "accounts@seller.example",
-    "29AAGCB7383J1Z4",
-    Address("IN", "Karnataka", "Bengaluru", "560001", ("1 Seller Street",)),
+from tests.sales import (
+    BENGALURU,
+    BERLIN,
     KOLKATA,
-    "CL",
-    "998439",
+    MUMBAI,
+    NOON,
+    OF_PAYMENT,
+    REQUEST,
+    SELLER,
+    billed_to,
+    credit_note,
+    given_back,
+    invoice,
+    requested,
+    series,
+    sold,
 )
-BENGALURU = Address("IN", "Karnataka", "Bengaluru", "560001", ("12 MG Road",))
-MUMBAI = Address("IN", "Maharashtra", "Mumbai", "400001", ("1 Fort",))
-BERLIN = Address("DE", "", "Berlin", "10115", ("Invalidenstraße 1",))
-
-
-class PlainWording:
-    def amount_in_words(self, amount_minor: int, currency: Currency) -> str:
-        return f"{amount_minor} of {currency}"
-
-    def country_name(self, code: str) -> str:
-        return f"country {code}"
-
-
-def requested(**changes: Any) -> PaymentRequested:
-    terms = PaymentRequested(
-        *OF_PAYMENT,
-        PaymentKind.CREDITS,
-        "razorpay",
-        1_000,
-        1_500_000,
-        150_000,
-        0,
-        150_000,
-        27_000,
-        Currency.INR,
-        "published-1",
-        None,
-    )
-    return msgspec.structs.replace(terms, **changes)
-
-
-def sold(*more: Any, **changes: Any) -> Sale:
-    sale = sale_of(
-        [
-            requested(**changes),
-            PaymentOrdered(*OF_PAYMENT, "razorpay", "order_1"),
-            PaymentCompleted(*OF_PAYMENT, "pay_1", 3),
-            *more,
-        ]
-    )
-    assert sale is not None
-    return sale
-
-
-def billed_to(address: Address = MUMBAI, **changes: Any) -> BillingDetails:
-    return msgspec.structs.replace(BillingDetails("Buyer Ltd", "pay@buyer.example", address), **changes)
-
-
-def series(kind: DocumentKind = DocumentKind.INVOICE, at: datetime = NOON) -> InvoiceSeries:
-    return InvoiceSeries(series_at("CL", kind, KOLKATA, at), KOLKATA)
-
-
-def invoice(
-    sale: Sale, details: BillingDetails | None = None, seller: Seller = SELLER, book: PriceBook | None = None
-) -> InvoiceDocument:
-    prices = (book or PriceBook()).edition(sale.terms.price_version)
-    return invoice_of(
-        sale,
-        details or billed_to(),
-        seller=seller,
-        prices=prices,
-        heading=series().heading(NOON),
-        wording=PlainWording(),
-    )
-
-
-def given_back(refund_id: str, credits_count: int, amount_minor: int, tax_minor: int) -> list[Any]:
-    return [
-        PaymentRefundRequested(*OF_PAYMENT, refund_id, credits_count, amount_minor, tax_minor),
-        PaymentRefunded(*OF_PAYMENT, refund_id, f"rfnd_{refund_id}"),
-    ]
 
 
 class TestNumbers:
@@ -301,13 +217,8 @@ class TestInvoices:
 
 
 class TestCreditNotes:
-    def note(self, sale: Sale, number: int = 0, details: BillingDetails | None = None) -> InvoiceDocument:
-        original = invoice(sale, details)
-        heading = series(DocumentKind.CREDIT_NOTE).heading(NOON)
-        return credit_note_of(original, sale, sale.given_back[number], heading, PlainWording())
-
     def test_a_credit_note_names_its_invoice_and_taxes_as_it_did(self) -> None:
-        note = self.note(sold(*given_back("refund-1", 400, 60_000, 10_800)))
+        note = credit_note(sold(*given_back("refund-1", 400, 60_000, 10_800)))
         assert (note.kind, note.title, note.number) == (
             DocumentKind.CREDIT_NOTE,
             "Credit note",
@@ -326,7 +237,7 @@ class TestCreditNotes:
             *given_back("b", 333, 49_950, 8_991),
             *given_back("c", 334, 50_100, 9_018),
         )
-        notes = [self.note(sale, number, billed_to(BENGALURU)) for number in range(3)]
+        notes = [credit_note(sale, number, billed_to(BENGALURU)) for number in range(3)]
         of_each = [[tax.amount_minor for tax in note.taxes] for note in notes]
         assert of_each == [[4_495, 4_496], [4_496, 4_495], [4_509, 4_509]]
         assert [sum(amounts) for amounts in zip(*of_each, strict=True)] == [13_500, 13_500]
@@ -339,12 +250,12 @@ class TestCreditNotes:
         sale = sold(
             *given_back("a", 0, 60_000, 10_800), kind=kind, fee_minor=150_000, credits_minor=0, credits=0
         )
-        assert self.note(sale).lines == (Line(description, "998439", 60_000),)
+        assert credit_note(sale).lines == (Line(description, "998439", 60_000),)
 
     def test_the_event_says_what_it_corrects(self) -> None:
         sale = sold(*given_back("refund-1", 400, 60_000, 10_800))
         notes = series(DocumentKind.CREDIT_NOTE)
-        notes.issue(self.note(sale), REQUEST)
+        notes.issue(credit_note(sale), REQUEST)
         (event,) = notes.collect_events()
         assert isinstance(event.fact, CreditNoteIssued)
         assert (event.fact.refund_id, event.fact.invoice_number) == ("refund-1", "CL/26-27/000001")
