@@ -67,7 +67,8 @@ class PlaceHold(WantedUsage):
         examples=[3_600],
     )
     event: PhotoEventOfHold | None = Field(
-        default=None, description="What a settlement is shown under, where no message has told."
+        default=None,
+        description="What a settlement is shown under; without it, the event that the run's messages name.",
     )
     user: Identifier | None = Field(
         default=None, description="Who triggered the run; the System without it.", examples=["u-17"]

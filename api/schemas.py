@@ -235,8 +235,12 @@ class Charge(View):
     photos: Photos
     rate_millionths: int = Field(description="Millionths of a credit a photo cost.", examples=[1_000_000])
     credits: ChargedCredits
-    event_id: EventId
-    event_name: EventName
+    event_id: int | None = Field(
+        description="Id of the photo event; null where it belongs to none.", examples=[1042]
+    )
+    event_name: str | None = Field(
+        description="Name of the photo event; null without one.", examples=["City Marathon 2026"]
+    )
     actor: str | None = Field(description="Who triggered the run; null: the System.", examples=["u-17"])
     actor_name: ShownName
     hold_id: str | None = Field(description="The hold it was reported against.", examples=[None])

@@ -15,6 +15,7 @@ import msgspec
 
 from domain.errors import InvalidInput
 from domain.rate_card import UsageType
+from domain.usage import PhotoEvent
 
 HOLD_PREFIX: Final = "hold-"
 """Of a hold's id; the version of the event that placed it follows."""
@@ -34,7 +35,7 @@ class HoldMode(StrEnum):
 class HoldRequest(msgspec.Struct, frozen=True, array_like=True):
     """What a run asks for: `credits`, at the rate of `usage_type` and `photos` where it names them.
 
-    `event_id`, `event_name` and `user` name what a settlement is for where no message has told.
+    `event_id`, `event_name` and `user` name what a settlement is for; an event of 0 is none.
     """
 
     run_id: str
@@ -49,7 +50,9 @@ class HoldRequest(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Hold(msgspec.Struct, frozen=True, array_like=True):
-    """An open hold: 0 <= `remaining` <= `size`. `photos` of each type were reported or settled so far."""
+    """An open hold: 0 <= `remaining` <= `size`. `photos` of each type were reported or settled so far, and
+    `event_id` is the photo event that the run's messages named last; 0: none.
+    """
 
     hold_id: str
     request: HoldRequest
@@ -57,6 +60,15 @@ class Hold(msgspec.Struct, frozen=True, array_like=True):
     remaining: int
     expires_at: datetime
     photos: dict[UsageType, int]
+    event_id: int = 0
+    event_name: str = ""
+
+    @property
+    def photo_event(self) -> PhotoEvent:
+        """The photo event that the hold was asked for, or else the one that the run's messages named."""
+        if self.request.event_id:
+            return PhotoEvent(self.request.event_id, self.request.event_name)
+        return PhotoEvent(self.event_id, self.event_name)
 
 
 class Settlement(msgspec.Struct, frozen=True, array_like=True):

@@ -68,7 +68,7 @@ from domain.holds import (
 from domain.identity import stream_id
 from domain.money import PRICE_MILLIONTHS_MAX, Cost, Currency
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType, credits_for
-from domain.usage import PhotoEvent, Usage, UsageReport, User
+from domain.usage import Usage, UsageReport, User
 
 CREDITS_MAX: Final = 1_000_000_000_000
 RUN_TOTALS_KEPT_FOR: Final = timedelta(days=90)
@@ -607,7 +607,7 @@ class Organisation(Aggregate):
                         usage_type,
                         ahead,
                         ai_search,
-                        PhotoEvent(wanted.event_id, wanted.event_name),
+                        hold.photo_event,
                         None if wanted.user is None else User(wanted.user),
                         hold_id,
                     ),
@@ -783,6 +783,8 @@ class Organisation(Aggregate):
                 hold,
                 remaining=hold.remaining - charged.from_hold,
                 photos={**hold.photos, charged.usage_type: photos},
+                event_id=charged.event_id or hold.event_id,
+                event_name=charged.event_name if charged.event_id else hold.event_name,
             )
 
     def _charged_ahead(self, usage: Usage) -> int:

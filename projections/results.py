@@ -183,8 +183,8 @@ class Charge(msgspec.Struct, frozen=True):
     photos: int
     rate_millionths: int
     credits: int
-    event_id: int
-    event_name: str
+    event_id: int | None
+    event_name: str | None
     actor: str | None
     hold_id: str | None
     settled: int

@@ -28,10 +28,17 @@ VERSIONS_PER_PAGE: Final = 2_000
 
 COLUMNS: Final = """
     kind, reference, type, credits, occurred_at, recorded_at, actor, month, photos,
-    coalesce(usage_types, '{}') AS usage_types, coalesce(event_ids, '{}') AS event_ids,
-    event_name, first_version, last_version, details
+    coalesce(usage_types, '{}') AS usage_types, array_remove(coalesce(event_ids, '{}'), 0) AS event_ids,
+    CASE WHEN event_ids[1] > 0 THEN event_name ELSE (
+        SELECT event_name FROM projections.event_totals AS named
+        WHERE named.stream = transactions.stream AND named.event_id = (array_remove(event_ids, 0))[1]
+    ) END AS event_name,
+    first_version, last_version, details
 """
-"""Of a transaction, as `transaction_of` takes them."""
+"""Of a row of `projections.transactions`, as `transaction_of` takes them.
+
+Event 0 stands for none: a run, or its settlement, that belongs to no photo event.
+"""
 
 # Each kind is a range of the list's index: the newest of both are merged, without a third index.
 _TRANSACTIONS: Final = f"""
@@ -172,8 +179,8 @@ def _charge(version: int, fact: UsageCharged) -> Charge:
         fact.photos,
         fact.rate_millionths,
         fact.credits,
-        fact.event_id,
-        fact.event_name,
+        fact.event_id or None,
+        fact.event_name if fact.event_id else None,
         fact.actor,
         fact.hold_id,
         fact.settled,

@@ -78,7 +78,10 @@ _TIME_ZONE: Final = "SELECT time_zone FROM projections.balances WHERE stream = %
 
 _MONTHS: Final = """
     SELECT asked.month, coalesce(card.credits, 0) AS credits, coalesce(card.runs, 0) AS runs,
-        coalesce(card.photos, 0) AS photos, coalesce(card.events, 0) AS events,
+        coalesce(card.photos, 0) AS photos,
+        -- What belongs to no photo event is kept under 0, and is none.
+        coalesce(card.events, 0) - (SELECT count(*) FROM projections.event_usage
+            WHERE stream = %(stream)s AND month = asked.month AND event_id = 0) AS events,
         (SELECT coalesce(sum(credits), 0)::bigint FROM projections.usage_days
             WHERE stream = %(stream)s AND month = asked.month
             AND day <= asked.same_point) AS to_same_point,
@@ -110,6 +113,7 @@ _EVENTS: Final = """
         FROM projections.event_usage
         WHERE stream = %(stream)s AND month = %(month)s
             AND (credits, event_id) < (%(below_credits)s, %(below_event_id)s)
+            AND event_id > 0  -- under 0 is what belongs to no photo event
         ORDER BY credits DESC, event_id DESC LIMIT %(limit)s
     ) AS listed ON true
     WHERE balances.stream = %(stream)s

@@ -36,7 +36,7 @@ def account(ledger: Ledger) -> Account:
     account = Account(trial_credits=200)
     for number in range(24):
         account.charge(
-            number + 1, f"run-{number}", at=START + timedelta(seconds=number // 2), event_id=number
+            number + 1, f"run-{number}", at=START + timedelta(seconds=number // 2), event_id=number + 1
         )
         account.now = START + timedelta(seconds=number // 2 - 1)
         account.grant(5)
@@ -221,3 +221,37 @@ def tuples_read(ledger: Ledger) -> int:
         ledger.connection.execute("SELECT pg_stat_clear_snapshot()")
         query = "SELECT sum(seq_tup_read + idx_tup_fetch)::bigint FROM pg_stat_xact_user_tables"
         return int(ledger.one(query))
+
+
+def test_what_belongs_to_no_photo_event_is_shown_under_none(ledger: Ledger) -> None:
+    """Event 0 is no event: its credits are on the card and in the list, and no line of the attribution."""
+    account = Account(trial_credits=200)
+    account.charge(5, "run-1", event_id=0, event_name="")
+    account.charge(7, "run-2", event_id=0, event_name="")
+    account.charge(0, "run-2", event_id=7, event_name="never counted")
+    account.charge(1, "run-2", event_id=1042, event_name="City Marathon")
+    refunded = account.charge(3, "run-3", event_id=0, event_name="")
+    account.refund(refunded)
+    ledger.append(account)
+    ledger.project()
+    ledger.assert_projected()
+
+    assert [each.event_id for each in views.event_usage(ledger.connection, ORG, JULY, None, 9).events] == [
+        1042
+    ]
+    assert [each.event_id for each in views.event_usage(ledger.connection, ORG, None, None, 9).events] == [
+        1042
+    ]
+    (card,) = views.usage_summary(ledger.connection, ORG, 1, START).months
+    assert (card.credits, card.runs, card.events) == (16, 3, 1)
+    listed = views.transactions(ledger.connection, ORG, None, None, 9).transactions
+    assert {
+        each.reference: (each.event_ids, each.event_name) for each in listed if each.type != "free_credits"
+    } == {
+        "run-1": ([], None),
+        "run-2": ([1042], "City Marathon"),
+        "run-3": ([], None),
+        str(account.organisation.version): ([], None),
+    }
+    charges = views.transaction_charges(ledger.connection, ORG, "run-2", None, 9).charges
+    assert [(each.event_id, each.event_name) for each in charges] == [(None, None), (1042, "City Marathon")]

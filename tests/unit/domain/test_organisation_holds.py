@@ -195,6 +195,29 @@ class TestSettling:
         ahead = charged(organisation.collect_events()[2])
         assert (ahead.credits, ahead.from_hold, ahead.event_id, ahead.actor) == (50, 50, 1042, "u-17")
 
+    @pytest.mark.parametrize(
+        ("asked", "told", "settled"),
+        [
+            ((1042, "City Marathon"), (7, "Other"), (1042, "City Marathon")),
+            ((0, ""), (7, "Fun Run"), (7, "Fun Run")),
+            ((0, ""), (0, ""), (0, "")),
+        ],
+    )
+    def test_it_is_for_the_event_that_the_hold_or_else_the_messages_named(
+        self,
+        organisation: Organisation,
+        asked: tuple[int, str],
+        told: tuple[int, str],
+        settled: tuple[int, str],
+    ) -> None:
+        hold = place(organisation, 100, event_id=asked[0], event_name=asked[1])
+        use(organisation, hold, 10, event_id=told[0], event_name=told[1])
+        use(organisation, hold, 10, event_id=0, event_name="")
+        restored = evolve(None, organisation.snapshot())
+        settle(restored, hold, 50)
+        ahead = charged(restored.collect_events()[0])
+        assert (ahead.photos, ahead.event_id, ahead.event_name) == (30, *settled)
+
     def test_late_messages_of_the_run_cost_nothing_again(self, organisation: Organisation) -> None:
         hold = place(organisation, 100)
         settle(organisation, hold, 80)
