@@ -323,6 +323,8 @@ def _payment_refunded(fact: payment_facts.PaymentRefunded) -> Data:
         "payment_id": fact.payment_id,
         "refund_id": fact.refund_id,
         "gateway_refund_id": fact.gateway_refund_id,
+        "credits": fact.credits,
+        "total_minor": fact.total_minor,
     }
 
 

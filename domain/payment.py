@@ -210,10 +210,9 @@ class Payment(Aggregate):
             PaymentNotRefundable: it bought no credits, or is not paid.
             RefundExceedsPurchase: more credits than it bought, less those that went back.
         """
+        self.refundable_purchase()
         if credits_count < 1:
             raise InvalidInput("credits", "a refund takes back at least 1 credit")
-        if self.status not in PAID or self.purchase is None:
-            raise PaymentNotRefundable(payment_id=self.terms.payment_id)
         if credits_count > self.refundable_credits:
             raise RefundExceedsPurchase(
                 f"{self.refundable_credits:,} of the credits bought can still be taken back",
@@ -234,8 +233,14 @@ class Payment(Aggregate):
 
     def refunded(self, refund_id: str, gateway_refund_id: str, request: Request) -> None:
         """Take in that money went back; a repeat changes nothing."""
-        if self.refunds[refund_id].went_back is None:
-            self._record(PaymentRefunded(*self._head(request), refund_id, gateway_refund_id))
+        refund = self.refunds[refund_id]
+        if refund.went_back is None:
+            asked = refund.asked
+            self._record(
+                PaymentRefunded(
+                    *self._head(request), refund_id, gateway_refund_id, asked.credits, asked.total_minor
+                )
+            )
 
     def refuse_refund(self, refund_id: str, reason: str, request: Request) -> bool:
         """Take in that the gateway will not give the money back, and tell whether this is news."""
@@ -253,6 +258,16 @@ class Payment(Aggregate):
         return True
 
     # ----------------------------------------------------------------- state
+
+    def refundable_purchase(self) -> int:
+        """Return the version of the event that added the credits.
+
+        Raises:
+            PaymentNotRefundable: it bought no credits, or is not paid.
+        """
+        if self.purchase is None:
+            raise PaymentNotRefundable(payment_id=self.terms.payment_id)
+        return self.purchase
 
     @property
     def refundable_credits(self) -> int:

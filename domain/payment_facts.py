@@ -168,10 +168,12 @@ class PaymentRefundRequested(_PaymentFact, frozen=True, array_like=True, gc=Fals
 
 
 class PaymentRefunded(_PaymentFact, frozen=True, array_like=True, gc=False):
-    """The gateway gave the money back."""
+    """The gateway gave the money back: as much as was asked for, said again here."""
 
     refund_id: str
     gateway_refund_id: str
+    credits: int = 0
+    total_minor: int = 0
 
     def apply(self, payment: Payment) -> None:
         payment.close_refund(self.refund_id, went_back=True)

@@ -65,6 +65,9 @@ class Store(Protocol):
     def get(self, originator_id: UUID, *, gt: int | None = None, lte: int | None = None) -> Iterable[Event]:
         """Return the events of a history above a version, up to another."""
 
+    def log_end(self) -> int:
+        """Return the position of the last event in the log."""
+
     def event_under(self, key: bytes) -> Event | None:
         """Return the event that has a dedupe key."""
 

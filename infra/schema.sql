@@ -254,10 +254,30 @@ CREATE TABLE ledger.people (
     )
 );
 
+-- What lies beside payments. A quote is kept a while after it has expired.
+
+CREATE TABLE ledger.purchase_quotes (
+    quote_id text NOT NULL,
+    organisation_id text NOT NULL,
+    body bytea NOT NULL,          -- JSON of what is to be paid
+    expires_at timestamptz NOT NULL,
+    CONSTRAINT purchase_quotes_pkey PRIMARY KEY (quote_id)
+);
+
+CREATE INDEX purchase_quotes_expires_at_idx ON ledger.purchase_quotes (expires_at);
+
+-- People wrote these, so they can be erased.
+CREATE TABLE ledger.payment_remarks (
+    payment_id text NOT NULL,
+    organisation_id text NOT NULL,
+    remark text NOT NULL,
+    CONSTRAINT payment_remarks_pkey PRIMARY KEY (payment_id)
+);
+
 -- ------------------------------------------------------------------------------------------ projections
 -- stream is the organisation's originator_id in ledger.events; versions and positions are those of its events.
--- Two projections fill these tables: balance (balances, holds) and statement (all others), each moving all of its
--- tables in one transaction, so that cards, rows, attribution and days always agree.
+-- Three projections fill these tables: balance (balances, holds), payments (payments) and statement (all others),
+-- each moving all of its tables in one transaction, so that cards, rows, attribution and days always agree.
 
 CREATE TABLE projections.positions (
     projection text NOT NULL,
@@ -384,6 +404,42 @@ CREATE TABLE projections.event_totals (
 
 CREATE INDEX event_totals_list_idx ON projections.event_totals (stream, credits DESC, event_id DESC);
 
+-- Filled by the projection payments.
+CREATE TABLE projections.payments (
+    stream uuid NOT NULL,         -- of the organisation
+    payment_id text NOT NULL,
+    kind text NOT NULL,           -- credits | pro | custom
+    status text NOT NULL,         -- created | pending | completed | failed | abandoned | refunded
+    gateway text NOT NULL,
+    order_id text,                -- the gateway's own ids
+    gateway_payment_id text,
+    credits bigint NOT NULL,
+    unit_price_millionths bigint NOT NULL,
+    credits_minor bigint NOT NULL,
+    fee_minor bigint NOT NULL,
+    amount_minor bigint NOT NULL, -- credits_minor + fee_minor; tax comes on top
+    tax_minor bigint NOT NULL,
+    currency text NOT NULL,
+    price_version text NOT NULL,
+    refunded_credits bigint NOT NULL,
+    refunded_minor bigint NOT NULL,  -- what went back to the payer, tax included
+    open_refunds integer NOT NULL,   -- asked for, and not answered by the gateway yet
+    flag text,                    -- the latest reason why somebody has to look
+    reason text,                  -- why it failed or was abandoned, in a code
+    requested_by text,
+    created_at timestamptz NOT NULL,
+    completed_at timestamptz,
+    version bigint NOT NULL,      -- of the payment's latest event
+    "position" bigint NOT NULL,
+    CONSTRAINT payments_pkey PRIMARY KEY (stream, payment_id)
+) WITH (fillfactor = 70);
+
+CREATE UNIQUE INDEX payments_payment_id_idx ON projections.payments (payment_id);
+CREATE INDEX payments_list_idx ON projections.payments (stream, created_at DESC, payment_id DESC);
+CREATE INDEX payments_unpaid_idx ON projections.payments (created_at) WHERE completed_at IS NULL;
+CREATE INDEX payments_refunds_idx ON projections.payments (payment_id) WHERE open_refunds > 0;
+CREATE INDEX payments_flagged_idx ON projections.payments (payment_id) WHERE flag IS NOT NULL;
+
 -- ------------------------------------------------------------------------------------------- privileges
 -- creditledger_service is what every part of the service runs as. It can add events, never change them.
 
@@ -392,6 +448,7 @@ GRANT SELECT, INSERT ON ledger.events, ledger.seals, ledger.snapshots TO creditl
 GRANT USAGE, SELECT ON SEQUENCE ledger.events_notification_id_seq TO creditledger_service;
 GRANT SELECT, INSERT, UPDATE ON ledger.consumer_positions, ledger.publisher_positions TO creditledger_service;
 GRANT SELECT, INSERT, DELETE ON ledger.idempotency_keys, ledger.parked_messages TO creditledger_service;
+GRANT SELECT, INSERT, DELETE ON ledger.purchase_quotes, ledger.payment_remarks TO creditledger_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA projections TO creditledger_service;
 GRANT SELECT, INSERT, UPDATE ON ledger.api_keys TO creditledger_service;
 GRANT SELECT, INSERT, UPDATE ON ledger.people TO creditledger_service;

@@ -16,6 +16,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from projections.findings import Finding, first_of_each_check
+from projections.payment_checks import check_payments
 from projections.replay import replayed_books, snapshots_of_nothing
 
 Connection = psycopg.Connection[Any]
@@ -24,9 +25,9 @@ Row = tuple[Any, ...]
 # Locks of readers: no rebuild swaps tables between the first of these reads and the last. Taken before the
 # snapshot, because rows swapped in later would not be in it.
 _LOCK: Final = """
-    LOCK TABLE projections.positions, projections.balances, projections.holds, projections.transactions,
-        projections.usage_months, projections.usage_days, projections.event_usage,
-        projections.event_totals IN ACCESS SHARE MODE
+    LOCK TABLE projections.positions, projections.balances, projections.holds, projections.payments,
+        projections.transactions, projections.usage_months, projections.usage_days,
+        projections.event_usage, projections.event_totals IN ACCESS SHARE MODE
 """
 
 _NAMES: Final = "SELECT stream, organisation_id FROM projections.balances"
@@ -106,6 +107,7 @@ def check(connection: Connection) -> list[Finding]:
                 snapshots_of_nothing(connection),
                 _check_months(connection),
                 _check_event_totals(connection),
+                check_payments(connection, positions.get("payments", 0)),
             )
         )
     return [_named(finding, names) for finding in found]

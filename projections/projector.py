@@ -21,11 +21,16 @@ from psycopg import sql
 from domain.catalogue import FactCodec
 from projections.balance import BalanceProjection
 from projections.log import Log
+from projections.payments import PaymentsProjection
 from projections.positions import Standing, hold, load_standings, move
 from projections.projection import Changes, Projection
 from projections.statement import StatementProjection
 
-ALL_PROJECTIONS: Final[Sequence[Projection]] = (BalanceProjection(), StatementProjection())
+ALL_PROJECTIONS: Final[Sequence[Projection]] = (
+    BalanceProjection(),
+    PaymentsProjection(),
+    StatementProjection(),
+)
 
 LIVE_SCHEMA: Final = "projections"
 BATCH_SIZE: Final = 5_000

@@ -190,6 +190,10 @@ class LedgerEventStore(EventStore[UUID]):
         """See `domain.ports.Store.answer_to`."""
         return self.recorder.select_answer(once)
 
+    def log_end(self) -> int:
+        """See `domain.ports.Store.log_end`."""
+        return self.recorder.log_end()
+
     def event_under(self, key: bytes) -> Event | None:
         """See `domain.ports.Store.event_under`."""
         row = self.recorder.select_under(key)

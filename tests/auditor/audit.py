@@ -102,7 +102,7 @@ class Auditor:
             ),
             *compare_tables(
                 "positions",
-                {("balance",): {"position": log_end}, ("statement",): {"position": log_end}},
+                {(name,): {"position": log_end} for name in ("balance", "payments", "statement")},
                 read_projection_positions(connection),
             ),
         ]

@@ -25,7 +25,7 @@ STUCK_S = 30.0
 _CONSUMED = "SELECT partition, next_offset FROM ledger.consumer_positions WHERE topic = %s"
 _PARKED_FOR = "SELECT count(*) FROM ledger.parked_messages WHERE organisation_id = ANY(%s)"
 _PROJECTED = """
-    SELECT count(*) = 2 AND min("position") = (SELECT coalesce(max(notification_id), 0) FROM ledger.events)
+    SELECT count(*) = 3 AND min("position") = (SELECT coalesce(max(notification_id), 0) FROM ledger.events)
     FROM projections.positions
 """
 

@@ -54,7 +54,7 @@ def test_it_catches_up_and_returns(ledger: Ledger) -> None:
 
     assert runner.progress() == Progress({}, 0, 0, 0)
     assert runner.catch_up() == end
-    assert runner.progress() == Progress({"balance": end, "statement": end}, end, end, 0)
+    assert runner.progress() == Progress({"balance": end, "payments": end, "statement": end}, end, end, 0)
     assert runner.catch_up() == 0
     ledger.assert_projected()
 

@@ -250,7 +250,7 @@ FACTS: Final[Mapping[str, Fact]] = {
     "payment_refund_requested.v1": payment_facts.PaymentRefundRequested(
         *_OF_PAYMENT, "refund-1", 400, 60_000, 10_800
     ),
-    "payment_refunded.v1": payment_facts.PaymentRefunded(*_OF_PAYMENT, "refund-1", "rfnd_1"),
+    "payment_refunded.v1": payment_facts.PaymentRefunded(*_OF_PAYMENT, "refund-1", "rfnd_1", 400, 70_800),
     "payment_refund_failed.v1": payment_facts.PaymentRefundFailed(
         *_OF_PAYMENT, "refund-2", "BAD_REQUEST_ERROR"
     ),

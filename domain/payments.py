@@ -1,0 +1,572 @@
+"""The use cases of payments: from a quote to an order at a gateway, to credits, and to money that goes back.
+
+A gateway is asked between two appends, never inside one: whatever is killed there, `attend` goes on from what
+the log says. Each question to a gateway can be asked again (`domain.gateway`), each piece of news told again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, Protocol
+
+import msgspec
+
+from domain.aggregate import Aggregate
+from domain.errors import (
+    GatewayUnknown,
+    PaymentUnknown,
+    PurchaseAlreadyRecorded,
+    QuoteExpired,
+    QuoteUnknown,
+    RefundExceedsPurchase,
+    RepeatedKey,
+)
+from domain.facts import PurchaseRefunded, Request
+from domain.gateway import (
+    Attempt,
+    AttemptStatus,
+    Checkout,
+    GatewayRefused,
+    GatewayUnavailable,
+    NoticeRefused,
+    OrderRequest,
+    Payer,
+    PaymentGateway,
+    Refund,
+    RefundRequest,
+    RefundStatus,
+)
+from domain.identity import order_key, payment_stream, quote_key
+from domain.ledger import Ledger
+from domain.money import Cost
+from domain.organisation import Organisation
+from domain.payment import CANCELLED, PAID, UNPAID, Payment, evolve
+from domain.payment_facts import (
+    Flag,
+    PaymentKind,
+    PaymentOrdered,
+    PaymentRefundRequested,
+    PaymentRequested,
+)
+from domain.ports import Once
+from domain.purchases import PurchasePlan, PurchaseQuote, check_may_buy, custom_terms, quote
+
+PRO_LASTS: Final = timedelta(days=365)
+NEVER_PAID: Final = "NEVER_PAID"
+"""Why a payment is abandoned that nobody has paid for long."""
+ABANDONED_AFTER: Final = timedelta(days=1)
+NOBODY: Final = Payer()
+
+
+class Desk(Protocol):
+    """What lies beside the log: quotes, and what people wrote about a payment."""
+
+    def keep_quote(self, quote: PurchaseQuote) -> None:
+        """Keep a quote until it has long expired."""
+
+    def quote(self, organisation_id: str, quote_id: str) -> PurchaseQuote | None:
+        """Return a quote of an organisation."""
+
+    def keep_remark(self, organisation_id: str, payment_id: str, remark: str) -> None:
+        """Keep what staff says a custom payment is for; the first remark stays."""
+
+
+class Ways(msgspec.Struct, frozen=True):
+    """Where a gateway's page sends the browser: with what it has to say, or where the payer gave up."""
+
+    return_url: str
+    cancel_url: str
+
+
+@dataclass(frozen=True)
+class PaymentStanding:
+    """A payment after a command, and a log position that its answer is true at.
+
+    `checkout` is the way to the gateway's page, while there is something to pay; `repeated` tells that the
+    command was given before.
+    """
+
+    payment: Payment
+    position: int
+    checkout: Checkout | None = None
+    refund_id: str | None = None
+    repeated: bool = False
+
+
+class _Named(msgspec.Struct, frozen=True):
+    """What a command answers with, and what is kept of it for repeats."""
+
+    payment_id: str
+    refund_id: str | None = None
+
+
+class _QuotePaid(RepeatedKey):
+    """A payment was made from the quote already."""
+
+
+class Payments:
+    """Commands on payments. Every method may raise StoreUnavailable."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        gateways: Mapping[str, PaymentGateway],
+        desk: Desk,
+        ways: Callable[[str], Ways],
+    ) -> None:
+        """Take the gateways by name, and what tells the ways of a payment's browser by its id."""
+        self.ledger = ledger
+        self.gateways = gateways
+        self._desk = desk
+        self._ways = ways
+        self._recording = ledger.recording
+        self._store = ledger.recording.store
+
+    # ------------------------------------------------------------------------------- to be paid
+
+    def quote(
+        self,
+        organisation_id: str,
+        plan: PurchasePlan,
+        credits_count: int,
+        *,
+        quote_id: str,
+        request: Request,
+    ) -> PurchaseQuote:
+        """Say what a purchase costs, and keep to it for half an hour.
+
+        Raises:
+            OrganisationUnknown, InvalidInput, ProAlready, BillingIsCustom.
+        """
+        quoted = quote(
+            quote_id,
+            self.ledger.organisation(organisation_id),
+            plan,
+            credits_count,
+            prices=self.ledger.prices.at(request.at),
+            now=request.at,
+        )
+        self._desk.keep_quote(quoted)
+        return quoted
+
+    def begin(
+        self,
+        organisation_id: str,
+        quote_id: str,
+        gateway: str,
+        *,
+        payment_id: str,
+        payer: Payer = NOBODY,
+        request: Request,
+        once: Once | None = None,
+    ) -> PaymentStanding:
+        """Begin to pay what a quote says, and open the order. A quote has one payment, ask as you will.
+
+        Raises:
+            OrganisationUnknown, QuoteUnknown, QuoteExpired, ProAlready, BillingIsCustom, IdempotencyConflict.
+            GatewayUnknown: no such gateway, or it does not take the currency.
+            GatewayUnavailable: the payment is recorded and its order is not open: ask again, or wait.
+        """
+
+        def decide() -> tuple[Sequence[Aggregate], _Named]:
+            if self._store.event_under(quote_key(organisation_id, quote_id)) is not None:
+                raise _QuotePaid
+            organisation = self.ledger.organisation(organisation_id)
+            quoted = self._desk.quote(organisation_id, quote_id)
+            if quoted is None:
+                raise QuoteUnknown(quote_id=quote_id)
+            if quoted.expires_at <= request.at:
+                raise QuoteExpired(quote_id=quote_id)
+            check_may_buy(organisation, quoted.plan, request.at)
+            self._gateway(gateway, quoted.terms.currency)
+            payment = Payment.request(
+                payment_id,
+                organisation_id,
+                quoted.terms,
+                gateway=gateway,
+                quote_id=quote_id,
+                request=request,
+            )
+            return [payment], _Named(payment_id)
+
+        try:
+            begun = self._recording.record(decide, once, _Named, on_repeated=_QuotePaid)
+        except _QuotePaid:
+            paying = self._store.event_under(quote_key(organisation_id, quote_id))
+            assert paying is not None
+            assert isinstance(paying.fact, PaymentRequested)
+            return self._open_order(paying.fact.payment_id, payer, request, repeated=True)
+        return self._open_order(begun.recorded.payment_id, payer, request, repeated=begun.repeated)
+
+    def begin_custom(
+        self,
+        organisation_id: str,
+        amount_minor: int,
+        remark: str,
+        gateway: str,
+        *,
+        payment_id: str,
+        request: Request,
+        once: Once | None = None,
+    ) -> PaymentStanding:
+        """Ask for an amount, tax on top; it adds no credits. The remark is kept beside the log.
+
+        Raises:
+            OrganisationUnknown, InvalidInput, IdempotencyConflict, GatewayUnknown, GatewayUnavailable.
+        """
+
+        def decide() -> tuple[Sequence[Aggregate], _Named]:
+            organisation = self.ledger.organisation(organisation_id)
+            terms = custom_terms(amount_minor, organisation, self.ledger.prices.at(request.at))
+            self._gateway(gateway, terms.currency)
+            payment = Payment.request(
+                payment_id, organisation_id, terms, gateway=gateway, quote_id=None, request=request
+            )
+            return [payment], _Named(payment_id)
+
+        begun = self._recording.record(decide, once, _Named)
+        self._desk.keep_remark(organisation_id, begun.recorded.payment_id, remark)
+        return self._open_order(begun.recorded.payment_id, NOBODY, request, repeated=begun.repeated)
+
+    def checkout(
+        self, organisation_id: str, payment_id: str, *, payer: Payer = NOBODY, request: Request
+    ) -> PaymentStanding:
+        """Return the way to the gateway's page once more; none where there is nothing to pay any more.
+
+        Raises:
+            PaymentUnknown, GatewayUnknown, GatewayUnavailable, GatewayRefused.
+        """
+        self.payment(payment_id, organisation_id)
+        return self._open_order(payment_id, payer, request, repeated=False)
+
+    # ------------------------------------------------------------------------------------- news
+
+    def hear(self, gateway: str, body: bytes, headers: Mapping[str, str], request: Request) -> None:
+        """Take in a webhook: raw bytes, header names in lower case.
+
+        Raises:
+            GatewayUnknown: no such gateway.
+            NoticeRefused: it is not signed by the gateway.
+            PaymentUnknown: it is about an order that is not known, or not yet: it may be sent again.
+        """
+        notice = self._gateway(gateway).read_notice(body, headers)
+        if notice.attempt is not None:
+            self.learn(gateway, notice.attempt, request)
+
+    def come_back(self, payment_id: str, fields: Mapping[str, str], request: Request) -> PaymentStanding:
+        """Take in what the browser brought back from the gateway's page.
+
+        What is not signed says nothing, so the gateway itself is asked instead.
+
+        Raises:
+            PaymentUnknown, GatewayUnknown, GatewayUnavailable.
+        """
+        payment = self.payment(payment_id)
+        try:
+            notice = self._gateway(payment.terms.gateway).read_return(fields)
+        except NoticeRefused:
+            return self.recheck(payment_id, request=request)
+        if notice.attempt is None or notice.attempt.order_id != payment.order_id:
+            return self.recheck(payment_id, request=request)
+        return self.learn(payment.terms.gateway, notice.attempt, request)
+
+    def learn(self, gateway: str, attempt: Attempt, request: Request) -> PaymentStanding:
+        """Take in what is known of an attempt at paying: any number of times, in any order.
+
+        Money that was taken completes the payment, and its credits are there, in one append.
+
+        Raises:
+            PaymentUnknown: no payment has this order.
+        """
+        order = self._store.event_under(order_key(gateway, attempt.order_id))
+        if order is None:
+            raise PaymentUnknown(order_id=attempt.order_id)
+        assert isinstance(order.fact, PaymentOrdered)
+        payment_id = order.fact.payment_id
+        try:
+            return self._learn(payment_id, attempt, request, recorded_before=False)
+        except PurchaseAlreadyRecorded:
+            return self._learn(payment_id, attempt, request, recorded_before=True)
+
+    def recheck(
+        self, payment_id: str, *, organisation_id: str | None = None, request: Request
+    ) -> PaymentStanding:
+        """Ask the gateway what has become of a payment.
+
+        Raises:
+            PaymentUnknown, GatewayUnknown, GatewayUnavailable.
+        """
+        payment = self.payment(payment_id, organisation_id)
+        if payment.order_id is None:
+            return self._open_order(payment_id, NOBODY, request, repeated=False)
+        try:
+            attempts = self._gateway(payment.terms.gateway).attempts(payment.order_id)
+        except GatewayRefused:
+            attempts = ()
+        for attempt in _telling(attempts):
+            self.learn(payment.terms.gateway, attempt, request)
+        return self._standing(payment_id)
+
+    # ----------------------------------------------------------------------------- and the end
+
+    def abandon(self, organisation_id: str, payment_id: str, *, request: Request) -> PaymentStanding:
+        """Give a payment up, as the payer did. Should the gateway take the money after all, it completes.
+
+        Raises:
+            PaymentUnknown.
+            PaymentClosed: it is paid, or has failed.
+        """
+        self.payment(payment_id, organisation_id)
+        return self._change(payment_id, lambda payment: payment.abandon(CANCELLED, request))
+
+    def refund(
+        self,
+        organisation_id: str,
+        payment_id: str,
+        credits_count: int | None,
+        *,
+        refund_id: str,
+        request: Request,
+        once: Once | None = None,
+    ) -> PaymentStanding:
+        """Take unspent credits of a purchase back, all unless a number is given, and give their money back.
+
+        The credits are gone at once. The gateway is asked until it answers; if it refuses, they are back.
+
+        Raises:
+            PaymentUnknown, InvalidInput, IdempotencyConflict.
+            PaymentNotRefundable: it is not paid, or bought no credits.
+            RefundExceedsPurchase: fewer can be taken back, or none.
+        """
+
+        def decide() -> tuple[Sequence[Aggregate], _Named]:
+            payment = self.payment(payment_id, organisation_id)
+            organisation = self.ledger.organisation(organisation_id)
+            purchase = payment.refundable_purchase()
+            wanted = organisation.refundable(purchase) if credits_count is None else credits_count
+            if credits_count is None and wanted == 0:
+                raise RefundExceedsPurchase("all of the credits bought were spent, or are held", refundable=0)
+            asked = payment.request_refund(refund_id, wanted, request)
+            organisation.refund_purchase(
+                purchase,
+                asked.credits,
+                payment_id=payment_id,
+                refund_id=refund_id,
+                cost=Cost(asked.amount_minor, asked.tax_minor),
+                request=request,
+            )
+            return [payment, organisation], _Named(payment_id, refund_id)
+
+        asked = self._recording.record(decide, once, _Named)
+        self._send_refunds(payment_id, request)
+        return self._standing(payment_id, refund_id=asked.recorded.refund_id, repeated=asked.repeated)
+
+    def attend(self, payment_id: str, *, request: Request) -> PaymentStanding:
+        """Go on with a payment wherever it was left: open its order, ask what became of it, send its refunds.
+
+        One that nobody has paid for a day is abandoned; the money may still come, and then it completes.
+
+        Raises:
+            PaymentUnknown, GatewayUnknown, GatewayUnavailable.
+        """
+        payment = self.payment(payment_id)
+        if payment.status not in PAID:
+            self.recheck(payment_id, request=request)
+            if request.at - payment.terms.recorded_at >= ABANDONED_AFTER:
+                self._change(payment_id, lambda each: _give_up(each, request))
+        self._send_refunds(payment_id, request)
+        return self._standing(payment_id)
+
+    def payment(self, payment_id: str, organisation_id: str | None = None) -> Payment:
+        """Return a payment as it is now, of an organisation if one is named.
+
+        Raises:
+            PaymentUnknown: there is none, or it is another organisation's.
+        """
+        payment: Payment | None = None
+        for event in self._store.get(payment_stream(payment_id)):
+            payment = evolve(payment, event)
+        if payment is None or organisation_id not in (None, payment.terms.organisation_id):
+            raise PaymentUnknown(payment_id=payment_id)
+        return payment
+
+    # -------------------------------------------------------------------------------- mechanism
+
+    def _gateway(self, name: str, currency: str | None = None) -> PaymentGateway:
+        gateway = self.gateways.get(name)
+        if gateway is None:
+            raise GatewayUnknown(f"no gateway {name!r} is set up", gateway=name)
+        if currency is not None and currency not in gateway.currencies:
+            raise GatewayUnknown(f"the gateway {name!r} takes no {currency}", gateway=name)
+        return gateway
+
+    def _open_order(
+        self, payment_id: str, payer: Payer, request: Request, *, repeated: bool
+    ) -> PaymentStanding:
+        """Have the gateway open the order, unless it has, and return the way to its page."""
+        payment = self.payment(payment_id)
+        terms = payment.terms
+        if payment.status not in UNPAID:
+            return self._standing(payment_id, repeated=repeated)
+        gateway, ways = self._gateway(terms.gateway), self._ways(payment_id)
+        order = OrderRequest(
+            payment_id,
+            terms.total_minor,
+            terms.currency.value,
+            _DESCRIPTIONS[terms.kind].format(credits=terms.credits),
+            ways.return_url,
+            ways.cancel_url,
+            payer,
+        )
+        if payment.order_id is not None:
+            return self._standing(
+                payment_id, checkout=gateway.checkout(payment.order_id, order), repeated=repeated
+            )
+        try:
+            opened = gateway.open_order(order)
+        except GatewayRefused as refusal:
+            code = str(refusal.details.get("code") or "ORDER_REFUSED")
+            return self._change(payment_id, lambda each: each.fail(code, request))
+        self._change(payment_id, lambda each: each.order(opened.order_id, request))
+        return self._standing(payment_id, checkout=opened.checkout, repeated=repeated)
+
+    def _learn(
+        self, payment_id: str, attempt: Attempt, request: Request, *, recorded_before: bool
+    ) -> PaymentStanding:
+        def decide() -> tuple[Sequence[Aggregate], _Named]:
+            payment = self.payment(payment_id)
+            if not payment.learn(attempt, request):
+                return [payment], _Named(payment_id)
+            return self._complete(payment, attempt, request, recorded_before), _Named(payment_id)
+
+        self._recording.record(decide, None, _Named, on_repeated=PurchaseAlreadyRecorded)
+        return self._standing(payment_id)
+
+    def _complete(
+        self, payment: Payment, attempt: Attempt, request: Request, recorded_before: bool
+    ) -> Sequence[Aggregate]:
+        """Let a payment that the attempt pays for bring about what it was for."""
+        terms = payment.terms
+        if terms.kind is PaymentKind.CUSTOM:
+            payment.complete(attempt.gateway_payment_id, None, request)
+            return [payment]
+        organisation = self.ledger.organisation(terms.organisation_id)
+        has_pro = terms.kind is PaymentKind.PRO and not organisation.begin_pro(
+            request.at + PRO_LASTS, request
+        )
+        purchase = None
+        if terms.credits and not recorded_before:
+            purchase = _purchase(organisation, payment, attempt, request)
+        payment.complete(attempt.gateway_payment_id, purchase, request)
+        if has_pro:
+            payment.flag(Flag.ALREADY_PRO, attempt, request)
+        if recorded_before:
+            payment.flag(Flag.CREDITS_RECORDED_BEFORE, attempt, request)
+        return [payment, organisation]
+
+    def _send_refunds(self, payment_id: str, request: Request) -> None:
+        """Ask the gateway for every refund it has not answered; what it leaves open is asked for later."""
+        payment = self.payment(payment_id)
+        for asked in payment.open_refunds:
+            try:
+                answer = self._send_refund(payment, asked)
+            except GatewayUnavailable:
+                return
+            except GatewayRefused as refusal:
+                self._refuse_refund(asked, str(refusal.details.get("code") or "REFUND_REFUSED"), request)
+                continue
+            if answer.status is RefundStatus.DONE:
+                self._change(
+                    payment_id,
+                    lambda each, asked=asked, answer=answer: each.refunded(  # type: ignore[misc]
+                        asked.refund_id, answer.gateway_refund_id, request
+                    ),
+                )
+            elif answer.status is RefundStatus.FAILED:
+                self._refuse_refund(asked, "REFUND_FAILED", request)
+
+    def _send_refund(self, payment: Payment, asked: PaymentRefundRequested) -> Refund:
+        assert payment.gateway_payment_id is not None
+        if asked.total_minor == 0:  # credits that came with a plan cost nothing
+            return Refund("", RefundStatus.DONE, 0)
+        terms = payment.terms
+        return self._gateway(terms.gateway).refund(
+            RefundRequest(
+                asked.refund_id, payment.gateway_payment_id, asked.total_minor, terms.currency.value
+            )
+        )
+
+    def _refuse_refund(self, asked: PaymentRefundRequested, reason: str, request: Request) -> None:
+        """Record that the money does not go back, and bring the credits back with it."""
+
+        def decide() -> tuple[Sequence[Aggregate], _Named]:
+            payment = self.payment(asked.payment_id)
+            if not payment.refuse_refund(asked.refund_id, reason, request):
+                return [], _Named(asked.payment_id)
+            organisation = self.ledger.organisation(asked.organisation_id)
+            assert payment.purchase is not None
+            (taken,) = [
+                event.fact
+                for event in self._store.refunds_of(organisation.id, payment.purchase)
+                if isinstance(event.fact, PurchaseRefunded) and event.fact.refund_id == asked.refund_id
+            ]
+            organisation.reverse_purchase_refund(taken, request)
+            return [payment, organisation], _Named(asked.payment_id)
+
+        self._recording.record(decide, None, _Named)
+
+    def _change(self, payment_id: str, change: Callable[[Payment], None]) -> PaymentStanding:
+        def decide() -> tuple[Sequence[Aggregate], _Named]:
+            payment = self.payment(payment_id)
+            change(payment)
+            return [payment], _Named(payment_id)
+
+        self._recording.record(decide, None, _Named)
+        return self._standing(payment_id)
+
+    def _standing(
+        self,
+        payment_id: str,
+        *,
+        checkout: Checkout | None = None,
+        refund_id: str | None = None,
+        repeated: bool = False,
+    ) -> PaymentStanding:
+        return PaymentStanding(self.payment(payment_id), self._store.log_end(), checkout, refund_id, repeated)
+
+
+_DESCRIPTIONS: Final = {
+    PaymentKind.CREDITS: "{credits:,} credits",
+    PaymentKind.PRO: "Pro subscription, 365 days",
+    PaymentKind.CUSTOM: "Custom payment",
+}
+
+
+def _telling(attempts: Sequence[Attempt]) -> Sequence[Attempt]:
+    """Return the attempts that say where an order stands: all that took money, or else the latest."""
+    captured = [attempt for attempt in attempts if attempt.status is AttemptStatus.CAPTURED]
+    return captured or attempts[-1:]
+
+
+def _purchase(organisation: Organisation, payment: Payment, attempt: Attempt, request: Request) -> int:
+    """Have the organisation buy the payment's credits, and return the version of that event."""
+    terms = payment.terms
+    assert payment.order_id is not None
+    event = organisation.purchase(
+        terms.credits,
+        payment_id=attempt.gateway_payment_id,
+        order_id=payment.order_id,
+        gateway=terms.gateway,
+        unit_price_millionths=terms.unit_price_millionths,
+        cost=Cost(terms.credits_minor, terms.tax_minor * terms.credits_minor // terms.amount_minor),
+        currency=terms.currency,
+        request=request,
+    )
+    return event.originator_version
+
+
+def _give_up(payment: Payment, request: Request) -> None:
+    if payment.status in UNPAID:
+        payment.abandon(NEVER_PAID, request)

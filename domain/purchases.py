@@ -1,0 +1,132 @@
+"""What a purchase would cost: quotes, which keep their price whatever changes until they expire."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from domain.errors import BillingIsCustom, InvalidInput, ProAlready
+from domain.facts import Plan
+from domain.money import cost_of
+from domain.organisation import CREDITS_MAX, Organisation
+from domain.payment import Terms
+from domain.payment_facts import PaymentKind
+from domain.prices import Prices
+
+QUOTE_LASTS: Final = timedelta(minutes=30)
+
+
+class PurchasePlan(StrEnum):
+    """What can be bought."""
+
+    PAY_AS_YOU_GO = "pay_as_you_go"
+    PRO = "pro"
+
+
+class QuotedLine(msgspec.Struct, frozen=True):
+    """A line of a quote, in minor units before tax; credits have a unit price, in millionths."""
+
+    item: str
+    credits: int
+    unit_price_millionths: int | None
+    amount_minor: int
+
+
+class PurchaseQuote(msgspec.Struct, frozen=True):
+    """What is to be paid, if it is before `expires_at`. Of the credits, `included` come with the plan."""
+
+    quote_id: str
+    organisation_id: str
+    plan: PurchasePlan
+    terms: Terms
+    included: int
+    tax_per_cent: int
+    quoted_at: datetime
+    expires_at: datetime
+
+    @property
+    def lines(self) -> list[QuotedLine]:
+        """What it consists of."""
+        terms, lines = self.terms, []
+        if self.plan is PurchasePlan.PRO:
+            lines.append(QuotedLine("pro", self.included, None, terms.fee_minor))
+        if terms.credits > self.included:
+            bought = terms.credits - self.included
+            lines.append(QuotedLine("credits", bought, terms.unit_price_millionths, terms.credits_minor))
+        return lines
+
+
+def quote(
+    quote_id: str,
+    organisation: Organisation,
+    plan: PurchasePlan,
+    credits_count: int,
+    *,
+    prices: Prices,
+    now: datetime,
+) -> PurchaseQuote:
+    """Return what credits, with or without a year of Pro, cost an organisation now.
+
+    Its own price of a credit wins over the book's, unless it is 0.
+
+    Raises:
+        InvalidInput: fewer credits than the minimum, or more than there can be. Beside Pro, none is fine too.
+        ProAlready: Pro is not for sale while the organisation has it.
+        BillingIsCustom: an Enterprise organisation pays by agreement.
+    """
+    check_may_buy(organisation, plan, now)
+    is_pro = plan is PurchasePlan.PRO
+    if not (prices.minimum_credits <= credits_count <= CREDITS_MAX or (is_pro and credits_count == 0)):
+        raise InvalidInput(
+            "credits", f"a purchase is of {prices.minimum_credits:,} to {CREDITS_MAX:,} credits"
+        )
+    here = prices.of(organisation.currency)
+    price_millionths = organisation.price_millionths or here.credit_price_millionths
+    fee_minor = here.pro_fee_minor if is_pro else 0
+    included = here.pro_credits if is_pro else 0
+    credits_minor = cost_of(credits_count, price_millionths, 0).amount_minor
+    cost = cost_of(credits_count, price_millionths, here.tax_per_cent, fee_minor=fee_minor)
+    terms = Terms(
+        PaymentKind.PRO if is_pro else PaymentKind.CREDITS,
+        credits_count + included,
+        price_millionths,
+        credits_minor,
+        fee_minor,
+        cost.tax_minor,
+        organisation.currency,
+        prices.version,
+    )
+    return PurchaseQuote(
+        quote_id,
+        organisation.organisation_id,
+        plan,
+        terms,
+        included,
+        here.tax_per_cent,
+        now,
+        now + QUOTE_LASTS,
+    )
+
+
+def check_may_buy(organisation: Organisation, plan: PurchasePlan, now: datetime) -> None:
+    """Check that a plan is for sale to an organisation.
+
+    Raises:
+        ProAlready, BillingIsCustom: it is not.
+    """
+    if organisation.plan is Plan.ENTERPRISE:
+        raise BillingIsCustom
+    if plan is PurchasePlan.PRO and not organisation.may_buy_pro(now):
+        raise ProAlready
+
+
+def custom_terms(amount_minor: int, organisation: Organisation, prices: Prices) -> Terms:
+    """Return the terms of an amount that staff asks for; tax comes on top."""
+    here = prices.of(organisation.currency)
+    cost = cost_of(0, 0, here.tax_per_cent, fee_minor=amount_minor)
+    return Terms(
+        PaymentKind.CUSTOM, 0, 0, 0, amount_minor, cost.tax_minor, organisation.currency, prices.version
+    )

@@ -1,0 +1,61 @@
+"""What lies beside payments: quotes, and what staff wrote about a custom payment."""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+import msgspec
+from psycopg import Connection
+from psycopg.rows import tuple_row
+
+from domain.ledger import Ledger
+from domain.purchases import PurchaseQuote
+from infra.event_store.recorder import LedgerEventStore
+
+_KEEP_QUOTE: Final = """
+    INSERT INTO ledger.purchase_quotes (quote_id, organisation_id, body, expires_at) VALUES (%s, %s, %s, %s)
+"""
+_FORGET_QUOTES: Final = "DELETE FROM ledger.purchase_quotes WHERE expires_at < now() - interval '7 days'"
+_QUOTE: Final = "SELECT body FROM ledger.purchase_quotes WHERE quote_id = %s AND organisation_id = %s"
+_KEEP_REMARK: Final = """
+    INSERT INTO ledger.payment_remarks (payment_id, organisation_id, remark) VALUES (%s, %s, %s)
+    ON CONFLICT DO NOTHING
+"""
+_REMARKS: Final = """
+    SELECT payment_id, remark FROM ledger.payment_remarks
+    WHERE organisation_id = %s AND payment_id = ANY(%s)
+"""
+
+
+class PostgresDesk:
+    """See `domain.payments.Desk`. Uses the ledger's own connections."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._datastore = cast(LedgerEventStore, ledger.events).recorder.datastore
+
+    def keep_quote(self, quote: PurchaseQuote) -> None:
+        """Keep a quote, and forget those that expired a week ago."""
+        body = msgspec.json.encode(quote)
+        with self._datastore.get_connection() as connection:
+            connection.execute(_FORGET_QUOTES)
+            connection.execute(_KEEP_QUOTE, (quote.quote_id, quote.organisation_id, body, quote.expires_at))
+
+    def quote(self, organisation_id: str, quote_id: str) -> PurchaseQuote | None:
+        """Return a quote of an organisation."""
+        with self._datastore.get_connection() as connection:
+            row = _rows(connection, _QUOTE, (quote_id, organisation_id))
+        return msgspec.json.decode(row[0][0], type=PurchaseQuote) if row else None
+
+    def keep_remark(self, organisation_id: str, payment_id: str, remark: str) -> None:
+        """Keep what staff says a payment is for."""
+        with self._datastore.get_connection() as connection:
+            connection.execute(_KEEP_REMARK, (payment_id, organisation_id, remark))
+
+    def remarks(self, organisation_id: str, payment_ids: list[str]) -> dict[str, str]:
+        """Return the remarks of an organisation's payments, by payment."""
+        with self._datastore.get_connection() as connection:
+            return dict(_rows(connection, _REMARKS, (organisation_id, payment_ids)))
+
+
+def _rows(connection: Connection[Any], query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    return connection.cursor(row_factory=tuple_row).execute(query, values).fetchall()

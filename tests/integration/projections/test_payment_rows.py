@@ -1,0 +1,80 @@
+"""Rows of payments: each says what the payment's own history says, and checks find it if one does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from psycopg.rows import dict_row
+
+from domain.payment_facts import Flag
+from infra.bootstrap import open_ledger
+from projections import invariants
+from projections.comparison import compare_with_log
+from projections.rebuild import rebuild
+from tests.integration.projections.conftest import Ledger
+from tests.integration.test_payments import NOW, ORG, PRO, Shop
+
+
+@pytest.fixture
+def shop(ledger: Ledger) -> Iterator[Shop]:
+    """Payments that went every way."""
+    with closing(open_ledger(ledger.service)) as opened:
+        shop = Shop(opened)
+        shop.refund(shop.buy(), 400)
+        shop.buy(1_000, PRO)
+        shop.pay(shop.order(), amount_minor=1)
+        shop.order()
+        shop.payments.abandon(ORG, shop.order().terms.payment_id, request=shop.request())
+        shop.gateway.refuses_refunds = True
+        shop.refund(shop.buy(), 10)
+        shop.gateway.refuses_refunds = False
+        ledger.project(batch_size=3)
+        yield shop
+
+
+def rows(ledger: Ledger) -> list[dict[str, Any]]:
+    cursor = ledger.connection.cursor(row_factory=dict_row)
+    return cursor.execute("SELECT * FROM projections.payments ORDER BY created_at, position").fetchall()
+
+
+def test_a_row_says_what_has_become_of_its_payment(ledger: Ledger, shop: Shop) -> None:
+    told = {(row["kind"], row["status"], row["flag"]) for row in rows(ledger)}
+    assert told == {
+        ("credits", "refunded", None),
+        ("pro", "completed", None),
+        ("credits", "failed", Flag.AMOUNT_DIFFERS.value),
+        ("credits", "pending", None),
+        ("credits", "abandoned", None),
+        ("credits", "completed", Flag.REFUND_REFUSED.value),
+    }
+    (refunded,) = [row for row in rows(ledger) if row["status"] == "refunded"]
+    assert (refunded["refunded_credits"], refunded["refunded_minor"]) == (400, 70_800)
+    assert (refunded["amount_minor"], refunded["tax_minor"], refunded["created_at"]) == (150_000, 27_000, NOW)
+
+
+def test_rows_agree_with_the_log(ledger: Ledger, shop: Shop) -> None:
+    assert invariants.check(ledger.connection) == []
+    assert compare_with_log(ledger.owner) == []
+
+
+def test_rows_are_built_anew_as_they_were(ledger: Ledger, shop: Shop) -> None:
+    before = rows(ledger)
+    rebuild(ledger.owner, ["payments"])
+    assert rows(ledger) == before
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "UPDATE projections.payments SET status = 'completed' WHERE status = 'pending'",
+        "UPDATE projections.payments SET refunded_minor = 1 WHERE status = 'refunded'",
+        "DELETE FROM projections.payments WHERE status = 'pending'",
+        "UPDATE projections.payments SET payment_id = 'x' WHERE status = 'pending'",
+    ],
+)
+def test_a_row_that_says_otherwise_is_found(ledger: Ledger, shop: Shop, harm: str) -> None:
+    ledger.connection.execute(harm.encode())
+    assert {finding.check for finding in invariants.check(ledger.connection)} == {"payment"}

@@ -1,0 +1,135 @@
+"""A payment gateway in memory: the third party, with a book of the money it really moved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
+from itertools import count
+
+import msgspec
+
+from domain.gateway import (
+    Attempt,
+    AttemptStatus,
+    Checkout,
+    GatewayRefused,
+    GatewayUnavailable,
+    Notice,
+    NoticeRefused,
+    OpenedOrder,
+    OrderRequest,
+    Refund,
+    RefundRequest,
+    RefundStatus,
+    SettlementLine,
+)
+
+SIGNATURE = "signed by the gateway"
+
+
+class BookGateway:
+    """Opens an order once per payment, and gives money back once per refund id. `step` may raise anywhere."""
+
+    name = "bookpay"
+    currencies = frozenset({"INR", "USD"})
+
+    def __init__(self, step: Callable[[str], None] = lambda _: None) -> None:
+        self.orders: dict[str, OrderRequest] = {}
+        self.order_ids: dict[str, str] = {}
+        self.attempts_of: dict[str, list[Attempt]] = {}
+        self.refunds: dict[str, tuple[RefundRequest, RefundStatus]] = {}
+        self.refuses_orders = False
+        self.refuses_refunds = False
+        self.refunds_pend = False
+        self.is_down = False
+        self._step = step
+        self._numbers = count(1)
+
+    # ------------------------------------------------------------------------------------- the port
+
+    def open_order(self, request: OrderRequest) -> OpenedOrder:
+        self._begin("open_order")
+        if self.refuses_orders:
+            raise GatewayRefused("no", code="BAD_REQUEST_ERROR")
+        order_id = self.order_ids.setdefault(request.payment_id, f"order_{request.payment_id}")
+        self.orders.setdefault(order_id, request)
+        self.attempts_of.setdefault(order_id, [])
+        self._step("after open_order")
+        return OpenedOrder(order_id, self._page(order_id))
+
+    def checkout(self, order_id: str, request: OrderRequest) -> Checkout:
+        return self._page(order_id)
+
+    def attempts(self, order_id: str) -> Sequence[Attempt]:
+        self._begin("attempts")
+        if order_id not in self.attempts_of:
+            raise GatewayRefused("no such order", code="BAD_REQUEST_ERROR")
+        return list(self.attempts_of[order_id])
+
+    def read_return(self, fields: Mapping[str, str]) -> Notice:
+        return self.read_notice(fields.get("notice", "").encode(), {"x-signature": fields.get("by", "")})
+
+    def read_notice(self, body: bytes, headers: Mapping[str, str]) -> Notice:
+        if headers.get("x-signature") != SIGNATURE:
+            raise NoticeRefused("the signature is wrong")
+        return msgspec.convert(json.loads(body), Notice)
+
+    def refund(self, request: RefundRequest) -> Refund:
+        self._begin("refund")
+        if self.refuses_refunds and request.refund_id not in self.refunds:
+            raise GatewayRefused("no", code="REFUND_NOT_POSSIBLE")
+        status = RefundStatus.PENDING if self.refunds_pend else RefundStatus.DONE
+        self.refunds[request.refund_id] = (request, status)
+        self._step("after refund")
+        return Refund(f"rfnd_{request.refund_id}", status, request.amount_minor)
+
+    def settled(self, first: date, last: date) -> Iterable[SettlementLine]:
+        raise GatewayRefused("no list is kept")
+
+    # ----------------------------------------------------------------------------------- the payer
+
+    def pay(
+        self,
+        order_id: str,
+        status: AttemptStatus = AttemptStatus.CAPTURED,
+        *,
+        amount_minor: int | None = None,
+        reason: str | None = None,
+    ) -> Attempt:
+        """Let somebody try to pay an order on the gateway's page."""
+        order = self.orders[order_id]
+        attempt = Attempt(
+            f"pay_{next(self._numbers)}",
+            order_id,
+            status,
+            order.amount_minor if amount_minor is None else amount_minor,
+            order.currency,
+            reason=reason,
+        )
+        self.attempts_of[order_id].append(attempt)
+        return attempt
+
+    def notice_of(self, attempt: Attempt) -> bytes:
+        """Return the body of the webhook that tells of an attempt."""
+        notice = Notice(f"notice-{next(self._numbers)}", "payment", attempt)
+        return msgspec.json.encode(notice)
+
+    @property
+    def taken_minor(self) -> int:
+        """All the money that was taken, less what was given back."""
+        taken = sum(
+            attempt.amount_minor
+            for attempts in self.attempts_of.values()
+            for attempt in attempts
+            if attempt.status is AttemptStatus.CAPTURED
+        )
+        return taken - sum(request.amount_minor for request, _ in self.refunds.values())
+
+    def _begin(self, name: str) -> None:
+        self._step(f"before {name}")
+        if self.is_down:
+            raise GatewayUnavailable("the gateway is down")
+
+    def _page(self, order_id: str) -> Checkout:
+        return Checkout(f"https://pay.example/{order_id}")
