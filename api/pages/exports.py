@@ -11,10 +11,10 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 from starlette.responses import Response, StreamingResponse
 
 from api.pages import words
@@ -38,7 +38,7 @@ _COLUMNS: Final = {
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 Row = dict[str, Any]
-_Name = Annotated[str, Path(pattern=r"^(usage|purchases)\.(csv|jsonl)$")]
+_Name = Literal["usage.csv", "usage.jsonl", "purchases.csv", "purchases.jsonl"]
 
 
 @router.get("/credits/export/{name}")

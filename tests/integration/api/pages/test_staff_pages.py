@@ -1,0 +1,123 @@
+"""What staff do on the pages, and nobody else."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from api.pages.sessions import DeadLetter
+from tests.integration.api.ledger_api import LedgerApi
+from tests.integration.api.pages.browsing import Browser
+from tests.integration.api.pages.test_sign_in import pages_of
+
+STAFF_POSTS = [
+    ("/credits/staff/grant", {"credits": "5", "kind": "admin", "reason": "x"}),
+    ("/credits/staff/refund?run=run-1&charge=4", {"credits": "5", "reason": "x"}),
+    ("/credits/staff/price", {"price": "9"}),
+    ("/credits/staff/plan", {"plan": "pro"}),
+]
+
+
+def balance_of(client: Any, studio: str) -> Any:
+    return client.get(f"/v1/organisations/{studio}/balance").json()
+
+
+def test_credits_are_added_with_a_reason(
+    staff: Browser, member: Browser, studio: str, ledger_api: LedgerApi, client: Any
+) -> None:
+    form = staff.get("/credits/staff/grant", organisation=studio).form("/credits/staff/grant")
+    added = staff.post(form.action, **{**form.fields, "credits": "1,500", "reason": "goodwill"})
+    assert added.status_code == 303
+    ledger_api.catch_up()
+    history = staff.get(added.headers["location"]).text
+    assert "Admin Grant" in history
+    assert "+1,500" in history
+    assert "goodwill" in member.get("/credits", tab="purchases").text
+    again = staff.post(form.action, **{**form.fields, "credits": "1,500", "reason": "goodwill"})
+    assert again.status_code == 303
+    ledger_api.catch_up()
+    assert balance_of(client, studio)["available"] == 121_500, "the same form counts once"
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"credits": "", "reason": "x"}, "this field is required"),
+        ({"credits": "-5", "reason": "x"}, "a whole number from 1"),
+        ({"credits": "5", "reason": ""}, "this field is required"),
+        ({"credits": "5", "reason": "x" * 201}, "at most 200 characters"),
+        ({"credits": "5", "reason": "x", "kind": "bribe"}, "choose one of the options"),
+    ],
+)
+def test_a_form_says_what_is_wrong_and_keeps_what_was_typed(
+    staff: Browser, studio: str, fields: dict[str, str], fault: str
+) -> None:
+    form = staff.get("/credits/staff/grant", organisation=studio).form("/credits/staff/grant")
+    page = staff.submit(form, **fields)
+    assert page.status == 422
+    assert fault in page.text
+    kept = page.form("/credits/staff/grant").fields
+    assert kept["reason"] == fields["reason"]
+    assert kept["once"] == form.fields["once"]
+
+
+def test_a_charge_is_refunded_from_its_run(
+    staff: Browser, studio: str, ledger_api: LedgerApi, client: Any
+) -> None:
+    run = staff.get("/credits/runs", organisation=studio, run="run-2")
+    (refund,) = {link for link in run.links.values() if "/credits/staff/refund" in link}
+    form = staff.get(refund).form("/credits/staff/refund")
+    too_much = staff.submit(form, credits="5000", reason="blurred")
+    assert too_much.status == 409
+    staff.submit(too_much.form("/credits/staff/refund"), credits="", reason="blurred")
+    ledger_api.catch_up()
+    assert balance_of(client, studio)["available"] == 121_200
+    assert "+1,200" in staff.get("/credits", organisation=studio, tab="purchases").text
+
+
+def test_price_and_plan_are_changed(staff: Browser, studio: str, ledger_api: LedgerApi, client: Any) -> None:
+    page = staff.get("/credits/staff/terms", organisation=studio)
+    assert staff.submit(page.form("/credits/staff/price"), price="1.2345678").status == 422
+    staff.post(**sent(page.form("/credits/staff/price"), price="1.25"))
+    staff.post(**sent(page.form("/credits/staff/plan"), plan="pro", last_day="2027-03-31"))
+    ledger_api.catch_up()
+    terms = balance_of(client, studio)
+    assert terms["price_millionths"] == 1_250_000
+    assert terms["plan"] == "pro"
+    assert "31 Mar 2027" in staff.get("/credits/subscription", organisation=studio).text
+
+
+def sent(form: Any, **fields: str) -> dict[str, str]:
+    return {"path": form.action, **form.fields, **fields}
+
+
+@pytest.mark.parametrize("who", ["admin", "member", "auditor"])
+@pytest.mark.parametrize("posted", STAFF_POSTS, ids=lambda posted: posted[0])
+def test_nobody_else_may(
+    request: pytest.FixtureRequest, client: Any, studio: str, who: str, posted: tuple[str, dict[str, str]]
+) -> None:
+    path, fields = posted
+    browser: Browser = request.getfixturevalue(who)
+    before = balance_of(client, studio)
+    address = f"{path}{'&' if '?' in path else '?'}organisation={studio}"
+    response = browser.post(address, csrf=browser.form_token, once="1", **fields)
+    assert response.status_code == 403
+    assert re.search("this is not for you", response.text, re.IGNORECASE)
+    assert balance_of(client, studio) == before
+
+
+def test_refused_messages_are_shown_as_text(ledger_api: LedgerApi, open_browser: Any) -> None:
+    letter = DeadLetter(
+        "wrong type", "data.photos", "2026-11-22T09:15:00Z", "usage 3:7", "org-1", "<b>{}</b>"
+    )
+    browser = open_browser(pages=pages_of(ledger_api, dead_letters=lambda: [letter]))
+    page = browser.sign_in("a-1", roles=["auditor"]).get("/credits/dead-letters")
+    assert "2026-11-22T09:15:00Z wrong type data.photos org-1 usage 3:7" in page.text
+    assert "<b>{}</b>" in page.text
+
+
+def test_dead_letters_are_for_staff_and_auditors(member: Browser, staff: Browser) -> None:
+    assert member.get("/credits/dead-letters").status == 403
+    assert "No message was refused." in staff.get("/credits/dead-letters").text
