@@ -52,6 +52,7 @@ OPEN: Final = Rule(is_open=True)
 READ: Final = Rule(anywhere=frozenset({Kind.STAFF, Kind.AUDITOR}), members=_EVERYONE, keys=True)
 READ_OR_PIPELINE: Final = Rule(anywhere=READ.anywhere | {Kind.SERVICE}, members=_EVERYONE, keys=True)
 OFFICE: Final = Rule(anywhere=frozenset({Kind.STAFF}))
+MEMBERS: Final = Rule(anywhere=frozenset({Kind.STAFF}), members=_EVERYONE)
 PIPELINE: Final = Rule(anywhere=frozenset({Kind.SERVICE}))
 OWNERS: Final = Rule(anywhere=frozenset({Kind.STAFF}), members=frozenset({Membership.ADMIN}))
 OWNERS_OR_AUDITORS: Final = Rule(anywhere=OWNERS.anywhere | {Kind.AUDITOR}, members=OWNERS.members)
@@ -88,6 +89,13 @@ RULES: Final[Mapping[str, Rule]] = {
     f"POST {_ORGANISATION}/webhook-endpoints/{{endpoint_id}}/test": OWNERS,
     f"GET {_ORGANISATION}/webhook-endpoints/{{endpoint_id}}/deliveries": OWNERS_OR_AUDITORS,
     f"PUT {_ORGANISATION}/low-balance-threshold": OWNERS,
+    f"GET {_ORGANISATION}/billing-details": READ,
+    f"PUT {_ORGANISATION}/billing-details": OWNERS,
+    f"DELETE {_ORGANISATION}/billing-details": OWNERS,
+    f"GET {_ORGANISATION}/invoices": READ,
+    f"GET {_ORGANISATION}/invoices/{{invoice_id}}": READ,
+    f"GET {_ORGANISATION}/invoices/{{invoice_id}}.pdf": READ,
+    f"POST {_ORGANISATION}/payments/{{payment_id}}/invoice": MEMBERS,
     f"POST {_ORGANISATION}/holds": PIPELINE,
     f"POST {_ORGANISATION}/holds/{{hold_id}}/settle": PIPELINE,
     f"POST {_ORGANISATION}/holds/{{hold_id}}/release": PIPELINE,

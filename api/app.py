@@ -6,7 +6,19 @@ from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
 
-from api import documentation, holds, keys, openapi, operations, people, reads, webhook_endpoints, writes
+from api import (
+    billing,
+    documentation,
+    holds,
+    invoices,
+    keys,
+    openapi,
+    operations,
+    people,
+    reads,
+    webhook_endpoints,
+    writes,
+)
 from api.access import RuleMissing
 from api.dependencies import Services
 from api.middleware import Entrance
@@ -23,6 +35,10 @@ ROUTERS: Final = (
     keys.router,
     webhook_endpoints.router,
     people.router,
+    billing.writes,
+    billing.reads,
+    invoices.writes,
+    invoices.reads,
     operations.router,
     documentation.router,
     sign_in.router,

@@ -23,6 +23,8 @@ from api.pages.sessions import PageServices
 from api.requests import Body, Recorded
 from domain import facts, ledger
 from domain.errors import OrganisationUnknown
+from domain.invoice_documents import InvoiceDocument
+from domain.invoicing import Invoicing
 from domain.ledger import Ledger
 from domain.people import People
 from domain.ports import Once
@@ -50,6 +52,9 @@ class Services:
     api_keys: ApiKeys
     webhooks: WebhookEndpoints
     people: People
+    invoicing: Invoicing
+    print_invoice: Callable[[InvoiceDocument], bytes]
+    """Returns the PDF of an invoice or a credit note."""
     limits: RateLimits
     """Of one app: it counts in memory, and in the app's own thread."""
     clock: Callable[[], datetime]

@@ -39,6 +39,7 @@ TAGS: Final = (
     {"name": "Holds", "description": "Credits set aside for runs, and what a run would cost."},
     {"name": "Usage", "description": "What was used, by month, day and photo event."},
     {"name": "Transactions", "description": "Runs and additions, one by one."},
+    {"name": "Invoices", "description": "Who invoices are made out to, invoices and credit notes."},
     {"name": "API keys", "description": "Keys for the organisation's own programs."},
     {"name": "Webhooks", "description": "Addresses that are told when credits run low, out, or come in."},
     {"name": "People", "description": "Names behind the ids that events keep, and their erasure."},

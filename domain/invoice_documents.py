@@ -39,7 +39,7 @@ class Seller(msgspec.Struct, frozen=True):
     """Who sells. Its address is in India; `time_zone` is the one that its days and financial years are of.
 
     `prefix` begins its numbers, `service_code` (SAC) says what is sold, `letter_of_undertaking` names the one
-    that it exports under, if any.
+    that it exports under, `remark` stands on every document, if any.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Seller(msgspec.Struct, frozen=True):
     prefix: str
     service_code: str
     letter_of_undertaking: str | None = None
+    remark: str | None = None
 
     @property
     def gst_state(self) -> str:
@@ -277,12 +278,13 @@ def _returned(invoice: InvoiceDocument, sale: Sale, given_back: GivenBack) -> Li
 
 
 def _notes(seller: Seller, buyer: Party, tax_minor: int) -> tuple[str, ...]:
-    if buyer.address.country != INDIA and tax_minor == 0:
-        lut = seller.letter_of_undertaking
-        return (_EXPORT if lut is None else _EXPORT_UNDER_LUT.format(lut=lut),)
+    notes = [] if seller.remark is None else [seller.remark]
+    lut = seller.letter_of_undertaking
     if buyer.address.country == INDIA:
-        return ("Tax is not payable on reverse charge.",)
-    return ()
+        notes.append("Tax is not payable on reverse charge.")
+    elif tax_minor == 0:
+        notes.append(_EXPORT if lut is None else _EXPORT_UNDER_LUT.format(lut=lut))
+    return tuple(notes)
 
 
 def _place_of_supply(details: BillingDetails) -> str | None:

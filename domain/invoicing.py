@@ -138,6 +138,7 @@ class Invoicing:
             OrganisationUnknown, StoreUnavailable.
         """
         with self._events.exclusive():
+            self._ledger.organisation(organisation_id)
             if self._papers.erase_billing_details(organisation_id):
                 self._note(organisation_id, None, request)
 
@@ -145,12 +146,13 @@ class Invoicing:
         """Issue what a payment lacks; return its invoice, and its credit notes behind it.
 
         Raises:
-            StoreUnavailable, PriceVersionUnknown.
+            OrganisationUnknown, StoreUnavailable, PriceVersionUnknown.
             NothingToInvoice: the organisation has no such payment, or it is not completed.
             BillingDetailsMissing: they are needed for the invoice, and not on file.
         """
         sale = sale_of(event.fact for event in self._events.get(payment_stream(payment_id)))
         if sale is None or sale.terms.organisation_id != organisation_id:
+            self._ledger.organisation(organisation_id)
             raise NothingToInvoice(f"the payment {payment_id!r} is not completed")
         documents = self._documents(payment_id)
         if len(documents) < 1 + len(sale.given_back):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from typing import cast
 
 import msgspec
 import psycopg
@@ -18,19 +19,24 @@ from consumers.publisher import Publisher
 from consumers.runner import UsageConsumer
 from consumers.usage import UsageIngest
 from domain.gateway import PaymentGateway
+from domain.invoicing import Invoicing
 from domain.ledger import Ledger
 from domain.prices import PriceBook
 from infra.embedded import issuer as embedded
 from infra.event_store.datastore import LedgerDatastore
 from infra.event_store.positions import PostgresPositions
+from infra.event_store.recorder import LedgerEventStore
 from infra.event_store.usage_store import PostgresUsageStore
 from infra.identity import Claims, TokenVerifier
 from infra.jwks import FixedKeys, PublishedKeys, WrongDocument, fetch_keys
 from infra.kafka import Kafka
+from infra.papers import PostgresPapers
+from infra.seller import seller_of
 from infra.settings import Settings, WrongSetting, load_rate_card
 from infra.webhooks.deliverer import WebhookDeliverer
 from infra.webhooks.endpoints import PostgresWebhookEndpoints
 from infra.webhooks.sending import Sender
+from infra.wording import EnglishWording
 
 
 def utc_now() -> datetime:
@@ -107,6 +113,16 @@ def _embedded_keys(settings: Settings) -> FixedKeys:
         return FixedKeys(msgspec.json.decode(path.read_bytes()))
     except (OSError, ValueError, WrongDocument) as error:
         raise WrongSetting(f"EMBEDDED_ISSUER_KEYS: {path} cannot be used: {error}") from error
+
+
+def open_invoicing(settings: Settings, ledger: Ledger) -> Invoicing:
+    """Return the use cases of invoices, on the connections of a ledger.
+
+    Raises:
+        WrongSetting: the seller is not described in full.
+    """
+    papers = PostgresPapers(cast(LedgerEventStore, ledger.events).recorder.datastore)
+    return Invoicing(ledger, papers, seller_of(settings), EnglishWording())
 
 
 @contextmanager

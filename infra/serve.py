@@ -18,9 +18,10 @@ from api.dependencies import Services
 from api.limits import rate_limits
 from api.pages.sessions import PageServices
 from infra.api_keys import PostgresApiKeys
-from infra.bootstrap import new_id, open_ledger, ticket_verifier, utc_now
+from infra.bootstrap import new_id, open_invoicing, open_ledger, ticket_verifier, utc_now
 from infra.dead_letters import latest_dead_letters
 from infra.identity import Identities, TokenVerifier
+from infra.invoice_pdf import render_pdf
 from infra.people import PostgresPeople
 from infra.sessions import PostgresSessions
 from infra.settings import Settings, load_price_book, load_rate_card
@@ -95,6 +96,8 @@ def api_services(settings: Settings, database_url: str, verifier: TokenVerifier)
                 pool.connection, ledger, allow_private=settings.webhook_allow_private
             ),
             people=PostgresPeople(pool.connection),
+            invoicing=open_invoicing(settings, ledger),
+            print_invoice=render_pdf,
             limits=rate_limits(
                 settings.api_requests_per_minute, settings.api_organisation_requests_per_minute
             ),

@@ -104,6 +104,19 @@ class Settings(BaseSettings):
     webhook_allow_private: bool = Field(
         False, description="Let webhooks go to private addresses and over http: for trying out."
     )
+    seller_name: str | None = Field(None, description="Who sells, on invoices; a made-up seller if unset.")
+    seller_email: str | None = None
+    seller_gstin: str | None = None
+    seller_address: str | None = Field(None, description="Street and house; lines with | between them.")
+    seller_city: str | None = None
+    seller_postal_code: str | None = None
+    seller_state: str | None = Field(None, description="State of India, by name or GST code.")
+    seller_time_zone: str = Field("Asia/Kolkata", description="Of dates and financial years.")
+    seller_invoice_prefix: str = Field("CL", description="Begins invoice numbers; one or two characters.")
+    seller_service_code: str = Field("998439", pattern=r"^[0-9]{4,8}$", description="SAC of what is sold.")
+    seller_letter_of_undertaking: str | None = Field(
+        None, description="Reference (ARN) that exports without tax are made under."
+    )
     data_dir: Path = Field(Path("var"), description="Embedded servers keep their data here.")
     rate_card: Path | None = Field(None, description="JSON list of rate changes; see README.")
     price_book: Path | None = Field(None, description="JSON list of price editions; see README.")

@@ -36,10 +36,21 @@ class EventCursor(msgspec.Struct, frozen=True, array_like=True, tag="events"):
     event_id: int
 
 
-CursorT = TypeVar("CursorT", TransactionCursor, ChargeCursor, EventCursor)
+class InvoiceCursor(msgspec.Struct, frozen=True, array_like=True, tag="invoices"):
+    """The last invoice or credit note of a page."""
+
+    issued_at: datetime
+    number: str
+
+    def __post_init__(self) -> None:
+        if self.issued_at.tzinfo is None or self.issued_at.year == MAXYEAR or "\0" in self.number:
+            raise ValueError("not the place of an invoice")
 
 
-def encode_cursor(cursor: TransactionCursor | ChargeCursor | EventCursor) -> str:
+CursorT = TypeVar("CursorT", TransactionCursor, ChargeCursor, EventCursor, InvoiceCursor)
+
+
+def encode_cursor(cursor: TransactionCursor | ChargeCursor | EventCursor | InvoiceCursor) -> str:
     """Return the text of a cursor."""
     return urlsafe_b64encode(msgspec.json.encode(cursor)).rstrip(b"=").decode()
 

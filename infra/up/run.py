@@ -18,6 +18,7 @@ from infra.bootstrap import gateways
 from infra.embedded.errors import EmbeddedServerError
 from infra.kafka import Kafka
 from infra.process import stop_on_signals
+from infra.seller import seller_of
 from infra.settings import Settings, load_price_book, load_rate_card
 from infra.simulator.demo import DEMO_ORGANISATIONS
 from infra.up.alone import AlreadyUp, alone_in, tell
@@ -43,6 +44,7 @@ def run_up(settings: Settings, *, demo: bool, for_s: float | None, rate: float) 
     """
     load_rate_card(settings.rate_card)  # only parts read these, and would die of them over and over
     load_price_book(settings.price_book)
+    seller_of(settings)
     if settings.names_gateway:
         gateways(settings)
     if demo:

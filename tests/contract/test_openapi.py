@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from api import hold_schemas, keys, people, requests, webhook_endpoints
+from api import (
+    billing,
+    hold_schemas,
+    keys,
+    people,
+    requests,
+    webhook_endpoints,
+)
 from api.app import create_app
 from api.dependencies import Services
 from api.limits import rate_limits
@@ -41,6 +48,7 @@ BODIES = {
     "issueApiKey": keys.NewKey,
     "putPerson": people.PersonDetails,
     "addWebhookEndpoint": webhook_endpoints.NewEndpoint,
+    "putBillingDetails": billing.BillingDetails,
 }
 
 
@@ -59,6 +67,8 @@ def document() -> dict[str, Any]:
         api_keys=store,
         webhooks=store,
         people=store,
+        invoicing=store,
+        print_invoice=_nothing,
         limits=rate_limits(1, 1),
         clock=lambda: datetime.now(UTC),
         new_id=lambda: "request-1",
@@ -113,6 +123,13 @@ def test_the_routes_are_these(document):
         ("post", f"{organisation}/webhook-endpoints/{{endpoint_id}}/enable"),
         ("post", f"{organisation}/webhook-endpoints/{{endpoint_id}}/test"),
         ("get", f"{organisation}/webhook-endpoints/{{endpoint_id}}/deliveries"),
+        ("get", f"{organisation}/billing-details"),
+        ("put", f"{organisation}/billing-details"),
+        ("delete", f"{organisation}/billing-details"),
+        ("get", f"{organisation}/invoices"),
+        ("get", f"{organisation}/invoices/{{invoice_id}}"),
+        ("get", f"{organisation}/invoices/{{invoice_id}}.pdf"),
+        ("post", f"{organisation}/payments/{{payment_id}}/invoice"),
         ("get", "/healthz"),
         ("get", "/readyz"),
         ("get", "/metrics"),
@@ -161,6 +178,8 @@ def test_reads_and_writes_carry_what_they_promise(document):
     for method, path, operation in _operations(document):
         if not path.startswith("/v1") or {"API keys", "Webhooks", "People"} & set(operation["tags"]):
             continue  # what these keep lies beside the log, and no view shows it
+        if operation["operationId"] in ("eraseBillingDetails", "issueInvoice"):
+            continue  # what is gone stays gone, what is issued stays issued, however often one asks
         names = {parameter["name"] for parameter in operation["parameters"]}
         answer = next(each for status, each in operation["responses"].items() if status < "300")
         assert "Ledger-Position" in answer["headers"]

@@ -24,11 +24,14 @@ from api.pages.sessions import PageServices
 from domain.ledger import Ledger
 from domain.rate_card import RateCard, UsageType
 from infra.api_keys import PostgresApiKeys
+from infra.bootstrap import open_invoicing
 from infra.embedded.issuer import AUDIENCE, ISSUER, TICKET_AUDIENCE, EmbeddedIssuer
 from infra.identity import Identities, TokenVerifier
+from infra.invoice_pdf import render_pdf
 from infra.jwks import FixedKeys
 from infra.people import PostgresPeople
 from infra.sessions import PostgresSessions
+from infra.settings import Settings
 from infra.webhooks.endpoints import PostgresWebhookEndpoints
 from projections.runner import ProjectionRunner
 from tests.histories import append
@@ -141,6 +144,8 @@ def _services(ledger: Ledger, pool: ConnectionPool[Any], issuer: EmbeddedIssuer)
         api_keys=keys,
         webhooks=PostgresWebhookEndpoints(pool.connection, ledger, allow_private=False),
         people=PostgresPeople(pool.connection),
+        invoicing=open_invoicing(Settings(), ledger),
+        print_invoice=render_pdf,
         limits=rate_limits(1_000_000, 1_000_000),
         clock=lambda: datetime.now(UTC),
         new_id=lambda: f"request-{next(_numbers)}",

@@ -28,6 +28,8 @@ READS = [
     "events",
     "subscription",
     "holds",
+    "billing-details",
+    "invoices",
     "holds/hold-4",  # after opening, trial and charge
 ]
 TABLES = ["balances", "holds", "transactions", "usage_months", "usage_days", "event_usage", "event_totals"]

@@ -1,0 +1,154 @@
+"""Billing details: who the organisation's invoices are made out to."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter
+from pydantic import ConfigDict, Field
+
+from api.dependencies import Read, Write
+from api.fields import Instant, OrganisationId
+from api.problems import responses
+from api.reads import COMMON_PROBLEMS, answers_at_position
+from api.requests import Body
+from api.routes import ReadRoute, StrictRoute
+from api.schemas import Position, View
+from api.writes import answers
+from domain import billing
+from domain.billing import EMAIL_MAX_LENGTH, LINES_MAX, NAME_MAX_LENGTH, PHONE_MAX_LENGTH, PLACE_MAX_LENGTH
+from domain.tax_identifiers import TAX_ID_MAX_LENGTH
+from projections import papers
+
+_PATH: Final = "/v1/organisations/{organisation_id}/billing-details"
+
+reads = APIRouter(
+    prefix=_PATH,
+    route_class=ReadRoute,
+    tags=["Invoices"],
+    responses={**answers_at_position(), **responses(*COMMON_PROBLEMS)},
+)
+writes = APIRouter(prefix=_PATH, route_class=StrictRoute, tags=["Invoices"])
+
+Place = Annotated[str, Field(max_length=PLACE_MAX_LENGTH)]
+
+
+class Address(Body):
+    """Where somebody is."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    country: Annotated[str, Field(min_length=2, max_length=2)] = Field(
+        description="ISO 3166-1 code of two letters.", examples=["IN"]
+    )
+    state: Place = Field(
+        default="",
+        description="State or province; in India needed, by its name or its GST code.",
+        examples=["Karnataka"],
+    )
+    city: Place = Field(description="City.", examples=["Bengaluru"])
+    postal_code: Annotated[str, Field(max_length=billing.POSTAL_CODE_MAX_LENGTH)] = Field(
+        default="", description="Postal code; six digits in India.", examples=["560001"]
+    )
+    lines: Annotated[list[Place], Field(min_length=1, max_length=LINES_MAX, strict=False)] = Field(
+        description="Street and house, floor, district.", examples=[["12 MG Road", "4th floor"]]
+    )
+
+
+class BillingDetails(Body):
+    """A company's or a person's name and address. Letters are Latin, Greek or Cyrillic: they are printed."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    name: Annotated[str, Field(min_length=1, max_length=NAME_MAX_LENGTH)] = Field(
+        description="Company or personal name.", examples=["Marathon Photos Pvt Ltd"]
+    )
+    email: Annotated[str, Field(max_length=EMAIL_MAX_LENGTH)] = Field(
+        description="Where invoices may be sent.", examples=["accounts@marathon.example"]
+    )
+    address: Address = Field(description="The billing address; in India the place of supply.")
+    phone: Annotated[str, Field(max_length=PHONE_MAX_LENGTH)] | None = Field(
+        default=None, description="A phone number.", examples=["+91 80 4718 0000"]
+    )
+    tax_id: Annotated[str, Field(max_length=TAX_ID_MAX_LENGTH)] | None = Field(
+        default=None,
+        description="GSTIN, VAT number, ABN, EIN: where the country's form is known, it is checked.",
+        examples=["29AAGCB7383J1Z4"],
+    )
+    shipping: Address | None = Field(
+        default=None, description="Another address to ship to; null: the billing address.", examples=[None]
+    )
+
+    def checked_later(self) -> billing.BillingDetails:
+        """Return them as the ledger takes them, which checks them."""
+        return billing.BillingDetails(
+            self.name,
+            self.email,
+            _address(self.address),
+            self.phone,
+            self.tax_id,
+            None if self.shipping is None else _address(self.shipping),
+        )
+
+
+class BillingOnFile(View):
+    """The billing details on file."""
+
+    details: BillingDetails | None = Field(description="The details; null: there are none.")
+    changed_at: Instant | None = Field(description="When they were put on file.")
+    changed_by: str | None = Field(description="Who put them on file.", examples=["u-17"])
+    position: Position
+
+
+@reads.get(
+    "",
+    operation_id="getBillingDetails",
+    summary="Billing details",
+    response_description="The details, if any are on file.",
+)
+def get_billing_details(organisation_id: OrganisationId, read: Read) -> BillingOnFile:
+    """Who invoices are made out to. An invoice keeps the details that were on file when it was issued."""
+    return BillingOnFile.model_validate(read.view(papers.billing_details, organisation_id))
+
+
+@writes.put(
+    "",
+    operation_id="putBillingDetails",
+    summary="Put billing details on file",
+    response_description="The details are on file, in the form they are kept.",
+    responses=answers(200, "organisation-unknown"),
+)
+def put_billing_details(organisation_id: OrganisationId, body: BillingDetails, write: Write) -> BillingOnFile:
+    """Say who invoices are made out to. The history keeps who changed it and when, and a digest only."""
+    kept, result = write.services.invoicing.change_billing_details(
+        organisation_id,
+        body.checked_later(),
+        request=write.request,
+        once=write.once(organisation_id, body),
+    )
+    write.say(result)
+    return BillingOnFile(
+        details=BillingDetails.model_validate(kept),
+        changed_at=write.request.at,
+        changed_by=write.request.actor,
+        position=result.position,
+    )
+
+
+@writes.delete(
+    "",
+    operation_id="eraseBillingDetails",
+    summary="Erase billing details",
+    status_code=204,
+    response_description="There are none on file any more.",
+    responses=responses(*COMMON_PROBLEMS),
+)
+def erase_billing_details(organisation_id: OrganisationId, write: Write) -> None:
+    """Take the details off the file for good. Invoices keep their own copies, as the law demands."""
+    write.services.invoicing.erase_billing_details(organisation_id, request=write.request)
+
+
+def _address(address: Address) -> billing.Address:
+    return billing.Address(
+        address.country, address.state, address.city, address.postal_code, tuple(address.lines)
+    )
