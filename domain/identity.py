@@ -38,6 +38,11 @@ def order_key(gateway: str, order_id: str) -> bytes:
     return dedupe_key(f"order\0{gateway}", order_id)
 
 
+def purchase_key(gateway: str, gateway_payment_id: str) -> bytes:
+    """Return the key of the credits that a gateway's payment added: it adds them once."""
+    return dedupe_key(f"payment\0{gateway}", gateway_payment_id)
+
+
 def dedupe_key(source: str, message_id: str) -> bytes:
     """Return the 16-byte key of a message identity (CloudEvents `source` and `id`).
 

@@ -6,6 +6,7 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,7 @@ from psycopg import errors
 from pydantic import ValidationError
 
 from domain.errors import LedgerError
-from infra import commands
+from infra import commands, gateway_commands
 from infra.embedded.errors import EmbeddedServerError
 from infra.process import Unreachable, reason
 from infra.settings import Settings, WrongSetting
@@ -104,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     sandbox = command(
         "sandbox-gateway",
         "run a payment gateway to try out with, on loopback; no money moves",
-        commands.sandbox_gateway,
+        gateway_commands.sandbox_gateway,
     )
     sandbox.add_argument("--port", type=int, metavar="N", help="the port; the last one if not given")
     command(
@@ -136,6 +137,22 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SEAL",
         help="of check: a seal that was printed before, and that the log must still have",
     )
+
+    reconcile = command(
+        "reconcile",
+        "compare a payment gateway's list with payments and credits; a JSON line per difference",
+        gateway_commands.reconcile,
+    )
+    reconcile.add_argument("--gateway", required=True, metavar="NAME", help="razorpay or payglocal")
+    for name, dest, what in (("--from", "first", "first"), ("--to", "last", "last")):
+        reconcile.add_argument(
+            name,
+            dest=dest,
+            required=True,
+            type=_day,
+            metavar="DAY",
+            help=f"{what} day (UTC), such as 2026-11-01",
+        )
 
     dlq = command("dlq", "look at refused messages", commands.dead_letters)
     dlq.add_argument("what", choices=["list"], help="print a JSON line per refused message")
@@ -174,6 +191,13 @@ def _kept_seal(text: str) -> KeptSeal:
         return KeptSeal.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is no day such as 2026-11-01") from None
 
 
 def _seconds(text: str) -> float:

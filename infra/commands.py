@@ -41,7 +41,6 @@ from infra.telemetry import (
     webhook_metrics,
 )
 from infra.up.run import run_up
-from infra.up.servers import reachable
 from infra.up.tokens import embedded_token, sign_in_link
 from projections.comparison import compare_with_log
 from projections.invariants import check
@@ -120,23 +119,6 @@ def project(settings: Settings, _: argparse.Namespace) -> int:
     tune_for_throughput()
     log.info("projecting")
     runner.run()
-    return 0
-
-
-def sandbox_gateway(settings: Settings, options: argparse.Namespace) -> int:
-    """Run the sandbox payment gateway until SIGTERM or Ctrl-C."""
-    from infra.embedded.sandbox.keys import KeyFolder
-    from infra.embedded.sandbox.server import SandboxGateway
-
-    stop = stop_on_signals()
-    data_dir = reachable(settings.data_dir.resolve())
-    webhook_url = f"{settings.public_address}/v1/gateways/razorpay/webhooks"
-    port = options.port or KeyFolder(data_dir).port()
-    sandbox = SandboxGateway(data_dir, port=port, webhook_url=webhook_url)
-    log.info("sandbox gateway at %s", sandbox.url)
-    if not settings.names_gateway:
-        log.info("variables that point the other commands to it are in %s", sandbox.tell())
-    sandbox.run(stop)
     return 0
 
 

@@ -14,7 +14,7 @@ from eventsourcing.persistence import Mapper as EventMapper
 from domain.aggregate import Event, Fact
 from domain.catalogue import FactCodec
 from domain.facts import ChargeRefunded, CreditsPurchased, HoldPlaced, PurchaseRefunded, UsageCharged
-from domain.identity import dedupe_key, order_key, quote_key
+from domain.identity import dedupe_key, order_key, purchase_key, quote_key
 from domain.invoice_facts import CreditNoteIssued, InvoiceIssued
 from domain.organisation import SETTLEMENT_SOURCE
 from domain.payment_facts import PaymentOrdered, PaymentRequested
@@ -165,7 +165,7 @@ def _of_charge(event: Event) -> bytes:
 
 def _of_purchase(event: Event) -> bytes:
     fact = cast(CreditsPurchased, event.fact)
-    return dedupe_key(f"payment\0{fact.gateway}", fact.payment_id)
+    return purchase_key(fact.gateway, fact.payment_id)
 
 
 def _of_hold(event: Event) -> bytes:

@@ -13,8 +13,11 @@ import pytest
 from domain.gateway import OrderRequest
 
 if TYPE_CHECKING:
+    from domain.gateway import PaymentGateway
+    from infra.embedded.postgres import EmbeddedPostgres
     from infra.embedded.sandbox.server import SandboxGateway
     from tests.integration.gateways.shop import Ear, Payer
+    from tests.integration.gateways.till import Till
     from tests.integration.gateways.wire import Wire
 
 TIMEOUT_S = 0.5
@@ -87,6 +90,35 @@ def adapters(data_dir: Path, long_wire: Wire) -> Iterator[dict[str, Any]]:
     yield dict(made)
     for adapter in made.values():
         adapter.close()
+
+
+@pytest.fixture(scope="module")
+def ledger_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
+    """A database with the ledger's schema, for all tests here."""
+    from psycopg.conninfo import make_conninfo
+
+    from infra.migrate import SERVICE_ROLE, migrate
+    from tests.servers import new_database
+
+    with new_database(postgres_server) as url:
+        migrate(url)
+        yield make_conninfo(url, options=f"-c role={SERVICE_ROLE}")
+
+
+@pytest.fixture
+def till(
+    ledger_url: str, adapters: dict[str, PaymentGateway], wire: Wire, sandbox: SandboxGateway
+) -> Iterator[Till]:
+    """A till; at the end every credit it sold is counted again from the gateway's book."""
+    del wire  # whole again at the end of each test
+    from infra.bootstrap import open_ledger
+    from tests.integration.gateways.till import open_till
+
+    ledger = open_ledger(ledger_url)
+    till = open_till(ledger, adapters, ledger_url)
+    yield till
+    till.assert_every_credit_was_paid_for(sandbox.book)
+    ledger.close()
 
 
 _numbers = itertools.count(1)

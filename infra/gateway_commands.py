@@ -1,0 +1,59 @@
+"""The commands about payment gateways: the sandbox, and the comparison of a gateway with the ledger."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from contextlib import ExitStack, closing
+
+import msgspec
+import psycopg
+
+from infra.bootstrap import gateways, open_ledger, utc_now
+from infra.process import database_url, stop_on_signals
+from infra.settings import Settings, WrongSetting
+from infra.up.servers import reachable
+
+log = logging.getLogger("creditledger")
+
+
+def sandbox_gateway(settings: Settings, options: argparse.Namespace) -> int:
+    """Run the sandbox payment gateway until SIGTERM or Ctrl-C."""
+    from infra.embedded.sandbox.keys import KeyFolder
+    from infra.embedded.sandbox.server import SandboxGateway
+
+    stop = stop_on_signals()
+    data_dir = reachable(settings.data_dir.resolve())
+    webhook_url = f"{settings.public_address}/v1/gateways/razorpay/webhooks"
+    port = options.port or KeyFolder(data_dir).port()
+    sandbox = SandboxGateway(data_dir, port=port, webhook_url=webhook_url)
+    log.info("sandbox gateway at %s", sandbox.url)
+    if not settings.names_gateway:
+        log.info("variables that point the other commands to it are in %s", sandbox.tell())
+    sandbox.run(stop)
+    return 0
+
+
+def reconcile(settings: Settings, options: argparse.Namespace) -> int:
+    """Compare a gateway's list with the ledger; print a JSON line per difference, and exit 1 on any."""
+    from infra.reconcile import Reconciler
+
+    if options.first > options.last:
+        raise WrongSetting("--from is a day after --to")
+    url = database_url(settings)
+    known = gateways(settings)
+    with ExitStack() as stack:
+        for gateway in known.values():
+            stack.callback(gateway.close)
+        if options.gateway not in known:
+            raise WrongSetting(
+                f"there are no keys of {options.gateway}: known are {', '.join(known) or 'none'}"
+            )
+        ledger = stack.enter_context(closing(open_ledger(url, pool_size=2)))
+        connection = stack.enter_context(psycopg.connect(url, autocommit=True))
+        reconciler = Reconciler(known[options.gateway], ledger.recording.store, connection)
+        found = reconciler.differences(options.first, options.last, utc_now())
+    for difference in found:
+        print(msgspec.json.encode(difference).decode(), flush=True)  # noqa: T201 - the output
+    log.info("%s and the ledger differ in %d places", options.gateway, len(found))
+    return 1 if found else 0

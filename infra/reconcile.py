@@ -1,0 +1,174 @@
+"""Reads what a gateway says it moved and what the ledger recorded, for `domain.reconciliation` to compare."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from domain.facts import CreditsPurchased
+from domain.gateway import (
+    Attempt,
+    AttemptStatus,
+    GatewayRefused,
+    PaymentGateway,
+    SettlementKind,
+    SettlementLine,
+)
+from domain.identity import order_key, payment_stream, purchase_key
+from domain.payment import Payment, evolve
+from domain.payment_facts import PaymentCompleted, PaymentOrdered, PaymentRefunded
+from domain.ports import Store
+from domain.reconciliation import BookedPayment, BookedRefund, Difference, Period, reconcile
+from infra.process import Unreachable
+
+MARGIN: Final = timedelta(days=7)
+"""How long an attempt may take from its first step to its money."""
+PROJECTED_WITHIN_S: Final = 30.0
+_POLL_S: Final = 0.1
+
+# What was paid, or went back, in the period; what was begun, where the gateway has to be asked one by one.
+_CANDIDATES: Final = """
+    SELECT payment_id FROM projections.payments
+    WHERE gateway = %(gateway)s AND (
+        (completed_at >= %(begin)s AND completed_at < %(end)s)
+        OR refunded_minor > 0
+        OR (created_at >= %(begun_from)s AND created_at < %(end)s)
+    )
+"""
+_BEHIND: Final = """
+    SELECT (SELECT coalesce(max(notification_id), 0) FROM ledger.events)
+        - coalesce((SELECT "position" FROM projections.positions WHERE projection = 'payments'), 0)
+"""
+
+
+class Reconciler:
+    """Compares one gateway with the ledger."""
+
+    def __init__(self, gateway: PaymentGateway, store: Store, connection: psycopg.Connection[Any]) -> None:
+        self._gateway = gateway
+        self._store = store
+        self._connection = connection
+
+    def differences(self, first: date, last: date, now: datetime) -> list[Difference]:
+        """Return every difference of days (UTC), both included.
+
+        Raises:
+            GatewayUnavailable, GatewayRefused: the gateway does not tell.
+            Unreachable: the projections stay behind the log.
+        """
+        self._wait_until_projected()
+        begin = datetime(first.year, first.month, first.day, tzinfo=UTC)
+        period = Period(
+            begin,
+            datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1),
+            settled_until=now - self._gateway.settles_within,
+        )
+        candidates = list(self._candidates(period))
+        try:
+            lines = list(self._gateway.settled(first - MARGIN, last + MARGIN))
+        except GatewayRefused as refusal:
+            if refusal.details.get("code") != "NO_SETTLEMENT_LIST":
+                raise
+            payments = self._booked(candidates)
+            lines = list(self._asked_one_by_one(payments, period))
+            return reconcile(lines, payments, period, lists_refunds=False)
+        payments = self._booked({*candidates, *self._payments_of(lines)})
+        return reconcile(lines, payments, period)
+
+    def _candidates(self, period: Period) -> Iterator[str]:
+        asked = {
+            "gateway": self._gateway.name,
+            "begin": period.begin,
+            "end": period.end,
+            "begun_from": period.begin - MARGIN,
+        }
+        for (payment_id,) in self._connection.cursor(row_factory=tuple_row).execute(_CANDIDATES, asked):
+            yield payment_id
+
+    def _payments_of(self, lines: Iterable[SettlementLine]) -> Iterator[str]:
+        """Return the payments of the lines' orders, whenever they were made."""
+        for order_id in {line.order_id for line in lines if line.order_id is not None}:
+            event = self._store.event_under(order_key(self._gateway.name, order_id))
+            if event is not None and isinstance(event.fact, PaymentOrdered):
+                yield event.fact.payment_id
+
+    def _booked(self, payment_ids: Iterable[str]) -> list[BookedPayment]:
+        booked = (self._book(payment_id) for payment_id in sorted(payment_ids))
+        return [payment for payment in booked if payment is not None]
+
+    def _book(self, payment_id: str) -> BookedPayment | None:
+        """Return a payment as its history tells of it; None where it has no order at the gateway."""
+        payment: Payment | None = None
+        completed_at = None
+        refunds = []
+        for event in self._store.get(payment_stream(payment_id)):
+            payment = evolve(payment, event)
+            if isinstance(event.fact, PaymentCompleted):
+                completed_at = event.fact.recorded_at
+            elif isinstance(event.fact, PaymentRefunded):
+                refunds.append(event.fact)
+        if payment is None or payment.order_id is None:
+            return None
+        terms = payment.terms
+        return BookedPayment(
+            payment_id,
+            terms.organisation_id,
+            payment.order_id,
+            terms.total_minor,
+            terms.currency.value,
+            credits=terms.credits,
+            credited=self._credited(payment.gateway_payment_id),
+            gateway_payment_id=payment.gateway_payment_id,
+            completed_at=completed_at,
+            refunds=tuple(
+                BookedRefund(
+                    fact.refund_id,
+                    fact.gateway_refund_id,
+                    payment.refunds[fact.refund_id].asked.total_minor,
+                    fact.recorded_at,
+                )
+                for fact in refunds
+                if fact.gateway_refund_id  # credits that cost nothing went back without the gateway
+            ),
+        )
+
+    def _credited(self, gateway_payment_id: str | None) -> int:
+        """Return the credits that a payment really added, by whatever way they were recorded."""
+        if gateway_payment_id is None:
+            return 0
+        event = self._store.event_under(purchase_key(self._gateway.name, gateway_payment_id))
+        return event.fact.credits if event is not None and isinstance(event.fact, CreditsPurchased) else 0
+
+    def _asked_one_by_one(
+        self, payments: Iterable[BookedPayment], period: Period
+    ) -> Iterator[SettlementLine]:
+        """Return what a gateway without a list says of each order that the ledger knows."""
+        for payment in payments:
+            attempts: Sequence[Attempt] = ()
+            with suppress(GatewayRefused):  # it knows no such order
+                attempts = self._gateway.attempts(payment.order_id)
+            for attempt in attempts:
+                if attempt.status is AttemptStatus.CAPTURED:
+                    yield SettlementLine(
+                        SettlementKind.PAYMENT,
+                        attempt.gateway_payment_id,
+                        attempt.order_id,
+                        attempt.amount_minor,
+                        attempt.currency,
+                        payment.completed_at or period.begin,
+                    )
+
+    def _wait_until_projected(self) -> None:
+        deadline = time.monotonic() + PROJECTED_WITHIN_S
+        while (behind := self._connection.execute(_BEHIND).fetchone()) and behind[0] > 0:
+            if time.monotonic() > deadline:
+                raise Unreachable(
+                    f"the projections are {behind[0]:,} events behind: is `creditledger project` running?"
+                )
+            time.sleep(_POLL_S)

@@ -1,0 +1,111 @@
+"""`creditledger reconcile`, as an operator runs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from infra.embedded.sandbox.keys import KeyFolder
+from infra.embedded.sandbox.server import SandboxGateway
+from tests.e2e.processes import service_environment
+from tests.integration.gateways.shop import Payer
+
+if TYPE_CHECKING:
+    from tests.integration.gateways.till import Till
+
+TODAY = datetime.now(UTC).date()
+
+
+@pytest.fixture
+def environment(ledger_url: str, data_dir: Path, sandbox: SandboxGateway, tmp_path: Path) -> dict[str, str]:
+    """What the command is told."""
+    return {
+        **KeyFolder(data_dir).settings(sandbox.url),
+        "DATABASE_URL": ledger_url,
+        "DATA_DIR": str(tmp_path),
+    }
+
+
+def reconcile(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "infra.cli", "reconcile", *arguments],
+        env=service_environment(environment),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_it_prints_a_line_per_difference_and_fails_if_there_is_one(
+    till: Till, payer: Payer, environment: dict[str, str]
+) -> None:
+    sale = till.sell("payglocal")
+    payer.choose(sale.checkout, "pay")
+    till.differences("payglocal")  # brings the projections up to date
+    order_id = till.payment(sale).order_id
+
+    done = reconcile(
+        environment, "--gateway", "payglocal", "--from", str(TODAY - timedelta(days=1)), "--to", str(TODAY)
+    )
+
+    assert done.returncode == 1, done.stderr
+    told = [msgspec.json.decode(line) for line in done.stdout.splitlines()]
+    assert {
+        "kind": "not_completed",
+        "payment_id": sale.payment_id,
+        "organisation_id": sale.organisation_id,
+        "order_id": order_id,
+        "gateway_payment_id": order_id,
+        "gateway": 2_000,
+    } in told
+    till.payments.attend(sale.payment_id, request=till.request())
+
+
+def test_without_a_difference_it_is_silent(till: Till, environment: dict[str, str]) -> None:
+    assert not till.differences("razorpay", TODAY - timedelta(days=90), TODAY - timedelta(days=80))
+    done = reconcile(
+        environment,
+        "--gateway",
+        "razorpay",
+        "--from",
+        str(TODAY - timedelta(days=90)),
+        "--to",
+        str(TODAY - timedelta(days=80)),
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("--gateway", "cash", "--from", "2026-11-01", "--to", "2026-11-02"), 2, "no keys of cash"),
+        (("--gateway", "razorpay", "--from", "2026-11-02", "--to", "2026-11-01"), 2, "after"),
+        (("--gateway", "razorpay", "--from", "yesterday", "--to", "2026-11-01"), 2, "yesterday is no day"),
+    ],
+)
+def test_what_it_cannot_do_it_says(
+    environment: dict[str, str], arguments: tuple[str, ...], code: int, sentence: str
+) -> None:
+    done = reconcile(environment, *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert sentence in done.stderr
+
+
+def test_a_gateway_that_does_not_answer_is_no_list_without_differences(
+    environment: dict[str, str], till: Till
+) -> None:
+    till.differences("razorpay")
+    done = reconcile(
+        environment | {"RAZORPAY_URL": "http://127.0.0.1:9"},
+        *("--gateway", "razorpay", "--from", str(TODAY), "--to", str(TODAY)),
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "razorpay gives no answer" in done.stderr
