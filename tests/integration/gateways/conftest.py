@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from tests.integration.gateways.till import Till
     from tests.integration.gateways.wire import Wire
 
-TIMEOUT_S = 0.5
+PATIENT_S = 5.0
+HASTY_S = 0.7
+"""Of tests about slow answers; the machine may be busy."""
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +69,7 @@ def long_wire(sandbox: SandboxGateway) -> Iterator[Wire]:
     """The wire between the adapters and the sandbox, for all tests."""
     from tests.integration.gateways.wire import wire_to
 
-    with wire_to(sandbox.port, slow_s=2 * TIMEOUT_S) as wire:
+    with wire_to(sandbox.port, slow_s=2 * HASTY_S) as wire:
         yield wire
 
 
@@ -86,7 +88,7 @@ def adapters(data_dir: Path, long_wire: Wire) -> Iterator[dict[str, Any]]:
     from infra.settings import Settings
 
     given = {name.lower(): value for name, value in KeyFolder(data_dir).settings(long_wire.url).items()}
-    made = gateways(Settings(**given, gateway_timeout_s=TIMEOUT_S, payglocal_currencies="USD,INR"))
+    made = gateways(Settings(**given, gateway_timeout_s=PATIENT_S, payglocal_currencies="USD,INR"))
     yield dict(made)
     for adapter in made.values():
         adapter.close()
@@ -119,6 +121,23 @@ def till(
     yield till
     till.assert_every_credit_was_paid_for(sandbox.book)
     ledger.close()
+
+
+@pytest.fixture(autouse=True)
+def hasty(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let the adapters give up soon where a test is about slow answers."""
+    from tests.integration.gateways.wire import Fault
+
+    callspec = getattr(request.node, "callspec", None)
+    if callspec is None or callspec.params.get("fault") is not Fault.SLOW:
+        yield
+        return
+    clients = [adapter._transport._client for adapter in request.getfixturevalue("adapters").values()]
+    for client in clients:
+        client.timeout = HASTY_S
+    yield
+    for client in clients:
+        client.timeout = PATIENT_S
 
 
 _numbers = itertools.count(1)

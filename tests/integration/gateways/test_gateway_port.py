@@ -224,7 +224,7 @@ class TestOrders:
         from infra.embedded.sandbox.keys import KeyFolder
 
         keys = KeyFolder(data_dir).keys()
-        for fault in (Fault.CUT_BEFORE, Fault.ERROR_500, Fault.SLOW):
+        for fault in (Fault.CUT_BEFORE, Fault.ERROR_500, Fault.NO_JSON):
             wire.break_requests(fault)
             with pytest.raises(GatewayUnavailable) as failure:
                 gateway.open_order(order_request())
