@@ -18,7 +18,7 @@ up: $(RUN)  ## Run the service; make up ARGS=--demo adds three organisations and
 	@exec $(BIN)/creditledger up $(ARGS)
 
 test: $(DEV)  ## Run every test that needs nothing but Python
-	$(BIN)/python -m pytest -m "not kafka" -n $(WORKERS) --cov --cov-report=term-missing:skip-covered --cov-fail-under=100 $(ARGS)
+	$(BIN)/python -m pytest -m "not kafka and not browser" -n $(WORKERS) --cov --cov-report=term-missing:skip-covered --cov-fail-under=100 $(ARGS)
 
 check: $(DEV)  ## Format, lint, types, and the direction of imports
 	$(BIN)/ruff format --check .
@@ -35,6 +35,9 @@ bench: $(RUN)  ## Measure the usage path; make bench ARGS=--quick takes a minute
 
 kafka: $(RUN)  ## Run real Apache Kafka (Java and Maven); BROKERS=3 for a cluster
 	@exec $(BIN)/python -m infra.embedded.apache_kafka --brokers $(or $(BROKERS),1)
+
+test-browser: $(DEV)  ## Run the tests that need a browser (Chromium)
+	$(BIN)/python -m pytest -m browser $(ARGS)
 
 test-kafka: $(DEV)  ## Run the tests that need real Apache Kafka
 	$(BIN)/python -m pytest -m kafka $(ARGS)
@@ -67,4 +70,4 @@ $(DEV): $(BIN)/python requirements/dev.txt pyproject.toml
 $(VENV)/.uv: $(BIN)/python
 	$(PYTHON) -m venv $@ && $@/bin/pip install --quiet uv
 
-.PHONY: help up test check format bench kafka test-kafka lock clean
+.PHONY: help up test check format bench kafka test-kafka test-browser lock clean
