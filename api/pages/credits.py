@@ -63,6 +63,7 @@ def get_credits(
     return page.render(
         "credits.html",
         balance,
+        actors=[row.actor for row in seen.transactions.transactions],
         seen=seen,
         cards=months[:CARDS],
         trend=trends.read_trend(months[:CARDS]),

@@ -112,6 +112,7 @@ def get_event(page: Shown, event_id: _EventId, cursor: PageCursor = None) -> Res
     return page.render(
         "event.html",
         seen.balance,
+        actors=[run.actor for run in runs],
         seen=seen,
         by_type=_sums((words.usage_types(run.usage_types), run) for run in runs),
         by_day=_by_day(runs, seen.balance.time_zone),
@@ -132,6 +133,7 @@ def get_run(page: Shown, run: _RunId, cursor: PageCursor = None) -> Response:
     return page.render(
         "run.html",
         seen.balance,
+        actors=[seen.details.run.actor],
         seen=seen,
         run=seen.details.run,
         spent_minor=_spent_minor(seen.details),

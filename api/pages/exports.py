@@ -21,6 +21,7 @@ from api.pages import words
 from api.pages.credits import KINDS, Tab
 from api.pages.page import Page, Shown
 from api.pages.routing import PageRoute
+from domain.people import Names
 from projections import views
 from projections.results import GrantDetails, PurchaseDetails, RefundDetails, Transaction, TransactionKind
 
@@ -61,17 +62,18 @@ def _rows(page: Page, tab: Tab, zone: ZoneInfo) -> Iterator[Row]:
     seen: set[str] = set()
     while True:
         listed = page.view(views.transactions, KINDS[tab], cursor, ROWS_A_PAGE)
+        names = page.names([transaction.actor for transaction in listed.transactions])
         for transaction in listed.transactions:
             # A late message moves its run back in time, perhaps to a page that is still to come.
             if transaction.reference not in seen:
-                yield _row(transaction, zone)
+                yield _row(transaction, names, zone)
         seen = {transaction.reference for transaction in listed.transactions}
         cursor = listed.next_cursor
         if cursor is None:
             return
 
 
-def _row(transaction: Transaction, zone: ZoneInfo) -> Row:
+def _row(transaction: Transaction, names: Names, zone: ZoneInfo) -> Row:
     row: Row = {
         "type": words.TRANSACTION_TYPES[transaction.type],
         "credits": transaction.credits,
@@ -87,7 +89,7 @@ def _row(transaction: Transaction, zone: ZoneInfo) -> Row:
             **row,
             "usage_types": types,
             "photos": transaction.photos,
-            "user": transaction.actor or "System",
+            "user": names.of(transaction.actor),
         }
     return {**row, **_details(transaction)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Annotated, Any, Concatenate, Final, ParamSpec, TypeVar
 from urllib.parse import urlencode
 
@@ -16,6 +16,7 @@ from api.pages import rendering
 from api.pages.formats import formats_of
 from api.pages.sessions import Session
 from domain.ledger import Ledger
+from domain.people import Names
 from projections.results import Balance
 
 P = ParamSpec("P")
@@ -77,6 +78,10 @@ class Page:
         """
         return self._read.history(read, self.organisation_id, *args, **kwargs)
 
+    def names(self, actors: Collection[str | None]) -> Names:
+        """Return how to show actors."""
+        return self.services.people.names(actors)
+
     def url(self, path: str, **query: Any) -> str:
         """Return the address of a page about the same organisation."""
         given = {name: value for name, value in query.items() if value is not None}
@@ -84,14 +89,22 @@ class Page:
             given = {"organisation": self.organisation_id, **given}
         return f"{path}?{urlencode(given)}" if given else path
 
-    def render(self, template: str, balance: Balance, status: int = 200, **context: Any) -> Response:
-        """Return the page, in the organisation's formats."""
+    def render(
+        self,
+        template: str,
+        balance: Balance,
+        status: int = 200,
+        actors: Iterable[str | None] = (),
+        **context: Any,
+    ) -> Response:
+        """Return the page, in the organisation's formats, with the names of the actors it shows."""
         formats = formats_of(balance.currency, balance.time_zone)
         about: Mapping[str, Any] = {
             "page": self,
             "url": self.url,
             "f": formats,
             "balance": balance,
+            "names": self.names([self.session.principal.subject, *actors]),
             "organisation_id": self.organisation_id,
             "language": formats.language,
             "may_buy": self.may_buy,
