@@ -33,6 +33,9 @@ format: $(DEV)  ## Format the code and fix what can be fixed
 bench: $(RUN)  ## Measure the usage path; make bench ARGS=--quick takes a minute
 	$(BIN)/python -m benchmarks $(ARGS)
 
+soak: $(RUN)  ## Half an hour of load and killed parts; make soak ARGS="--seconds 180" is shorter
+	$(BIN)/python -m benchmarks.soak $(ARGS)
+
 kafka: $(RUN)  ## Run real Apache Kafka (Java and Maven); BROKERS=3 for a cluster
 	@exec $(BIN)/python -m infra.embedded.apache_kafka --brokers $(or $(BROKERS),1)
 
@@ -70,4 +73,4 @@ $(DEV): $(BIN)/python requirements/dev.txt pyproject.toml
 $(VENV)/.uv: $(BIN)/python
 	$(PYTHON) -m venv $@ && $@/bin/pip install --quiet uv
 
-.PHONY: help up test check format bench kafka test-kafka test-browser lock clean
+.PHONY: help up test check format bench soak kafka test-kafka test-browser lock clean
