@@ -35,6 +35,13 @@ def test_an_organisation_has_a_quota_of_all_who_ask_about_it(
     assert [each.status_code for each in answers] == [200, 200, 429]
 
 
+def test_what_is_about_no_organisation_counts_for_who_asks(ledger_api: LedgerApi) -> None:
+    with ledger_api.client(limits=rate_limits(2, 1)) as client:
+        answers = [client.get("/v1/people/u-nobody-knows") for _ in range(3)]
+    assert [each.status_code for each in answers] == [404, 404, 429]
+    assert answers[0].headers["ratelimit-policy"] == '"principal";q=2;w=60'
+
+
 def test_strangers_take_nothing_of_an_organisations_quota(ledger_api: LedgerApi, organisation: str) -> None:
     stranger = ledger_api.bearer("stranger", organisations={"org-of-strangers": "admin"})
     with ledger_api.client(limits=rate_limits(100, 1)) as client:

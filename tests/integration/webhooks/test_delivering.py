@@ -13,6 +13,7 @@ import pytest
 
 from domain.audit_facts import WebhookEndpointDisabled
 from domain.webhooks import FAILING_AT_MOST, OLD_SECRET_LIVES
+from infra.telemetry import webhook_metrics
 from tests.histories import history
 from tests.integration.webhooks.lab import ORG, Lab, delivering
 from tests.integration.webhooks.receiver import Received, Receiver
@@ -308,3 +309,31 @@ def test_no_log_line_holds_an_address_or_a_secret(
     assert "it answered 500" in caplog.text
     assert "SECRET" not in caplog.text
     assert secret.removeprefix("whsec_") not in caplog.text
+
+
+def test_metrics(lab: Lab, listen: Listen) -> None:
+    receiver = listen(500, 204)
+    lab.add(receiver)
+    lab.purchase("pay-1")
+    with delivering(lab.deliverer()) as deliverer:
+        wait_until(lambda: deliverer.failed == 1)
+        lab.later(seconds=5)
+        wait_until(lambda: deliverer.delivered == 1)
+        lab.purchase("pay-2")
+        receiver.wait_for(3)
+        wait_until(lambda: deliverer.delivered == 2)
+        values = {
+            (sample.name.removeprefix("creditledger_webhook_"), *sample.labels.values()): sample.value
+            for metric in webhook_metrics(deliverer).collect()
+            for sample in metric.samples
+        }
+    assert values == {
+        ("attempts_total", "delivered"): 2,
+        ("attempts_total", "failed"): 1,
+        ("lag",): 0,
+        ("pending",): 1,  # as of the last look, two seconds of the clock ago
+        ("oldest_seconds",): 5,
+        ("endpoints_disabled_total",): 0,
+        ("leads",): 1,
+        ("interruptions_total",): 0,
+    }
