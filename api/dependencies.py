@@ -26,6 +26,7 @@ from domain.errors import OrganisationUnknown
 from domain.invoice_documents import InvoiceDocument
 from domain.invoicing import Invoicing
 from domain.ledger import Ledger
+from domain.payments import Payments
 from domain.people import People
 from domain.ports import Once
 from domain.rate_card import RateCard
@@ -55,6 +56,7 @@ class Services:
     invoicing: Invoicing
     print_invoice: Callable[[InvoiceDocument], bytes]
     """Returns the PDF of an invoice or a credit note."""
+    payments: Payments
     limits: RateLimits
     """Of one app: it counts in memory, and in the app's own thread."""
     clock: Callable[[], datetime]
@@ -234,8 +236,12 @@ class Writing:
 
     def say(self, result: Result[Any]) -> None:
         """Put an answer's position, and whether it is a repeat, in the headers."""
-        self._response.headers[POSITION_HEADER] = str(result.position)
-        if result.repeated:
+        self.say_at(result.position, repeated=result.repeated)
+
+    def say_at(self, position: int, *, repeated: bool) -> None:
+        """Put a position, and whether it is of an earlier answer, in the headers."""
+        self._response.headers[POSITION_HEADER] = str(position)
+        if repeated:
             self._response.headers[REPLAYED_HEADER] = "true"
 
 

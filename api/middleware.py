@@ -23,6 +23,7 @@ _SANE_ID: Final = re.compile(r"[!-~]{1,128}")
 _SEGMENT_SAFE: Final = "!$&'()*+,;=:@"  # RFC 3986 pchar, beside letters, digits and -._~
 _OWN_SITE: Final = ("same-origin", "none")
 _CLIENT_CLOSED: Final = 499
+_RETURN: Final = re.compile(r"/credits/payments/[^/]+/return")
 
 _log = logging.getLogger("api")
 
@@ -70,7 +71,7 @@ class Entrance:
 
         try:
             check_host(headers, self._services.allowed_hosts)
-            if not self._is_sent_by_sign_in_site(method, scope["path"], headers):
+            if not self._may_come_from_elsewhere(method, scope["path"], headers):
                 check_site(method, headers)
             await self._app(scope, receive, send_on)
         except ClientDisconnect:
@@ -82,6 +83,12 @@ class Entrance:
             await respond(Request(scope), error)(scope, receive, send_on)
         finally:
             self._metrics.observe(method, scope, status or 500, perf_counter() - started_at)
+
+    def _may_come_from_elsewhere(self, method: str, path: str, headers: Headers) -> bool:
+        """Tell whether other sites may send this: a gateway's page, whose word counts by its signature alone,
+        or the platform's own sign-in page."""
+        comes_from_gateway = method == "POST" and _RETURN.fullmatch(path) is not None
+        return comes_from_gateway or self._is_sent_by_sign_in_site(method, path, headers)
 
     def _is_sent_by_sign_in_site(self, method: str, path: str, headers: Headers) -> bool:
         """Tell whether the platform's own sign-in page, on its own site, posts a token to ours."""

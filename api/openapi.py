@@ -37,6 +37,7 @@ TAGS: Final = (
     {"name": "Organisation", "description": "Opening an organisation, and the terms it is on."},
     {"name": "Credits", "description": "What is there, and what adds to it."},
     {"name": "Holds", "description": "Credits set aside for runs, and what a run would cost."},
+    {"name": "Payments", "description": "Credits and plans that are paid for, through payment gateways."},
     {"name": "Usage", "description": "What was used, by month, day and photo event."},
     {"name": "Transactions", "description": "Runs and additions, one by one."},
     {"name": "Invoices", "description": "Who invoices are made out to, invoices and credit notes."},

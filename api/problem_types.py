@@ -62,6 +62,12 @@ _TYPES: Final = (
         "The request body is not one JSON document: UTF-8, no NaN or Infinity, no repeated field names.",
     ),
     ProblemType(
+        "pro-already",
+        400,
+        "Pro already",
+        "The organisation has the Pro subscription; it can be bought again when that has ended.",
+    ),
+    ProblemType(
         "credentials-missing",
         401,
         "Credentials missing",
@@ -131,6 +137,12 @@ _TYPES: Final = (
         "The organisation has no invoice or credit note of this number.",
     ),
     ProblemType(
+        "payment-unknown",
+        404,
+        "Payment unknown",
+        "The organisation has no payment of this id, or the gateway tells of an order that is not known yet.",
+    ),
+    ProblemType(
         "method-not-allowed",
         405,
         "Method not allowed",
@@ -185,6 +197,36 @@ _TYPES: Final = (
         "All refunds of a charge together return at most what it charged; less than asked for is left.",
     ),
     ProblemType(
+        "quote-expired",
+        409,
+        "Quote expired",
+        "A quote is kept to for half an hour; ask for a new one, which may cost something else.",
+    ),
+    ProblemType(
+        "billing-is-custom",
+        409,
+        "Billing is custom",
+        "The organisation is billed by agreement and buys nothing here; ask support.",
+    ),
+    ProblemType(
+        "payment-closed",
+        409,
+        "Payment closed",
+        "The payment is paid or has failed: there is nothing to give up.",
+    ),
+    ProblemType(
+        "payment-not-refundable",
+        409,
+        "Payment not refundable",
+        "The payment is not paid, or it bought no credits.",
+    ),
+    ProblemType(
+        "refund-exceeds-purchase",
+        409,
+        "Refund exceeds purchase",
+        "Only unspent credits of a purchase can be taken back: not those on hold, nor any taken back.",
+    ),
+    ProblemType(
         "hold-closed",
         409,
         "Hold closed",
@@ -235,6 +277,24 @@ _TYPES: Final = (
         "A field is missing, unknown, repeated, of the wrong type or out of range; `errors` names it.",
     ),
     ProblemType(
+        "notice-refused",
+        422,
+        "Notice refused",
+        "What claims to come from a payment gateway is not signed by it, or cannot be read.",
+    ),
+    ProblemType(
+        "quote-unknown",
+        422,
+        "Quote unknown",
+        "The organisation has no quote of this id; `purchase-quotes` makes one.",
+    ),
+    ProblemType(
+        "gateway-unknown",
+        422,
+        "Gateway unknown",
+        "No payment gateway of this name is set up here, or it does not take the organisation's currency.",
+    ),
+    ProblemType(
         "charge-unknown",
         422,
         "Charge unknown",
@@ -260,6 +320,20 @@ _TYPES: Final = (
         500,
         "Internal error",
         "The server failed; the request id finds the reason in its log.",
+    ),
+    ProblemType(
+        "gateway-refused",
+        502,
+        "Gateway refused",
+        "The payment gateway refused what was asked of it, and would again.",
+    ),
+    ProblemType(
+        "gateway-unavailable",
+        503,
+        "Gateway unavailable",
+        "The payment gateway does not answer. What was asked may or may not have happened; ask again, with"
+        " the same `Idempotency-Key` where there was one.",
+        retry_after_s=5,
     ),
     ProblemType(
         "projection-behind",

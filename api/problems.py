@@ -17,6 +17,7 @@ from starlette.responses import Response
 from api.fields import PATTERNS_IN_WORDS
 from api.problem_types import PROBLEM_TYPES, FieldError, ProblemType
 from domain import errors
+from domain.gateway import GatewayError, GatewayRefused, GatewayUnavailable, NoticeRefused
 from projections.errors import PhotoEventUnknown, RunUnknown
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
@@ -61,6 +62,19 @@ _PROBLEM_OF: Final[Mapping[type[errors.LedgerError], _Mapped]] = {
     errors.BillingDetailsMissing: _Mapped("billing-details-missing"),
     errors.InvoiceUnknown: _Mapped("invoice-unknown"),
     errors.NothingToInvoice: _Mapped("nothing-to-invoice"),
+    errors.QuoteUnknown: _Mapped("quote-unknown", "quote_id"),
+    errors.QuoteExpired: _Mapped("quote-expired", "quote_id"),
+    errors.ProAlready: _Mapped("pro-already", "plan"),
+    errors.BillingIsCustom: _Mapped("billing-is-custom"),
+    errors.GatewayUnknown: _Mapped("gateway-unknown", "gateway"),
+    errors.PaymentUnknown: _Mapped("payment-unknown"),
+    errors.PaymentClosed: _Mapped("payment-closed"),
+    errors.PaymentNotRefundable: _Mapped("payment-not-refundable"),
+    errors.RefundExceedsPurchase: _Mapped("refund-exceeds-purchase", "credits"),
+    GatewayError: _Mapped("internal-error"),
+    GatewayUnavailable: _Mapped("gateway-unavailable"),
+    GatewayRefused: _Mapped("gateway-refused"),
+    NoticeRefused: _Mapped("notice-refused"),
     errors.InvariantBroken: _Mapped("internal-error"),
     errors.StoreError: _Mapped("internal-error"),
     errors.StaleVersion: _Mapped("store-unavailable"),

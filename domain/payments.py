@@ -72,6 +72,9 @@ class Desk(Protocol):
     def keep_remark(self, organisation_id: str, payment_id: str, remark: str) -> None:
         """Keep what staff says a custom payment is for; the first remark stays."""
 
+    def remarks(self, organisation_id: str, payment_ids: Sequence[str]) -> Mapping[str, str]:
+        """Return what is kept about payments of an organisation, by payment."""
+
 
 class Ways(msgspec.Struct, frozen=True):
     """Where a gateway's page sends the browser: with what it has to say, or where the payer gave up."""
@@ -383,14 +386,21 @@ class Payments:
         """Return a payment as it is now, of an organisation if one is named.
 
         Raises:
+            OrganisationUnknown: there is no such organisation.
             PaymentUnknown: there is none, or it is another organisation's.
         """
         payment: Payment | None = None
         for event in self._store.get(payment_stream(payment_id)):
             payment = evolve(payment, event)
         if payment is None or organisation_id not in (None, payment.terms.organisation_id):
+            if organisation_id is not None:
+                self.ledger.organisation(organisation_id)
             raise PaymentUnknown(payment_id=payment_id)
         return payment
+
+    def remarks(self, organisation_id: str, payment_ids: Sequence[str]) -> Mapping[str, str]:
+        """Return what staff said custom payments are for."""
+        return self._desk.remarks(organisation_id, payment_ids) if payment_ids else {}
 
     # -------------------------------------------------------------------------------- mechanism
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import psycopg
@@ -18,9 +18,9 @@ from consumers.outlets import BalancesOutlet, EventsOutlet
 from consumers.publisher import Publisher
 from consumers.runner import UsageConsumer
 from consumers.usage import UsageIngest
-from domain.gateway import PaymentGateway
 from domain.invoicing import Invoicing
 from domain.ledger import Ledger
+from domain.payments import Payments, Ways
 from domain.prices import PriceBook
 from infra.embedded import issuer as embedded
 from infra.event_store.datastore import LedgerDatastore
@@ -31,12 +31,16 @@ from infra.identity import Claims, TokenVerifier
 from infra.jwks import FixedKeys, PublishedKeys, WrongDocument, fetch_keys
 from infra.kafka import Kafka
 from infra.papers import PostgresPapers
+from infra.payment_desk import PostgresDesk
 from infra.seller import seller_of
 from infra.settings import Settings, WrongSetting, load_rate_card
 from infra.webhooks.deliverer import WebhookDeliverer
 from infra.webhooks.endpoints import PostgresWebhookEndpoints
 from infra.webhooks.sending import Sender
 from infra.wording import EnglishWording
+
+if TYPE_CHECKING:
+    from infra.gateways.wiring import Gateway
 
 
 def utc_now() -> datetime:
@@ -61,7 +65,7 @@ def open_ledger(database_url: str, *, prices: PriceBook | None = None, pool_size
     )
 
 
-def gateways(settings: Settings) -> Mapping[str, PaymentGateway]:
+def gateways(settings: Settings) -> Mapping[str, Gateway]:
     """Return the payment gateways that the settings have keys of, by name. Close each when done.
 
     Raises:
@@ -70,6 +74,29 @@ def gateways(settings: Settings) -> Mapping[str, PaymentGateway]:
     from infra.gateways.wiring import make_gateways  # Razorpay's client takes long to import
 
     return make_gateways(settings, utc_now)
+
+
+@contextmanager
+def payments_of(settings: Settings, ledger: Ledger) -> Iterator[Payments]:
+    """Lend the use cases of payments, with the gateways that the settings have keys of.
+
+    Raises:
+        WrongSetting: a key is missing, or cannot be used.
+    """
+    address = settings.public_address
+
+    def ways(payment_id: str) -> Ways:
+        return Ways(
+            f"{address}/credits/payments/{payment_id}/return",
+            f"{address}/credits/billing?payment={payment_id}",
+        )
+
+    reached = gateways(settings)
+    try:
+        yield Payments(ledger, reached, PostgresDesk(ledger), ways)
+    finally:
+        for gateway in reached.values():
+            gateway.close()
 
 
 def token_verifier(settings: Settings) -> TokenVerifier:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import msgspec
@@ -51,10 +52,10 @@ class PostgresDesk:
         with self._datastore.get_connection() as connection:
             connection.execute(_KEEP_REMARK, (payment_id, organisation_id, remark))
 
-    def remarks(self, organisation_id: str, payment_ids: list[str]) -> dict[str, str]:
+    def remarks(self, organisation_id: str, payment_ids: Sequence[str]) -> dict[str, str]:
         """Return the remarks of an organisation's payments, by payment."""
         with self._datastore.get_connection() as connection:
-            return dict(_rows(connection, _REMARKS, (organisation_id, payment_ids)))
+            return dict(_rows(connection, _REMARKS, (organisation_id, list(payment_ids))))
 
 
 def _rows(connection: Connection[Any], query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:

@@ -18,7 +18,7 @@ from api.dependencies import Services
 from api.limits import rate_limits
 from api.pages.sessions import PageServices
 from infra.api_keys import PostgresApiKeys
-from infra.bootstrap import new_id, open_invoicing, open_ledger, ticket_verifier, utc_now
+from infra.bootstrap import new_id, open_invoicing, open_ledger, payments_of, ticket_verifier, utc_now
 from infra.dead_letters import latest_dead_letters
 from infra.identity import Identities, TokenVerifier
 from infra.invoice_pdf import render_pdf
@@ -87,28 +87,30 @@ def api_services(settings: Settings, database_url: str, verifier: TokenVerifier)
         return {"database": ""}
 
     try:
-        yield Services(
-            ledger=ledger,
-            reading=pool.connection,
-            identify=Identities(verifier, keys),
-            api_keys=keys,
-            webhooks=PostgresWebhookEndpoints(
-                pool.connection, ledger, allow_private=settings.webhook_allow_private
-            ),
-            people=PostgresPeople(pool.connection),
-            invoicing=open_invoicing(settings, ledger),
-            print_invoice=render_pdf,
-            limits=rate_limits(
-                settings.api_requests_per_minute, settings.api_organisation_requests_per_minute
-            ),
-            clock=utc_now,
-            new_id=new_id,
-            allowed_hosts=settings.allowed_hosts,
-            registry=CollectorRegistry(),
-            pages=pages,
-            readiness=readiness,
-            rates=load_rate_card(settings.rate_card),
-        )
+        with payments_of(settings, ledger) as payments:
+            yield Services(
+                payments=payments,
+                ledger=ledger,
+                reading=pool.connection,
+                identify=Identities(verifier, keys),
+                api_keys=keys,
+                webhooks=PostgresWebhookEndpoints(
+                    pool.connection, ledger, allow_private=settings.webhook_allow_private
+                ),
+                people=PostgresPeople(pool.connection),
+                invoicing=open_invoicing(settings, ledger),
+                print_invoice=render_pdf,
+                limits=rate_limits(
+                    settings.api_requests_per_minute, settings.api_organisation_requests_per_minute
+                ),
+                clock=utc_now,
+                new_id=new_id,
+                allowed_hosts=settings.allowed_hosts,
+                registry=CollectorRegistry(),
+                pages=pages,
+                readiness=readiness,
+                rates=load_rate_card(settings.rate_card),
+            )
     finally:
         ledger.close()
         pool.close()

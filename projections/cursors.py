@@ -47,10 +47,22 @@ class InvoiceCursor(msgspec.Struct, frozen=True, array_like=True, tag="invoices"
             raise ValueError("not the place of an invoice")
 
 
-CursorT = TypeVar("CursorT", TransactionCursor, ChargeCursor, EventCursor, InvoiceCursor)
+class PaymentCursor(msgspec.Struct, frozen=True, array_like=True, tag="payments"):
+    """The last payment of a page."""
+
+    created_at: datetime
+    payment_id: str
+
+    def __post_init__(self) -> None:
+        if self.created_at.tzinfo is None or self.created_at.year == MAXYEAR or "\0" in self.payment_id:
+            raise ValueError("not the place of a payment")
 
 
-def encode_cursor(cursor: TransactionCursor | ChargeCursor | EventCursor | InvoiceCursor) -> str:
+Cursor = TransactionCursor | ChargeCursor | EventCursor | InvoiceCursor | PaymentCursor
+CursorT = TypeVar("CursorT", TransactionCursor, ChargeCursor, EventCursor, InvoiceCursor, PaymentCursor)
+
+
+def encode_cursor(cursor: Cursor) -> str:
     """Return the text of a cursor."""
     return urlsafe_b64encode(msgspec.json.encode(cursor)).rstrip(b"=").decode()
 

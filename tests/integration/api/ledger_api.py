@@ -22,6 +22,7 @@ from api.dependencies import Services
 from api.limits import rate_limits
 from api.pages.sessions import PageServices
 from domain.ledger import Ledger
+from domain.payments import Payments, Ways
 from domain.rate_card import RateCard, UsageType
 from infra.api_keys import PostgresApiKeys
 from infra.bootstrap import open_invoicing
@@ -29,12 +30,14 @@ from infra.embedded.issuer import AUDIENCE, ISSUER, TICKET_AUDIENCE, EmbeddedIss
 from infra.identity import Identities, TokenVerifier
 from infra.invoice_pdf import render_pdf
 from infra.jwks import FixedKeys
+from infra.payment_desk import PostgresDesk
 from infra.people import PostgresPeople
 from infra.sessions import PostgresSessions
 from infra.settings import Settings
 from infra.webhooks.endpoints import PostgresWebhookEndpoints
 from projections.runner import ProjectionRunner
 from tests.histories import append
+from tests.payment_gateway import BookGateway
 from tests.usage_reports import usage_report
 
 with warnings.catch_warnings():
@@ -146,6 +149,12 @@ def _services(ledger: Ledger, pool: ConnectionPool[Any], issuer: EmbeddedIssuer)
         people=PostgresPeople(pool.connection),
         invoicing=open_invoicing(Settings(), ledger),
         print_invoice=render_pdf,
+        payments=Payments(
+            ledger,
+            {"razorpay": BookGateway()},
+            PostgresDesk(ledger),
+            lambda payment_id: Ways(f"http://{HOST}/{payment_id}", f"http://{HOST}/"),
+        ),
         limits=rate_limits(1_000_000, 1_000_000),
         clock=lambda: datetime.now(UTC),
         new_id=lambda: f"request-{next(_numbers)}",

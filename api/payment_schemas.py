@@ -1,0 +1,204 @@
+"""Bodies and answers of purchases and payments. Amounts are in minor units (cents, paise)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from api.fields import Credits, Gateway, Identifier, Instant, Name
+from api.requests import Body
+from api.schemas import NextCursor, Position, View
+from domain.money import AMOUNT_MINOR_MAX, Currency
+from domain.organisation import CREDITS_MAX
+from domain.payment_facts import Flag, PaymentKind, PaymentStatus
+from domain.payments import PaymentStanding
+from domain.purchases import PurchasePlan, PurchaseQuote
+
+LaxPlan = Annotated[PurchasePlan, Field(strict=False)]
+Minor = Annotated[int, Field(examples=[150_000])]
+Status = Annotated[PaymentStatus, Field(description="Where it stands.", examples=["completed"])]
+PaymentIdField = Annotated[str, Field(description="The payment.", examples=["payment-0198f0c2"])]
+
+
+class AskedPurchase(Body):
+    """What is to be bought."""
+
+    plan: LaxPlan = Field(
+        default=PurchasePlan.PAY_AS_YOU_GO,
+        description="pay_as_you_go: credits alone. pro: a year of Pro, with or without credits.",
+        examples=["pay_as_you_go"],
+    )
+    credits: Annotated[int, Field(ge=0, le=CREDITS_MAX)] = Field(
+        description="Credits to buy: at least the minimum, or with Pro none.", examples=[1_000]
+    )
+
+
+class QuotedLine(View):
+    """A line of a quote, before tax."""
+
+    item: Literal["credits", "pro"] = Field(description="What it is.", examples=["credits"])
+    credits: int = Field(description="Credits that it adds.", examples=[1_000])
+    unit_price_millionths: int | None = Field(
+        description="Of credits: the price of one, in millionths of the currency unit.", examples=[1_500_000]
+    )
+    amount_minor: Minor = Field(description="What it costs.")
+
+
+class QuotedPurchase(View):
+    """What a purchase costs. A payment made from it in time costs the same, whatever changes meanwhile."""
+
+    quote_id: str = Field(description="The quote: a payment names it.", examples=["0198f0c2-6b7e-7c3a"])
+    plan: PurchasePlan = Field(description="What is bought.")
+    lines: Sequence[QuotedLine] = Field(description="What it consists of.")
+    credits: int = Field(description="Credits that it adds in all.", examples=[1_000])
+    amount_minor: Minor = Field(description="What the lines cost.")
+    tax_per_cent: int = Field(description="Tax on top of it.", examples=[18])
+    tax_minor: int = Field(description="The same as an amount.", examples=[27_000])
+    total_minor: int = Field(description="What is to be paid.", examples=[177_000])
+    currency: Currency = Field(description="The currency of all amounts.", examples=["INR"])
+    price_version: str = Field(description="The prices it is made at.", examples=["published-1"])
+    expires_at: Instant = Field(description="Payments can be made from it until then.")
+    position: Position
+
+    @classmethod
+    def of(cls, quote: PurchaseQuote, position: int) -> QuotedPurchase:
+        terms = quote.terms
+        return cls(
+            quote_id=quote.quote_id,
+            plan=quote.plan,
+            lines=[QuotedLine.model_validate(line) for line in quote.lines],
+            credits=terms.credits,
+            amount_minor=terms.amount_minor,
+            tax_per_cent=quote.tax_per_cent,
+            tax_minor=terms.tax_minor,
+            total_minor=terms.total_minor,
+            currency=terms.currency,
+            price_version=terms.price_version,
+            expires_at=quote.expires_at,
+            position=position,
+        )
+
+
+class BeginPayment(Body):
+    """A quote to pay."""
+
+    quote_id: Identifier = Field(description="The quote.", examples=["0198f0c2-6b7e-7c3a"])
+    gateway: Gateway
+
+
+class BeginCustomPayment(Body):
+    """An amount to ask for."""
+
+    amount_minor: Annotated[int, Field(ge=1, le=AMOUNT_MINOR_MAX)] = Field(
+        description="The amount in minor units; tax comes on top.", examples=[500_000]
+    )
+    remark: Name = Field(
+        description="What it is for; it is kept where it can be erased.", examples=["Banner"]
+    )
+    gateway: Gateway
+
+
+class RefundPurchase(Body):
+    """Credits of a purchase to take back, with their money."""
+
+    credits: Credits | None = Field(
+        default=None, description="How many; all that are unspent without it.", examples=[400]
+    )
+
+
+class Nothing(Body):
+    """Nothing is to be said."""
+
+
+class Checkout(View):
+    """How a browser gets to the gateway's page: a form to send there; without fields, GET is a plain link."""
+
+    url: str = Field(description="Where to.", examples=["https://api.example/checkout/order_9A33XWu170gUtm"])
+    method: Literal["GET", "POST"] = Field(description="How.", examples=["POST"])
+    fields: Mapping[str, str] = Field(description="The form's fields.", examples=[{}])
+
+
+class PaymentRecorded(BaseModel):
+    """A payment after a write."""
+
+    payment_id: PaymentIdField
+    status: Status
+    order_id: str | None = Field(
+        description="The gateway's id of the order.", examples=["order_9A33XWu170gUtm"]
+    )
+    gateway_payment_id: str | None = Field(description="The gateway's id of what paid it.", examples=[None])
+    total_minor: int = Field(description="What is to be paid, tax included.", examples=[177_000])
+    currency: Currency = Field(description="The currency of the amount.", examples=["INR"])
+    checkout: Checkout | None = Field(description="The way to the gateway's page, while it can be paid.")
+    refund_id: str | None = Field(description="Of a refund: its id.", examples=[None])
+    position: Position
+
+    @classmethod
+    def of(cls, standing: PaymentStanding) -> PaymentRecorded:
+        payment = standing.payment
+        return cls(
+            payment_id=payment.terms.payment_id,
+            status=payment.status,
+            order_id=payment.order_id,
+            gateway_payment_id=payment.gateway_payment_id,
+            total_minor=payment.terms.total_minor,
+            currency=payment.terms.currency,
+            checkout=None if standing.checkout is None else Checkout.model_validate(standing.checkout),
+            refund_id=standing.refund_id,
+            position=standing.position,
+        )
+
+
+class Payment(View):
+    """A payment."""
+
+    payment_id: PaymentIdField
+    kind: PaymentKind = Field(description="What it is for.", examples=["credits"])
+    status: Status
+    reason: str | None = Field(description="Why it failed or was abandoned, in a code.", examples=[None])
+    flag: Flag | None = Field(description="Why somebody has to look at it, if they have.", examples=[None])
+    gateway: str = Field(description="Who takes the money.", examples=["razorpay"])
+    order_id: str | None = Field(
+        description="The gateway's id of the order.", examples=["order_9A33XWu170gUtm"]
+    )
+    gateway_payment_id: str | None = Field(
+        description="The gateway's id of what paid it.", examples=["pay_29QQoUBi66xm2f"]
+    )
+    credits: int = Field(description="Credits that it adds.", examples=[1_000])
+    unit_price_millionths: int = Field(
+        description="Price of one credit, in millionths of the currency unit.", examples=[1_500_000]
+    )
+    credits_minor: int = Field(description="Of the amount, what credits cost.", examples=[150_000])
+    fee_minor: int = Field(description="Of the amount, what a plan or a custom payment costs.", examples=[0])
+    amount_minor: Minor = Field(description="The amount without tax.")
+    tax_minor: int = Field(description="Tax on top of it.", examples=[27_000])
+    total_minor: int = Field(description="What the payer pays.", examples=[177_000])
+    currency: Currency = Field(description="The currency of all amounts.", examples=["INR"])
+    price_version: str = Field(description="The prices it was made at.", examples=["published-1"])
+    refunded_credits: int = Field(description="Credits that were taken back.", examples=[0])
+    refunded_minor: int = Field(description="Money that went back, tax included.", examples=[0])
+    open_refunds: int = Field(description="Refunds that the gateway has not answered.", examples=[0])
+    remark: str | None = Field(
+        default=None, description="Of a custom payment: what it is for.", examples=[None]
+    )
+    requested_by: str | None = Field(description="Who began it.", examples=["u-17"])
+    created_at: Instant = Field(description="When it began.")
+    completed_at: Instant | None = Field(description="When it was paid; null until then.")
+    version: int = Field(description="Number of its latest event, in its own history.", examples=[3])
+
+
+class PaymentPage(View):
+    """Payments, newest first."""
+
+    payments: Sequence[Payment] = Field(description="The page.")
+    next_cursor: NextCursor
+    position: Position
+
+
+class OnePayment(View):
+    """One payment."""
+
+    payment: Payment = Field(description="The payment.")
+    position: Position

@@ -1,0 +1,341 @@
+"""Purchases and payments of an organisation, and what gateways tell of them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Annotated, Final
+from urllib.parse import parse_qsl, quote
+
+from fastapi import APIRouter, Path
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from api import payment_schemas as schemas
+from api.dependencies import Asked, Read, Reading, Write, Writing, services_of
+from api.fields import ID_LENGTH_MAX, OrganisationId, PageCursor, PageLimit
+from api.problems import responses
+from api.reads import COMMON_PROBLEMS, DEFAULT_PAGE_LIMIT, answers_at_position
+from api.routes import ReadRoute, StrictRoute, read_body
+from api.writes import answers
+from domain import facts
+from domain.errors import PaymentUnknown
+from domain.gateway import GatewayError
+from domain.ledger import Ledger
+from domain.payments import PaymentStanding
+from domain.purchases import PurchaseQuote
+from projections import payment_views
+
+_PREFIX: Final = "/v1/organisations/{organisation_id}"
+_GATEWAY_PROBLEMS: Final = ("gateway-unknown", "gateway-unavailable", "gateway-refused")
+_FIELDS_MAX: Final = 64
+_GATEWAY_ID_LENGTH_MAX: Final = 40
+
+PaymentId = Annotated[
+    str,
+    Path(
+        min_length=1,
+        max_length=ID_LENGTH_MAX,
+        pattern=r"^[!-~]+$",
+        description="Our id of the payment.",
+        examples=["payment-0198f0c2"],
+    ),
+]
+GatewayName = Annotated[
+    str,
+    Path(
+        min_length=1,
+        max_length=ID_LENGTH_MAX,
+        pattern=r"^[a-z0-9][a-z0-9_-]*$",
+        description="The gateway.",
+        examples=["razorpay"],
+    ),
+]
+
+writes = APIRouter(prefix=_PREFIX, route_class=StrictRoute, tags=["Payments"])
+reads = APIRouter(
+    prefix=_PREFIX,
+    route_class=ReadRoute,
+    tags=["Payments"],
+    responses={**answers_at_position(), **responses(*COMMON_PROBLEMS)},
+)
+news = APIRouter(route_class=StrictRoute, tags=["Payments"])
+
+
+@reads.post(
+    "/purchase-quotes",
+    operation_id="quotePurchase",
+    summary="Quote a purchase",
+    response_description="What it costs.",
+    responses=responses(
+        "malformed-json",
+        "body-too-large",
+        "unsupported-media-type",
+        "pro-already",
+        "billing-is-custom",
+    ),
+)
+def quote_purchase(
+    organisation_id: OrganisationId, body: schemas.AskedPurchase, read: Read, asked: Asked
+) -> schemas.QuotedPurchase:
+    """What credits, with or without a year of Pro, cost. The quote is kept to for half an hour."""
+    services = read.services
+
+    def ask(_: Ledger, name: str) -> PurchaseQuote:
+        return services.payments.quote(
+            name, body.plan, body.credits, quote_id=services.new_id(), request=asked
+        )
+
+    quoted, position = read.history(ask, organisation_id)
+    return schemas.QuotedPurchase.of(quoted, position)
+
+
+@writes.post(
+    "/payments",
+    operation_id="beginPayment",
+    summary="Pay a quote",
+    status_code=201,
+    response_description="The payment, and the way to the gateway's page.",
+    responses=answers(
+        201,
+        "organisation-unknown",
+        "quote-unknown",
+        "quote-expired",
+        "pro-already",
+        "billing-is-custom",
+        "gateway-unknown",
+        "gateway-unavailable",
+    ),
+)
+def begin_payment(
+    organisation_id: OrganisationId, body: schemas.BeginPayment, write: Write
+) -> schemas.PaymentRecorded:
+    """Begin to pay what a quote says. A quote has one payment: asking again returns it.
+
+    Send the browser to `checkout`. Whatever becomes of it, the gateway is asked, and the credits are there as
+    soon as the money is. An order that the gateway would not open is a payment that has failed.
+    """
+    return _answer(
+        write,
+        write.services.payments.begin(
+            organisation_id,
+            body.quote_id,
+            body.gateway,
+            payment_id=_new_id(write, "pay"),
+            request=write.request,
+            once=write.once(organisation_id, body),
+        ),
+    )
+
+
+@writes.post(
+    "/custom-payments",
+    operation_id="beginCustomPayment",
+    summary="Ask for an amount",
+    status_code=201,
+    response_description="The payment, and the way to the gateway's page.",
+    responses=answers(201, "organisation-unknown", "gateway-unknown", "gateway-unavailable"),
+)
+def begin_custom_payment(
+    organisation_id: OrganisationId, body: schemas.BeginCustomPayment, write: Write
+) -> schemas.PaymentRecorded:
+    """Ask an organisation for an amount, tax on top. It adds no credits."""
+    return _answer(
+        write,
+        write.services.payments.begin_custom(
+            organisation_id,
+            body.amount_minor,
+            body.remark,
+            body.gateway,
+            payment_id=_new_id(write, "pay"),
+            request=write.request,
+            once=write.once(organisation_id, body),
+        ),
+    )
+
+
+@writes.post(
+    "/payments/{payment_id}/checkout",
+    operation_id="checkOutPayment",
+    summary="Pay a payment that is pending",
+    response_description="The payment, and the way to the gateway's page if it can be paid.",
+    responses=answers(200, "organisation-unknown", "payment-unknown", *_GATEWAY_PROBLEMS),
+)
+def check_out_payment(
+    organisation_id: OrganisationId, payment_id: PaymentId, body: schemas.Nothing, write: Write
+) -> schemas.PaymentRecorded:
+    """Return the way to the gateway's page once more, for who has lost it or was asked for an amount."""
+    standing = write.services.payments.checkout(organisation_id, payment_id, request=write.request)
+    return _answer(write, standing)
+
+
+@writes.post(
+    "/payments/{payment_id}/recheck",
+    operation_id="recheckPayment",
+    summary="Recheck a payment",
+    response_description="The payment as the gateway knows it.",
+    responses=answers(200, "organisation-unknown", "payment-unknown", *_GATEWAY_PROBLEMS),
+)
+def recheck_payment(
+    organisation_id: OrganisationId, payment_id: PaymentId, body: schemas.Nothing, write: Write
+) -> schemas.PaymentRecorded:
+    """Ask the gateway what has become of a payment, and complete it if it is paid."""
+    standing = write.services.payments.recheck(
+        payment_id, organisation_id=organisation_id, request=write.request
+    )
+    return _answer(write, standing)
+
+
+@writes.post(
+    "/payments/{payment_id}/abandon",
+    operation_id="abandonPayment",
+    summary="Abandon a payment",
+    response_description="The payment is given up.",
+    responses=answers(200, "organisation-unknown", "payment-unknown", "payment-closed"),
+)
+def abandon_payment(
+    organisation_id: OrganisationId, payment_id: PaymentId, body: schemas.Nothing, write: Write
+) -> schemas.PaymentRecorded:
+    """Give a payment up that nobody has paid. If the gateway takes the money after all, it completes."""
+    standing = write.services.payments.abandon(organisation_id, payment_id, request=write.request)
+    return _answer(write, standing)
+
+
+@writes.post(
+    "/payments/{payment_id}/refunds",
+    operation_id="refundPayment",
+    summary="Refund a purchase",
+    status_code=201,
+    response_description="The credits are taken back; the money follows.",
+    responses=answers(
+        201,
+        "organisation-unknown",
+        "payment-unknown",
+        "payment-not-refundable",
+        "refund-exceeds-purchase",
+    ),
+)
+def refund_payment(
+    organisation_id: OrganisationId, payment_id: PaymentId, body: schemas.RefundPurchase, write: Write
+) -> schemas.PaymentRecorded:
+    """Take unspent credits of a purchase back, and give their money back through the gateway.
+
+    The status is `refunded` once the gateway says so; until it answers it is asked. If it refuses, the
+    credits are back and the payment is flagged.
+    """
+    return _answer(
+        write,
+        write.services.payments.refund(
+            organisation_id,
+            payment_id,
+            body.credits,
+            refund_id=_new_id(write, "ref"),
+            request=write.request,
+            once=write.once(organisation_id, body, part=payment_id),
+        ),
+    )
+
+
+@reads.get(
+    "/payments",
+    operation_id="listPayments",
+    summary="Payments",
+    response_description="A page, newest first.",
+)
+def list_payments(
+    organisation_id: OrganisationId,
+    read: Read,
+    cursor: PageCursor = None,
+    limit: PageLimit = DEFAULT_PAGE_LIMIT,
+) -> schemas.PaymentPage:
+    """Every payment, whatever became of it, newest first."""
+    page = read.view(payment_views.payments, organisation_id, cursor, limit)
+    return schemas.PaymentPage(
+        payments=_with_remarks(read, organisation_id, page),
+        next_cursor=page.next_cursor,
+        position=page.position,
+    )
+
+
+@reads.get(
+    "/payments/{payment_id}",
+    operation_id="getPayment",
+    summary="One payment",
+    response_description="The payment.",
+    responses=responses("organisation-unknown", "payment-unknown"),
+)
+def get_payment(organisation_id: OrganisationId, payment_id: PaymentId, read: Read) -> schemas.OnePayment:
+    """One payment, and what it was for."""
+    page = read.view(payment_views.payment, organisation_id, payment_id)
+    return schemas.OnePayment(payment=_with_remarks(read, organisation_id, page)[0], position=page.position)
+
+
+@news.post(
+    "/v1/gateways/{gateway}/webhooks",
+    operation_id="hearGateway",
+    summary="Hear a gateway",
+    status_code=204,
+    response_description="It is taken in.",
+    responses=responses(
+        "notice-refused",
+        "cross-site-request",
+        "gateway-unknown",
+        "payment-unknown",
+        "body-too-large",
+        "host-not-allowed",
+        "invalid-request",
+        "internal-error",
+        "store-unavailable",
+    ),
+)
+async def hear_gateway(gateway: GatewayName, request: Request) -> Response:
+    """For gateways: what they tell, signed. It may come twice, late, and in any order.
+
+    404 says that the order is not known yet: send it again later.
+    """
+    body = await read_body(request)
+    services = services_of(request)
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    asked = facts.Request(services.clock(), None, request.state.request_id)
+    await run_in_threadpool(services.payments.hear, gateway, body, headers, asked)
+    return Response(status_code=204)
+
+
+@news.post(
+    "/credits/payments/{payment_id}/return",
+    include_in_schema=False,
+)
+async def come_back(payment_id: PaymentId, request: Request) -> RedirectResponse:
+    """Take in what a browser brings back from the gateway's page, and show the payment.
+
+    The browser comes from another site, without our cookies: only what the gateway has signed counts.
+    """
+    body = await read_body(request)
+    services = services_of(request)
+    asked = facts.Request(services.clock(), None, request.state.request_id)
+    fields = dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=_FIELDS_MAX))
+    with suppress(GatewayError, PaymentUnknown):  # what is not known yet will be asked for again
+        await run_in_threadpool(services.payments.come_back, payment_id, fields, asked)
+    return RedirectResponse(f"/credits/billing?payment={quote(payment_id)}", status_code=303)
+
+
+def _answer(write: Writing, standing: PaymentStanding) -> schemas.PaymentRecorded:
+    write.say_at(standing.position, repeated=standing.repeated)
+    return schemas.PaymentRecorded.of(standing)
+
+
+def _new_id(write: Writing, of: str) -> str:
+    """Return an id that is short enough for gateways."""
+    return f"{of}-{write.services.new_id()}"[:_GATEWAY_ID_LENGTH_MAX]
+
+
+def _with_remarks(
+    read: Reading, organisation_id: str, page: payment_views.PaymentPage
+) -> list[schemas.Payment]:
+    remarks = read.services.payments.remarks(
+        organisation_id, [payment.payment_id for payment in page.payments if payment.kind == "custom"]
+    )
+    return [
+        schemas.Payment.model_validate(payment).model_copy(update={"remark": remarks.get(payment.payment_id)})
+        for payment in page.payments
+    ]
