@@ -119,13 +119,17 @@ def get_billing_details(organisation_id: OrganisationId, read: Read) -> BillingO
     responses=answers(200, "organisation-unknown"),
 )
 def put_billing_details(organisation_id: OrganisationId, body: BillingDetails, write: Write) -> BillingOnFile:
-    """Say who invoices are made out to. The history keeps who changed it and when, and a digest only."""
+    """Say who invoices are made out to. The history keeps who changed it and when, and a digest only.
+
+    Payments that waited for billing details get their invoices at once.
+    """
     kept, result = write.services.invoicing.change_billing_details(
         organisation_id,
         body.checked_later(),
         request=write.request,
         once=write.once(organisation_id, body),
     )
+    write.services.invoicing.issue_due(organisation_id, request=write.request)
     write.say(result)
     return BillingOnFile(
         details=BillingDetails.model_validate(kept),

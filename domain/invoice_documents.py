@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from domain.billing import Address, BillingDetails
+from domain.billing import PRINTABLE, Address, BillingDetails
 from domain.money import Currency
 from domain.payment_facts import PaymentKind
 from domain.places import GST_STATES, INDIA, gst_state_code
@@ -171,9 +171,19 @@ def digest_of(stored: bytes) -> str:
 
 
 def invoice_of(
-    sale: Sale, details: BillingDetails, *, seller: Seller, prices: Prices, heading: Heading, wording: Wording
+    sale: Sale,
+    details: BillingDetails,
+    *,
+    seller: Seller,
+    prices: Prices,
+    heading: Heading,
+    wording: Wording,
+    remark: str | None = None,
 ) -> InvoiceDocument:
-    """Return the invoice of a sale. `prices` are of the edition that it was sold by."""
+    """Return the invoice of a sale. `prices` are of the edition that it was sold by.
+
+    `remark` says what a custom payment is for; it is left out where it cannot be printed.
+    """
     terms = sale.terms
     currency_prices = prices.of(terms.currency)
     taxes = gst(
@@ -207,7 +217,7 @@ def invoice_of(
         sale.gateway_payment_id,
         sale.order_id,
         sale.paid_at,
-        _notes(seller, buyer, terms.tax_minor),
+        _notes(seller, buyer, terms.tax_minor, remark),
     )
 
 
@@ -277,8 +287,10 @@ def _returned(invoice: InvoiceDocument, sale: Sale, given_back: GivenBack) -> Li
     return Line(f"{what} refunded", service_code, given_back.amount_minor)
 
 
-def _notes(seller: Seller, buyer: Party, tax_minor: int) -> tuple[str, ...]:
+def _notes(seller: Seller, buyer: Party, tax_minor: int, remark: str | None) -> tuple[str, ...]:
     notes = [] if seller.remark is None else [seller.remark]
+    if remark is not None and PRINTABLE.fullmatch(remark):
+        notes.append(f"For: {remark}")
     lut = seller.letter_of_undertaking
     if buyer.address.country == INDIA:
         notes.append("Tax is not payable on reverse charge.")

@@ -70,6 +70,9 @@ class Papers(Protocol):
     def documents_of(self, payment_id: str) -> Sequence[bytes]:
         """Return the documents of a payment as they are stored, oldest first."""
 
+    def remark_on(self, payment_id: str) -> str | None:
+        """Return what was written about a custom payment: what it is for."""
+
     def add_document(self, document: InvoiceDocument, stored: bytes) -> None:
         """Store a document."""
 
@@ -150,16 +153,7 @@ class Invoicing:
             NothingToInvoice: the organisation has no such payment, or it is not completed.
             BillingDetailsMissing: they are needed for the invoice, and not on file.
         """
-        sale = sale_of(event.fact for event in self._events.get(payment_stream(payment_id)))
-        if sale is None or sale.terms.organisation_id != organisation_id:
-            self._ledger.organisation(organisation_id)
-            raise NothingToInvoice(f"the payment {payment_id!r} is not completed")
-        documents = self._documents(payment_id)
-        if len(documents) < 1 + len(sale.given_back):
-            with self._events.exclusive():
-                documents = self._documents(payment_id)
-                self._issue_missing(sale, documents, request)
-        return documents
+        return self._issue(organisation_id, payment_id, request)[0]
 
     def issue_due(self, organisation_id: str | None, *, request: Request) -> Issued:
         """Issue what payments lack, of one organisation or all: at most `DUE_AT_ONCE` payments.
@@ -173,12 +167,30 @@ class Invoicing:
         issued = Issued([], [])
         for owner, payment_id in self._papers.due(organisation_id, DUE_AT_ONCE):
             try:
-                issued.documents.extend(self.issue(owner, payment_id, request=request))
+                documents, before = self._issue(owner, payment_id, request)
+                issued.documents.extend(documents[before:])
             except StoreUnavailable:
                 raise
             except LedgerError as error:
                 issued.failures.append((payment_id, error))
         return issued
+
+    def _issue(
+        self, organisation_id: str, payment_id: str, request: Request
+    ) -> tuple[list[InvoiceDocument], int]:
+        """Return the documents of a payment, and how many of them there were before."""
+        sale = sale_of(event.fact for event in self._events.get(payment_stream(payment_id)))
+        if sale is None or sale.terms.organisation_id != organisation_id:
+            self._ledger.organisation(organisation_id)
+            raise NothingToInvoice(f"the payment {payment_id!r} is not completed")
+        documents = self._documents(payment_id)
+        before = len(documents)
+        if before < 1 + len(sale.given_back):
+            with self._events.exclusive():
+                documents = self._documents(payment_id)
+                before = len(documents)
+                self._issue_missing(sale, documents, request)
+        return documents, before
 
     def _note(
         self, organisation_id: str, digest: str | None, request: Request, once: Once | None = None
@@ -205,6 +217,7 @@ class Invoicing:
                 prices=prices,
                 heading=heading,
                 wording=self._wording,
+                remark=self._papers.remark_on(sale.terms.payment_id),
             )
             documents.append(self._record(series, invoice, request))
         noted = {document.correction.refund_id for document in documents if document.correction}

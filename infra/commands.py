@@ -16,10 +16,19 @@ from kafka import KafkaConsumer, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from consumers.offsets import known_offsets
-from infra.bootstrap import open_ledger, publisher, token_verifier, usage_consumer, utc_now, webhook_deliverer
+from infra.bootstrap import (
+    open_invoicing,
+    open_ledger,
+    publisher,
+    token_verifier,
+    usage_consumer,
+    utc_now,
+    webhook_deliverer,
+)
 from infra.dead_letters import dead_letters_of, refusal
 from infra.event_store.datastore import LedgerDatastore
 from infra.event_store.positions import PostgresPositions
+from infra.invoice_clerk import InvoiceClerk
 from infra.kafka import connection_options
 from infra.lapse import HoldLapser
 from infra.migrate import migrate
@@ -31,7 +40,7 @@ from infra.process import (
     tune_for_throughput,
 )
 from infra.serve import serve
-from infra.settings import Settings
+from infra.settings import Settings, load_price_book
 from infra.simulate import simulate
 from infra.telemetry import (
     consumer_metrics,
@@ -129,6 +138,17 @@ def lapse_holds(settings: Settings, _: argparse.Namespace) -> int:
     with closing(open_ledger(url, pool_size=2)) as ledger:
         log.info("watching holds")
         HoldLapser(ledger, url, utc_now).run(stop)
+    return 0
+
+
+def issue_invoices(settings: Settings, _: argparse.Namespace) -> int:
+    """Issue invoices and credit notes as they become due, until SIGTERM or Ctrl-C."""
+    stop = stop_on_signals()
+    prices = load_price_book(settings.price_book)
+    url = database_url(settings, patiently=True)
+    with closing(open_ledger(url, prices=prices, pool_size=2)) as ledger:
+        log.info("issuing invoices")
+        InvoiceClerk(open_invoicing(settings, ledger), utc_now).run(stop)
     return 0
 
 

@@ -35,6 +35,7 @@ _DOCUMENTS: Final = """
     SELECT document FROM ledger.invoice_documents WHERE payment_id = %s
     ORDER BY refund_id <> '', issued_at, length(number), number
 """
+_REMARK: Final = "SELECT remark FROM ledger.payment_remarks WHERE payment_id = %s"
 _ADD_DOCUMENT: Final = """
     INSERT INTO ledger.invoice_documents
         (number, stream, payment_id, refund_id, issued_at, total_minor, document)
@@ -93,6 +94,11 @@ class PostgresPapers:
     def documents_of(self, payment_id: str) -> Sequence[bytes]:
         """Return the documents of a payment as they are stored: its invoice, then its credit notes."""
         return [document.encode() for (document,) in self._run(_DOCUMENTS, payment_id)]
+
+    def remark_on(self, payment_id: str) -> str | None:
+        """Return what was written about a custom payment."""
+        rows = self._run(_REMARK, payment_id)
+        return rows[0][0] if rows else None
 
     def add_document(self, document: InvoiceDocument, stored: bytes) -> None:
         """Store a document."""

@@ -16,6 +16,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from projections.findings import Finding, first_of_each_check
+from projections.invoice_checks import check_invoices
 from projections.payment_checks import check_payments
 from projections.replay import replayed_books, snapshots_of_nothing
 
@@ -108,6 +109,7 @@ def check(connection: Connection) -> list[Finding]:
                 _check_months(connection),
                 _check_event_totals(connection),
                 check_payments(connection, positions.get("payments", 0)),
+                check_invoices(connection),
             )
         )
     return [_named(finding, names) for finding in found]

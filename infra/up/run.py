@@ -99,6 +99,7 @@ class _Up:
                 ("consumer", "consume"),
                 ("projector", "project"),
                 ("holds", "lapse-holds"),
+                ("invoices", "issue-invoices"),
                 ("publisher", "publish"),
                 ("webhooks", "deliver-webhooks"),
                 ("api", "api"),
