@@ -273,7 +273,8 @@ def test_commands_find_the_servers_of_a_running_up(environment: dict[str, str]) 
         assert f"another `creditledger up` runs in {environment['DATA_DIR']}" in second.stderr
         assert "stopped" not in second.stderr
 
-        for command in ("audit check", "positions list", "rebuild", "migrate", "dlq list"):
+        to_reconcile = "reconcile --gateway razorpay --from 2026-11-01 --to 2026-11-02"
+        for command in ("audit check", "positions list", "rebuild", "migrate", "dlq list", to_reconcile):
             done = run(command, beside)
             assert done.returncode == 0, done.stderr
             assert f"of the `up` that runs in {environment['DATA_DIR']}" in done.stderr

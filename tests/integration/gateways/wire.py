@@ -20,6 +20,8 @@ class Fault(Enum):
     """The server does what was asked, and its answer is lost."""
     SLOW = auto()
     """The server does what was asked, and its answer takes its time."""
+    HOLD = auto()
+    """The server does what was asked; its answer stays on the wire until that is closed."""
     ERROR_500 = auto()
     TOO_MANY = auto()
     NO_JSON = auto()
@@ -34,12 +36,15 @@ _ANSWERS = {
 
 
 class Wire:
-    """Forwards connections to a port. `next` is the fault of the request that comes `after` others."""
+    """Forwards connections to a port, and breaks the requests it is told to break."""
 
     def __init__(self, port: int, *, slow_s: float) -> None:
         self._port = port
         self._slow_s = slow_s
         self._faults: list[Fault] = []
+        self._closed = threading.Event()
+        self.holds = threading.Event()
+        """Set while an answer stays on the wire."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
@@ -56,6 +61,7 @@ class Wire:
 
     def close(self) -> None:
         """Stop accepting."""
+        self._closed.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -73,6 +79,10 @@ class Wire:
                     server.sendall(request)
                     answer = _read_message(server)
                 if fault is Fault.CUT_AFTER:
+                    return
+                if fault is Fault.HOLD:
+                    self.holds.set()
+                    self._closed.wait()
                     return
                 if fault is Fault.SLOW:
                     time.sleep(self._slow_s)
