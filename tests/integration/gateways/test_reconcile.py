@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+import psycopg
 import pytest
 
 from infra import gateway_commands
+from infra import reconcile as reconciling
 from infra.embedded.sandbox.keys import KeyFolder
 from infra.embedded.sandbox.server import SandboxGateway
+from infra.process import Unreachable
+from infra.reconcile import Reconciler
 from infra.settings import Settings, WrongSetting
 from tests.e2e.processes import service_environment
 from tests.integration.gateways.shop import Payer
@@ -100,6 +104,17 @@ def test_what_it_cannot_do_it_says(
     first, last = map(date.fromisoformat, days)
     with pytest.raises(WrongSetting, match=sentence):
         gateway_commands.reconcile(settings, Namespace(gateway=gateway, first=first, last=last))
+
+
+def test_nothing_is_compared_with_projections_that_stay_behind(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciling, "PROJECTED_WITHIN_S", 0.0)
+    till.sell("razorpay")
+    with psycopg.connect(till.conninfo, autocommit=True) as connection:
+        gateway, store = till.payments.gateways["razorpay"], till.ledger.recording.store
+        with pytest.raises(Unreachable, match="events behind"):
+            Reconciler(gateway, store, connection).differences(TODAY, TODAY, datetime.now(UTC))
 
 
 def test_a_gateway_that_does_not_answer_is_no_list_without_differences(
