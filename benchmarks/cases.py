@@ -10,6 +10,7 @@ from benchmarks.ingest import ingest_fresh, ingest_with_far_repeats, ingest_with
 from benchmarks.library import library
 from benchmarks.limit import Limit
 from benchmarks.memory import consumer_memory
+from benchmarks.reads import PageReads
 from benchmarks.replay import ReplayedLedger
 from benchmarks.runner import Case
 from benchmarks.sizes import Sizes
@@ -22,6 +23,7 @@ def all_cases(sizes: Sizes) -> list[Case]:
     large = LongHistory("large_ledger", sizes.large_ledger, sizes.long_history)
     replayed = ReplayedLedger()
     end_to_end = EndToEnd()
+    reads = PageReads()
     return [
         Case(
             "limit_2000",
@@ -64,6 +66,13 @@ def all_cases(sizes: Sizes) -> list[Case]:
             f"load organisations of {sizes.long_history:,} and of 10 events",
             large.load,
             large.set_up,
+        ),
+        Case(
+            "reads",
+            f"pages of {sizes.large_ledger:,} and of {sizes.small_ledger:,} transactions",
+            reads.measure,
+            reads.set_up,
+            rounds=1,
         ),
         Case("replay", "replay of the whole log", replayed.measure, replayed.set_up),
         Case(

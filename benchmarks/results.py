@@ -52,6 +52,7 @@ _TARGETS: Final = {
     "ingest_with_repeats_and_api_vs_ingest": Target(0.7),
     "ingest_5m_vs_10k": Target(0.85),
     "aggregate_load_1m_vs_10": Target(20, least=False),
+    "pages_5m_vs_10k": Target(1.5, least=False),
     "replay_events_per_s": Target(150_000),
     "consumer_rss_mb": Target(400, least=False),
 }
@@ -79,11 +80,13 @@ def headlines(figures: Mapping[str, Figure]) -> dict[str, float | None]:
         name: _ratio(figures.get(of), figures.get(to)) for name, (of, to) in _RATIOS.items()
     }
     loads = figures.get("load")
+    reads = figures.get("reads")
     replay = figures.get("replay")
     memory = figures.get("memory")
     found["aggregate_load_1m_vs_10"] = (
         loads.figures["long_history_load_us"] / loads.figures["short_history_load_us"] if loads else None
     )
+    found["pages_5m_vs_10k"] = reads.figures["worst_many_vs_few"] if reads else None
     found["replay_events_per_s"] = replay.events_per_s if replay else None
     found["consumer_rss_mb"] = memory.figures["consumer_rss_mb"] if memory else None
     return {name: None if value is None else _rounded(value) for name, value in found.items()}

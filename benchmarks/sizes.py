@@ -17,6 +17,7 @@ class Sizes(NamedTuple):
     large_ledger: int
     long_history: int
     loads: int
+    page_reads: int
     replay: int
     memory: int
     memory_organisations: int
@@ -32,6 +33,7 @@ FULL: Final = Sizes(
     large_ledger=5_000_000,
     long_history=1_000_000,
     loads=300,
+    page_reads=60,
     replay=500_000,
     memory=5_000_000,
     memory_organisations=100_000,
@@ -47,6 +49,7 @@ QUICK: Final = Sizes(
     large_ledger=300_000,
     long_history=100_000,
     loads=100,
+    page_reads=15,
     replay=60_000,
     memory=200_000,
     memory_organisations=20_000,
