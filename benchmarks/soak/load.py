@@ -19,6 +19,8 @@ from benchmarks.soak.service import Service
 
 READS_PER_S: Final = 4.0
 WRITES_PER_S: Final = 2.0
+CREDITS_MAX: Final = 4_000
+"""Of one addition: runs pause now and then, and have credits most of the time."""
 PATIENCE_S: Final = 60.0
 _READS: Final = (
     *("balance", "usage-summary", "transactions", "transactions?kind=usage&limit=50", "events"),
@@ -136,7 +138,7 @@ class Writer:
             match random.randrange(8):
                 case 0 | 1 | 2 | 3:
                     body: dict[str, Any] = {
-                        "credits": random.randint(1, 600),
+                        "credits": random.randint(1, CREDITS_MAX),
                         "kind": "admin",
                         "reason": "soak",
                     }
@@ -144,7 +146,7 @@ class Writer:
                         self.granted[organisation_id] += body["credits"]
                 case 4 | 5:
                     body = {
-                        "credits": 1_000,
+                        "credits": CREDITS_MAX,
                         "payment_id": f"soak-{number}",
                         "order_id": "soak",
                         "gateway": "soak",

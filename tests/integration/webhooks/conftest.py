@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from tests.integration.webhooks.receiver import Answer, Receiver
 
 
+@pytest.fixture(autouse=True)
+def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody wakes a deliverer when the story moves its clock."""
+    monkeypatch.setattr("infra.webhooks.deliverer.POLL_S", 0.02)
+
+
 @pytest.fixture
 def lab(migrated_database: str, service_database: str) -> Iterator[Lab]:
     from tests.integration.webhooks.lab import Lab
