@@ -22,16 +22,6 @@ from infra.embedded.issuer import EmbeddedIssuer
 
 READY_WITHIN_S: Final = 120.0
 STOPPED_WITHIN_S: Final = 180.0
-PARTS: Final = {
-    "consume": "consumer",
-    "project": "projector",
-    "lapse-holds": "holds",
-    "publish": "publisher",
-    "deliver-webhooks": "webhooks",
-    "api": "api",
-    "simulate-pipeline": "pipeline",
-}
-"""Commands of the parts, and what they are called here."""
 _TOKEN_LIVES_S: Final = 60.0
 
 
@@ -61,16 +51,15 @@ class Service:
         return {"Authorization": f"Bearer {token}"}
 
     def parts(self) -> dict[str, psutil.Process]:
-        """Return the parts that run at the moment, by name."""
+        """Return the parts that run at the moment, by their commands."""
         found = {}
         for child in psutil.Process(self.process.pid).children():
             try:
                 words = child.cmdline()
             except psutil.Error:
                 continue
-            name = PARTS.get(words[3]) if words[1:3] == ["-m", "infra.cli"] and len(words) > 3 else None
-            if name is not None:
-                found[name] = child
+            if words[1:3] == ["-m", "infra.cli"] and len(words) > 3:
+                found[words[3]] = child
         return found
 
     def servers_rss(self) -> int:
@@ -160,7 +149,7 @@ def _wait_until_ready(service: Service) -> None:
         except OSError:
             time.sleep(0.2)
             continue
-        if "pipeline" in service.parts():
+        if "simulate-pipeline" in service.parts():
             return
         time.sleep(0.2)
     raise RuntimeError("the service did not get ready")

@@ -14,6 +14,7 @@ import pytest
 from domain.audit_facts import WebhookEndpointDisabled
 from domain.webhooks import FAILING_AT_MOST, OLD_SECRET_LIVES
 from infra.telemetry import webhook_metrics
+from infra.webhooks import outbox
 from tests.histories import history
 from tests.integration.webhooks.lab import ORG, Lab, delivering
 from tests.integration.webhooks.receiver import Received, Receiver
@@ -250,6 +251,27 @@ def test_several_outboxes_at_once_make_each_delivery_once(lab: Lab, listen: List
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda _: lab.fill(), range(8)))
     assert len(lab.deliveries(endpoint)) == 20
+
+
+def test_deliveries_and_the_position_are_written_together_or_not_at_all(
+    lab: Lab, listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint, _ = lab.add(listen())
+    lab.purchase("pay-1")
+    write = outbox.queue
+
+    def die_after(*written: Any) -> None:
+        write(*written)
+        raise psycopg.OperationalError("the connection is lost")
+
+    monkeypatch.setattr(outbox, "queue", die_after)
+    with pytest.raises(psycopg.OperationalError):
+        lab.fill()
+    monkeypatch.undo()
+    assert lab.deliveries(endpoint) == []
+    lab.fill()
+    lab.fill()
+    assert len(lab.deliveries(endpoint)) == 1
 
 
 def test_it_goes_on_when_the_database_comes_back(
