@@ -19,6 +19,7 @@ from consumers.offsets import known_offsets
 from infra.bootstrap import (
     open_invoicing,
     open_ledger,
+    payments_of,
     publisher,
     token_verifier,
     usage_consumer,
@@ -32,6 +33,7 @@ from infra.invoice_clerk import InvoiceClerk
 from infra.kafka import connection_options
 from infra.lapse import HoldLapser
 from infra.migrate import migrate
+from infra.payment_keeper import PaymentKeeper
 from infra.process import (
     database_url,
     owner_database_url,
@@ -44,6 +46,7 @@ from infra.settings import Settings, load_price_book
 from infra.simulate import simulate
 from infra.telemetry import (
     consumer_metrics,
+    payment_metrics,
     projection_metrics,
     publisher_metrics,
     serve_metrics,
@@ -149,6 +152,23 @@ def issue_invoices(settings: Settings, _: argparse.Namespace) -> int:
     with closing(open_ledger(url, prices=prices, pool_size=2)) as ledger:
         log.info("issuing invoices")
         InvoiceClerk(open_invoicing(settings, ledger), utc_now).run(stop)
+    return 0
+
+
+def recheck_payments(settings: Settings, _: argparse.Namespace) -> int:
+    """Look after payments that are open, and let Pro end with its time, until SIGTERM or Ctrl-C."""
+    stop = stop_on_signals()
+    url = database_url(settings, patiently=True)
+    with (
+        closing(open_ledger(url, prices=load_price_book(settings.price_book), pool_size=2)) as ledger,
+        payments_of(settings, ledger) as payments,
+    ):
+        keeper = PaymentKeeper(payments, url, utc_now)
+        registry = CollectorRegistry()
+        registry.register(payment_metrics(keeper))
+        serve_metrics(settings.metrics_port, registry)
+        log.info("looking after payments")
+        keeper.run(stop)
     return 0
 
 

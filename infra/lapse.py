@@ -16,12 +16,12 @@ from typing import Any, Final
 import psycopg
 from psycopg.rows import tuple_row
 
-from domain.errors import OrganisationUnknown, StoreError
+from domain.errors import OrganisationUnknown
 from domain.facts import Request
 from domain.ledger import Ledger
+from infra.watch import watch
 
 EVERY_S: Final = 1.0
-_BACKOFF_MAX_S: Final = 5.0
 _AT_ONCE: Final = 1_000
 _CAUSE: Final = "hold-lapsed"
 
@@ -44,17 +44,7 @@ class HoldLapser:
 
     def run(self, stop: Event) -> None:
         """Lapse what is due until told to stop; a lost database is waited for."""
-        backoff_s = EVERY_S
-        while not stop.is_set():
-            try:
-                with psycopg.connect(self._conninfo, autocommit=True) as connection:
-                    backoff_s = EVERY_S
-                    while not stop.wait(EVERY_S):
-                        self.lapse_due(connection)
-            except (psycopg.OperationalError, psycopg.InterfaceError, StoreError) as error:
-                log.warning("holds cannot lapse, next try in %.0f s: %s", backoff_s, error)
-                stop.wait(backoff_s)
-                backoff_s = min(2 * backoff_s, _BACKOFF_MAX_S)
+        watch(self._conninfo, EVERY_S, self.lapse_due, stop, "letting holds lapse")
 
     def lapse_due(self, connection: psycopg.Connection[Any]) -> int:
         """Lapse the holds that are due now, and return in how many organisations there were some.

@@ -14,6 +14,7 @@ from consumers.batch import Counts
 from consumers.publisher import Publisher
 from consumers.runner import UsageConsumer
 from infra.kafka import OncePer
+from infra.payment_keeper import PaymentKeeper
 from infra.webhooks.deliverer import WebhookDeliverer
 from projections.runner import ProjectionRunner
 
@@ -98,6 +99,32 @@ def projection_metrics(runner: ProjectionRunner) -> Gauges:
         lag = GaugeMetricFamily("creditledger_projection_lag", "Log positions not yet projected.")
         lag.add_metric([], progress.lag)
         return position, lag
+
+    return Gauges(read)
+
+
+def payment_metrics(keeper: PaymentKeeper) -> Gauges:
+    """Return what is open, since when, and what somebody has to look at."""
+
+    def read() -> Iterable[Metric]:
+        kept = keeper.kept
+        pending = GaugeMetricFamily("creditledger_payments_pending", "Payments that nobody has paid yet.")
+        pending.add_metric([], kept.pending)
+        oldest = GaugeMetricFamily(
+            "creditledger_payments_oldest_pending_seconds", "Age of the oldest of them, 0 without any."
+        )
+        oldest.add_metric([], kept.oldest_pending_s)
+        refunds = GaugeMetricFamily(
+            "creditledger_payments_open_refunds", "Payments with a refund that the gateway has not answered."
+        )
+        refunds.add_metric([], kept.open_refunds)
+        flagged = GaugeMetricFamily("creditledger_payments_flagged", "Payments somebody has to look at.")
+        flagged.add_metric([], kept.flagged)
+        failures = CounterMetricFamily(
+            "creditledger_payments_interruptions", "Times a payment could not be looked after."
+        )
+        failures.add_metric([], keeper.failures)
+        return pending, oldest, refunds, flagged, failures
 
     return Gauges(read)
 

@@ -34,6 +34,7 @@ CREATE UNIQUE INDEX payments_payment_id_idx ON projections.payments (payment_id)
 CREATE INDEX payments_list_idx ON projections.payments (stream, created_at DESC, payment_id DESC);
 CREATE INDEX payments_unpaid_idx ON projections.payments (created_at) WHERE completed_at IS NULL;
 CREATE INDEX payments_refunds_idx ON projections.payments (payment_id) WHERE open_refunds > 0;
+CREATE INDEX balances_pro_idx ON projections.balances (plan_expires_at) WHERE plan = 'pro';
 CREATE INDEX payments_flagged_idx ON projections.payments (payment_id) WHERE flag IS NOT NULL;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON projections.payments TO creditledger_service;

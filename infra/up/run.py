@@ -100,6 +100,7 @@ class _Up:
                 ("projector", "project"),
                 ("holds", "lapse-holds"),
                 ("invoices", "issue-invoices"),
+                ("payments", "recheck-payments"),
                 ("publisher", "publish"),
                 ("webhooks", "deliver-webhooks"),
                 ("api", "api"),

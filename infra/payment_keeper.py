@@ -1,0 +1,134 @@
+"""Looks after payments that nobody looks at any more.
+
+What a gateway has not confirmed is asked for again, at first soon and then ever more seldom; what a crash
+left half-way is gone on with; refunds are asked for until they are answered; what nobody pays for a day is
+abandoned, and asked about for a while longer, because money may come late. A Pro subscription ends when its
+time is over.
+
+Which payments these are is read from the projection. What becomes of them is decided by the payments
+themselves, under their versions: any number of processes may do this.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from threading import Event
+from typing import Any, Final
+
+import msgspec
+import psycopg
+from psycopg.rows import tuple_row
+
+from domain.errors import LedgerError, StoreError
+from domain.facts import Request
+from domain.gateway import GatewayUnavailable
+from domain.payments import Payments
+from infra.watch import watch
+
+EVERY_S: Final = 5.0
+ASKED_FOR: Final = timedelta(days=3)
+"""How long after its beginning a payment that nobody paid is asked about."""
+SOONEST: Final = timedelta(seconds=15)
+SELDOMEST: Final = timedelta(hours=1)
+_PART_OF_AGE: Final = 4
+_AT_ONCE: Final = 1_000
+_CAUSE: Final = "payments-kept"
+
+_DUE: Final = """
+    SELECT payment_id, gateway, created_at FROM projections.payments
+    WHERE open_refunds > 0 OR (completed_at IS NULL AND created_at > %s)
+    ORDER BY created_at DESC LIMIT %s
+"""
+_ENDED: Final = """
+    SELECT organisation_id FROM projections.balances WHERE plan = 'pro' AND plan_expires_at <= %s LIMIT %s
+"""
+_STANDING: Final = """
+    SELECT count(*) FILTER (WHERE status IN ('created', 'pending')),
+        min(created_at) FILTER (WHERE status IN ('created', 'pending')),
+        (SELECT count(*) FROM projections.payments WHERE open_refunds > 0),
+        (SELECT count(*) FROM projections.payments WHERE flag IS NOT NULL)
+    FROM projections.payments WHERE completed_at IS NULL
+"""
+
+log = logging.getLogger(__name__)
+
+
+class KeptPayments(msgspec.Struct, frozen=True):
+    """Where payments stand: how many nobody has paid yet and since when, and what somebody has to look at."""
+
+    pending: int = 0
+    oldest_pending_s: float = 0.0
+    open_refunds: int = 0
+    flagged: int = 0
+
+
+class PaymentKeeper:
+    """Used by one thread; `kept` and `failures` may be read from any other."""
+
+    def __init__(self, payments: Payments, conninfo: str, clock: Callable[[], datetime]) -> None:
+        self.kept = KeptPayments()
+        self.failures = 0
+        self._payments = payments
+        self._conninfo = conninfo
+        self._clock = clock
+        self._asked_at: dict[str, datetime] = {}
+
+    def run(self, stop: Event) -> None:
+        """Look after payments until told to stop; a lost database is waited for."""
+        watch(self._conninfo, EVERY_S, self.look_after, stop, "looking after payments")
+
+    def look_after(self, connection: psycopg.Connection[Any]) -> int:
+        """Attend to what is due now, and return how many payments that was.
+
+        Raises:
+            StoreUnavailable, psycopg.OperationalError: the database was lost.
+        """
+        now = self._clock()
+        cursor = connection.cursor(row_factory=tuple_row)
+        open_ones = cursor.execute(_DUE, (now - ASKED_FOR, _AT_ONCE)).fetchall()
+        self._asked_at = {
+            payment_id: self._asked_at[payment_id]
+            for payment_id, _, _ in open_ones
+            if payment_id in self._asked_at
+        }
+        due = [each for each in open_ones if self._is_due(each[0], each[2], now)]
+        silent: set[str] = set()
+        for payment_id, gateway, _ in due:
+            self._asked_at[payment_id] = now
+            if gateway not in silent and not self._attend(payment_id, now):
+                silent.add(gateway)
+        self._end_subscriptions(cursor.execute(_ENDED, (now, _AT_ONCE)).fetchall(), now)
+        self._count(cursor.execute(_STANDING).fetchone(), now)
+        return len(due)
+
+    def _is_due(self, payment_id: str, since: datetime, now: datetime) -> bool:
+        """Tell whether a payment is to be asked about: one that is old can wait for long."""
+        wait = min(max((now - since) / _PART_OF_AGE, SOONEST), SELDOMEST)
+        return now - self._asked_at.get(payment_id, since) >= wait
+
+    def _attend(self, payment_id: str, now: datetime) -> bool:
+        """Attend to a payment; tell False where its gateway does not answer: others need not wait too."""
+        try:
+            self._payments.attend(payment_id, request=Request(now, None, _CAUSE))
+        except GatewayUnavailable as error:
+            self.failures += 1
+            log.warning("payment %s: the gateway does not answer: %s", payment_id, error)
+            return False
+        except StoreError:
+            raise
+        except LedgerError:
+            self.failures += 1
+            log.exception("payment %s cannot be looked after", payment_id)
+        return True
+
+    def _end_subscriptions(self, rows: list[tuple[Any, ...]], now: datetime) -> None:
+        for (organisation_id,) in rows:
+            self._payments.ledger.end_pro(organisation_id, request=Request(now, None, _CAUSE))
+
+    def _count(self, row: tuple[Any, ...] | None, now: datetime) -> None:
+        assert row is not None
+        pending, oldest_at, open_refunds, flagged = row
+        oldest_s = 0.0 if oldest_at is None else (now - oldest_at).total_seconds()
+        self.kept = KeptPayments(pending, oldest_s, open_refunds, flagged)
