@@ -100,6 +100,13 @@ class BillingOnFile(View):
     position: Position
 
 
+class BillingKept(View):
+    """What was put on file."""
+
+    details: BillingDetails = Field(description="The details, in the form they are kept.")
+    position: Position
+
+
 @reads.get(
     "",
     operation_id="getBillingDetails",
@@ -115,10 +122,10 @@ def get_billing_details(organisation_id: OrganisationId, read: Read) -> BillingO
     "",
     operation_id="putBillingDetails",
     summary="Put billing details on file",
-    response_description="The details are on file, in the form they are kept.",
+    response_description="The details are on file.",
     responses=answers(200, "organisation-unknown"),
 )
-def put_billing_details(organisation_id: OrganisationId, body: BillingDetails, write: Write) -> BillingOnFile:
+def put_billing_details(organisation_id: OrganisationId, body: BillingDetails, write: Write) -> BillingKept:
     """Say who invoices are made out to. The history keeps who changed it and when, and a digest only.
 
     Payments that waited for billing details get their invoices at once.
@@ -131,12 +138,7 @@ def put_billing_details(organisation_id: OrganisationId, body: BillingDetails, w
     )
     write.services.invoicing.issue_due(organisation_id, request=write.request)
     write.say(result)
-    return BillingOnFile(
-        details=BillingDetails.model_validate(kept),
-        changed_at=write.request.at,
-        changed_by=write.request.actor,
-        position=result.position,
-    )
+    return BillingKept(details=BillingDetails.model_validate(kept), position=result.position)
 
 
 @writes.delete(

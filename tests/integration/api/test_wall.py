@@ -15,6 +15,7 @@ from api import access
 from domain.identity import stream_id
 from projections.sight import READER_ROLE, seeing_only
 from tests.integration.api.ledger_api import LedgerApi, problem_of
+from tests.integration.api.test_invoices_api import DETAILS
 
 TODAY = datetime.now(UTC).date()
 READS = [
@@ -32,7 +33,16 @@ READS = [
     "invoices",
     "holds/hold-4",  # after opening, trial and charge
 ]
-TABLES = ["balances", "holds", "transactions", "usage_months", "usage_days", "event_usage", "event_totals"]
+TABLES = [
+    "projections.balances",
+    "projections.holds",
+    "projections.transactions",
+    "projections.usage_months",
+    "projections.usage_days",
+    "projections.event_usage",
+    "projections.event_totals",
+    "ledger.billing_details",
+]
 
 
 @dataclass
@@ -55,6 +65,7 @@ def two(client: Any, organisation: str, ledger_api: LedgerApi) -> Two:
             headers=ledger_api.bearer("pipeline-1", roles=["service"]),
         )
         assert placed.json()["hold_id"] == "hold-4", placed.text
+        client.put(f"{path}/billing-details", json=DETAILS).raise_for_status()
     ledger_api.catch_up()
     return Two(organisation, other)
 
@@ -90,7 +101,7 @@ def connection(ledger_api: LedgerApi) -> Iterator[psycopg.Connection[Any]]:
 
 
 def streams(connection: psycopg.Connection[Any], table: str) -> set[Any]:
-    query = sql.SQL("SELECT stream FROM {}").format(sql.Identifier("projections", table))
+    query = sql.SQL("SELECT stream FROM {}").format(sql.Identifier(*table.split(".")))
     return {stream for (stream,) in connection.execute(query).fetchall()}
 
 
@@ -118,19 +129,28 @@ def test_a_reader_that_names_no_organisation_sees_nothing(
     connection: psycopg.Connection[Any], two: Two
 ) -> None:
     connection.execute(f"SET ROLE {READER_ROLE}")
-    assert streams(connection, "balances") == set()
+    assert streams(connection, "projections.balances") == set()
     assert charges(connection) == set()
 
 
-def test_every_table_of_organisations_has_the_wall(connection: psycopg.Connection[Any]) -> None:
+def test_every_table_that_a_reader_reads_of_organisations_has_the_wall(
+    connection: psycopg.Connection[Any],
+) -> None:
     walled = connection.execute("""
-        SELECT relname::text FROM pg_class JOIN pg_policy ON polrelid = pg_class.oid
-        WHERE relnamespace = 'projections'::regnamespace AND relrowsecurity AND polname = 'own_rows'
+        SELECT concat(relnamespace::regnamespace, '.', relname)
+        FROM pg_class JOIN pg_policy ON polrelid = pg_class.oid
+        WHERE relrowsecurity AND polname = 'own_rows'
     """).fetchall()
-    of_organisations = connection.execute("""
-        SELECT table_name::text FROM information_schema.columns
-        WHERE table_schema = 'projections' AND column_name = 'stream'
-    """).fetchall()
+    of_organisations = connection.execute(
+        """
+        SELECT concat(relnamespace::regnamespace, '.', relname)
+        FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+        WHERE relkind = 'r' AND attname = 'stream'
+            AND relnamespace::regnamespace::text IN ('ledger', 'projections')
+            AND has_column_privilege(%s, attrelid, attnum, 'SELECT')
+        """,
+        [READER_ROLE],
+    ).fetchall()
     assert sorted(walled) == sorted(of_organisations)
     assert {name for (name,) in walled} >= set(TABLES)
 
@@ -141,6 +161,7 @@ def test_every_table_of_organisations_has_the_wall(connection: psycopg.Connectio
         "SELECT state FROM ledger.events",
         "SELECT * FROM ledger.snapshots",
         "SELECT * FROM ledger.api_keys",
+        "SELECT salt FROM ledger.billing_details",
         "SELECT * FROM ledger.people",
         "SELECT * FROM ledger.webhook_endpoints",
         "SELECT * FROM ledger.webhook_deliveries",

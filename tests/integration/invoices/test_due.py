@@ -12,6 +12,7 @@ import pytest
 from domain.errors import StoreUnavailable
 from domain.invoicing import Issued
 from infra.invoice_clerk import InvoiceClerk
+from infra.papers import PostgresPapers
 from projections.runner import ProjectionRunner
 from tests.integration.invoices.conftest import DETAILS, ORG, Office, request
 from tests.integration.test_payments import Shop
@@ -101,6 +102,21 @@ def test_a_custom_payment_says_what_it_is_for(office: Office, shop: Shop) -> Non
     assert [line.description for line in invoice.lines] == ["Custom payment"]
     assert invoice.lines[0].amount_minor == invoice.amount_minor == 250_000
     assert "For: On-site printing" in invoice.notes
+
+
+def test_a_lost_database_is_no_payments_fault(
+    office: Office, service_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.invoicing.change_billing_details(ORG, DETAILS, request=request())
+    office.pay("payment-1")
+    ProjectionRunner(service_database).catch_up()
+
+    def lost(*_: object) -> None:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(PostgresPapers, "documents_of", lost)
+    with pytest.raises(StoreUnavailable):
+        office.invoicing.issue_due(None, request=request())
 
 
 class TestTheClerk:
