@@ -133,6 +133,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "POST /credits/staff/price": OFFICE,
     "POST /credits/staff/plan": OFFICE,
     "GET /credits/dead-letters": LOOKING,
+    "GET /credits/reconciliation": LOOKING,
     "GET /assets/{digest}/{name}": OPEN,
     "PUT /v1/people/{user_id}": OFFICE,
     "GET /v1/people/{user_id}": OFFICE,

@@ -23,7 +23,17 @@ from api import (
 from api.access import RuleMissing
 from api.dependencies import Services
 from api.middleware import Entrance
-from api.pages import assets, credits, details, exports, organisations, sign_in, staff, subscription
+from api.pages import (
+    assets,
+    credits,
+    details,
+    exports,
+    organisations,
+    reconciling,
+    sign_in,
+    staff,
+    subscription,
+)
 from api.problems import handlers
 from api.routes import StrictRoute
 from api.telemetry import ProjectionPositions, RequestMetrics
@@ -52,6 +62,7 @@ ROUTERS: Final = (
     subscription.router,
     organisations.router,
     staff.router,
+    reconciling.router,
     assets.router,
 )
 """Everything that is served."""

@@ -46,6 +46,7 @@ class Difference(msgspec.Struct, frozen=True, omit_defaults=True):
     gateway_payment_id: str | None = None
     refund_id: str | None = None
     gateway_refund_id: str | None = None
+    currency: str | None = None
     ledger: int | str | None = None
     gateway: int | str | None = None
     credits_bought: int | None = None
@@ -239,6 +240,7 @@ def _about(payment: BookedPayment, **facts: Any) -> Difference:
         organisation_id=payment.organisation_id,
         order_id=payment.order_id,
         gateway_payment_id=payment.gateway_payment_id,
+        currency=payment.currency,
         **facts,
     )
 
@@ -251,5 +253,6 @@ def _between(payment: BookedPayment | None, line: SettlementLine, **facts: Any) 
         order_id=line.order_id,
         gateway_payment_id=line.gateway_payment_id,
         gateway_refund_id=line.gateway_refund_id,
+        currency=line.currency,
         **facts,
     )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import logging
-from contextlib import ExitStack, closing
+from contextlib import closing
+from functools import partial
 
 import msgspec
 import psycopg
 
-from infra.bootstrap import gateways, open_ledger, utc_now
+from infra.bootstrap import open_ledger
 from infra.process import database_url, stop_on_signals
+from infra.reconcile import comparing
 from infra.settings import Settings, WrongSetting
 from infra.up.servers import reachable
 
@@ -36,23 +38,12 @@ def sandbox_gateway(settings: Settings, options: argparse.Namespace) -> int:
 
 def reconcile(settings: Settings, options: argparse.Namespace) -> int:
     """Compare a gateway's list with the ledger; print a JSON line per difference, and exit 1 on any."""
-    from infra.reconcile import Reconciler
-
     if options.first > options.last:
         raise WrongSetting("--from is a day after --to")
     url = database_url(settings)
-    known = gateways(settings)
-    with ExitStack() as stack:
-        for gateway in known.values():
-            stack.callback(gateway.close)
-        if options.gateway not in known:
-            raise WrongSetting(
-                f"there are no keys of {options.gateway}: known are {', '.join(known) or 'none'}"
-            )
-        ledger = stack.enter_context(closing(open_ledger(url, pool_size=2)))
-        connection = stack.enter_context(psycopg.connect(url, autocommit=True))
-        reconciler = Reconciler(known[options.gateway], ledger.recording.store, connection)
-        found = reconciler.differences(options.first, options.last, utc_now())
+    with closing(open_ledger(url, pool_size=2)) as ledger:
+        lend = partial(psycopg.connect, url, autocommit=True)
+        found = comparing(settings, ledger, lend)(options.gateway, options.first, options.last)
     for difference in found:
         print(msgspec.json.encode(difference).decode(), flush=True)  # noqa: T201 - the output
     log.info("%s and the ledger differ in %d places", options.gateway, len(found))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 import psycopg
 from psycopg.rows import tuple_row
 
+from domain.errors import StoreUnavailable
 from domain.facts import CreditsPurchased
 from domain.gateway import (
     Attempt,
@@ -21,15 +22,17 @@ from domain.gateway import (
     SettlementLine,
 )
 from domain.identity import order_key, payment_stream, purchase_key
+from domain.ledger import Ledger
 from domain.payment import Payment, evolve
 from domain.payment_facts import PaymentCompleted, PaymentOrdered, PaymentRefunded
 from domain.ports import Store
 from domain.reconciliation import BookedPayment, BookedRefund, Difference, Period, reconcile
-from infra.process import Unreachable
+from infra.bootstrap import gateways, utc_now
+from infra.settings import Settings, WrongSetting
 
 MARGIN: Final = timedelta(days=7)
 """How long an attempt may take from its first step to its money."""
-PROJECTED_WITHIN_S: Final = 30.0
+PROJECTED_WITHIN_S: Final = 10.0
 _POLL_S: Final = 0.1
 
 # What was paid, or went back, in the period; what was begun, where the gateway has to be asked one by one.
@@ -47,6 +50,32 @@ _BEHIND: Final = """
 """
 
 
+def comparing(
+    settings: Settings,
+    ledger: Ledger,
+    lend: Callable[[], AbstractContextManager[psycopg.Connection[Any]]],
+) -> Callable[[str, date, date], list[Difference]]:
+    """Return a function that compares a gateway of the settings with the ledger.
+
+    It takes the gateway's name and days (UTC), both included. It raises WrongSetting where there are no
+    keys of the gateway, and what `Reconciler.differences` raises.
+    """
+
+    def compare(gateway: str, first: date, last: date) -> list[Difference]:
+        known = gateways(settings)
+        try:
+            if gateway not in known:
+                raise WrongSetting(f"there are no keys of {gateway}: known are {', '.join(known) or 'none'}")
+            with lend() as connection:
+                reconciler = Reconciler(known[gateway], ledger.recording.store, connection)
+                return reconciler.differences(first, last, utc_now())
+        finally:
+            for each in known.values():
+                each.close()
+
+    return compare
+
+
 class Reconciler:
     """Compares one gateway with the ledger."""
 
@@ -60,7 +89,7 @@ class Reconciler:
 
         Raises:
             GatewayUnavailable, GatewayRefused: the gateway does not tell.
-            Unreachable: the projections stay behind the log.
+            StoreUnavailable: the projections stay behind the log.
         """
         self._wait_until_projected()
         begin = datetime(first.year, first.month, first.day, tzinfo=UTC)
@@ -168,7 +197,7 @@ class Reconciler:
         deadline = time.monotonic() + PROJECTED_WITHIN_S
         while (behind := self._connection.execute(_BEHIND).fetchone()) and behind[0] > 0:
             if time.monotonic() > deadline:
-                raise Unreachable(
+                raise StoreUnavailable(
                     f"the projections are {behind[0]:,} events behind: is `creditledger project` running?"
                 )
             time.sleep(_POLL_S)

@@ -23,6 +23,7 @@ from infra.dead_letters import latest_dead_letters
 from infra.identity import Identities, TokenVerifier
 from infra.invoice_pdf import render_pdf
 from infra.people import PostgresPeople
+from infra.reconcile import comparing
 from infra.sessions import PostgresSessions
 from infra.settings import Settings, load_price_book, load_rate_card
 from infra.webhooks.endpoints import PostgresWebhookEndpoints
@@ -76,6 +77,8 @@ def api_services(settings: Settings, database_url: str, verifier: TokenVerifier)
         sign_in_origins=settings.sign_in_sites,
         support_contact=settings.support_contact,
         dead_letters=partial(latest_dead_letters, settings),
+        gateways=settings.gateway_names,
+        reconcile=comparing(settings, ledger, pool.connection),
     )
 
     def readiness() -> Mapping[str, str]:

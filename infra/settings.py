@@ -175,9 +175,15 @@ class Settings(BaseSettings):
         ).rstrip("/")
 
     @property
+    def gateway_names(self) -> tuple[str, ...]:
+        """The payment gateways that there are keys of."""
+        keys = {"razorpay": self.razorpay_key_id, "payglocal": self.payglocal_merchant_id}
+        return tuple(name for name, key in keys.items() if key is not None)
+
+    @property
     def names_gateway(self) -> bool:
         """Whether there are keys of a payment gateway."""
-        return self.razorpay_key_id is not None or self.payglocal_merchant_id is not None
+        return bool(self.gateway_names)
 
     @property
     def gateway_currencies(self) -> dict[str, frozenset[str]]:

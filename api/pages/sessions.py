@@ -6,12 +6,13 @@ import hmac
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from typing import Final, Protocol
 
 from api.identity import Kind, Principal
+from domain.reconciliation import Difference
 
 SIGN_IN: Final = "/sign-in"
 SESSION_LASTS: Final = timedelta(hours=8)
@@ -119,6 +120,11 @@ class PageServices:
     """An email address or https link; none if empty."""
     dead_letters: Callable[[], Sequence[DeadLetter]] = tuple
     """Reads the latest refused messages, newest first."""
+    gateways: tuple[str, ...] = ()
+    """The payment gateways there are, by name."""
+    reconcile: Callable[[str, date, date], Sequence[Difference]] = lambda gateway, first, last: ()
+    """Compares a gateway with the ledger from a day to another, both included (UTC).
+    Raises GatewayError."""
 
     @property
     def cookie_name(self) -> str:

@@ -27,6 +27,7 @@ PAGES = {
     "terms": ("staff", f"/credits/staff/terms?{OF}"),
     "refund": ("staff", f"/credits/staff/refund?{OF}&run=run-1&charge=4"),
     "dead-letters": ("staff", "/credits/dead-letters"),
+    "reconciliation": ("staff", "/credits/reconciliation?gateway=razorpay"),
     "unknown": ("member", "/credits/events/1"),
     "sign-in": ("member", "/sign-in"),
 }

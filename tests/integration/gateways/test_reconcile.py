@@ -13,11 +13,11 @@ import msgspec
 import psycopg
 import pytest
 
+from domain.errors import StoreUnavailable
 from infra import gateway_commands
 from infra import reconcile as reconciling
 from infra.embedded.sandbox.keys import KeyFolder
 from infra.embedded.sandbox.server import SandboxGateway
-from infra.process import Unreachable
 from infra.reconcile import Reconciler
 from infra.settings import Settings, WrongSetting
 from tests.e2e.processes import service_environment
@@ -71,6 +71,7 @@ def test_it_prints_a_line_per_difference_and_fails_if_there_is_one(
         "organisation_id": sale.organisation_id,
         "order_id": order_id,
         "gateway_payment_id": order_id,
+        "currency": "USD",
         "gateway": 2_000,
     } in told
     till.payments.attend(sale.payment_id, request=till.request())
@@ -113,7 +114,7 @@ def test_nothing_is_compared_with_projections_that_stay_behind(
     till.sell("razorpay")
     with psycopg.connect(till.conninfo, autocommit=True) as connection:
         gateway, store = till.payments.gateways["razorpay"], till.ledger.recording.store
-        with pytest.raises(Unreachable, match="events behind"):
+        with pytest.raises(StoreUnavailable, match="events behind"):
             Reconciler(gateway, store, connection).differences(TODAY, TODAY, datetime.now(UTC))
 
 

@@ -54,6 +54,7 @@ def test_a_payment_nobody_knows_is_named_with_what_it_took() -> None:
             DifferenceKind.UNKNOWN_PAYMENT,
             order_id="order_1",
             gateway_payment_id="pay_1",
+            currency="INR",
             gateway=177_000,
         )
     ]

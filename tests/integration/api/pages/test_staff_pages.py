@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Any
 
 import pytest
 
 from api.pages.sessions import DeadLetter
+from domain.gateway import GatewayUnavailable
+from domain.reconciliation import Difference, DifferenceKind
 from tests.integration.api.ledger_api import LedgerApi
 from tests.integration.api.pages.browsing import Browser
 from tests.integration.api.pages.test_sign_in import pages_of
@@ -121,3 +124,73 @@ def test_refused_messages_are_shown_as_text(ledger_api: LedgerApi, open_browser:
 def test_dead_letters_are_for_staff_and_auditors(member: Browser, staff: Browser) -> None:
     assert member.get("/credits/dead-letters").status == 403
     assert "No message was refused." in staff.get("/credits/dead-letters").text
+
+
+@pytest.fixture
+def comparing(ledger_api: LedgerApi, open_browser: Any) -> Any:
+    """A function that opens the pages of a service whose reconciliation answers so, as an auditor."""
+
+    def open_pages(reconcile: Any) -> Browser:
+        pages = pages_of(ledger_api, gateways=("razorpay",), reconcile=reconcile)
+        browser: Browser = open_browser(pages=pages).sign_in("a-1", roles=["auditor"])
+        return browser
+
+    return open_pages
+
+
+def test_differences_of_a_gateway_are_shown_with_their_money(comparing: Any) -> None:
+    asked = []
+
+    def reconcile(gateway: str, first: date, last: date) -> list[Difference]:
+        asked.append((gateway, first, last))
+        return [
+            Difference(
+                DifferenceKind.AMOUNT_DIFFERS,
+                organisation_id="<org>",
+                payment_id="p-1",
+                gateway_payment_id="pay_1",
+                currency="INR",
+                ledger=177_000,
+                gateway=10_000_000,
+            ),
+            Difference(
+                DifferenceKind.CREDITS_MISSING, payment_id="p-2", credits_bought=1_000, credits_added=0
+            ),
+        ]
+
+    path = "/credits/reconciliation?gateway=razorpay&first=2026-11-01&last=2026-11-22"
+    page = comparing(reconcile).get(path)
+    assert asked == [("razorpay", date(2026, 11, 1), date(2026, 11, 22))]
+    for shown in (
+        "Another amount",
+        "<org>",
+        "p-1",
+        "pay_1",
+        "₹1,770.00",
+        "₹1,00,000.00",
+        "0 of 1000 credits",
+    ):
+        assert shown in page.text
+
+
+def test_a_gateway_is_compared_only_when_it_is_asked_for(comparing: Any) -> None:
+    def reconcile(*_: object) -> list[Difference]:
+        pytest.fail("nobody asked")
+
+    browser = comparing(reconcile)
+    for query in ("", "?gateway=cash", "?gateway=razorpay&first=2026-11-02&last=2026-11-01"):
+        assert browser.get(f"/credits/reconciliation{query}").status == 200
+
+
+def test_a_gateway_that_does_not_answer_is_not_a_gateway_without_differences(comparing: Any) -> None:
+    def reconcile(*_: object) -> list[Difference]:
+        raise GatewayUnavailable("razorpay gives no answer: ConnectError")
+
+    page = comparing(reconcile).get("/credits/reconciliation?gateway=razorpay")
+    assert "Nothing was compared: razorpay gives no answer" in page.text
+    assert "No difference." not in page.text
+
+
+def test_reconciliation_is_for_staff_and_auditors(member: Browser, staff: Browser) -> None:
+    assert member.get("/credits/reconciliation").status == 403
+    assert "No payment gateway is set up." in staff.get("/credits/reconciliation").text
