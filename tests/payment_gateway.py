@@ -100,7 +100,7 @@ class BookGateway:
         """Let somebody try to pay an order on the gateway's page."""
         order = self.orders[order_id]
         attempt = Attempt(
-            f"pay_{next(self._numbers)}",
+            f"pay_{next(self._numbers)}_{order_id}",
             order_id,
             status,
             order.amount_minor if amount_minor is None else amount_minor,

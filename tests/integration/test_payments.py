@@ -45,8 +45,9 @@ PAYG, PRO = PurchasePlan.PAY_AS_YOU_GO, PurchasePlan.PRO
 class Shop:
     """Payments of one organisation, at a time that a test moves."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, name: str = ORG) -> None:
         self.ledger = ledger
+        self.name = name
         self.gateway = BookGateway()
         self.payments = Payments(
             ledger,
@@ -56,23 +57,27 @@ class Shop:
         )
         self.now = NOW
         self._numbers = count(1)
-        ledger.open_organisation(ORG, currency=Currency.INR, trial_credits=0, request=self.request())
+        ledger.open_organisation(name, currency=Currency.INR, trial_credits=0, request=self.request())
 
     def request(self) -> Request:
         return Request(self.now, "u-1", "request-1")
 
     def quote(self, credits_count: int = 1_000, plan: PurchasePlan = PAYG) -> PurchaseQuote:
         return self.payments.quote(
-            ORG, plan, credits_count, quote_id=f"quote-{next(self._numbers)}", request=self.request()
+            self.name,
+            plan,
+            credits_count,
+            quote_id=f"{self.name}-quote-{next(self._numbers)}",
+            request=self.request(),
         )
 
     def begin(self, quoted: PurchaseQuote | None = None, **options: Any) -> PaymentStanding:
         quoted = quoted or self.quote()
         return self.payments.begin(
-            ORG,
+            self.name,
             quoted.quote_id,
             options.pop("gateway", "bookpay"),
-            payment_id=options.pop("payment_id", f"payment-{next(self._numbers)}"),
+            payment_id=options.pop("payment_id", f"{self.name}-payment-{next(self._numbers)}"),
             request=self.request(),
             **options,
         )
@@ -98,24 +103,24 @@ class Shop:
 
     def refund(self, payment: Payment, credits_count: int | None = None, **options: Any) -> Payment:
         return self.payments.refund(
-            ORG,
+            self.name,
             payment.terms.payment_id,
             credits_count,
-            refund_id=f"refund-{next(self._numbers)}",
+            refund_id=f"{self.name}-refund-{next(self._numbers)}",
             request=self.request(),
             **options,
         ).payment
 
     @property
     def balance(self) -> int:
-        return self.ledger.organisation(ORG).balance
+        return self.ledger.organisation(self.name).balance
 
     @property
     def plan(self) -> Plan:
-        return self.ledger.organisation(ORG).plan
+        return self.ledger.organisation(self.name).plan
 
     def change_plan(self, plan: Plan, expires_at: datetime | None = None) -> None:
-        self.ledger.change_plan(ORG, plan, expires_at=expires_at, request=self.request())
+        self.ledger.change_plan(self.name, plan, expires_at=expires_at, request=self.request())
 
 
 @pytest.fixture
