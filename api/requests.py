@@ -41,7 +41,7 @@ class OpenOrganisation(Body):
     price_millionths: PriceMillionths | None = Field(
         default=None,
         description="The price of one credit, in millionths of the currency unit."
-        " Without it: 20,000 ($0.02) or 1,500,000 (₹1.50).",
+        " Without it, that of the price book: 20,000 ($0.02) or 1,500,000 (₹1.50) unless it was changed.",
         examples=[1_500_000],
     )
     trial_credits: Annotated[int, Field(ge=0, le=CREDITS_MAX)] | None = Field(

@@ -105,7 +105,9 @@ def grant_credits(organisation_id: OrganisationId, body: requests.Grant, write: 
     responses=answers(201, "organisation-unknown", "purchase-already-recorded", "currency-mismatch"),
 )
 def record_purchase(organisation_id: OrganisationId, body: requests.Purchase, write: Write) -> Recorded:
-    """Record credits that were paid for, at the price of this moment. INR purchases carry 18 % GST on top.
+    """Record credits that were paid for, at the price of this moment.
+
+    Tax comes on top as the price book says: 18 % GST for INR.
 
     A payment adds its credits once, whatever `Idempotency-Key` the request carries. The first purchase
     moves an organisation from Trial to Pay As You Go.

@@ -20,6 +20,7 @@ from projections.runner import ProjectionRunner
 
 _REPEATED_AT_MOST_EVERY_S = 10.0
 _CLIENTS = ("kafka.net", "psycopg.pool")
+_PRINTERS = ("fontTools", "fpdf")
 
 
 def log_to_stderr(level: str) -> None:
@@ -32,6 +33,8 @@ def log_to_stderr(level: str) -> None:
     for name in _CLIENTS:
         # They report every attempt to connect; whoever waits for the connection says it once.
         logging.getLogger(name).setLevel(logging.ERROR if level == "DEBUG" else logging.CRITICAL)
+    for name in _PRINTERS:
+        logging.getLogger(name).setLevel(logging.WARNING)  # a page is dozens of lines of theirs
 
 
 def serve_metrics(port: int | None, registry: CollectorRegistry) -> None:

@@ -1,9 +1,12 @@
 """Invoices as people get them: what the PDF says, and that it says so the same way every time."""
 
 import io
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from importlib.resources import files
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -19,6 +22,7 @@ from infra.invoice_pdf import render_pdf
 from infra.wording import EnglishWording
 from tests.sales import BENGALURU, BERLIN, MUMBAI, NOON, billed_to, credit_note, given_back, invoice, sold
 
+REPOSITORY = Path(__file__).parents[3]
 WORDING = EnglishWording()
 IN_DOLLARS = {
     "currency": Currency.USD,
@@ -123,6 +127,21 @@ def test_the_same_document_is_the_same_file(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("TZ", "Pacific/Auckland")
     assert render_pdf(document) == first
     assert render_pdf(msgspec.structs.replace(document, number="CL/26-27/000002")) != first
+
+
+def test_a_page_is_not_worth_a_line_in_the_log() -> None:
+    program = """
+from infra.invoice_pdf import render_pdf
+from infra.telemetry import log_to_stderr
+from tests.sales import invoice, sold
+
+log_to_stderr("DEBUG")
+render_pdf(invoice(sold()))
+"""
+    printing = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert printing.stderr == ""
 
 
 def test_the_file_says_what_it_is() -> None:
