@@ -1,0 +1,266 @@
+"""Money through the real processes: API, projector, the sandbox gateway, and a browser's requests between.
+
+The API is killed at the worst moments: the gateway has done what was asked, and the ledger does not know.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx
+import pytest
+
+from domain.gateway import Checkout
+from infra.embedded.issuer import EmbeddedIssuer
+from infra.embedded.sandbox.keys import KeyFolder
+from infra.embedded.sandbox.server import SandboxGateway
+from tests.e2e.processes import Worker, run_command
+from tests.integration.gateways.shop import Form, Payer
+from tests.integration.gateways.wire import Fault, Wire, wire_to
+
+if TYPE_CHECKING:
+    from infra.embedded.postgres import EmbeddedPostgres
+
+WITHIN_S = 60.0
+_CREDIT_MINOR = {"USD": 2, "INR": 177}
+"""What a credit costs, tax included."""
+_numbers = itertools.count(1)
+
+T = TypeVar("T")
+
+
+@dataclass
+class Shop:
+    """The service's processes, the gateway, and the wire from the one to the other."""
+
+    api: Worker
+    projector: Worker
+    url: str
+    sandbox: SandboxGateway
+    wire: Wire
+    issuer: EmbeddedIssuer
+    payer: Payer
+    organisations: list[str] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Start what does not run, and wait until it answers."""
+        self.api.start()
+        self.projector.start()
+        eventually(lambda: httpx.get(f"{self.url}/readyz").status_code == 200)
+
+    def ask(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> httpx.Response:
+        """Send a request as staff."""
+        token = self.issuer.token("s-1", roles=["staff"])
+        headers = {"Authorization": f"Bearer {token}"} | ({"Idempotency-Key": key} if key else {})
+        return httpx.request(method, f"{self.url}{path}", json=body, headers=headers, timeout=WITHIN_S)
+
+    def open(self, currency: str) -> str:
+        """Open an organisation without credits, and return its path."""
+        path = f"/v1/organisations/org-{next(_numbers)}"
+        asked = {"time_zone": "UTC", "currency": currency, "trial_credits": 0}
+        assert self.ask("PUT", path, asked).status_code == 201
+        self.organisations.append(path)
+        return path
+
+    def quote(self, organisation: str) -> str:
+        """Return a quote for 1,000 credits."""
+        answer = self.ask("POST", f"{organisation}/purchase-quotes", {"credits": 1_000})
+        assert answer.status_code == 200, answer.text
+        quote_id: str = answer.json()["quote_id"]
+        return quote_id
+
+    def begin(self, organisation: str, quote_id: str, gateway: str) -> Any:
+        """Begin to pay a quote."""
+        body = {"quote_id": quote_id, "gateway": gateway}
+        answer = self.ask("POST", f"{organisation}/payments", body, key=f"pay {quote_id}")
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def come_back(self, back: Form) -> None:
+        """Send the browser back to the shop, as the gateway's page does."""
+        answer = httpx.request(back.method, back.action, data=back.fields, timeout=WITHIN_S)
+        assert answer.status_code == 303, answer.text
+
+    def balance(self, organisation: str) -> int:
+        balance: int = self.ask("GET", f"{organisation}/balance").json()["balance"]
+        return balance
+
+    def status(self, organisation: str, payment: Any) -> str:
+        answer = self.ask("GET", f"{organisation}/payments/{payment['payment_id']}")
+        return str(answer.json()["payment"]["status"]) if answer.status_code == 200 else ""
+
+    def credits_paid_for(self) -> int:
+        """Count the credits again, from the money in the gateway's book alone."""
+        book = self.sandbox.book
+        return sum(
+            (payment.amount_minor - book.refunded_minor(payment)) // _CREDIT_MINOR[payment.currency]
+            for payment in book.contents.payments
+            if payment.was_captured
+        )
+
+
+@pytest.fixture(scope="module")
+def shop(postgres_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """A shop that is open."""
+    from psycopg.conninfo import make_conninfo
+
+    from infra.migrate import SERVICE_ROLE, migrate
+    from tests.servers import new_database
+
+    folder: Path = tmp_path_factory.mktemp("shop")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    keys = KeyFolder(folder)
+    with ExitStack() as stack:
+        database = stack.enter_context(new_database(postgres_server))
+        migrate(database)
+        sandbox = SandboxGateway(
+            folder,
+            port=keys.port(),
+            webhook_url=f"{url}/v1/gateways/razorpay/webhooks",
+            retries_after_s=0.2,
+        )
+        stack.enter_context(sandbox.serving())
+        wire = stack.enter_context(wire_to(sandbox.port, slow_s=1.0))
+        issuer = EmbeddedIssuer(folder)
+        environment = {
+            **keys.settings(wire.url),
+            "PAYGLOCAL_CURRENCIES": "USD,INR",
+            "DATABASE_URL": make_conninfo(database, options=f"-c role={SERVICE_ROLE}"),
+            "EMBEDDED_ISSUER_KEYS": str(issuer.start()),
+            "API_PORT": str(port),
+            "DATA_DIR": str(folder),
+        }
+        api = Worker("api", "api", environment, folder)
+        projector = Worker("projector", "project", environment, folder)
+        stack.callback(api.end)
+        stack.callback(projector.end)
+        payer = Payer(sandbox.url)
+        stack.callback(payer.close)
+        shop = Shop(api, projector, url, sandbox, wire, issuer, payer)
+        shop.start()
+        yield shop
+        assert sum(map(shop.balance, shop.organisations)) == shop.credits_paid_for()
+        for gateway in ("razorpay", "payglocal"):
+            # It fails on any difference between the gateway's list and the ledger.
+            today = datetime.now(UTC).date()
+            days = f"--from {today - timedelta(days=1)} --to {today}"
+            assert not run_command(f"reconcile --gateway {gateway} {days}", environment)
+
+
+def eventually(condition: Callable[[], T]) -> T:
+    """Return the first true value of a condition; fail when the time is up."""
+    deadline = time.monotonic() + WITHIN_S
+    while time.monotonic() < deadline:
+        try:
+            value = condition()
+        except httpx.TransportError:
+            value = None
+        if value:
+            return value
+        time.sleep(0.05)
+    pytest.fail("waited in vain")
+
+
+@pytest.mark.parametrize("gateway", ["razorpay", "payglocal"])
+def test_a_purchase_from_the_quote_to_the_credits(shop: Shop, gateway: str) -> None:
+    organisation = shop.open("INR")
+    payment = shop.begin(organisation, shop.quote(organisation), gateway)
+    back = shop.payer.choose(Checkout(**payment["checkout"]), "pay")
+
+    assert back.action == f"{shop.url}/credits/payments/{payment['payment_id']}/return"
+    shop.come_back(back)
+
+    assert shop.balance(organisation) == 1_000
+    assert eventually(lambda: shop.status(organisation, payment) == "completed")
+
+
+def test_webhooks_alone_complete_a_payment_once(shop: Shop) -> None:
+    shop.sandbox.courier.copies, shop.sandbox.courier.newest_first = 3, True
+    organisation = shop.open("USD")
+    payment = shop.begin(organisation, shop.quote(organisation), "razorpay")
+    shop.payer.choose(Checkout(**payment["checkout"]), "pay")
+    eventually(lambda: not shop.sandbox.book.contents.outbox)
+    shop.sandbox.courier.copies, shop.sandbox.courier.newest_first = 1, False
+    assert shop.balance(organisation) == 1_000
+
+
+def test_killed_while_the_gateway_opens_the_order(shop: Shop) -> None:
+    organisation = shop.open("USD")
+    quote_id = shop.quote(organisation)
+    shop.wire.break_requests(Fault.NONE, Fault.HOLD)
+    kill_while_asked(shop, lambda: shop.begin(organisation, quote_id, "razorpay"))
+
+    payment = shop.begin(organisation, quote_id, "razorpay")
+
+    orders = [order for order in shop.sandbox.book.contents.orders if order.receipt == payment["payment_id"]]
+    assert len(orders) == 1, "the order that nobody heard of was found again"
+    shop.come_back(shop.payer.choose(Checkout(**payment["checkout"]), "pay"))
+    assert shop.balance(organisation) == 1_000
+
+
+def test_killed_while_the_browser_comes_back(shop: Shop) -> None:
+    organisation = shop.open("USD")
+    payment = shop.begin(organisation, shop.quote(organisation), "payglocal")
+    back = shop.payer.choose(Checkout(**payment["checkout"]), "pay")
+    shop.wire.break_requests(Fault.HOLD)
+    kill_while_asked(shop, lambda: shop.come_back(back))
+    assert shop.balance(organisation) == 0
+
+    rechecked = shop.ask("POST", f"{organisation}/payments/{payment['payment_id']}/recheck", {})
+
+    assert rechecked.json()["status"] == "completed"
+    assert shop.balance(organisation) == 1_000
+
+
+def test_killed_while_money_goes_back(shop: Shop) -> None:
+    organisation = shop.open("USD")
+    payment = shop.begin(organisation, shop.quote(organisation), "razorpay")
+    shop.come_back(shop.payer.choose(Checkout(**payment["checkout"]), "pay"))
+    path = f"{organisation}/payments/{payment['payment_id']}/refunds"
+    shop.wire.break_requests(Fault.NONE, Fault.HOLD)
+    kill_while_asked(shop, lambda: shop.ask("POST", path, {"credits": 400}, key="refund"))
+
+    again = shop.ask("POST", path, {"credits": 400}, key="refund")
+
+    assert again.json()["status"] == "refunded", again.text
+    assert shop.balance(organisation) == 600
+    [paid] = shop.sandbox.book.payments_of(again.json()["order_id"])
+    assert shop.sandbox.book.refunded_minor(paid) == 800
+
+
+def test_webhooks_wait_for_an_api_that_is_down(shop: Shop) -> None:
+    organisation = shop.open("USD")
+    payment = shop.begin(organisation, shop.quote(organisation), "razorpay")
+    shop.api.kill()
+    shop.payer.choose(Checkout(**payment["checkout"]), "pay")
+    assert shop.sandbox.book.contents.outbox
+    shop.start()
+    eventually(lambda: shop.balance(organisation) == 1_000)
+
+
+def kill_while_asked(shop: Shop, ask: Callable[[], object]) -> None:
+    """Kill the API when the gateway has done what was asked and its answer is on the wire; start it again."""
+    from threading import Thread
+
+    def asking() -> None:
+        with pytest.raises(httpx.TransportError):
+            ask()
+
+    shop.wire.holds.clear()
+    asker = Thread(target=asking)
+    asker.start()
+    assert shop.wire.holds.wait(WITHIN_S)
+    shop.api.kill()
+    asker.join()
+    shop.start()
