@@ -23,17 +23,7 @@ from api import (
 from api.access import RuleMissing
 from api.dependencies import Services
 from api.middleware import Entrance
-from api.pages import (
-    assets,
-    credits,
-    details,
-    exports,
-    organisations,
-    reconciling,
-    sign_in,
-    staff,
-    subscription,
-)
+from api.pages import routers as pages
 from api.problems import handlers
 from api.routes import StrictRoute
 from api.telemetry import ProjectionPositions, RequestMetrics
@@ -55,15 +45,7 @@ ROUTERS: Final = (
     invoices.reads,
     operations.router,
     documentation.router,
-    sign_in.router,
-    credits.router,
-    details.router,
-    exports.router,
-    subscription.router,
-    organisations.router,
-    staff.router,
-    reconciling.router,
-    assets.router,
+    *pages.ROUTERS,
 )
 """Everything that is served."""
 

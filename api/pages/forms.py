@@ -11,8 +11,7 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
-from api.dependencies import Services, services_of
-from api.identity import Principal
+from api.dependencies import asked_by, services_of
 from api.pages.routing import FORM_TOKEN
 from api.problem_types import FieldError
 from api.problems import HttpProblem, explain, invalid
@@ -40,14 +39,12 @@ class Form:
 
     def __init__(self, http: Request) -> None:
         self._http = http
-        self._services: Services = services_of(http)
         self.fields: Mapping[str, str] = http.state.form
 
     @property
     def request(self) -> facts.Request:
         """Who asks, when, and by which request."""
-        principal: Principal = self._http.state.principal
-        return facts.Request(self._services.clock(), principal.subject, self._http.state.request_id)
+        return asked_by(self._http, services_of(self._http))
 
     def once(self, organisation_id: str) -> Once:
         """Return what makes the form count once.
@@ -115,8 +112,8 @@ class Form:
             raise invalid(name, "choose one of the options") from None
 
 
-def faults_of(error: Exception) -> Outcome:
-    """Return what a form's page shows of an error that its sender can mend.
+def faults_of(error: Exception, *, also: int | None = None) -> Outcome:
+    """Return what a form's page shows of an error that its sender can mend, or of one with the status `also`.
 
     Raises:
         Exception: the error itself, where they cannot.
@@ -124,6 +121,7 @@ def faults_of(error: Exception) -> Outcome:
     if not isinstance(error, HttpProblem | LedgerError):
         raise error
     problem = explain(error)
-    if problem.type.status >= 500 or problem.type.status == 404:
+    status = problem.type.status
+    if (status >= 500 or status == 404) and status != also:
         raise error
-    return Outcome(problem.errors or [FieldError(field="", message=problem.detail)], problem.type.status)
+    return Outcome(problem.errors or [FieldError(field="", message=problem.detail)], status)

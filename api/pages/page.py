@@ -10,11 +10,12 @@ from fastapi import Depends, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.dependencies import Connection, PageReading, PositionedT, Provided
+from api.dependencies import Connection, PageReading, PositionedT, Provided, asked_by
 from api.identity import Kind, Membership
 from api.pages import rendering
 from api.pages.formats import formats_of
 from api.pages.sessions import Session
+from domain import facts
 from domain.ledger import Ledger
 from domain.people import Names
 from projections.results import Balance
@@ -51,6 +52,11 @@ class Page:
     def may_buy(self) -> bool:
         """Whether who looks may buy: an admin of the organisation."""
         return self.session.principal.memberships.get(self.organisation_id) is _BUYERS
+
+    @property
+    def asked(self) -> facts.Request:
+        """Who asks, when, and by which request."""
+        return asked_by(self.http, self.services)
 
     def view(
         self,

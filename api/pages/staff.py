@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.dependencies import Provided
-from api.fields import REASON_LENGTH_MAX
+from api.fields import NAME_LENGTH_MAX, REASON_LENGTH_MAX
 from api.pages import words
 from api.pages.forms import ONCE, Form, Outcome, faults_of
 from api.pages.page import Page, Shown
@@ -21,8 +21,9 @@ from api.pages.routing import PageRoute, redirect
 from api.problems import invalid
 from domain.facts import GrantKind, Plan
 from domain.ledger import Recorded
-from domain.money import PRICE_MILLIONTHS_MAX
+from domain.money import AMOUNT_MINOR_MAX, MILLIONTHS_PER_MINOR_UNIT, PRICE_MILLIONTHS_MAX
 from domain.organisation import CREDITS_MAX
+from domain.payments import PaymentStanding
 from domain.recording import Result
 from projections import views
 
@@ -31,6 +32,7 @@ GRANT_KINDS: Final = ((GrantKind.ADMIN, "Admin Grant"), (GrantKind.PROMOTIONAL, 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 _RunId = Annotated[str, Query(min_length=1, max_length=128)]
+_PaymentId = Annotated[str, Query(min_length=1, max_length=128)]
 _Version = Annotated[int, Query(ge=1, le=2**62)]
 
 
@@ -82,6 +84,58 @@ def post_refund(page: Shown, run: _RunId, charge: _Version) -> Response:
     )
 
 
+@router.get("/credits/staff/refund-payment")
+def get_refund_payment(page: Shown, payment: _PaymentId) -> Response:
+    """Show the form that refunds a payment."""
+    return _show(page, "refund_payment.html", payment_id=payment)
+
+
+@router.post("/credits/staff/refund-payment")
+def post_refund_payment(page: Shown, payment: _PaymentId) -> Response:
+    """Take unspent credits of a purchase back, and give their money back."""
+
+    def refund(form: Form) -> PaymentStanding:
+        return page.services.payments.refund(
+            page.organisation_id,
+            payment,
+            form.whole("credits", 1, CREDITS_MAX) if form.fields.get("credits", "").strip() else None,
+            refund_id=f"ref-{page.services.new_id()}"[:40],
+            request=form.request,
+            once=form.once(page.organisation_id),
+        )
+
+    shown = {"payment_id": payment}
+    return _decide(page, refund, "refund_payment.html", "/credits/billing", shown=shown, payment=payment)
+
+
+@router.get("/credits/staff/custom-payment")
+def get_custom_payment(page: Shown) -> Response:
+    """Show the form that asks for an amount."""
+    return _show(page, "custom_payment.html")
+
+
+@router.post("/credits/staff/custom-payment")
+def post_custom_payment(page: Shown) -> Response:
+    """Ask for an amount, tax on top; it adds no credits."""
+
+    def ask(form: Form) -> PaymentStanding:
+        millionths = form.price_millionths("amount", AMOUNT_MINOR_MAX * MILLIONTHS_PER_MINOR_UNIT)
+        amount_minor, rest = divmod(millionths, MILLIONTHS_PER_MINOR_UNIT)
+        if rest or not amount_minor:
+            raise invalid("amount", "an amount above 0, with at most two decimals")
+        return page.services.payments.begin_custom(
+            page.organisation_id,
+            amount_minor,
+            form.text("remark", NAME_LENGTH_MAX),
+            form.text("gateway", 64),
+            payment_id=f"pay-{page.services.new_id()}"[:40],
+            request=form.request,
+            once=form.once(page.organisation_id),
+        )
+
+    return _decide(page, ask, "custom_payment.html", "/credits/billing")
+
+
 @router.get("/credits/staff/terms")
 def get_terms(page: Shown) -> Response:
     """Show the forms of price and plan."""
@@ -128,7 +182,7 @@ def get_dead_letters(http: Request, services: Provided) -> Response:
 
 def _decide(
     page: Page,
-    decide: Callable[[Form], Result[Recorded]],
+    decide: Callable[[Form], Result[Recorded] | PaymentStanding],
     template: str,
     then: str,
     shown: dict[str, Any] | None = None,
@@ -151,15 +205,20 @@ def _show(
     **shown: Any,
 ) -> Response:
     outcome = outcome or Outcome()
+    balance = page.view(views.balance)
+    gateways = page.services.payments.gateways.items()
     return page.render(
         template,
-        page.view(views.balance),
+        balance,
         outcome.status,
         faults=outcome.faults,
         fields=fields or {},
         once=(fields or {}).get(ONCE) or page.services.new_id(),
         kinds=[(kind.value, name) for kind, name in GRANT_KINDS],
         plans=[(plan.value, words.PLANS[plan]) for plan in Plan],
+        gateways=[
+            (name, words.gateway(name)) for name, each in gateways if balance.currency in each.currencies
+        ],
         words=words,
         **shown,
     )

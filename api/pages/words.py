@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from api.subscriptions import PLAN_NAMES
+from domain.payment_facts import Flag, PaymentKind, PaymentStatus
 from domain.rate_card import UsageType
 from projections.results import TransactionType
 
@@ -22,7 +23,29 @@ TRANSACTION_TYPES: Final = {
     TransactionType.REFUND: "Refund",
 }
 PLANS: Final = PLAN_NAMES
-GATEWAYS: Final = {"razorpay": "Razorpay", "payglocal": "PayGlocal"}
+GATEWAYS: Final = {"razorpay": "Razorpay", "payglocal": "PayGlocal", "sandbox": "Sandbox"}
+PAYMENT_KINDS: Final = {
+    PaymentKind.CREDITS: "Credits",
+    PaymentKind.PRO: "Pro Subscription",
+    PaymentKind.CUSTOM: "Custom Payment",
+}
+PAYMENT_STATUSES: Final = {
+    PaymentStatus.CREATED: ("Pending", "warn"),
+    PaymentStatus.PENDING: ("Pending", "warn"),
+    PaymentStatus.COMPLETED: ("Completed", "good"),
+    PaymentStatus.FAILED: ("Failed", "bad"),
+    PaymentStatus.ABANDONED: ("Abandoned", ""),
+    PaymentStatus.REFUNDED: ("Refunded", "accent"),
+}
+"""Names, and the colours of their badges."""
+FLAGS: Final = {
+    Flag.AMOUNT_DIFFERS: "another amount was paid than was asked for",
+    Flag.PAID_TWICE: "it was paid twice",
+    Flag.ALREADY_PRO: "there was a Pro Subscription already",
+    Flag.CREDITS_RECORDED_BEFORE: "its credits had been recorded before",
+    Flag.REFUND_UNKNOWN: "more money went back than was asked for",
+    Flag.REFUND_REFUSED: "the gateway did not give the money back",
+}
 WARNINGS: Final = {
     UsageType.WATERMARK_REPROCESS: "Re-processing the watermark charges 10 % of the photos again. Check the"
     " watermark on a few photos before you process all of them.",

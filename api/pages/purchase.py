@@ -1,0 +1,156 @@
+"""The purchase wizard: Plan, Credits, Review, Payment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from api.dependencies import Connection
+from api.pages import planning, rendering, words
+from api.pages.forms import Form, Outcome, faults_of
+from api.pages.page import Page, Shown
+from api.pages.routing import PageRoute, redirect
+from domain.facts import Plan
+from domain.gateway import GatewayUnavailable, Payer
+from domain.organisation import CREDITS_MAX
+from domain.purchases import PurchasePlan
+from projections import papers, views
+from projections.recent import Recent, recent
+from projections.results import Balance
+
+STEPS: Final = ("Plan", "Credits", "Review", "Payment")
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+_Credits = Annotated[str, Query(max_length=24)]
+_PaymentId = Annotated[str, Query(min_length=1, max_length=128)]
+
+
+@dataclass(frozen=True)
+class _Buyer:
+    balance: Balance
+    recent: Recent
+    position: int
+
+
+@router.get("/credits/purchase")
+def get_purchase(page: Shown, plan: PurchasePlan | None = None, credits: _Credits = "") -> Response:
+    """Show the first step, or with a plan (or credits, from a suggestion) the second."""
+    if plan is None and credits:
+        plan = PurchasePlan.PAY_AS_YOU_GO
+    return _show(page, "purchase_plan.html" if plan is None else "purchase_credits.html", plan, credits)
+
+
+@router.post("/credits/purchase")
+def post_purchase(page: Shown) -> Response:
+    """Quote what was chosen, and show it for review."""
+    form = Form(page.http)
+    plan = form.choice("plan", PurchasePlan)
+    try:
+        is_without = plan is PurchasePlan.PRO and not form.fields.get("credits", "").strip()
+        quote = page.services.payments.quote(
+            page.organisation_id,
+            plan,
+            0 if is_without else form.whole("credits", 0, CREDITS_MAX),
+            quote_id=page.services.new_id(),
+            request=form.request,
+        )
+    except Exception as error:
+        return _show(page, "purchase_credits.html", plan, form.fields.get("credits", ""), faults_of(error))
+    gateways = [
+        (name, words.gateway(name))
+        for name, gateway in page.services.payments.gateways.items()
+        if quote.terms.currency in gateway.currencies
+    ]
+    return page.render(
+        "purchase_review.html",
+        page.view(views.balance),
+        quote=quote,
+        gateways=gateways,
+        steps=STEPS,
+        faults=(),
+        words=words,
+    )
+
+
+@router.post("/credits/purchase/payment")
+def post_payment(page: Shown) -> Response:
+    """Begin to pay a quote: it has one payment, however often this is sent."""
+    form = Form(page.http)
+    payments = page.services.payments
+    quote_id, gateway = form.text("quote", 128), form.text("gateway", 64)
+    payment_id = f"pay-{page.services.new_id()}"[:40]
+    try:
+        standing = payments.begin(
+            page.organisation_id,
+            quote_id,
+            gateway,
+            payment_id=payment_id,
+            payer=_payer(page),
+            request=form.request,
+        )
+    except GatewayUnavailable:  # the payment is recorded: its page asks the gateway again
+        return redirect(page.url("/credits/purchase/payment", payment=payment_id))
+    return redirect(page.url("/credits/purchase/payment", payment=standing.payment.terms.payment_id))
+
+
+@router.get("/credits/purchase/payment")
+def get_payment(page: Shown, payment: _PaymentId) -> Response:
+    """Show the way to the gateway's page, or where there is nothing to pay any more, what became of it."""
+    standing = page.services.payments.checkout(
+        page.organisation_id, payment, payer=_payer(page), request=page.asked
+    )
+    if standing.checkout is None:
+        return redirect(page.url("/credits/billing", payment=payment, min_position=standing.position))
+    response = page.render(
+        "purchase_payment.html",
+        page.view(views.balance),
+        terms=standing.payment.terms,
+        payment_id=payment,
+        checkout=standing.checkout,
+        steps=STEPS,
+        words=words,
+    )
+    # The form leads to the gateway, and nowhere else but to our own pages.
+    url = urlsplit(standing.checkout.url)
+    response.headers["Content-Security-Policy"] = rendering.policy(f"{url.scheme}://{url.netloc}")
+    return response
+
+
+def _payer(page: Page) -> Payer:
+    """Return what is on file of who pays, to fill in the gateway's page with."""
+    details = page.view(papers.billing_details).details
+    return Payer() if details is None else Payer(details.name, details.email, details.phone or "")
+
+
+def _show(
+    page: Page, template: str, plan: PurchasePlan | None, credits_text: str, outcome: Outcome | None = None
+) -> Response:
+    def read(connection: Connection, organisation_id: str) -> _Buyer:
+        balance = views.balance(connection, organisation_id)
+        return _Buyer(balance, recent(connection, organisation_id), balance.position)
+
+    seen = page.view(read)
+    balance, outcome = seen.balance, outcome or Outcome()
+    prices = page.services.ledger.prices.at(page.services.clock())
+    here = prices.of(balance.currency)
+    price = balance.price_millionths or here.credit_price_millionths
+    top_up = planning.top_up(
+        balance.available, None, seen.recent.event_credits, price, prices.minimum_credits
+    )
+    context: dict[str, Any] = {
+        "plan": plan,
+        "credits": credits_text,
+        "minimum": prices.minimum_credits,
+        "prices": here,
+        "price": price,
+        "top_up": top_up,
+        "has_pro": balance.plan is Plan.PRO,
+        "steps": STEPS,
+        "faults": outcome.faults,
+    }
+    return page.render(template, balance, outcome.status, **context)

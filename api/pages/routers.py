@@ -1,0 +1,33 @@
+"""Everything that the pages serve."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from api.pages import (
+    assets,
+    billing,
+    credits,
+    details,
+    exports,
+    organisations,
+    purchase,
+    reconciling,
+    sign_in,
+    staff,
+    subscription,
+)
+
+ROUTERS: Final = (
+    sign_in.router,
+    credits.router,
+    details.router,
+    exports.router,
+    billing.router,
+    purchase.router,
+    subscription.router,
+    organisations.router,
+    staff.router,
+    reconciling.router,
+    assets.router,
+)
