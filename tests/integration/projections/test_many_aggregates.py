@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import psycopg
@@ -13,14 +13,20 @@ from consumers.outlets import BalancesOutlet, EventsOutlet
 from domain.aggregate import Event
 from domain.catalogue import ORGANISATION, ORGANISATION_FACTS, PAYMENT
 from domain.identity import payment_stream, stream_id
+from domain.payment_facts import PaymentCompleted
 from infra.event_store.replay import replay_log
 from projections import balance, invariants
 from tests.histories import CODEC, Account
 from tests.integration.projections.conftest import Ledger
 from tests.unit.domain.facts import FACTS
 
+_PAYMENT_FACTS = [
+    *(FACTS[topic] for topic in list(PAYMENT)[:2]),
+    msgspec.structs.replace(cast(PaymentCompleted, FACTS["payment_completed.v1"]), purchase=None),
+    *(FACTS[topic] for topic in list(PAYMENT)[5:8]),
+]
 PAYMENT_EVENTS = [
-    Event(payment_stream("payment-1"), version, FACTS[topic]) for version, topic in enumerate(PAYMENT, 1)
+    Event(payment_stream("payment-1"), version, fact) for version, fact in enumerate(_PAYMENT_FACTS, 1)
 ]
 
 
@@ -29,10 +35,10 @@ def account(ledger: Ledger) -> Account:
     """An organisation between whose events those of its payment lie."""
     account = Account("org-4711", trial_credits=200)
     ledger.append(account)
-    ledger.append_events(PAYMENT_EVENTS[:5])
+    ledger.append_events(PAYMENT_EVENTS[:3])
     account.charge(30)
     ledger.append(account)
-    ledger.append_events(PAYMENT_EVENTS[5:])
+    ledger.append_events(PAYMENT_EVENTS[3:])
     del ledger.log[:]
     ledger.log += account.history
     return account
@@ -78,7 +84,7 @@ def test_events_of_payments_are_told_under_their_organisation(ledger: Ledger, ac
 def test_a_payment_tells_no_balance(ledger: Ledger, account: Account) -> None:
     ledger.project()
     outlet = BalancesOutlet("balances")
-    position = ledger.one("SELECT max(notification_id) FROM ledger.events") - len(PAYMENT_EVENTS[5:])
+    position = ledger.one("SELECT max(notification_id) FROM ledger.events") - len(PAYMENT_EVENTS[3:])
     assert len(list(_messages(outlet, ledger.connection))) == 1
     assert list(_messages(outlet, ledger.connection, after=position)) == []
 
