@@ -30,6 +30,7 @@ def log_to_stderr(level: str) -> None:
     handler.addFilter(OncePer(_REPEATED_AT_MOST_EVERY_S))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("kafka").setLevel(logging.ERROR)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every question to a gateway
     for name in _CLIENTS:
         # They report every attempt to connect; whoever waits for the connection says it once.
         logging.getLogger(name).setLevel(logging.ERROR if level == "DEBUG" else logging.CRITICAL)

@@ -244,6 +244,7 @@ class TestBeginning:
 
     def test_payments_of_others_are_unknown(self, shop: Shop) -> None:
         payment_id = shop.order().terms.payment_id
+        shop.ledger.open_organisation("org-2", request=shop.request())
         with pytest.raises(PaymentUnknown):
             shop.payments.abandon("org-2", payment_id, request=shop.request())
         with pytest.raises(PaymentUnknown):

@@ -32,10 +32,12 @@ READS = [
     "billing-details",
     "invoices",
     "holds/hold-4",  # after opening, trial and charge
+    "payments",
 ]
 TABLES = [
     "projections.balances",
     "projections.holds",
+    "projections.payments",
     "projections.transactions",
     "projections.usage_months",
     "projections.usage_days",
@@ -66,6 +68,8 @@ def two(client: Any, organisation: str, ledger_api: LedgerApi) -> Two:
         )
         assert placed.json()["hold_id"] == "hold-4", placed.text
         client.put(f"{path}/billing-details", json=DETAILS).raise_for_status()
+        asked = {"amount_minor": 100, "remark": "a banner", "gateway": "razorpay"}
+        client.post(f"{path}/custom-payments", json=asked).raise_for_status()
     ledger_api.catch_up()
     return Two(organisation, other)
 
