@@ -25,7 +25,8 @@ from tests.auditor.verdicts import Accepted, Place
 
 _EVENTS = """
     SELECT originator_id, originator_version, notification_id, dedupe_key, topic, state
-    FROM ledger.events WHERE topic !~ '^payment_' ORDER BY originator_id, originator_version
+    FROM ledger.events WHERE topic !~ '^(payment|invoice|credit_note)_'
+    ORDER BY originator_id, originator_version
 """
 _LOG_END = "SELECT coalesce(max(notification_id), 0) FROM ledger.events"
 _SNAPSHOTS = "SELECT originator_id, originator_version, state FROM ledger.snapshots"
