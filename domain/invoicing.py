@@ -28,10 +28,9 @@ from domain.invoice_documents import (
     InvoiceDocument,
     Seller,
     Wording,
-    credit_note_of,
     decode_document,
-    invoice_of,
 )
+from domain.invoice_writing import credit_note_of, invoice_of
 from domain.ledger import Ledger, Recorded
 from domain.ports import Once, Store
 from domain.recording import Result

@@ -15,9 +15,8 @@ from domain.invoice_documents import (
     InvoiceDocument,
     Seller,
     Wording,
-    credit_note_of,
-    invoice_of,
 )
+from domain.invoice_writing import credit_note_of, invoice_of
 from domain.money import Currency
 from domain.payment_facts import (
     PaymentCompleted,
