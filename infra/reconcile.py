@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -44,6 +45,7 @@ _CANDIDATES: Final = """
         OR (created_at >= %(begun_from)s AND created_at < %(end)s)
     )
 """
+_ORGANISATION: Final = "SELECT organisation_id FROM projections.balances WHERE stream = %s"
 _BEHIND: Final = """
     SELECT (SELECT coalesce(max(notification_id), 0) FROM ledger.events)
         - coalesce((SELECT "position" FROM projections.positions WHERE projection = 'payments'), 0)
@@ -108,7 +110,7 @@ class Reconciler:
             lines = list(self._asked_one_by_one(payments, period))
             return reconcile(lines, payments, period, lists_refunds=False)
         payments = self._booked({*candidates, *self._payments_of(lines)})
-        return reconcile(lines, payments, period)
+        return reconcile(lines, [*payments, *self._recorded_by_hand(lines, payments)], period)
 
     def _candidates(self, period: Period) -> Iterator[str]:
         asked = {
@@ -166,6 +168,33 @@ class Reconciler:
                 if fact.gateway_refund_id  # credits that cost nothing went back without the gateway
             ),
         )
+
+    def _recorded_by_hand(
+        self, lines: Iterable[SettlementLine], payments: Iterable[BookedPayment]
+    ) -> Iterator[BookedPayment]:
+        """Return the purchases that staff recorded of payments which began elsewhere."""
+        known = {payment.order_id for payment in payments}
+        for line in lines:
+            event = self._store.event_under(purchase_key(self._gateway.name, line.gateway_payment_id))
+            if line.kind is not SettlementKind.PAYMENT or line.order_id in known or event is None:
+                continue
+            assert isinstance(event.fact, CreditsPurchased)
+            fact = event.fact
+            yield BookedPayment(
+                fact.payment_id,
+                self._organisation_of(event.originator_id),
+                fact.order_id,
+                fact.amount_minor + fact.tax_minor,
+                fact.currency.value,
+                credits=fact.credits,
+                credited=fact.credits,
+                gateway_payment_id=fact.payment_id,
+                completed_at=fact.recorded_at,
+            )
+
+    def _organisation_of(self, stream: UUID) -> str:
+        row = self._connection.execute(_ORGANISATION, (stream,)).fetchone()
+        return "" if row is None else str(row[0])
 
     def _credited(self, gateway_payment_id: str | None) -> int:
         """Return the credits that a payment really added, by whatever way they were recorded."""

@@ -260,6 +260,25 @@ def test_money_goes_back_once_whatever_is_lost(
     assert till.differences(gateway) == before
 
 
+def test_a_purchase_that_staff_recorded_is_no_unknown_payment(
+    till: Till, payer: Payer, adapters: dict[str, PaymentGateway], order_request: Any
+) -> None:
+    before = till.differences("razorpay")
+    opened = adapters["razorpay"].open_order(order_request(2_000, "USD"))
+    payer.choose(opened.checkout, "pay")
+    [paid] = adapters["razorpay"].attempts(opened.order_id)
+    assert till.differences("razorpay") - before == {"unknown_payment": 1}
+    till.ledger.record_purchase(
+        till.open(Currency.USD),
+        1_000,
+        payment_id=paid.gateway_payment_id,
+        order_id=opened.order_id,
+        gateway="razorpay",
+        request=till.request(),
+    )
+    assert till.differences("razorpay") == before
+
+
 def test_money_that_the_ledger_never_heard_of_is_named(
     till: Till, payer: Payer, adapters: dict[str, PaymentGateway], order_request: Any
 ) -> None:
