@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from typing import Annotated, Final
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, urlencode
 
 from fastapi import APIRouter, Path
 from starlette.concurrency import run_in_threadpool
@@ -314,9 +314,11 @@ async def come_back(payment_id: PaymentId, request: Request) -> RedirectResponse
     services = services_of(request)
     asked = facts.Request(services.clock(), None, request.state.request_id)
     fields = dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=_FIELDS_MAX))
+    shown = {"payment": payment_id}
     with suppress(GatewayError, PaymentUnknown):  # what is not known yet will be asked for again
-        await run_in_threadpool(services.payments.come_back, payment_id, fields, asked)
-    return RedirectResponse(f"/credits/billing?payment={quote(payment_id)}", status_code=303)
+        standing = await run_in_threadpool(services.payments.come_back, payment_id, fields, asked)
+        shown["organisation"] = standing.payment.terms.organisation_id
+    return RedirectResponse(f"/credits/billing?{urlencode(shown)}", status_code=303)
 
 
 def _answer(write: Writing, standing: PaymentStanding) -> schemas.PaymentRecorded:

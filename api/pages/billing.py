@@ -50,9 +50,11 @@ class _Billing:
 
 
 @router.get("/credits/billing")
-def get_billing(page: Shown, cursor: PageCursor = None, payment: _PaymentId = None) -> Response:
+def get_billing(
+    page: Shown, cursor: PageCursor = None, payment: _PaymentId = None, edit: str = ""
+) -> Response:
     """Show billing details and payments; `payment` is the one that the browser comes back from."""
-    return _show(page, cursor, payment)
+    return _show(page, cursor, payment, editing=bool(edit))
 
 
 @router.post("/credits/billing")
@@ -152,6 +154,8 @@ def _show(
     payment_id: str | None,
     outcome: Outcome | None = None,
     fields: Mapping[str, str] | None = None,
+    *,
+    editing: bool = False,
 ) -> Response:
     now = page.services.clock()
 
@@ -180,7 +184,7 @@ def _show(
         seen=seen,
         details=seen.details.details,
         filled=fields if fields is not None else _filled(seen.details.details),
-        editing=fields is not None or "edit" in page.http.query_params,
+        editing=editing or fields is not None,
         faults=outcome.faults,
         once=(fields or {}).get(ONCE) or page.services.new_id(),
         came_back=came_back,

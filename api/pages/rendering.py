@@ -107,4 +107,10 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["sentence"] = _sentence
     return environment
+
+
+def _sentence(text: str) -> str:
+    """Return a text that begins with a capital; what follows stays as it is."""
+    return text[:1].upper() + text[1:]

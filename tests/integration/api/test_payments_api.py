@@ -91,7 +91,7 @@ def test_an_order_that_is_not_known_yet_is_to_be_told_again(
 
 @pytest.mark.parametrize("signature", [SIGNATURE, "forged"])
 def test_a_browser_comes_back_from_another_site(
-    ledger_api: LedgerApi, begin: Callable[..., Any], gateway: BookGateway, signature: str
+    ledger_api: LedgerApi, organisation: str, begin: Callable[..., Any], gateway: BookGateway, signature: str
 ) -> None:
     begun = begin()
     notice = gateway.notice_of(gateway.pay(begun["order_id"])).decode()
@@ -103,7 +103,8 @@ def test_a_browser_comes_back_from_another_site(
             follow_redirects=False,
         )
     assert back.status_code == 303
-    assert back.headers["location"] == f"/credits/billing?payment={begun['payment_id']}"
+    name = organisation.rpartition("/")[2]
+    assert back.headers["location"] == f"/credits/billing?payment={begun['payment_id']}&organisation={name}"
     payment = ledger_api.services.payments.payment(begun["payment_id"])
     assert payment.status == "completed"
 

@@ -1,0 +1,202 @@
+"""Billing, the purchase wizard, and what staff do with payments, over HTTP with a gateway in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from domain.facts import Request
+from domain.gateway import AttemptStatus
+from tests.integration.api.ledger_api import LedgerApi
+from tests.integration.api.pages.browsing import Browser, Document
+from tests.payment_gateway import BookGateway
+
+DETAILS = {
+    "name": "Stride Photos Pvt Ltd",
+    "email": "accounts@stride.example",
+    "address.country": "IN",
+    "address.lines": "12 MG Road",
+    "address.city": "Bengaluru",
+    "address.state": "Karnataka",
+    "address.postal_code": "560001",
+    "shipping_same": "yes",
+}
+
+
+@pytest.fixture
+def gateway(ledger_api: LedgerApi) -> BookGateway:
+    found: Any = ledger_api.services.payments.gateways["razorpay"]
+    assert isinstance(found, BookGateway)
+    return found
+
+
+def choose(browser: Browser, plan: str = "pay_as_you_go", credits: str = "1,000") -> Document:
+    """Go through the wizard's first two steps, and return the third, or the second with its faults."""
+    plans = browser.get("/credits/purchase")
+    amount = browser.submit(plans.form("/credits/purchase"), plan=plan)
+    return browser.submit(amount.form("/credits/purchase"), credits=credits)
+
+
+def begin(browser: Browser) -> Document:
+    """Go through the wizard, and return its last step."""
+    return browser.submit(choose(browser).form("/credits/purchase/payment"), gateway="razorpay")
+
+
+def pay(page: Document, gateway: BookGateway, ledger_api: LedgerApi, **how: Any) -> str:
+    """Let the gateway take the money, or not, tell of it, and return the payment's id."""
+    payment_id = page.form("/credits/billing/abandon").fields["payment"]
+    attempt = gateway.pay(gateway.order_ids[payment_id], **how)
+    ledger_api.services.payments.learn(
+        "razorpay", attempt, Request(ledger_api.services.clock(), None, "test")
+    )
+    ledger_api.catch_up()
+    return payment_id
+
+
+def test_a_purchase_in_four_steps(admin: Browser, gateway: BookGateway, ledger_api: LedgerApi) -> None:
+    review = choose(admin)
+    assert "1,000 credits at ₹1.50 ₹1,500.00 GST 18 % ₹270.00 To pay ₹1,770.00" in review.text
+    payment = admin.submit(review.form("/credits/purchase/payment"), gateway="razorpay")
+    assert "Pay ₹1,770.00 with Razorpay" in payment.text
+    away = [form.action for form in payment.forms if form.action.startswith("https://")]
+    assert len(away) == 1
+    origin = "/".join(away[0].split("/")[:3])
+    assert f"form-action 'self' {origin};" in payment.response.headers["content-security-policy"]
+
+    payment_id = pay(payment, gateway, ledger_api)
+    back = admin.get("/credits/billing", payment=payment_id)
+    assert "Credits, ₹1,770.00: Completed. 1,000 credits were added." in back.text
+    assert "Available Credits 1,21,000" in admin.get("/credits").text
+    assert "Waiting for billing" in back.text
+    assert "Add Billing" in back.links
+
+
+def test_a_quote_is_paid_once_however_often_the_form_is_sent(admin: Browser, gateway: BookGateway) -> None:
+    form = choose(admin).form("/credits/purchase/payment")
+    before = len(gateway.orders)
+    pages = [admin.submit(form, gateway="razorpay") for _ in range(2)]
+    first, second = (page.form("/credits/billing/abandon").fields["payment"] for page in pages)
+    assert first == second
+    assert len(gateway.orders) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("credits", "fault"), [("999", "a purchase is of 1,000 to"), ("", "required"), ("many", "a whole number")]
+)
+def test_an_amount_that_cannot_be_is_said_so(admin: Browser, credits: str, fault: str) -> None:
+    page = choose(admin, credits=credits)
+    assert page.status == 422
+    assert fault in page.text
+    assert "Review" in page.text
+
+
+def test_pro_may_come_alone(admin: Browser) -> None:
+    review = choose(admin, plan="pro", credits="")
+    assert "Pro Subscription, 365 days ₹10,000.00 GST 18 % ₹1,800.00 To pay ₹11,800.00" in review.text
+
+
+def test_pro_is_not_sold_twice(admin: Browser, client: Any, studio: str, ledger_api: LedgerApi) -> None:
+    client.put(f"/v1/organisations/{studio}/plan", json={"plan": "pro"}).raise_for_status()
+    ledger_api.catch_up()
+    assert "You are on Pro already." in admin.get("/credits/purchase").text
+    form = admin.get("/credits/purchase", plan="pro").form("/credits/purchase")
+    assert admin.submit(form, credits="").status == 400
+
+
+@pytest.mark.parametrize("who", ["member", "auditor"])
+@pytest.mark.parametrize(
+    "path", ["/credits/purchase", "/credits/purchase/payment", "/credits/billing", "/credits/billing/abandon"]
+)
+def test_who_is_no_admin_buys_nothing(
+    request: pytest.FixtureRequest, studio: str, who: str, path: str, gateway: BookGateway
+) -> None:
+    browser: Browser = request.getfixturevalue(who)
+    before = dict(gateway.orders)
+    response = browser.post(f"{path}?organisation={studio}", csrf=browser.form_token, plan="pro", payment="x")
+    assert response.status_code == 403
+    assert gateway.orders == before
+    assert "Purchase Credits" not in browser.get("/credits", organisation=studio).links
+
+
+def test_a_pending_payment_is_rechecked_or_given_up(
+    admin: Browser, gateway: BookGateway, ledger_api: LedgerApi
+) -> None:
+    payment_id = begin(admin).form("/credits/billing/abandon").fields["payment"]
+    ledger_api.catch_up()
+    billing = admin.get("/credits/billing")
+    assert "Pending" in billing.text
+    gateway.pay(gateway.order_ids[payment_id])
+    sent = admin.post("/credits/billing/recheck", csrf=admin.form_token, payment=payment_id)
+    assert sent.status_code == 303
+    ledger_api.catch_up()
+    assert "Completed" in admin.get(sent.headers["location"]).text
+
+    other = begin(admin).form("/credits/billing/abandon")
+    given_up = admin.post(other.action, **other.fields)
+    ledger_api.catch_up()
+    back = admin.get(given_up.headers["location"]).text
+    assert "Abandoned" in back
+    assert "CUSTOMER_CANCELLED" in back
+    assert "Nothing was charged." in back
+
+
+def test_a_refused_payment_says_why(admin: Browser, gateway: BookGateway, ledger_api: LedgerApi) -> None:
+    payment_id = pay(begin(admin), gateway, ledger_api, status=AttemptStatus.FAILED, reason="CARD_DECLINED")
+    assert "CARD_DECLINED" in admin.get("/credits/billing", payment=payment_id).text
+
+
+def test_another_organisations_payment_is_unknown(
+    admin: Browser, open_browser: Any, organisation: str, ledger_api: LedgerApi
+) -> None:
+    ledger_api.catch_up()
+    payment_id = begin(admin).form("/credits/billing/abandon").fields["payment"]
+    name = organisation.rpartition("/")[2]
+    stranger = open_browser().sign_in("u-8", organisations={name: "admin"})
+    assert stranger.get("/credits/purchase/payment", payment=payment_id).status == 404
+    for action in ("recheck", "abandon", "invoice"):
+        sent = stranger.post(f"/credits/billing/{action}", csrf=stranger.form_token, payment=payment_id)
+        assert sent.status_code in (404, 409), action
+
+
+def test_invoices_come_with_billing_details(
+    admin: Browser, member: Browser, gateway: BookGateway, ledger_api: LedgerApi
+) -> None:
+    pay(begin(admin), gateway, ledger_api)
+    form = admin.get("/credits/billing").form("/credits/billing")
+    wrong = admin.submit(form, **{**DETAILS, "tax_id": "29AAGCB7383J1Z9"})
+    assert wrong.status == 422
+    assert wrong.form("/credits/billing").fields["address.city"] == "Bengaluru", "what was typed stays"
+    assert "tax id" in wrong.text.lower()
+    sent = admin.post("/credits/billing", **{**form.fields, **DETAILS})
+    assert sent.status_code == 303
+    billing = member.get("/credits/billing")
+    assert "12 MG Road, Bengaluru 560001, Karnataka, IN" in billing.text
+    pdf = member.raw(billing.links["Download Invoice"])
+    assert pdf.headers["content-type"] == "application/pdf"
+    assert pdf.content.startswith(b"%PDF")
+    assert "attachment" in pdf.headers["content-disposition"]
+
+
+def test_staff_refund_a_payment(
+    admin: Browser, staff: Browser, studio: str, gateway: BookGateway, ledger_api: LedgerApi
+) -> None:
+    payment_id = pay(begin(admin), gateway, ledger_api)
+    link = staff.get("/credits/billing", organisation=studio).links["Refund"]
+    form = staff.get(link).form("/credits/staff/refund-payment")
+    assert staff.submit(form, credits="5000").status in (409, 422)
+    staff.post(form.action, **form.fields)
+    ledger_api.catch_up()
+    assert "Refunded" in admin.get("/credits/billing", payment=payment_id).text
+    assert "Available Credits 1,20,000" in admin.get("/credits").text
+
+
+def test_staff_ask_for_an_amount(staff: Browser, admin: Browser, studio: str, ledger_api: LedgerApi) -> None:
+    form = staff.get("/credits/staff/custom-payment", organisation=studio).form(
+        "/credits/staff/custom-payment"
+    )
+    assert staff.submit(form, amount="1.005", remark="Banner", gateway="razorpay").status == 422
+    staff.post(form.action, **{**form.fields, "amount": "5000", "remark": "Banner", "gateway": "razorpay"})
+    ledger_api.catch_up()
+    text = admin.get("/credits/billing").text
+    assert "Custom Payment Banner ₹5,900.00 GST ₹900.00 Pending" in text
