@@ -15,8 +15,8 @@ from projections.results import MonthUsage
 
 SPIKE_TIMES: Final = 2.5
 """A month so many times the median of the others is a spike."""
-GROWTH: Final = 1.05
-"""From month to month, this much more is growth."""
+GROWTH: Final = 1.15
+"""So many times the first finished month, without a month below the one before, is steady growth."""
 FLAT_SPREAD: Final = 0.25
 """Months that lie within this share of their mean are flat."""
 FEW_RUNS: Final = 40
@@ -89,7 +89,8 @@ def _spike(months: Sequence[MonthUsage]) -> MonthUsage | None:
 
 
 def _grows(credits_by_month: Sequence[int]) -> bool:
-    return all(later >= GROWTH * earlier for earlier, later in pairwise(credits_by_month))
+    never_falls = all(later >= earlier for earlier, later in pairwise(credits_by_month))
+    return never_falls and credits_by_month[-1] >= GROWTH * credits_by_month[0]
 
 
 def _keeps_up(current: MonthUsage, before: MonthUsage) -> bool:

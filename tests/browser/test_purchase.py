@@ -99,7 +99,8 @@ def test_a_member_has_no_purchase_button_and_is_refused(open_page: Open, url: st
     page.goto(f"{url}/credits/billing?organisation={ORGANISATION}")
     posted = page.evaluate(
         """async () => {
-            const form = new URLSearchParams({csrf: document.querySelector('[name=csrf]').value, plan: 'pro'});
+            const csrf = document.querySelector('[name=csrf]').value;
+            const form = new URLSearchParams({csrf, plan: 'pro'});
             return (await fetch('/credits/purchase', {method: 'POST', body: form})).status;
         }"""
     )
