@@ -41,7 +41,6 @@ from infra.process import (
     stop_on_signals,
     tune_for_throughput,
 )
-from infra.serve import serve
 from infra.settings import Settings, load_price_book
 from infra.simulate import simulate
 from infra.telemetry import (
@@ -80,6 +79,9 @@ def simulate_pipeline(settings: Settings, options: argparse.Namespace) -> int:
 
 def api(settings: Settings, _: argparse.Namespace) -> int:
     """Serve the HTTP API until SIGTERM or Ctrl-C."""
+    # Only here: the web server and its pages take 40 MB and a second that no other part needs.
+    from infra.serve import serve
+
     verifier = token_verifier(settings)
     serve(settings, database_url(settings), verifier, stop_on_signals())
     return 0
