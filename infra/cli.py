@@ -101,13 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         showing.add_argument("--subject", metavar="ID", help="the bearer's opaque id, which events keep")
     command("consume", "charge usage from Kafka", commands.consume)
     command("project", "keep what the API reads current", commands.project)
-    command("issue-invoices", "issue invoices and credit notes as they become due", commands.issue_invoices)
-    command("lapse-holds", "let holds lapse when their time is over", commands.lapse_holds)
-    command(
-        "recheck-payments",
-        "ask gateways about open payments and refunds, and end subscriptions in time",
-        commands.recheck_payments,
-    )
+    command("tend", "attend to holds, payments, subscriptions and invoices as they become due", commands.tend)
     sandbox = command(
         "sandbox-gateway",
         "run a payment gateway to try out with, on loopback; no money moves",

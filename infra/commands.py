@@ -38,6 +38,7 @@ from infra.process import (
     database_url,
     owner_database_url,
     require_broker,
+    side_by_side,
     stop_on_signals,
     tune_for_throughput,
 )
@@ -136,41 +137,28 @@ def project(settings: Settings, _: argparse.Namespace) -> int:
     return 0
 
 
-def lapse_holds(settings: Settings, _: argparse.Namespace) -> int:
-    """Let holds lapse when their time is over, until SIGTERM or Ctrl-C."""
-    stop = stop_on_signals()
-    url = database_url(settings, patiently=True)
-    with closing(open_ledger(url, pool_size=2)) as ledger:
-        log.info("watching holds")
-        HoldLapser(ledger, url, utc_now).run(stop)
-    return 0
-
-
-def issue_invoices(settings: Settings, _: argparse.Namespace) -> int:
-    """Issue invoices and credit notes as they become due, until SIGTERM or Ctrl-C."""
+def tend(settings: Settings, _: argparse.Namespace) -> int:
+    """Attend to what time makes due, until SIGTERM or Ctrl-C: holds, payments, subscriptions, invoices."""
     stop = stop_on_signals()
     prices = load_price_book(settings.price_book)
     url = database_url(settings, patiently=True)
-    with closing(open_ledger(url, prices=prices, pool_size=2)) as ledger:
-        log.info("issuing invoices")
-        InvoiceClerk(open_invoicing(settings, ledger), utc_now).run(stop)
-    return 0
-
-
-def recheck_payments(settings: Settings, _: argparse.Namespace) -> int:
-    """Look after payments that are open, and let Pro end with its time, until SIGTERM or Ctrl-C."""
-    stop = stop_on_signals()
-    url = database_url(settings, patiently=True)
     with (
-        closing(open_ledger(url, prices=load_price_book(settings.price_book), pool_size=2)) as ledger,
+        closing(open_ledger(url, prices=prices, pool_size=4)) as ledger,
         payments_of(settings, ledger) as payments,
     ):
         keeper = PaymentKeeper(payments, url, utc_now)
         registry = CollectorRegistry()
         registry.register(payment_metrics(keeper))
         serve_metrics(settings.metrics_port, registry)
-        log.info("looking after payments")
-        keeper.run(stop)
+        log.info("attending to holds, payments and invoices")
+        side_by_side(
+            [
+                HoldLapser(ledger, url, utc_now).run,
+                keeper.run,
+                InvoiceClerk(open_invoicing(settings, ledger), utc_now).run,
+            ],
+            stop,
+        )
     return 0
 
 

@@ -8,6 +8,8 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Thread
 from types import FrameType
 from typing import Final
@@ -143,6 +145,25 @@ def reason(error: BaseException) -> str:
     """Return the first line of an error, which is all that people need of a driver's."""
     lines = str(error).strip().splitlines()
     return lines[0].removeprefix("connection failed: ") if lines else type(error).__name__
+
+
+def side_by_side(duties: Sequence[Callable[[Event], None]], stop: Event) -> None:
+    """Run duties, each in a thread of its own, until told to stop. One that fails ends the others too.
+
+    Raises:
+        Exception: what the first of them failed with.
+    """
+
+    def run(duty: Callable[[Event], None]) -> None:
+        try:
+            duty(stop)
+        finally:
+            stop.set()
+
+    with ThreadPoolExecutor(len(duties)) as pool:
+        running = [pool.submit(run, duty) for duty in duties]
+    for each in running:
+        each.result()
 
 
 def tune_for_throughput() -> None:

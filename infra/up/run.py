@@ -98,9 +98,7 @@ class _Up:
             for name, command in (
                 ("consumer", "consume"),
                 ("projector", "project"),
-                ("holds", "lapse-holds"),
-                ("invoices", "issue-invoices"),
-                ("payments", "recheck-payments"),
+                ("keeper", "tend"),
                 ("publisher", "publish"),
                 ("webhooks", "deliver-webhooks"),
                 ("api", "api"),
