@@ -18,8 +18,8 @@ from domain.invoice_documents import (
     Seller,
     Wording,
 )
+from domain.payment_completion import PRO_LASTS
 from domain.payment_facts import PaymentKind
-from domain.payments import PRO_LASTS
 from domain.places import GST_STATES, INDIA, gst_state_code
 from domain.prices import Prices
 from domain.sale import GivenBack, Sale

@@ -7,102 +7,47 @@ the log says. Each question to a gateway can be asked again (`domain.gateway`), 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, Protocol
-
-import msgspec
+from typing import Final
 
 from domain.aggregate import Aggregate
 from domain.errors import (
-    GatewayUnknown,
     PaymentUnknown,
     PurchaseAlreadyRecorded,
     QuoteExpired,
     QuoteUnknown,
-    RefundExceedsPurchase,
     RepeatedKey,
 )
-from domain.facts import PurchaseRefunded, Request
+from domain.facts import Request
 from domain.gateway import (
     Attempt,
     AttemptStatus,
-    Checkout,
     GatewayRefused,
-    GatewayUnavailable,
     NoticeRefused,
     OrderRequest,
     Payer,
     PaymentGateway,
-    Refund,
-    RefundRequest,
-    RefundStatus,
 )
-from domain.identity import order_key, payment_stream, quote_key
+from domain.identity import order_key, quote_key
 from domain.ledger import Ledger
-from domain.money import Cost
-from domain.organisation import Organisation
-from domain.payment import CANCELLED, PAID, UNPAID, Payment, evolve
+from domain.payment import CANCELLED, PAID, UNPAID, Payment
+from domain.payment_book import Desk, Named, PaymentBook, PaymentStanding, Ways
+from domain.payment_completion import complete
 from domain.payment_facts import (
-    Flag,
     PaymentKind,
     PaymentOrdered,
-    PaymentRefundRequested,
     PaymentRequested,
 )
+from domain.payment_refunds import PaymentRefunds
 from domain.ports import Once
 from domain.purchases import PurchasePlan, PurchaseQuote, check_may_buy, custom_terms, quote
 
-PRO_LASTS: Final = timedelta(days=365)
+__all__ = ["ABANDONED_AFTER", "NEVER_PAID", "Desk", "PaymentStanding", "Payments", "Ways"]
+
 NEVER_PAID: Final = "NEVER_PAID"
 """Why a payment is abandoned that nobody has paid for long."""
 ABANDONED_AFTER: Final = timedelta(days=1)
 NOBODY: Final = Payer()
-
-
-class Desk(Protocol):
-    """What lies beside the log: quotes, and what people wrote about a payment."""
-
-    def keep_quote(self, quote: PurchaseQuote) -> None:
-        """Keep a quote until it has long expired."""
-
-    def quote(self, organisation_id: str, quote_id: str) -> PurchaseQuote | None:
-        """Return a quote of an organisation."""
-
-    def keep_remark(self, organisation_id: str, payment_id: str, remark: str) -> None:
-        """Keep what staff says a custom payment is for; the first remark stays."""
-
-    def remarks(self, organisation_id: str, payment_ids: Sequence[str]) -> Mapping[str, str]:
-        """Return what is kept about payments of an organisation, by payment."""
-
-
-class Ways(msgspec.Struct, frozen=True):
-    """Where a gateway's page sends the browser: with what it has to say, or where the payer gave up."""
-
-    return_url: str
-    cancel_url: str
-
-
-@dataclass(frozen=True)
-class PaymentStanding:
-    """A payment after a command, and a log position that its answer is true at.
-
-    `checkout` is the way to the gateway's page, while there is something to pay; `repeated` tells that the
-    command was given before.
-    """
-
-    payment: Payment
-    position: int
-    checkout: Checkout | None = None
-    refund_id: str | None = None
-    repeated: bool = False
-
-
-class _Named(msgspec.Struct, frozen=True):
-    """What a command answers with, and what is kept of it for repeats."""
-
-    payment_id: str
-    refund_id: str | None = None
 
 
 class _QuotePaid(RepeatedKey):
@@ -124,8 +69,10 @@ class Payments:
         self.gateways = gateways
         self._desk = desk
         self._ways = ways
-        self._recording = ledger.recording
-        self._store = ledger.recording.store
+        self._book = PaymentBook(ledger, gateways)
+        self._refunds = PaymentRefunds(self._book)
+        self._recording = self._book.recording
+        self._store = self._book.store
 
     # ------------------------------------------------------------------------------- to be paid
 
@@ -173,7 +120,7 @@ class Payments:
             GatewayUnavailable: the payment is recorded and its order is not open: ask again, or wait.
         """
 
-        def decide() -> tuple[Sequence[Aggregate], _Named]:
+        def decide() -> tuple[Sequence[Aggregate], Named]:
             if self._store.event_under(quote_key(organisation_id, quote_id)) is not None:
                 raise _QuotePaid
             organisation = self.ledger.organisation(organisation_id)
@@ -183,7 +130,7 @@ class Payments:
             if quoted.expires_at <= request.at:
                 raise QuoteExpired(quote_id=quote_id)
             check_may_buy(organisation, quoted.plan, request.at)
-            self._gateway(gateway, quoted.terms.currency)
+            self._book.gateway(gateway, quoted.terms.currency)
             payment = Payment.request(
                 payment_id,
                 organisation_id,
@@ -192,10 +139,10 @@ class Payments:
                 quote_id=quote_id,
                 request=request,
             )
-            return [payment], _Named(payment_id)
+            return [payment], Named(payment_id)
 
         try:
-            begun = self._recording.record(decide, once, _Named, on_repeated=_QuotePaid)
+            begun = self._recording.record(decide, once, Named, on_repeated=_QuotePaid)
         except _QuotePaid:
             paying = self._store.event_under(quote_key(organisation_id, quote_id))
             assert paying is not None
@@ -220,16 +167,16 @@ class Payments:
             OrganisationUnknown, InvalidInput, IdempotencyConflict, GatewayUnknown, GatewayUnavailable.
         """
 
-        def decide() -> tuple[Sequence[Aggregate], _Named]:
+        def decide() -> tuple[Sequence[Aggregate], Named]:
             organisation = self.ledger.organisation(organisation_id)
             terms = custom_terms(amount_minor, organisation, self.ledger.prices.at(request.at))
-            self._gateway(gateway, terms.currency)
+            self._book.gateway(gateway, terms.currency)
             payment = Payment.request(
                 payment_id, organisation_id, terms, gateway=gateway, quote_id=None, request=request
             )
-            return [payment], _Named(payment_id)
+            return [payment], Named(payment_id)
 
-        begun = self._recording.record(decide, once, _Named)
+        begun = self._recording.record(decide, once, Named)
         self._desk.keep_remark(organisation_id, begun.recorded.payment_id, remark)
         return self._open_order(begun.recorded.payment_id, NOBODY, request, repeated=begun.repeated)
 
@@ -254,7 +201,7 @@ class Payments:
             NoticeRefused: it is not signed by the gateway.
             PaymentUnknown: it is about an order that is not known, or not yet: it may be sent again.
         """
-        notice = self._gateway(gateway).read_notice(body, headers)
+        notice = self._book.gateway(gateway).read_notice(body, headers)
         if notice.attempt is not None:
             self.learn(gateway, notice.attempt, request)
 
@@ -268,7 +215,7 @@ class Payments:
         """
         payment = self.payment(payment_id)
         try:
-            notice = self._gateway(payment.terms.gateway).read_return(fields)
+            notice = self._book.gateway(payment.terms.gateway).read_return(fields)
         except NoticeRefused:
             return self.recheck(payment_id, request=request)
         if notice.attempt is None or notice.attempt.order_id != payment.order_id:
@@ -305,12 +252,12 @@ class Payments:
         if payment.order_id is None:
             return self._open_order(payment_id, NOBODY, request, repeated=False)
         try:
-            attempts = self._gateway(payment.terms.gateway).attempts(payment.order_id)
+            attempts = self._book.gateway(payment.terms.gateway).attempts(payment.order_id)
         except GatewayRefused:
             attempts = ()
         for attempt in _telling(attempts):
             self.learn(payment.terms.gateway, attempt, request)
-        return self._standing(payment_id)
+        return self._book.standing(payment_id)
 
     # ----------------------------------------------------------------------------- and the end
 
@@ -322,7 +269,7 @@ class Payments:
             PaymentClosed: it is paid, or has failed.
         """
         self.payment(payment_id, organisation_id)
-        return self._change(payment_id, lambda payment: payment.abandon(CANCELLED, request))
+        return self._book.change(payment_id, lambda payment: payment.abandon(CANCELLED, request))
 
     def refund(
         self,
@@ -344,27 +291,14 @@ class Payments:
             RefundExceedsPurchase: fewer can be taken back, or none.
         """
 
-        def decide() -> tuple[Sequence[Aggregate], _Named]:
-            payment = self.payment(payment_id, organisation_id)
-            organisation = self.ledger.organisation(organisation_id)
-            purchase = payment.refundable_purchase()
-            wanted = organisation.refundable(purchase) if credits_count is None else credits_count
-            if credits_count is None and wanted == 0:
-                raise RefundExceedsPurchase("all of the credits bought were spent, or are held", refundable=0)
-            asked = payment.request_refund(refund_id, wanted, request)
-            organisation.refund_purchase(
-                purchase,
-                asked.credits,
-                payment_id=payment_id,
-                refund_id=refund_id,
-                cost=Cost(asked.amount_minor, asked.tax_minor),
-                request=request,
-            )
-            return [payment, organisation], _Named(payment_id, refund_id)
-
-        asked = self._recording.record(decide, once, _Named)
-        self._send_refunds(payment_id, request)
-        return self._standing(payment_id, refund_id=asked.recorded.refund_id, repeated=asked.repeated)
+        return self._refunds.refund(
+            organisation_id,
+            payment_id,
+            credits_count,
+            refund_id=refund_id,
+            request=request,
+            once=once,
+        )
 
     def attend(self, payment_id: str, *, request: Request) -> PaymentStanding:
         """Go on with a payment wherever it was left: open its order, ask what became of it, send its refunds.
@@ -378,39 +312,23 @@ class Payments:
         if payment.status not in PAID:
             self.recheck(payment_id, request=request)
             if request.at - payment.terms.recorded_at >= ABANDONED_AFTER:
-                self._change(payment_id, lambda each: _give_up(each, request))
-        self._send_refunds(payment_id, request)
-        return self._standing(payment_id)
+                self._book.change(payment_id, lambda each: _give_up(each, request))
+        self._refunds.send(payment_id, request)
+        return self._book.standing(payment_id)
 
     def payment(self, payment_id: str, organisation_id: str | None = None) -> Payment:
         """Return a payment as it is now, of an organisation if one is named.
 
         Raises:
-            OrganisationUnknown: there is no such organisation.
-            PaymentUnknown: there is none, or it is another organisation's.
+            OrganisationUnknown, PaymentUnknown: there is none, or it is another organisation's.
         """
-        payment: Payment | None = None
-        for event in self._store.get(payment_stream(payment_id)):
-            payment = evolve(payment, event)
-        if payment is None or organisation_id not in (None, payment.terms.organisation_id):
-            if organisation_id is not None:
-                self.ledger.organisation(organisation_id)
-            raise PaymentUnknown(payment_id=payment_id)
-        return payment
+        return self._book.payment(payment_id, organisation_id)
 
     def remarks(self, organisation_id: str, payment_ids: Sequence[str]) -> Mapping[str, str]:
         """Return what staff said custom payments are for."""
         return self._desk.remarks(organisation_id, payment_ids) if payment_ids else {}
 
     # -------------------------------------------------------------------------------- mechanism
-
-    def _gateway(self, name: str, currency: str | None = None) -> PaymentGateway:
-        gateway = self.gateways.get(name)
-        if gateway is None:
-            raise GatewayUnknown(f"no gateway {name!r} is set up", gateway=name)
-        if currency is not None and currency not in gateway.currencies:
-            raise GatewayUnknown(f"the gateway {name!r} takes no {currency}", gateway=name)
-        return gateway
 
     def _open_order(
         self, payment_id: str, payer: Payer, request: Request, *, repeated: bool
@@ -419,8 +337,8 @@ class Payments:
         payment = self.payment(payment_id)
         terms = payment.terms
         if payment.status not in UNPAID:
-            return self._standing(payment_id, repeated=repeated)
-        gateway, ways = self._gateway(terms.gateway), self._ways(payment_id)
+            return self._book.standing(payment_id, repeated=repeated)
+        gateway, ways = self._book.gateway(terms.gateway), self._ways(payment_id)
         order = OrderRequest(
             payment_id,
             terms.total_minor,
@@ -431,120 +349,30 @@ class Payments:
             payer,
         )
         if payment.order_id is not None:
-            return self._standing(
+            return self._book.standing(
                 payment_id, checkout=gateway.checkout(payment.order_id, order), repeated=repeated
             )
         try:
             opened = gateway.open_order(order)
         except GatewayRefused as refusal:
             code = str(refusal.details.get("code") or "ORDER_REFUSED")
-            return self._change(payment_id, lambda each: each.fail(code, request))
-        self._change(payment_id, lambda each: each.order(opened.order_id, request))
-        return self._standing(payment_id, checkout=opened.checkout, repeated=repeated)
+            return self._book.change(payment_id, lambda each: each.fail(code, request))
+        self._book.change(payment_id, lambda each: each.order(opened.order_id, request))
+        return self._book.standing(payment_id, checkout=opened.checkout, repeated=repeated)
 
     def _learn(
         self, payment_id: str, attempt: Attempt, request: Request, *, recorded_before: bool
     ) -> PaymentStanding:
-        def decide() -> tuple[Sequence[Aggregate], _Named]:
+        def decide() -> tuple[Sequence[Aggregate], Named]:
             payment = self.payment(payment_id)
             if not payment.learn(attempt, request):
-                return [payment], _Named(payment_id)
-            return self._complete(payment, attempt, request, recorded_before), _Named(payment_id)
-
-        self._recording.record(decide, None, _Named, on_repeated=PurchaseAlreadyRecorded)
-        return self._standing(payment_id)
-
-    def _complete(
-        self, payment: Payment, attempt: Attempt, request: Request, recorded_before: bool
-    ) -> Sequence[Aggregate]:
-        """Let a payment that the attempt pays for bring about what it was for."""
-        terms = payment.terms
-        if terms.kind is PaymentKind.CUSTOM:
-            payment.complete(attempt.gateway_payment_id, None, request)
-            return [payment]
-        organisation = self.ledger.organisation(terms.organisation_id)
-        has_pro = terms.kind is PaymentKind.PRO and not organisation.begin_pro(
-            request.at + PRO_LASTS, request
-        )
-        purchase = None
-        if terms.credits and not recorded_before:
-            purchase = _purchase(organisation, payment, attempt, request)
-        payment.complete(attempt.gateway_payment_id, purchase, request)
-        if has_pro:
-            payment.flag(Flag.ALREADY_PRO, attempt, request)
-        if recorded_before:
-            payment.flag(Flag.CREDITS_RECORDED_BEFORE, attempt, request)
-        return [payment, organisation]
-
-    def _send_refunds(self, payment_id: str, request: Request) -> None:
-        """Ask the gateway for every refund it has not answered; what it leaves open is asked for later."""
-        payment = self.payment(payment_id)
-        for asked in payment.open_refunds:
-            try:
-                answer = self._send_refund(payment, asked)
-            except GatewayUnavailable:
-                return
-            except GatewayRefused as refusal:
-                self._refuse_refund(asked, str(refusal.details.get("code") or "REFUND_REFUSED"), request)
-                continue
-            if answer.status is RefundStatus.DONE:
-                self._change(
-                    payment_id,
-                    lambda each, asked=asked, answer=answer: each.refunded(  # type: ignore[misc]
-                        asked.refund_id, answer.gateway_refund_id, request
-                    ),
-                )
-            elif answer.status is RefundStatus.FAILED:
-                self._refuse_refund(asked, "REFUND_FAILED", request)
-
-    def _send_refund(self, payment: Payment, asked: PaymentRefundRequested) -> Refund:
-        assert payment.gateway_payment_id is not None
-        if asked.total_minor == 0:  # credits that came with a plan cost nothing
-            return Refund("", RefundStatus.DONE, 0)
-        terms = payment.terms
-        return self._gateway(terms.gateway).refund(
-            RefundRequest(
-                asked.refund_id, payment.gateway_payment_id, asked.total_minor, terms.currency.value
+                return [payment], Named(payment_id)
+            return complete(self.ledger, payment, attempt, request, recorded_before=recorded_before), Named(
+                payment_id
             )
-        )
 
-    def _refuse_refund(self, asked: PaymentRefundRequested, reason: str, request: Request) -> None:
-        """Record that the money does not go back, and bring the credits back with it."""
-
-        def decide() -> tuple[Sequence[Aggregate], _Named]:
-            payment = self.payment(asked.payment_id)
-            if not payment.refuse_refund(asked.refund_id, reason, request):
-                return [], _Named(asked.payment_id)
-            organisation = self.ledger.organisation(asked.organisation_id)
-            assert payment.purchase is not None
-            (taken,) = [
-                event.fact
-                for event in self._store.refunds_of(organisation.id, payment.purchase)
-                if isinstance(event.fact, PurchaseRefunded) and event.fact.refund_id == asked.refund_id
-            ]
-            organisation.reverse_purchase_refund(taken, request)
-            return [payment, organisation], _Named(asked.payment_id)
-
-        self._recording.record(decide, None, _Named)
-
-    def _change(self, payment_id: str, change: Callable[[Payment], None]) -> PaymentStanding:
-        def decide() -> tuple[Sequence[Aggregate], _Named]:
-            payment = self.payment(payment_id)
-            change(payment)
-            return [payment], _Named(payment_id)
-
-        self._recording.record(decide, None, _Named)
-        return self._standing(payment_id)
-
-    def _standing(
-        self,
-        payment_id: str,
-        *,
-        checkout: Checkout | None = None,
-        refund_id: str | None = None,
-        repeated: bool = False,
-    ) -> PaymentStanding:
-        return PaymentStanding(self.payment(payment_id), self._store.log_end(), checkout, refund_id, repeated)
+        self._recording.record(decide, None, Named, on_repeated=PurchaseAlreadyRecorded)
+        return self._book.standing(payment_id)
 
 
 _DESCRIPTIONS: Final = {
@@ -558,23 +386,6 @@ def _telling(attempts: Sequence[Attempt]) -> Sequence[Attempt]:
     """Return the attempts that say where an order stands: all that took money, or else the latest."""
     captured = [attempt for attempt in attempts if attempt.status is AttemptStatus.CAPTURED]
     return captured or attempts[-1:]
-
-
-def _purchase(organisation: Organisation, payment: Payment, attempt: Attempt, request: Request) -> int:
-    """Have the organisation buy the payment's credits, and return the version of that event."""
-    terms = payment.terms
-    assert payment.order_id is not None
-    event = organisation.purchase(
-        terms.credits,
-        payment_id=attempt.gateway_payment_id,
-        order_id=payment.order_id,
-        gateway=terms.gateway,
-        unit_price_millionths=terms.unit_price_millionths,
-        cost=Cost(terms.credits_minor, terms.tax_minor * terms.credits_minor // terms.amount_minor),
-        currency=terms.currency,
-        request=request,
-    )
-    return event.originator_version
 
 
 def _give_up(payment: Payment, request: Request) -> None:

@@ -38,7 +38,8 @@ _CAUSE: Final = "payments-kept"
 
 _DUE: Final = """
     SELECT payment_id, gateway, created_at FROM projections.payments
-    WHERE open_refunds > 0 OR (completed_at IS NULL AND created_at > %s)
+    WHERE open_refunds > 0
+        OR (completed_at IS NULL AND created_at > %s AND (order_id IS NOT NULL OR status = 'created'))
     ORDER BY created_at DESC LIMIT %s
 """
 _ENDED: Final = """

@@ -42,6 +42,7 @@ class BookGateway:
         self.refuses_orders = False
         self.refuses_refunds = False
         self.refunds_pend = False
+        self.refunds_fail = False
         self.is_down = False
         self._step = step
         self._numbers = count(1)
@@ -79,6 +80,8 @@ class BookGateway:
         self._begin("refund")
         if self.refuses_refunds and request.refund_id not in self.refunds:
             raise GatewayRefused("no", code="REFUND_NOT_POSSIBLE")
+        if self.refunds_fail:
+            return Refund("", RefundStatus.FAILED, request.amount_minor)
         status = RefundStatus.PENDING if self.refunds_pend else RefundStatus.DONE
         self.refunds[request.refund_id] = (request, status)
         self._step("after refund")

@@ -32,6 +32,7 @@ from domain.payment import Payment
 from domain.payment_facts import Flag, PaymentStatus
 from domain.payments import NEVER_PAID, Payments, PaymentStanding, Ways
 from domain.ports import Once
+from domain.prices import CurrencyChange, Edition, PriceBook
 from domain.purchases import PurchasePlan, PurchaseQuote
 from infra.bootstrap import open_ledger
 from infra.payment_desk import PostgresDesk
@@ -135,7 +136,9 @@ def flags(payment: Payment) -> set[Flag]:
 
 class TestQuotes:
     def test_credits_cost_the_price_and_the_tax(self, shop: Shop) -> None:
-        terms = shop.quote(1_000).terms
+        quoted = shop.quote(1_000)
+        terms = quoted.terms
+        assert [line.item for line in quoted.lines] == ["credits"]
         assert (terms.credits, terms.amount_minor, terms.tax_minor) == (1_000, 150_000, 27_000)
         assert terms.price_version == "published-1"
 
@@ -449,6 +452,35 @@ class TestRefunds:
         assert shop.balance == 1_000
         shop.gateway.refuses_refunds = False
         assert shop.refund(payment).status is PaymentStatus.REFUNDED
+
+    def test_one_that_fails_at_the_gateway_is_a_refusal_too(self, shop: Shop) -> None:
+        payment = shop.buy()
+        shop.gateway.refunds_fail = True
+        assert flags(shop.refund(payment, 400)) == {Flag.REFUND_REFUSED}
+        assert shop.balance == 1_000
+
+    def test_two_who_hear_of_a_refusal_bring_the_credits_back_once(self, shop: Shop) -> None:
+        payment = shop.buy()
+        shop.gateway.refuses_refunds = True
+
+        def somebody_else_asks(step: str) -> None:
+            if step == "before refund":
+                shop.gateway._step = lambda _: None
+                shop.attend(payment)
+
+        shop.gateway._step = somebody_else_asks
+        shop.refund(payment, 400)
+        assert shop.balance == 1_000
+
+    def test_credits_that_came_with_a_plan_go_without_money(self, shop: Shop) -> None:
+        in_rupees = CurrencyChange(pro_credits=500)
+        edition = Edition("with credits", NOW, currencies={Currency.INR: in_rupees})
+        shop.ledger.prices = PriceBook([edition])
+        quoted = shop.quote(0, PRO)
+        assert [(line.item, line.credits) for line in quoted.lines] == [("pro", 500)]
+        payment = shop.refund(shop.pay(shop.begin(quoted).payment))
+        assert (payment.status, shop.balance) == (PaymentStatus.REFUNDED, 0)
+        assert shop.gateway.refunds == {}
 
     def test_a_repeated_request_refunds_once(self, shop: Shop) -> None:
         payment = shop.buy()
