@@ -290,7 +290,6 @@ class Payments:
             PaymentNotRefundable: it is not paid, or bought no credits.
             RefundExceedsPurchase: fewer can be taken back, or none.
         """
-
         return self._refunds.refund(
             organisation_id,
             payment_id,
