@@ -131,6 +131,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "POST /credits/billing/abandon": OWNERS,
     "POST /credits/billing/invoice": OWNERS,
     "GET /credits/billing/papers/{paper}": PAGE,
+    "GET /credits/payments/{payment_id}/cancelled": SIGNED_IN,
     "GET /credits/purchase": OWNERS,
     "POST /credits/purchase": OWNERS,
     "GET /credits/purchase/payment": OWNERS,

@@ -88,7 +88,7 @@ def payments_of(settings: Settings, ledger: Ledger) -> Iterator[Payments]:
     def ways(payment_id: str) -> Ways:
         return Ways(
             f"{address}/credits/payments/{payment_id}/return",
-            f"{address}/credits/billing?payment={payment_id}",
+            f"{address}/credits/payments/{payment_id}/cancelled",
         )
 
     reached = gateways(settings)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
+from starlette.requests import Request
 from starlette.responses import Response
 
-from api.dependencies import Connection
+from api.dependencies import Connection, Provided, asked_by
+from api.identity import Membership
 from api.pages import planning, rendering, words
 from api.pages.forms import Form, Outcome, faults_of
 from api.pages.page import Page, Shown
 from api.pages.routing import PageRoute, redirect
+from api.pages.sessions import Session
+from domain.errors import PaymentClosed, PaymentUnknown
 from domain.facts import Plan
 from domain.gateway import GatewayUnavailable, Payer
 from domain.organisation import CREDITS_MAX
@@ -28,6 +33,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 _Credits = Annotated[str, Query(max_length=24)]
 _PaymentId = Annotated[str, Query(min_length=1, max_length=128)]
+_PaymentPath = Annotated[str, Path(min_length=1, max_length=128)]
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,27 @@ def get_payment(page: Shown, payment: _PaymentId) -> Response:
     url = urlsplit(standing.checkout.url)
     response.headers["Content-Security-Policy"] = rendering.policy(f"{url.scheme}://{url.netloc}")
     return response
+
+
+@router.get("/credits/payments/{payment_id}/cancelled")
+def get_cancelled(http: Request, services: Provided, payment_id: _PaymentPath) -> Response:
+    """Take the payer back who gave up at the gateway, and give the payment up if they may.
+
+    Gateways lead here with GET and drop queries. It does no harm without a form: should the money come after
+    all, the payment completes.
+
+    Raises:
+        PaymentUnknown: there is none, or it is none of theirs.
+    """
+    session: Session = http.state.session
+    principal = session.principal
+    organisation_id = services.payments.payment(payment_id).terms.organisation_id
+    if not principal.may_know_of(organisation_id):
+        raise PaymentUnknown(payment_id=payment_id)
+    if principal.memberships.get(organisation_id) is Membership.ADMIN:
+        with suppress(PaymentClosed):  # it was paid, or refused, meanwhile
+            services.payments.abandon(organisation_id, payment_id, request=asked_by(http, services))
+    return redirect("/credits/billing", organisation=organisation_id, payment=payment_id)
 
 
 def _payer(page: Page) -> Payer:

@@ -141,6 +141,20 @@ def test_a_pending_payment_is_rechecked_or_given_up(
     assert "Nothing was charged." in back
 
 
+def test_who_gives_up_at_the_gateway_is_taken_back(
+    admin: Browser, member: Browser, ledger_api: LedgerApi, open_browser: Any
+) -> None:
+    payment_id = begin(admin).form("/credits/billing/abandon").fields["payment"]
+    path = f"/credits/payments/{payment_id}/cancelled"
+    ledger_api.catch_up()
+    assert "Pending" in member.get(path).text, "a member gives nothing up"
+    assert open_browser().sign_in("u-8", organisations={"another": "admin"}).get(path).status == 404
+    led = admin.raw(path)
+    ledger_api.catch_up()
+    assert "Abandoned. Nothing was charged." in admin.get(led.headers["location"]).text
+    assert admin.get("/credits/payments/nobody-has-this/cancelled").status == 404
+
+
 def test_a_refused_payment_says_why(admin: Browser, gateway: BookGateway, ledger_api: LedgerApi) -> None:
     payment_id = pay(begin(admin), gateway, ledger_api, status=AttemptStatus.FAILED, reason="CARD_DECLINED")
     assert "CARD_DECLINED" in admin.get("/credits/billing", payment=payment_id).text
