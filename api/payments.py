@@ -280,7 +280,6 @@ def get_payment(organisation_id: OrganisationId, payment_id: PaymentId, read: Re
         "notice-refused",
         "cross-site-request",
         "gateway-unknown",
-        "payment-unknown",
         "body-too-large",
         "host-not-allowed",
         "invalid-request",
@@ -291,7 +290,8 @@ def get_payment(organisation_id: OrganisationId, payment_id: PaymentId, read: Re
 async def hear_gateway(gateway: GatewayName, request: Request) -> Response:
     """For gateways: what they tell, signed. It may come twice, late, and in any order.
 
-    404 says that the order is not known yet: send it again later.
+    What is about an order of somebody else with the same account is taken in and forgotten: a gateway that is
+    refused for a day sends nothing any more.
     """
     body = await read_body(request)
     services = services_of(request)

@@ -7,6 +7,7 @@ the log says. Each question to a gateway can be asked again (`domain.gateway`), 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
@@ -196,14 +197,17 @@ class Payments:
     def hear(self, gateway: str, body: bytes, headers: Mapping[str, str], request: Request) -> None:
         """Take in a webhook: raw bytes, header names in lower case.
 
+        News of an order that no payment has is of somebody else with the same account at the gateway: an order
+        of ours is in the log before anybody is shown the way to it.
+
         Raises:
             GatewayUnknown: no such gateway.
             NoticeRefused: it is not signed by the gateway.
-            PaymentUnknown: it is about an order that is not known, or not yet: it may be sent again.
         """
         notice = self._book.gateway(gateway).read_notice(body, headers)
         if notice.attempt is not None:
-            self.learn(gateway, notice.attempt, request)
+            with suppress(PaymentUnknown):
+                self.learn(gateway, notice.attempt, request)
 
     def come_back(self, payment_id: str, fields: Mapping[str, str], request: Request) -> PaymentStanding:
         """Take in what the browser brought back from the gateway's page.
