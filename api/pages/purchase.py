@@ -18,10 +18,12 @@ from api.pages.forms import Form, Outcome, faults_of
 from api.pages.page import Page, Shown
 from api.pages.routing import PageRoute, redirect
 from api.pages.sessions import Session
+from domain import facts
 from domain.errors import PaymentClosed, PaymentUnknown
 from domain.facts import Plan
-from domain.gateway import GatewayUnavailable, Payer
+from domain.gateway import GatewayError, GatewayUnavailable, Payer
 from domain.organisation import CREDITS_MAX
+from domain.payments import Payments
 from domain.purchases import PurchasePlan
 from projections import papers, views
 from projections.recent import Recent, recent
@@ -129,10 +131,10 @@ def get_payment(page: Shown, payment: _PaymentId) -> Response:
 
 @router.get("/credits/payments/{payment_id}/cancelled")
 def get_cancelled(http: Request, services: Provided, payment_id: _PaymentPath) -> Response:
-    """Take the payer back who gave up at the gateway, and give the payment up if they may.
+    """Take the payer back who left the gateway's page, and give up what they have not even tried to pay.
 
-    Gateways lead here with GET and drop queries. It does no harm without a form: should the money come after
-    all, the payment completes.
+    Gateways lead here with GET and drop queries. It does no harm without a form: the gateway is asked first,
+    and should the money come after all, the payment completes.
 
     Raises:
         PaymentUnknown: there is none, or it is none of theirs.
@@ -143,9 +145,18 @@ def get_cancelled(http: Request, services: Provided, payment_id: _PaymentPath) -
     if not principal.may_know_of(organisation_id):
         raise PaymentUnknown(payment_id=payment_id)
     if principal.memberships.get(organisation_id) is Membership.ADMIN:
-        with suppress(PaymentClosed):  # it was paid, or refused, meanwhile
-            services.payments.abandon(organisation_id, payment_id, request=asked_by(http, services))
+        with suppress(GatewayError, PaymentClosed):  # then it stays as it is, and shows as that
+            _give_up_untried(services.payments, organisation_id, payment_id, asked_by(http, services))
     return redirect("/credits/billing", organisation=organisation_id, payment=payment_id)
+
+
+def _give_up_untried(
+    payments: Payments, organisation_id: str, payment_id: str, request: facts.Request
+) -> None:
+    payment = payments.recheck(payment_id, organisation_id=organisation_id, request=request).payment
+    gateway = payments.gateways[payment.terms.gateway]
+    if payment.order_id is not None and not gateway.attempts(payment.order_id):
+        payments.abandon(organisation_id, payment_id, request=request)
 
 
 def _payer(page: Page) -> Payer:
