@@ -23,7 +23,14 @@ from api.pages.page import Page, Shown
 from api.pages.routing import PageRoute
 from domain.people import Names
 from projections import views
-from projections.results import GrantDetails, PurchaseDetails, RefundDetails, Transaction, TransactionKind
+from projections.results import (
+    GrantDetails,
+    PurchaseDetails,
+    PurchaseRefundDetails,
+    RefundDetails,
+    Transaction,
+    TransactionKind,
+)
 
 ROWS_A_PAGE: Final = 500
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -105,6 +112,13 @@ def _details(transaction: Transaction) -> Row:
                 "amount_minor": bought.amount_minor,
                 "tax_minor": bought.tax_minor,
                 "currency": bought.currency.value,
+            }
+        case PurchaseRefundDetails() as back:
+            return {
+                "payment_id": back.payment_id,
+                "amount_minor": back.amount_minor,
+                "tax_minor": back.tax_minor,
+                "currency": back.currency,
             }
         case GrantDetails() | RefundDetails() as given:
             return {"reason": given.reason}

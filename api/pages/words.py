@@ -21,6 +21,7 @@ TRANSACTION_TYPES: Final = {
     TransactionType.FREE_CREDITS: "Free Credits",
     TransactionType.ADMIN_GRANT: "Admin Grant",
     TransactionType.REFUND: "Refund",
+    TransactionType.PURCHASE_REFUND: "Purchase Refund",
 }
 PLANS: Final = PLAN_NAMES
 GATEWAYS: Final = {"razorpay": "Razorpay", "payglocal": "PayGlocal", "sandbox": "Sandbox"}

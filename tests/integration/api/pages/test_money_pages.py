@@ -202,6 +202,10 @@ def test_staff_refund_a_payment(
     staff.post(form.action, **form.fields)
     ledger_api.catch_up()
     assert "Refunded" in admin.get("/credits/billing", payment=payment_id).text
+    history = admin.get("/credits", tab="purchases").text
+    assert "Purchase Refund" in history
+    assert "Money back ₹1,770.00" in history
+    assert '"type": "Purchase Refund", "credits": -1000' in admin.raw("/credits/export/purchases.jsonl").text
     assert "Available Credits 1,20,000" in admin.get("/credits").text
 
 

@@ -6,14 +6,18 @@ from datetime import UTC, date, datetime
 
 import pytest
 
+from api.pages import words
 from api.pages.charts import chart_of
 from api.pages.formats import formats_of
 from api.pages.freshness import Freshness
 from api.pages.planning import compare_with_pro, top_up
 from api.pages.trends import Pattern, outlier_threshold, read_trend, same_point_change
+from domain.facts import Plan
 from domain.money import Currency
+from domain.payment_facts import Flag, PaymentKind, PaymentStatus
 from domain.prices import PUBLISHED_PRICES
-from projections.results import DayUsage, MonthUsage, Positions, ProjectionPosition
+from domain.rate_card import UsageType
+from projections.results import DayUsage, MonthUsage, Positions, ProjectionPosition, TransactionType
 
 NOW = datetime(2026, 11, 22, 9, 15, tzinfo=UTC)
 
@@ -131,3 +135,12 @@ def test_numbers_are_as_fresh_as_the_views() -> None:
     assert Freshness.of(positions(7, 7), NOW) == Freshness(NOW, 7, 0, 0)
     behind = Freshness.of(positions(5, 7), NOW)
     assert (behind.events_behind, behind.seconds_behind) == (2, 10)
+
+
+def test_everything_has_a_name() -> None:
+    assert words.TRANSACTION_TYPES.keys() == set(TransactionType)
+    assert words.USAGE_TYPES.keys() == set(UsageType)
+    assert words.PLANS.keys() == set(Plan)
+    assert words.PAYMENT_KINDS.keys() == set(PaymentKind)
+    assert words.PAYMENT_STATUSES.keys() == set(PaymentStatus)
+    assert words.FLAGS.keys() == set(Flag)
