@@ -197,8 +197,8 @@ class Payments:
     def hear(self, gateway: str, body: bytes, headers: Mapping[str, str], request: Request) -> None:
         """Take in a webhook: raw bytes, header names in lower case.
 
-        News of an order that no payment has is of somebody else with the same account at the gateway: ours are
-        in the log before anybody is shown the way to them.
+        News of an order that no payment has is of somebody else with the same account at the gateway: an
+        order of ours is in the log before anybody is shown the way to it.
 
         Raises:
             GatewayUnknown: no such gateway.
