@@ -63,8 +63,8 @@ def test_the_price_shows_and_hides(open_page: Open) -> None:
 
 
 def test_numbers_read_as_in_the_place(open_page: Open) -> None:
-    indian = open_page("member", f"/credits?{'tab=purchases'}")
-    expect(indian.locator(".plus").first).to_have_text("+75,000")
+    indian = open_page("member", "/credits?tab=purchases")
+    expect(indian.get_by_text("+75,000", exact=True)).to_be_visible()
     expect(indian.locator("html")).to_have_attribute("lang", "en-IN")
     american = open_page("member", "/credits/balance", organisation="lens-and-lace")
     expect(american.locator("html")).to_have_attribute("lang", "en-US")
@@ -73,11 +73,12 @@ def test_numbers_read_as_in_the_place(open_page: Open) -> None:
 
 def test_info_icons_open_by_mouse_and_close_by_escape(open_page: Open) -> None:
     page = open_page("member", "/credits?tab=purchases")
-    icon = page.get_by_label("About this addition").first
+    purchase = page.get_by_role("row").filter(has_text="+75,000")
+    icon = purchase.get_by_label("About this addition")
     icon.click()
-    expect(page.get_by_text("Payment ID").first).to_be_visible()
+    expect(purchase.get_by_text("Payment ID")).to_be_visible()
     page.keyboard.press("Escape")
-    expect(page.get_by_text("Payment ID").first).to_be_hidden()
+    expect(purchase.get_by_text("Payment ID")).to_be_hidden()
     expect(icon).to_be_focused()
 
 

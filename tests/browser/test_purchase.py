@@ -38,7 +38,7 @@ def test_from_a_thousand_credits_to_the_invoice(open_page: Open) -> None:
     to_payment(page)
     at_gateway(page, "Pay")
     expect(page.locator("#came-back")).to_contain_text("Completed. 1,000 credits were added.")
-    expect(page.get_by_text("Waiting for billing")).to_be_visible()
+    expect(page.get_by_text("Waiting for billing").first).to_be_visible()
 
     page.get_by_role("link", name="Add Billing").first.click()
     page.get_by_label("Company or personal name").fill("Stride Photos Pvt Ltd")
