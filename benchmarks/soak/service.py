@@ -92,6 +92,7 @@ class Service:
 def running(data_dir: Path, log: Path, *, for_s: float, rate: float) -> Iterator[Service]:
     """Run `creditledger up --demo` until it stops by itself after some time."""
     port = _free_port()
+    log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("w", encoding="utf-8") as lines,
         subprocess.Popen(
