@@ -148,6 +148,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "POST /credits/staff/price": OFFICE,
     "POST /credits/staff/plan": OFFICE,
     "GET /credits/dead-letters": LOOKING,
+    "GET /credits/{address}": OPEN,
     "GET /credits/reconciliation": LOOKING,
     "GET /assets/{digest}/{name}": OPEN,
     "PUT /v1/people/{user_id}": OFFICE,

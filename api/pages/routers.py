@@ -16,6 +16,7 @@ from api.pages import (
     sign_in,
     staff,
     subscription,
+    unknown,
 )
 
 ROUTERS: Final = (
@@ -30,4 +31,5 @@ ROUTERS: Final = (
     staff.router,
     reconciling.router,
     assets.router,
+    unknown.router,  # the last: it takes every address that is left
 )

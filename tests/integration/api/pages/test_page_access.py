@@ -52,7 +52,7 @@ ABOUT_NONE = {
     "GET /credits/dead-letters": "staff auditor",
     "GET /credits/reconciliation": "staff auditor",
 }
-OPEN = {"POST /credits/payments/{payment_id}/return"}
+OPEN = {"POST /credits/payments/{payment_id}/return", "GET /credits/{address}"}
 QUERY = {"/credits/runs": "run=run-1", "/credits/purchase/payment": "payment=x"}
 EXAMPLES = {"month": "2026-11", "event_id": "1042", "paper": "CL-26-27-000001.pdf", "name": "usage.csv"}
 

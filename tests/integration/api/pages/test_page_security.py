@@ -91,6 +91,13 @@ def test_an_error_is_a_page(member: Browser) -> None:
     assert "content-security-policy" in page.response.headers
 
 
+def test_an_address_that_is_no_page_says_so(open_browser: Callable[..., Browser]) -> None:
+    page = open_browser().get("/credits/nothing/here")
+    assert page.status == 404
+    assert "There is no page /credits/nothing/here" in page.text
+    assert "content-security-policy" in page.response.headers
+
+
 def test_assets_are_kept_and_named_by_their_content(member: Browser) -> None:
     (script,) = member.get("/credits").scripts
     response = member.raw(script)
