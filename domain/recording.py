@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
@@ -59,20 +59,35 @@ class Recording:
         Raises:
             IdempotencyConflict, StoreUnavailable, and whatever `decide` raises.
         """
+        try:
+            return self._record(decide, once, answer, on_stale, on_repeated)
+        except LedgerError:
+            # This very request may have been recorded while it was decided again, and be why it is refused.
+            first = self._first_answer(once, answer)
+            if first is None:
+                raise
+            return first
+
+    def _record(
+        self,
+        decide: Decide[T],
+        once: Once | None,
+        answer: type[T],
+        on_stale: type[LedgerError] | None,
+        on_repeated: type[LedgerError],
+    ) -> Result[T]:
         for _ in range(OPTIMISTIC_ATTEMPTS):
             try:
                 return self._first_answer(once, answer) or self._decide_and_keep_snapshots(decide, once)
             except StaleVersion:
                 if on_stale is not None:
-                    return self._first_answer(once, answer) or _raise(on_stale())
+                    raise on_stale() from None
             except RepeatedKey:
-                # Either this very request was recorded meanwhile, or what it names was by another.
-                return self._first_answer(once, answer) or _raise(on_repeated())
+                raise on_repeated() from None
         try:
             with self.store.exclusive():
                 return self._first_answer(once, answer) or self._decide(decide, once)[0]
         except RepeatedKey:
-            # What it names was recorded by another request; under the lock this one cannot have been.
             raise on_repeated() from None
 
     def _first_answer(self, once: Once | None, answer: type[T]) -> Result[T] | None:
@@ -100,7 +115,3 @@ class Recording:
             appended.append((aggregate, len(collected)))
         position = self.store.append(events, once=once, answer=msgspec.json.encode(recorded))
         return Result(recorded, position, repeated=False), appended
-
-
-def _raise(error: Exception) -> Any:
-    raise error

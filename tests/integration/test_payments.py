@@ -427,6 +427,21 @@ class TestRefunds:
         with pytest.raises(RefundExceedsPurchase):
             shop.refund(payment)
 
+    def test_the_same_request_at_once_gets_the_same_answer(self, shop: Shop) -> None:
+        payment_id = shop.buy().terms.payment_id
+        once = Once("refunds", "key", b"1")
+
+        def refund(number: int) -> PaymentStanding:
+            return shop.payments.refund(
+                ORG, payment_id, 600, refund_id=f"refund-{number}", request=shop.request(), once=once
+            )
+
+        with ThreadPoolExecutor(8) as pool:
+            refunds = list(pool.map(refund, range(8)))
+        assert len({each.refund_id for each in refunds}) == 1
+        assert shop.balance == 400
+        assert len(shop.gateway.refunds) == 1
+
     def test_a_gateway_that_is_down_is_asked_until_it_answers(self, shop: Shop) -> None:
         payment = shop.buy()
         shop.gateway.is_down = True
