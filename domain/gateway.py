@@ -94,7 +94,8 @@ class OpenedOrder(msgspec.Struct, frozen=True):
     """An order the gateway has opened."""
 
     order_id: str
-    checkout: Checkout
+    checkout: Checkout | None
+    """None where the gateway shows the way once, when the order is opened, and has shown it."""
 
 
 class Notice(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +20,13 @@ from domain.purchases import PurchaseQuote
 
 class Desk(Protocol):
     """What lies beside the log: quotes, and what people wrote about a payment."""
+
+    def turn(self, payment_id: str) -> AbstractContextManager[None]:
+        """Let one at a time have the gateway open a payment's order, whichever process it is in.
+
+        Raises:
+            StoreUnavailable: the database does not answer, or the others took too long.
+        """
 
     def keep_quote(self, quote: PurchaseQuote) -> None:
         """Keep a quote until it has long expired."""

@@ -338,7 +338,16 @@ class Payments:
     ) -> PaymentStanding:
         """Have the gateway open the order, unless it has, and return the way to its page."""
         payment = self.payment(payment_id)
+        if payment.status in UNPAID and payment.order_id is None:
+            with self._desk.turn(payment_id):
+                return self._ask_for_order(self.payment(payment_id), payer, request, repeated=repeated)
+        return self._ask_for_order(payment, payer, request, repeated=repeated)
+
+    def _ask_for_order(
+        self, payment: Payment, payer: Payer, request: Request, *, repeated: bool
+    ) -> PaymentStanding:
         terms = payment.terms
+        payment_id = terms.payment_id
         if payment.status not in UNPAID:
             return self._book.standing(payment_id, repeated=repeated)
         gateway, ways = self._book.gateway(terms.gateway), self._ways(payment_id)

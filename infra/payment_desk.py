@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any, Final, cast
 
 import msgspec
@@ -11,8 +12,12 @@ from psycopg.rows import tuple_row
 
 from domain.ledger import Ledger
 from domain.purchases import PurchaseQuote
+from infra.event_store.datastore import as_store_errors
 from infra.event_store.recorder import LedgerEventStore
 
+_TURN_WITHIN_S: Final = 30
+_TURNS: Final = 0x5455_524E  # "TURN"
+_TAKE_TURN: Final = "SELECT pg_advisory_lock(hashtextextended(%s, %s))"
 _KEEP_QUOTE: Final = """
     INSERT INTO ledger.purchase_quotes (quote_id, organisation_id, body, expires_at) VALUES (%s, %s, %s, %s)
 """
@@ -33,6 +38,14 @@ class PostgresDesk:
 
     def __init__(self, ledger: Ledger) -> None:
         self._datastore = cast(LedgerEventStore, ledger.events).recorder.datastore
+
+    @contextmanager
+    def turn(self, payment_id: str) -> Iterator[None]:
+        """Hold a payment's lock. It has a connection of its own: whoever waits takes none from the pool."""
+        with as_store_errors(), closing(self._datastore.connect()) as connection:
+            connection.execute(f"SET lock_timeout = '{_TURN_WITHIN_S}s'")
+            connection.execute(_TAKE_TURN, (payment_id, _TURNS))
+            yield
 
     def keep_quote(self, quote: PurchaseQuote) -> None:
         """Keep a quote, and forget those that expired a week ago."""

@@ -43,7 +43,8 @@ class LedgerDatastore(PostgresDatastore):
     """A pool of connections in autocommit mode; a thread inside `exclusive` keeps one for itself."""
 
     def __init__(self, conninfo: str, *, pool_size: int = 4) -> None:
-        options = conninfo_to_dict(watchful(conninfo))
+        self._conninfo = watchful(conninfo)
+        options = conninfo_to_dict(self._conninfo)
         super().__init__(
             dbname=str(options.pop("dbname", "")),
             host=str(options.pop("host", "")),
@@ -59,6 +60,14 @@ class LedgerDatastore(PostgresDatastore):
         given = {key: value for key, value in self.pool.kwargs.items() if value != ""}  # type: ignore[union-attr]
         self.pool.kwargs = given | options
         self._held: ContextVar[Connection[DictRow] | None] = ContextVar("held_connection", default=None)
+
+    def connect(self) -> Connection[tuple[Any, ...]]:
+        """Return a connection outside of the pool, in autocommit mode: for what waits. Close it when done.
+
+        Raises:
+            psycopg.OperationalError: the database does not answer.
+        """
+        return psycopg.connect(self._conninfo, autocommit=True)
 
     @contextmanager
     def get_connection(self) -> Iterator[Connection[DictRow]]:

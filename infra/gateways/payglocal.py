@@ -130,16 +130,28 @@ class PayGlocalGateway:
     def open_order(self, request: OrderRequest) -> OpenedOrder:
         """Start a transaction, with our payment id as its `merchantTxnId`.
 
-        PayGlocal tells the way to its page once; it is remembered while this process lives. Where the answer
-        was lost, nobody can pay the transaction, and asking again is refused: a new payment is safe.
+        PayGlocal tells the way to its page once; it is remembered while this process lives. Where it was lost
+        the transaction is returned without: somebody else may have been told.
         """
-        opened = self._opened.find(request.payment_id)
+        opened = self._opened.find(request.payment_id) or self._started(request)
         if opened is not None:
             return opened
-        if self._find(request.payment_id) is not None:
-            raise GatewayRefused(
-                "payglocal has this transaction, and shows the way to its page once", code=CHECKOUT_ONCE
-            )
+        try:
+            opened = self._start(request)
+        except GatewayRefused:
+            started = self._started(request)  # by another process, since we looked
+            if started is None:
+                raise
+            return started
+        self._opened.keep(request.payment_id, opened)
+        return opened
+
+    def _started(self, request: OrderRequest) -> OpenedOrder | None:
+        """Return the transaction of a payment, if there is one."""
+        found = self._find(request.payment_id)
+        return None if found is None or found.gid is None else OpenedOrder(found.gid, None)
+
+    def _start(self, request: OrderRequest) -> OpenedOrder:
         name, _, rest = request.payer.name.partition(" ")
         billing = {
             "firstName": name,
@@ -163,14 +175,12 @@ class PayGlocalGateway:
         )
         if answer.gid is None or answer.data is None or answer.data.redirectUrl is None:
             raise GatewayRefused(f"payglocal opens no page: {answer.status}", code=answer.status)
-        opened = OpenedOrder(answer.gid, Checkout(answer.data.redirectUrl))
-        self._opened.keep(request.payment_id, opened)
-        return opened
+        return OpenedOrder(answer.gid, Checkout(answer.data.redirectUrl))
 
     def checkout(self, order_id: str, request: OrderRequest) -> Checkout:
         """Return the way to PayGlocal's page, if this process started the transaction not long ago."""
         opened = self._opened.find(request.payment_id)
-        if opened is not None:
+        if opened is not None and opened.checkout is not None:
             return opened.checkout
         raise GatewayRefused("payglocal shows the way to its page once", code=CHECKOUT_ONCE)
 

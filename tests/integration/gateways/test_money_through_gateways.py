@@ -66,6 +66,22 @@ def test_paid(till: Till, payer: Payer, gateway: str, currency: Currency) -> Non
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
+def test_a_quote_has_one_order_however_many_pay_it_at_once(
+    till: Till, payer: Payer, sandbox: SandboxGateway, gateway: str
+) -> None:
+    organisation_id = till.open(Currency.USD)
+    quote_id = till.quote(organisation_id)
+    with ThreadPoolExecutor(8) as pool:
+        begun = list(pool.map(lambda _: till.begin(organisation_id, gateway, quote_id=quote_id), range(8)))
+    assert len({sale.payment_id for sale in begun}) == 1
+    receipts = [order.receipt for order in sandbox.book.contents.orders]
+    assert receipts.count(begun[0].payment_id) == 1
+
+    till.come_back(begun[0], payer.choose(begun[-1].checkout, "pay").fields)
+    assert_completed(till, begun[0])
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
 def test_the_bank_refuses(till: Till, payer: Payer, gateway: str) -> None:
     sale = till.sell(gateway)
     payment = till.come_back(sale, payer.choose(sale.checkout, "fail").fields)
