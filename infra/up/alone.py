@@ -77,6 +77,9 @@ def beside_up(settings: Settings) -> Settings:
     if settings.oidc_issuer is None and settings.embedded_issuer_keys is None:
         keys = theirs.get("EMBEDDED_ISSUER_KEYS")
         taken |= {"embedded_issuer_keys": Path(keys)} if keys else {}
+    for name in ("api_host", "api_port"):
+        if name not in settings.model_fields_set and name.upper() in theirs:
+            taken[name] = type(getattr(settings, name))(theirs[name.upper()])
     if not settings.names_gateway:
         given = {name.lower(): value for name, value in theirs.items() if name.startswith(_OF_GATEWAYS)}
         parsed = Settings.model_validate(given)

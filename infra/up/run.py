@@ -74,7 +74,8 @@ def _run(
 ) -> int:
     try:
         servers.start()
-        tell(servers.data_dir, servers.environment)
+        reached = {"API_HOST": settings.api_host, "API_PORT": str(settings.api_port)}
+        tell(servers.data_dir, {**servers.environment, **reached})
         for line in servers.described:
             terminal.say("up", line)
         return _Up(settings, servers, terminal, stop).run(demo=demo, for_s=for_s, rate=rate)

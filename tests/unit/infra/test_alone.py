@@ -53,6 +53,16 @@ def test_settings_that_name_a_server_keep_it_and_its_owner(var: Path) -> None:
         assert _urls(beside_up(given))[:2] == [TOLD["DATABASE_URL"], "postgresql://mine"]
 
 
+def test_the_address_is_that_of_the_up_unless_one_is_given(
+    var: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("API_PORT", raising=False)
+    with alone_in(var):
+        tell(var, {"API_HOST": "127.0.0.1", "API_PORT": "8951"})
+        assert beside_up(Settings(data_dir=var)).api_port == 8951
+        assert beside_up(Settings(data_dir=var, api_port=8000)).api_port == 8000
+
+
 def test_what_a_dead_one_left_is_not_believed(var: Path) -> None:
     with alone_in(var):
         tell(var, TOLD)
