@@ -83,11 +83,19 @@ class OrderRequest(msgspec.Struct, frozen=True):
 
 
 class Checkout(msgspec.Struct, frozen=True):
-    """How a browser gets to the gateway's page: a form to send. `GET` with no fields is a plain link."""
+    """How a browser gets to the gateway's page: a form to send, by POST, or with `GET` a plain link.
+
+    A link has no fields: all it says is in its address, whose query a browser would drop from a form.
+    """
 
     url: str
     method: str = "GET"
     fields: Mapping[str, str] = {}
+
+    @property
+    def is_link(self) -> bool:
+        """Whether the address alone leads there."""
+        return self.method == "GET"
 
 
 class OpenedOrder(msgspec.Struct, frozen=True):

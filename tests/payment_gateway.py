@@ -135,4 +135,4 @@ class BookGateway:
             raise GatewayUnavailable("the gateway is down")
 
     def _page(self, order_id: str) -> Checkout:
-        return Checkout(f"https://pay.example/{order_id}")
+        return Checkout(f"https://pay.example/page?order={order_id}")

@@ -6,7 +6,6 @@ import hmac
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -55,7 +54,7 @@ _REASON: Final = {Outcome.FAIL: "payment_failed", Outcome.CANCEL: "payment_cance
 
 
 class WayBack(msgspec.Struct, frozen=True):
-    """Where the browser goes from the page: a form to send."""
+    """Where the browser goes from the page: a link, or with "post" a form to send."""
 
     url: str
     method: str = "get"
@@ -106,12 +105,13 @@ class WaysBack:
         self._payglocal = payglocal
 
     def of(self, order: Order, payment: Payment | None) -> WayBack:
-        """Return where the browser goes; without a decision, only to the shop."""
-        if payment is None or payment.status == PENDING:
-            return WayBack(order.cancel_url or _home(order.return_url))
+        """Return where the browser goes. Razorpay has nothing to say before a decision, PayGlocal always."""
         if order.gateway == PAYGLOCAL:
+            assert payment is not None
             token = self._payglocal.returned(order, payment)
             return WayBack(order.return_url, "post", {"x-gl-token": token})
+        if payment is None or payment.status == PENDING:
+            return WayBack(order.cancel_url)
         if payment.status == FAILED:
             return WayBack(order.return_url, "post", _failure(order, payment))
         return WayBack(order.return_url, "post", self._signed(order, payment))
@@ -135,8 +135,3 @@ def _failure(order: Order, payment: Payment) -> dict[str, str]:
         "error[reason]": payment.reason or "payment_failed",
         "error[metadata]": msgspec.json.encode(metadata).decode(),
     }
-
-
-def _home(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}/credits"

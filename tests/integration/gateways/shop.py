@@ -23,6 +23,7 @@ class Form(HTMLParser):
         self.action = ""
         self.fields: dict[str, str] = {}
         self.buttons: list[str] = []
+        self.links: list[str] = []
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -33,6 +34,8 @@ class Form(HTMLParser):
             self.fields[given["name"]] = given.get("value", "")
         elif tag == "button" and "formaction" in given:
             self.buttons.append(given["formaction"])
+        elif tag == "a":
+            self.links.append(given.get("href", ""))
 
 
 class Payer:

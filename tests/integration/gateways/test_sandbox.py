@@ -81,6 +81,21 @@ def test_what_was_left_pending_is_decided_in_the_list_of_orders(
         assert httpx.post(sandbox.url + action).status_code == 409, "decided is decided"
 
 
+@pytest.mark.parametrize("outcome", ["pending", "late"])
+def test_the_way_back_is_about_the_payment_before_anything_is_decided(
+    payer: Payer, adapters: dict[str, PaymentGateway], order_request: Any, outcome: str
+) -> None:
+    request = order_request()
+    with_link = payer.choose(adapters["razorpay"].open_order(request).checkout, outcome)
+    assert with_link.links == [request.cancel_url]
+    opened = adapters["payglocal"].open_order(request)
+    form = payer.choose(opened.checkout, outcome)
+    assert (form.method, form.action) == ("post", request.return_url)
+    notice = adapters["payglocal"].read_return(form.fields)
+    assert notice.attempt is not None
+    assert (notice.attempt.order_id, notice.attempt.status) == (opened.order_id, AttemptStatus.PENDING)
+
+
 def test_an_order_is_paid_once_however_often_the_button_is_pressed(
     sandbox: SandboxGateway, payer: Payer, adapters: dict[str, PaymentGateway], order_request: Any
 ) -> None:
