@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from hashlib import blake2b
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from starlette.requests import Request
 
@@ -24,6 +25,12 @@ ONCE: str = "once"
 """The field that holds a form's own id: sent again, by a second click or a reload, it counts once."""
 
 T = TypeVar("T")
+
+_WHOLE: Final = r"(?:\d+|[1-9]\d{0,2}(?:[, ]\d{3})+|[1-9]\d?(?:,\d{2})*,\d{3})"
+"""Digits, in one piece or in groups: 100,000 or 1,00,000. A comma anywhere else may stand
+for the decimal point: reading over it would make the money a hundred times as much."""
+_WHOLE_NUMBER: Final = re.compile(_WHOLE, re.ASCII)
+_AMOUNT: Final = re.compile(rf"{_WHOLE}(?:\.\d{{1,6}})?|\.\d{{1,6}}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -73,15 +80,16 @@ class Form:
         return text
 
     def whole(self, name: str, least: int, most: int) -> int:
-        """Return a field's whole number; separators of thousands are read over.
+        """Return a field's whole number; separators between groups of digits are read over.
 
         Raises:
             HttpProblem: it is none, or outside its bounds.
         """
-        text = self.text(name, 24).replace(",", "").replace(" ", "")
-        if not (text.isascii() and text.isdecimal()) or not least <= int(text) <= most:
+        text = self.text(name, 24)
+        number = int(_ungrouped(text)) if _WHOLE_NUMBER.fullmatch(text) else -1
+        if not least <= number <= most:
             raise invalid(name, f"a whole number from {least:,} to {most:,}")
-        return int(text)
+        return number
 
     def price_millionths(self, name: str, most: int) -> int:
         """Return an amount of the currency unit, such as 1.50, in millionths.
@@ -89,15 +97,16 @@ class Form:
         Raises:
             HttpProblem: it is none, has more than six decimals, or is too much.
         """
-        text = self.text(name, 24).replace(",", "")
-        wrong = invalid(name, "an amount such as 1.50, with at most six decimals")
-        try:
-            millionths = Decimal(text) * MILLIONTHS
-        except InvalidOperation:
-            raise wrong from None
-        if not millionths.is_finite() or millionths != int(millionths) or not 0 <= millionths <= most:
-            raise wrong
-        return int(millionths)
+        text = self.text(name, 24)
+        if not _AMOUNT.fullmatch(text):
+            raise invalid(
+                name,
+                "an amount such as 1,250.50: a point before at most six decimals, commas between thousands",
+            )
+        millionths = int(Decimal(_ungrouped(text)) * MILLIONTHS)
+        if millionths > most:
+            raise invalid(name, f"at most {most // MILLIONTHS:,}")
+        return millionths
 
     def choice(self, name: str, choices: type[T]) -> T:
         """Return the member of an enumeration that a field names.
@@ -110,6 +119,10 @@ class Form:
             return make(self.text(name, 64))
         except ValueError:
             raise invalid(name, "choose one of the options") from None
+
+
+def _ungrouped(number: str) -> str:
+    return number.replace(",", "").replace(" ", "")
 
 
 def faults_of(error: Exception, *, also: int | None = None) -> Outcome:

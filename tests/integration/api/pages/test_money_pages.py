@@ -214,8 +214,13 @@ def test_staff_ask_for_an_amount(staff: Browser, admin: Browser, studio: str, le
     form = staff.get("/credits/staff/custom-payment", organisation=studio).form(
         "/credits/staff/custom-payment"
     )
-    assert staff.submit(form, amount="1.005", remark="Banner", gateway="razorpay").status == 422
-    staff.post(form.action, **{**form.fields, "amount": "5000", "remark": "Banner", "gateway": "razorpay"})
+    for amount in ("1.005", "12,50", "1e3", "0"):
+        refused = staff.submit(form, amount=amount, remark="Banner", gateway="razorpay")
+        assert refused.status == 422, amount
+        assert "Amount" in refused.text
+    staff.post(
+        form.action, **{**form.fields, "amount": "5,000.00", "remark": "Banner", "gateway": "razorpay"}
+    )
     ledger_api.catch_up()
     text = admin.get("/credits/billing").text
     assert "Custom Payment Banner ₹5,900.00 GST ₹900.00 Pending" in text

@@ -92,6 +92,21 @@ def test_price_and_plan_are_changed(staff: Browser, studio: str, ledger_api: Led
     assert "31 Mar 2027" in staff.get("/credits/subscription", organisation=studio).text
 
 
+def test_a_decimal_comma_is_no_separator_of_thousands(
+    staff: Browser, studio: str, client: Any, ledger_api: LedgerApi
+) -> None:
+    before = balance_of(client, studio)
+    terms = staff.get("/credits/staff/terms", organisation=studio).form("/credits/staff/price")
+    grant = staff.get("/credits/staff/grant", organisation=studio).form("/credits/staff/grant")
+    for form, field in ((terms, {"price": "0,03"}), (grant, {"credits": "1,5", "reason": "x"})):
+        page = staff.submit(form, **field)
+        assert page.status == 422
+        (name, *_) = field
+        assert f"{name.title()} :" in page.text
+    ledger_api.catch_up()
+    assert balance_of(client, studio) == before
+
+
 def sent(form: Any, **fields: str) -> dict[str, str]:
     return {"path": form.action, **form.fields, **fields}
 
