@@ -134,6 +134,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "GET /credits/payments/{payment_id}/cancelled": SIGNED_IN,
     "GET /credits/purchase": OWNERS,
     "POST /credits/purchase": OWNERS,
+    "GET /credits/purchase/review": OWNERS,
     "GET /credits/purchase/payment": OWNERS,
     "POST /credits/purchase/payment": OWNERS,
     "GET /credits/staff/grant": OFFICE,

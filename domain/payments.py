@@ -102,6 +102,17 @@ class Payments:
         self._desk.keep_quote(quoted)
         return quoted
 
+    def quoted(self, organisation_id: str, quote_id: str) -> PurchaseQuote:
+        """Return a quote once more, whether it holds still or not.
+
+        Raises:
+            QuoteUnknown: there is none, or it is another organisation's.
+        """
+        quoted = self._desk.quote(organisation_id, quote_id)
+        if quoted is None:
+            raise QuoteUnknown(quote_id=quote_id)
+        return quoted
+
     def begin(
         self,
         organisation_id: str,
@@ -125,9 +136,7 @@ class Payments:
             if self._store.event_under(quote_key(organisation_id, quote_id)) is not None:
                 raise _QuotePaid
             organisation = self.ledger.organisation(organisation_id)
-            quoted = self._desk.quote(organisation_id, quote_id)
-            if quoted is None:
-                raise QuoteUnknown(quote_id=quote_id)
+            quoted = self.quoted(organisation_id, quote_id)
             if quoted.expires_at <= request.at:
                 raise QuoteExpired(quote_id=quote_id)
             check_may_buy(organisation, quoted.plan, request.at)

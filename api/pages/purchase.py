@@ -34,6 +34,7 @@ STEPS: Final = ("Plan", "Credits", "Review", "Payment")
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 _Credits = Annotated[str, Query(max_length=24)]
+_QuoteId = Annotated[str, Query(min_length=1, max_length=128)]
 _PaymentId = Annotated[str, Query(min_length=1, max_length=128)]
 _PaymentPath = Annotated[str, Path(min_length=1, max_length=128)]
 
@@ -55,7 +56,7 @@ def get_purchase(page: Shown, plan: PurchasePlan | None = None, credits: _Credit
 
 @router.post("/credits/purchase")
 def post_purchase(page: Shown) -> Response:
-    """Quote what was chosen, and show it for review."""
+    """Quote what was chosen, and lead on to its review."""
     form = Form(page.http)
     plan = form.choice("plan", PurchasePlan)
     try:
@@ -69,15 +70,25 @@ def post_purchase(page: Shown) -> Response:
         )
     except Exception as error:
         return _show(page, "purchase_credits.html", plan, form.fields.get("credits", ""), faults_of(error))
+    return redirect(page.url("/credits/purchase/review", quote=quote.quote_id))
+
+
+@router.get("/credits/purchase/review")
+def get_review(page: Shown, quote: _QuoteId) -> Response:
+    """Show a quote for review; one that holds no more leads back to what was chosen."""
+    quoted = page.services.payments.quoted(page.organisation_id, quote)
+    if quoted.expires_at <= page.services.clock():
+        chosen = quoted.terms.credits - quoted.included
+        return redirect(page.url("/credits/purchase", plan=quoted.plan.value, credits=chosen))
     gateways = [
         (name, words.gateway(name))
         for name, gateway in page.services.payments.gateways.items()
-        if quote.terms.currency in gateway.currencies
+        if quoted.terms.currency in gateway.currencies
     ]
     return page.render(
         "purchase_review.html",
         page.view(views.balance),
-        quote=quote,
+        quote=quoted,
         gateways=gateways,
         steps=STEPS,
         faults=(),

@@ -92,6 +92,17 @@ def test_what_becomes_of_a_payment_is_said(
     expect(came_back).to_contain_text(said)
 
 
+def test_the_browsers_back_button_leads_through_the_wizard(open_page: Open) -> None:
+    page = open_page("admin")
+    to_payment(page)
+    page.go_back()
+    expect(page.get_by_role("heading", name="Review")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("textbox", name="Credits")).to_be_visible()
+    page.go_forward()
+    expect(page.get_by_role("heading", name="Review")).to_be_visible()
+
+
 def test_two_tabs_buy_two_things_and_one_form_buys_one(open_page: Open) -> None:
     page = open_page("admin")
     to_payment(page)

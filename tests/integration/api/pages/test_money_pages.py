@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -90,6 +91,30 @@ def test_an_amount_that_cannot_be_is_said_so(admin: Browser, credits: str, fault
     assert page.status == 422
     assert fault in page.text
     assert "Review" in page.text
+
+
+def test_a_review_is_a_page_to_come_back_to(
+    admin: Browser, open_browser: Any, organisation: str, ledger_api: LedgerApi
+) -> None:
+    form = admin.get("/credits/purchase", plan="pay_as_you_go").form("/credits/purchase")
+    sent = admin.post(form.action, **{**form.fields, "credits": "1000"})
+    assert sent.status_code == 303
+    review = sent.headers["location"]
+    for _ in range(2):
+        assert "To pay ₹1,770.00" in admin.get(review).text
+    ledger_api.catch_up()
+    name = organisation.rpartition("/")[2]
+    assert open_browser().sign_in("u-8", organisations={name: "admin"}).get(review).status == 422
+
+
+def test_a_review_that_holds_no_more_leads_back_to_what_was_chosen(
+    admin: Browser, open_browser: Any, studio: str, ledger_api: LedgerApi
+) -> None:
+    form = admin.get("/credits/purchase", plan="pay_as_you_go").form("/credits/purchase")
+    review = admin.post(form.action, **{**form.fields, "credits": "1234"}).headers["location"]
+    then = ledger_api.services.clock() + timedelta(minutes=31)
+    later = open_browser(clock=lambda: then).sign_in("u-admin", organisations={studio: "admin"})
+    assert later.get(review).form("/credits/purchase").fields["credits"] == "1234"
 
 
 def test_pro_may_come_alone(admin: Browser) -> None:

@@ -26,6 +26,7 @@ MAY_OPEN = {
     "GET /credits/billing/papers/{paper}": READERS,
     "GET /credits/export/{name}": READERS,
     "GET /credits/purchase": "admin staff",
+    "GET /credits/purchase/review": "admin staff",
     "GET /credits/purchase/payment": "admin staff",
     "POST /credits/purchase": "admin staff",
     "POST /credits/purchase/payment": "admin staff",
@@ -53,7 +54,11 @@ ABOUT_NONE = {
     "GET /credits/reconciliation": "staff auditor",
 }
 OPEN = {"POST /credits/payments/{payment_id}/return", "GET /credits/{address}"}
-QUERY = {"/credits/runs": "run=run-1", "/credits/purchase/payment": "payment=x"}
+QUERY = {
+    "/credits/runs": "run=run-1",
+    "/credits/purchase/review": "quote=x",
+    "/credits/purchase/payment": "payment=x",
+}
 EXAMPLES = {"month": "2026-11", "event_id": "1042", "paper": "CL-26-27-000001.pdf", "name": "usage.csv"}
 
 
