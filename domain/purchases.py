@@ -10,7 +10,7 @@ import msgspec
 
 from domain.errors import BillingIsCustom, InvalidInput, ProAlready
 from domain.facts import Plan
-from domain.money import cost_of
+from domain.money import AMOUNT_MINOR_MAX, MINOR_UNITS, cost_of
 from domain.organisation import CREDITS_MAX, Organisation
 from domain.payment import Terms
 from domain.payment_facts import PaymentKind
@@ -73,22 +73,26 @@ def quote(
     Its own price of a credit wins over the book's, unless it is 0.
 
     Raises:
-        InvalidInput: fewer credits than the minimum, or more than there can be. Beside Pro, none is fine too.
+        InvalidInput: fewer credits than the minimum, or more than can be paid. Beside Pro, none is fine too.
         ProAlready: Pro is not for sale while the organisation has it.
         BillingIsCustom: an Enterprise organisation pays by agreement.
     """
     check_may_buy(organisation, plan, now)
     is_pro = plan is PurchasePlan.PRO
-    if not (prices.minimum_credits <= credits_count <= CREDITS_MAX or (is_pro and credits_count == 0)):
-        raise InvalidInput(
-            "credits", f"a purchase is of {prices.minimum_credits:,} to {CREDITS_MAX:,} credits"
-        )
+    if credits_count < prices.minimum_credits and not (is_pro and credits_count == 0):
+        raise InvalidInput("credits", f"a purchase is of at least {prices.minimum_credits:,} credits")
     here = prices.of(organisation.currency)
     price_millionths = organisation.price_millionths or here.credit_price_millionths
     fee_minor = here.pro_fee_minor if is_pro else 0
     included = here.pro_credits if is_pro else 0
     credits_minor = cost_of(credits_count, price_millionths, 0).amount_minor
     cost = cost_of(credits_count, price_millionths, here.tax_per_cent, fee_minor=fee_minor)
+    if credits_count > CREDITS_MAX or cost.total_minor > AMOUNT_MINOR_MAX:
+        raise InvalidInput(
+            "credits",
+            f"these are more than one payment can be of: at most {organisation.currency.value}"
+            f" {AMOUNT_MINOR_MAX // MINOR_UNITS:,}, tax included",
+        )
     terms = Terms(
         PaymentKind.PRO if is_pro else PaymentKind.CREDITS,
         credits_count + included,

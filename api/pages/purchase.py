@@ -22,7 +22,6 @@ from domain import facts
 from domain.errors import PaymentClosed, PaymentUnknown
 from domain.facts import Plan
 from domain.gateway import GatewayError, GatewayUnavailable, Payer
-from domain.organisation import CREDITS_MAX
 from domain.payments import Payments
 from domain.purchases import PurchasePlan
 from projections import papers, views
@@ -30,6 +29,8 @@ from projections.recent import Recent, recent
 from projections.results import Balance
 
 STEPS: Final = ("Plan", "Credits", "Review", "Payment")
+
+_TYPED_MAX: Final = 10**18 - 1  # how much can be paid is the ledger's to say, in money
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -64,7 +65,7 @@ def post_purchase(page: Shown) -> Response:
         quote = page.services.payments.quote(
             page.organisation_id,
             plan,
-            0 if is_without else form.whole("credits", 0, CREDITS_MAX),
+            0 if is_without else form.whole("credits", 0, _TYPED_MAX),
             quote_id=page.services.new_id(),
             request=form.request,
         )

@@ -84,7 +84,13 @@ def test_a_quote_is_paid_once_however_often_the_form_is_sent(admin: Browser, gat
 
 
 @pytest.mark.parametrize(
-    ("credits", "fault"), [("999", "a purchase is of 1,000 to"), ("", "required"), ("many", "a whole number")]
+    ("credits", "fault"),
+    [
+        ("999", "a purchase is of at least 1,000 credits"),
+        ("", "required"),
+        ("many", "a whole number"),
+        ("1,000,000,000,000", "at most INR 10,000,000,000, tax included"),
+    ],
 )
 def test_an_amount_that_cannot_be_is_said_so(admin: Browser, credits: str, fault: str) -> None:
     page = choose(admin, credits=credits)
