@@ -7,6 +7,7 @@ from typing import Final
 from api.subscriptions import PLAN_NAMES
 from domain.payment_facts import Flag, PaymentKind, PaymentStatus
 from domain.rate_card import UsageType
+from projections.payment_views import PaymentRow
 from projections.results import TransactionType
 
 USAGE_TYPES: Final = {
@@ -53,6 +54,13 @@ WARNINGS: Final = {
     UsageType.STORE_ORIGINALS: "Storing originals adds to usage on every upload. Switch it off for events"
     " that do not sell originals.",
 }
+
+
+def payment_status(payment: PaymentRow) -> tuple[str, str]:
+    """Return what the status of a payment is called, and the colour of its badge."""
+    name, colour = PAYMENT_STATUSES[payment.status]
+    is_part = payment.status is PaymentStatus.REFUNDED and payment.refunded_minor < payment.total_minor
+    return ("Partly refunded" if is_part else name), colour
 
 
 def usage_types(types: list[UsageType]) -> str:

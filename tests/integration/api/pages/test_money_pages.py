@@ -241,6 +241,20 @@ def test_staff_refund_a_payment(
     assert "Available Credits 1,20,000" in admin.get("/credits").text
 
 
+def test_a_payment_is_refunded_in_parts(
+    admin: Browser, staff: Browser, studio: str, gateway: BookGateway, ledger_api: LedgerApi
+) -> None:
+    pay(begin(admin), gateway, ledger_api)
+    for credits, status, is_more in (("400", "Partly refunded", True), ("", "Refunded", False)):
+        link = staff.get("/credits/billing", organisation=studio).links["Refund"]
+        form = staff.get(link).form("/credits/staff/refund-payment")
+        staff.post(form.action, **{**form.fields, "credits": credits})
+        ledger_api.catch_up()
+        billing = staff.get("/credits/billing", organisation=studio)
+        assert f" back {status} " in billing.text
+        assert ("Refund" in billing.links) is is_more
+
+
 def test_staff_ask_for_an_amount(staff: Browser, admin: Browser, studio: str, ledger_api: LedgerApi) -> None:
     form = staff.get("/credits/staff/custom-payment", organisation=studio).form(
         "/credits/staff/custom-payment"
