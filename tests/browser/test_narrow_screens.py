@@ -1,0 +1,54 @@
+"""What phones and tablets show: whole, without scrolling sideways."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Open
+from tests.browser.test_purchase import to_payment
+
+pytestmark = pytest.mark.browser
+
+PHONE = {"width": 390, "height": 844}
+TABLET = {"width": 820, "height": 1180}
+# Titles and captions for screen readers alone are clipped on purpose.
+_CUT_OFF = """() => [...document.querySelectorAll('main :is(td, tbody th, td *), nav a')].filter(each => {
+    const box = each.getBoundingClientRect();
+    const room = (each.closest('.table-scroll') ?? document.body).getBoundingClientRect();
+    return !each.closest('.unseen, thead, details') && box.width > 0
+        && (box.right > room.right + 1 || box.left < room.left - 1);
+}).map(each => each.outerHTML.slice(0, 120))"""
+
+
+def cut_off(page: Page) -> list[str]:
+    """Return what lies outside its box, cells and links."""
+    found: list[str] = page.evaluate(_CUT_OFF)
+    return found
+
+
+@pytest.mark.parametrize("screen", [PHONE, TABLET], ids=["phone", "tablet"])
+def test_every_column_and_button_is_on_the_screen(open_page: Open, url: str, screen: dict[str, int]) -> None:
+    page = open_page("admin", viewport=screen)
+    to_payment(page)
+    for path in ("/credits/billing", "/credits/balance"):
+        page.goto(url + path)
+        expect(page.get_by_role("cell").first).to_be_visible()
+        assert cut_off(page) == [], path
+    page.goto(f"{url}/credits")
+    page.locator("a.month").nth(1).click()
+    expect(page.get_by_role("rowheader").first).to_be_visible()
+    assert cut_off(page) == []
+    page.get_by_role("rowheader").get_by_role("link").first.click()
+    expect(page.get_by_role("rowheader").first).to_be_visible()
+    assert cut_off(page) == []
+
+
+def test_a_long_name_without_spaces_keeps_the_page_narrow(open_page: Open) -> None:
+    page = open_page("admin", viewport=PHONE)
+    page.locator("td.event a").first.click()
+    width = page.evaluate(
+        "() => { document.querySelector('h1').textContent = 'x'.repeat(256);"
+        " return document.documentElement.scrollWidth; }"
+    )
+    assert width == PHONE["width"]
