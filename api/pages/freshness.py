@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from projections.results import Positions
+
+LATE_FROM_S: Final = 5
+"""Fewer seconds behind are how usage under way always looks: nobody waits for them."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,11 @@ class Freshness:
     position: int
     events_behind: int
     seconds_behind: int
+
+    @property
+    def is_late(self) -> bool:
+        """Whether what a person did a moment ago may be missing still."""
+        return self.events_behind > 0 and self.seconds_behind >= LATE_FROM_S
 
     @classmethod
     def of(cls, positions: Positions, now: datetime) -> Freshness:

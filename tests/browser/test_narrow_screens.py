@@ -44,6 +44,21 @@ def test_every_column_and_button_is_on_the_screen(open_page: Open, url: str, scr
     assert cut_off(page) == []
 
 
+def test_cards_beside_each_other_have_their_figures_in_line(open_page: Open) -> None:
+    page = open_page("member", viewport=PHONE)
+    tops = page.locator(".month .usage").evaluate_all(
+        "all => all.map(each => each.getBoundingClientRect().top)"
+    )
+    assert tops[0] == tops[1]
+    assert tops[2] == tops[3]
+
+
+def test_without_scripts_there_is_no_button_that_needs_them(open_page: Open) -> None:
+    page = open_page("member", java_script_enabled=False)
+    expect(page.get_by_role("button", name="Live")).to_be_hidden()
+    expect(page.get_by_role("link", name="Reload")).to_be_visible()
+
+
 def test_a_long_name_without_spaces_keeps_the_page_narrow(open_page: Open) -> None:
     page = open_page("admin", viewport=PHONE)
     page.locator("td.event a").first.click()

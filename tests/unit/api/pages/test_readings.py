@@ -135,6 +135,9 @@ def test_numbers_are_as_fresh_as_the_views() -> None:
     assert Freshness.of(positions(7, 7), NOW) == Freshness(NOW, 7, 0, 0)
     behind = Freshness.of(positions(5, 7), NOW)
     assert (behind.events_behind, behind.seconds_behind) == (2, 10)
+    assert behind.is_late
+    assert not Freshness(NOW, 5, 2, 4).is_late, "usage is always under way"
+    assert not Freshness(NOW, 7, 0, 0).is_late
 
 
 def test_everything_has_a_name() -> None:
