@@ -295,6 +295,8 @@ class Ledger(Application[UUID]):
         """
         if expires_at is not None and expires_at.tzinfo is None:
             raise InvalidInput("expires_at", "the end of a plan needs its zone, such as 2027-01-01T00:00:00Z")
+        if expires_at is not None and expires_at <= request.at:
+            raise InvalidInput("expires_at", "the plan would have ended already")
 
         def decide(organisation: Organisation) -> Recorded:
             organisation.change_plan(plan, expires_at, request)

@@ -19,6 +19,7 @@ from api.pages.page import Page, Shown
 from api.pages.rendering import render
 from api.pages.routing import PageRoute, redirect
 from api.problems import invalid
+from domain.errors import InvalidInput
 from domain.facts import GrantKind, Plan
 from domain.ledger import Recorded
 from domain.money import AMOUNT_MINOR_MAX, MILLIONTHS_PER_MINOR_UNIT, PRICE_MILLIONTHS_MAX
@@ -163,13 +164,15 @@ def post_plan(page: Shown) -> Response:
     zone = ZoneInfo(page.view(views.balance).time_zone)
 
     def change(form: Form) -> Result[Recorded]:
-        return page.services.ledger.change_plan(
-            page.organisation_id,
-            form.choice("plan", Plan),
-            expires_at=_end_of(form.text("last_day", 10, required=False), zone),
-            request=form.request,
-            once=form.once(page.organisation_id),
-        )
+        plan = form.choice("plan", Plan)
+        expires_at = _end_of(form.text("last_day", 10, required=False), zone)
+        once = form.once(page.organisation_id)
+        try:
+            return page.services.ledger.change_plan(
+                page.organisation_id, plan, expires_at=expires_at, request=form.request, once=once
+            )
+        except InvalidInput as error:  # about the end, which the form calls otherwise
+            raise invalid("last_day", str(error)) from None
 
     return _decide(page, change, "terms.html", "/credits/staff/terms")
 

@@ -252,6 +252,13 @@ class TestCommands:
             opened.change_plan(ORG, Plan.PRO, expires_at=datetime(2027, 1, 1), request=request())  # noqa: DTZ001
         assert refusal.value.field == "expires_at"
 
+    def test_a_plan_does_not_end_before_it_begins(self, opened: Ledger) -> None:
+        asked = request()
+        with pytest.raises(InvalidInput, match="have ended already") as refusal:
+            opened.change_plan(ORG, Plan.PRO, expires_at=asked.at, request=asked)
+        assert refusal.value.field == "expires_at"
+        opened.change_plan(ORG, Plan.PRO, expires_at=asked.at + timedelta(seconds=1), request=asked)
+
     def test_what_is_refused_leaves_nothing_behind(self, opened: Ledger, sql: Any) -> None:
         with pytest.raises(InvalidInput):
             grant(opened, 0, once=once())

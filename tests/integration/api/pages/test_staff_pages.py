@@ -92,6 +92,17 @@ def test_price_and_plan_are_changed(staff: Browser, studio: str, ledger_api: Led
     assert "31 Mar 2027" in staff.get("/credits/subscription", organisation=studio).text
 
 
+def test_a_plan_is_not_given_an_end_that_is_past(
+    staff: Browser, studio: str, client: Any, ledger_api: LedgerApi
+) -> None:
+    form = staff.get("/credits/staff/terms", organisation=studio).form("/credits/staff/plan")
+    page = staff.submit(form, plan="pro", last_day="2020-01-31")
+    assert page.status == 422
+    assert "Last day : the plan would have ended already" in page.text
+    ledger_api.catch_up()
+    assert balance_of(client, studio)["plan"] != "pro"
+
+
 def test_a_decimal_comma_is_no_separator_of_thousands(
     staff: Browser, studio: str, client: Any, ledger_api: LedgerApi
 ) -> None:
