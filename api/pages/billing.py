@@ -23,6 +23,8 @@ from domain.billing import Address, BillingDetails
 from domain.errors import InvalidInput
 from domain.gateway import GatewayError
 from domain.invoice import number_of, path_of
+from domain.payment_facts import Flag
+from domain.payments import Payments
 from domain.places import COUNTRIES
 from projections import papers, payment_views, views
 from projections.papers import BillingStanding
@@ -189,6 +191,7 @@ def _show(
         once=(fields or {}).get(ONCE) or page.services.new_id(),
         came_back=came_back,
         remarks=remarks,
+        taken=_moved_oddly(page.services.payments, seen.payments),
         papers_of=lambda each: seen.numbers.get(each, NO_PAPERS),
         path_of=path_of,
         recheck_is_worth_it=lambda payment: now - payment.created_at >= RECHECK_WORTH_IT_AFTER,
@@ -196,6 +199,19 @@ def _show(
         is_first_page=cursor is None,
         words=words,
     )
+
+
+def _moved_oddly(payments: Payments, page: PaymentPage) -> Mapping[str, int]:
+    """Return what the attempts moved that payments are flagged for, in minor units, by payment."""
+    moved: dict[str, int] = {}
+    for row in page.payments:
+        if row.flag is None:
+            continue
+        amounts = [amount for flag, _, amount in payments.payment(row.payment_id).flags if flag is row.flag]
+        if row.flag is Flag.AMOUNT_DIFFERS and row.total_minor in amounts:
+            continue  # it is the currency that differs
+        moved[row.payment_id] = sum(amounts) if row.flag in words.GOES_BACK else max(amounts, default=0)
+    return moved
 
 
 def _filled(details: BillingDetails | None) -> Mapping[str, str]:

@@ -48,6 +48,11 @@ FLAGS: Final = {
     Flag.REFUND_UNKNOWN: "more money went back than was asked for",
     Flag.REFUND_REFUSED: "the gateway did not give the money back",
 }
+GOES_BACK: Final = {
+    Flag.AMOUNT_DIFFERS: "This money bought nothing, and goes back to the payer.",
+    Flag.PAID_TWICE: "What was paid again goes back to the payer.",
+}
+"""What becomes of money that was taken and buys nothing."""
 WARNINGS: Final = {
     UsageType.WATERMARK_REPROCESS: "Re-processing the watermark charges 10 % of the photos again. Check the"
     " watermark on a few photos before you process all of them.",

@@ -192,6 +192,21 @@ def test_a_refused_payment_says_why(admin: Browser, gateway: BookGateway, ledger
     assert "CARD_DECLINED" in admin.get("/credits/billing", payment=payment_id).text
 
 
+def test_money_that_bought_nothing_is_named_with_what_becomes_of_it(
+    admin: Browser, gateway: BookGateway, ledger_api: LedgerApi
+) -> None:
+    other = pay(begin(admin), gateway, ledger_api, amount_minor=177_100)
+    text = admin.get("/credits/billing", payment=other).text
+    said = "nother amount was paid than was asked for: ₹1,771.00. This money bought nothing, and goes back"
+    assert text.count(said) == 2, "in the notice, and in the row"
+
+    page = begin(admin)
+    twice = pay(page, gateway, ledger_api)
+    assert pay(page, gateway, ledger_api) == twice
+    text = admin.get("/credits/billing", payment=twice).text
+    assert "it was paid twice: ₹1,770.00. What was paid again goes back to the payer." in text
+
+
 def test_another_organisations_payment_is_unknown(
     admin: Browser, open_browser: Any, organisation: str, ledger_api: LedgerApi
 ) -> None:
