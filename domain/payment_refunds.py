@@ -9,6 +9,7 @@ from domain.errors import RefundExceedsPurchase
 from domain.facts import PurchaseRefunded, Request
 from domain.gateway import GatewayRefused, GatewayUnavailable, Refund, RefundRequest, RefundStatus
 from domain.money import Cost
+from domain.organisation import Organisation
 from domain.payment import Payment
 from domain.payment_book import Named, PaymentBook, PaymentStanding
 from domain.payment_facts import PaymentRefundRequested
@@ -43,25 +44,23 @@ class PaymentRefunds:
 
         def decide() -> tuple[Sequence[Aggregate], Named]:
             payment = self._book.payment(payment_id, organisation_id)
-            organisation = self._book.ledger.organisation(organisation_id)
-            purchase = payment.refundable_purchase()
-            wanted = organisation.refundable(purchase) if credits_count is None else credits_count
-            if credits_count is None and wanted == 0:
-                raise RefundExceedsPurchase("all of the credits bought were spent, or are held", refundable=0)
-            asked = payment.request_refund(refund_id, wanted, request)
-            organisation.refund_purchase(
-                purchase,
-                asked.credits,
-                payment_id=payment_id,
-                refund_id=refund_id,
-                cost=Cost(asked.amount_minor, asked.tax_minor),
-                request=request,
-            )
+            organisation, _ = self._ask(payment, credits_count, refund_id, request)
             return [payment, organisation], Named(payment_id, refund_id)
 
         asked = self._book.recording.record(decide, once, Named)
         self.send(payment_id, request)
         return self._book.standing(payment_id, refund_id=asked.recorded.refund_id, repeated=asked.repeated)
+
+    def preview(
+        self, organisation_id: str, payment_id: str, credits_count: int | None, request: Request
+    ) -> PaymentRefundRequested:
+        """Return what a refund would take and give back now; nothing is recorded.
+
+        Raises:
+            PaymentUnknown, InvalidInput, PaymentNotRefundable, RefundExceedsPurchase.
+        """
+        payment = self._book.payment(payment_id, organisation_id)
+        return self._ask(payment, credits_count, "preview", request)[1]
 
     def send(self, payment_id: str, request: Request) -> None:
         """Ask the gateway for every refund it has not answered; what it leaves open is asked for later."""
@@ -78,6 +77,26 @@ class PaymentRefunds:
                 self._record_refund(asked, answer, request)
             elif answer.status is RefundStatus.FAILED:
                 self._refuse_refund(asked, "REFUND_FAILED", request)
+
+    def _ask(
+        self, payment: Payment, credits_count: int | None, refund_id: str, request: Request
+    ) -> tuple[Organisation, PaymentRefundRequested]:
+        """Have a payment and its organisation decide on a refund."""
+        organisation = self._book.ledger.organisation(payment.terms.organisation_id)
+        purchase = payment.refundable_purchase()
+        wanted = organisation.refundable(purchase) if credits_count is None else credits_count
+        if credits_count is None and wanted == 0:
+            raise RefundExceedsPurchase("all of the credits bought were spent, or are held", refundable=0)
+        asked = payment.request_refund(refund_id, wanted, request)
+        organisation.refund_purchase(
+            purchase,
+            asked.credits,
+            payment_id=asked.payment_id,
+            refund_id=refund_id,
+            cost=Cost(asked.amount_minor, asked.tax_minor),
+            request=request,
+        )
+        return organisation, asked
 
     def _send_refund(self, payment: Payment, asked: PaymentRefundRequested) -> Refund:
         assert payment.gateway_payment_id is not None

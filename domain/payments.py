@@ -37,6 +37,7 @@ from domain.payment_completion import complete
 from domain.payment_facts import (
     PaymentKind,
     PaymentOrdered,
+    PaymentRefundRequested,
     PaymentRequested,
 )
 from domain.payment_refunds import PaymentRefunds
@@ -311,6 +312,16 @@ class Payments:
             request=request,
             once=once,
         )
+
+    def refund_preview(
+        self, organisation_id: str, payment_id: str, credits_count: int | None, *, request: Request
+    ) -> PaymentRefundRequested:
+        """Return what a refund would take and give back now; nothing is recorded.
+
+        Raises:
+            PaymentUnknown, InvalidInput, PaymentNotRefundable, RefundExceedsPurchase.
+        """
+        return self._refunds.preview(organisation_id, payment_id, credits_count, request)
 
     def attend(self, payment_id: str, *, request: Request) -> PaymentStanding:
         """Go on with a payment wherever it was left: open its order, ask what became of it, send its refunds.

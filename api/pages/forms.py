@@ -44,9 +44,10 @@ class Outcome:
 class Form:
     """A form that was sent."""
 
-    def __init__(self, http: Request) -> None:
+    def __init__(self, http: Request, fields: Mapping[str, str] | None = None) -> None:
+        """Take the fields that were posted, or others that are read as if they were."""
         self._http = http
-        self.fields: Mapping[str, str] = http.state.form
+        self.fields: Mapping[str, str] = http.state.form if fields is None else fields
 
     @property
     def request(self) -> facts.Request:

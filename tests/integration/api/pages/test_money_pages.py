@@ -245,7 +245,21 @@ def test_staff_refund_a_payment(
     payment_id = pay(begin(admin), gateway, ledger_api)
     link = staff.get("/credits/billing", organisation=studio).links["Refund"]
     form = staff.get(link).form("/credits/staff/refund-payment")
-    assert staff.submit(form, credits="5000").status in (409, 422)
+    for credits in ("5000", "some"):
+        assert staff.submit(form, credits=credits).status in (409, 422)
+    review = staff.submit(form)
+    for fact in (
+        studio,
+        payment_id,
+        "Paid ₹1,770.00",
+        "Credits bought 1,000",
+        "Unspent 1,000, worth ₹1,770.00",
+    ):
+        assert fact in review.text
+    assert "1,000 credits are taken back, and ₹1,770.00 go back through Razorpay." in review.text
+    ledger_api.catch_up()
+    assert "Refunded" not in admin.get("/credits/billing").text, "nothing goes back before it is confirmed"
+    form = review.form("/credits/staff/refund-payment")
     staff.post(form.action, **form.fields)
     ledger_api.catch_up()
     assert "Refunded" in admin.get("/credits/billing", payment=payment_id).text
@@ -260,10 +274,11 @@ def test_a_payment_is_refunded_in_parts(
     admin: Browser, staff: Browser, studio: str, gateway: BookGateway, ledger_api: LedgerApi
 ) -> None:
     pay(begin(admin), gateway, ledger_api)
-    for credits, status, is_more in (("400", "Partly refunded", True), ("", "Refunded", False)):
+    for credits, status, is_more in (("400", "Partly refunded", True), ("600", "Refunded", False)):
         link = staff.get("/credits/billing", organisation=studio).links["Refund"]
-        form = staff.get(link).form("/credits/staff/refund-payment")
-        staff.post(form.action, **{**form.fields, "credits": credits})
+        asking = staff.get(link).form("/credits/staff/refund-payment")
+        form = staff.submit(asking, credits=credits).form("/credits/staff/refund-payment")
+        staff.post(form.action, **form.fields)
         ledger_api.catch_up()
         billing = staff.get("/credits/billing", organisation=studio)
         assert f" back {status} " in billing.text
