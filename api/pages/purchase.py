@@ -19,11 +19,11 @@ from api.pages.page import Page, Shown
 from api.pages.routing import PageRoute, redirect
 from api.pages.sessions import Session
 from domain import facts
-from domain.errors import PaymentClosed, PaymentUnknown
+from domain.errors import PaymentClosed, PaymentUnknown, ProAlready
 from domain.facts import Plan
 from domain.gateway import GatewayError, GatewayUnavailable, Payer
 from domain.payments import Payments
-from domain.purchases import PurchasePlan
+from domain.purchases import PurchasePlan, check_may_buy
 from projections import papers, views
 from projections.recent import Recent, recent
 from projections.results import Balance
@@ -49,9 +49,18 @@ class _Buyer:
 
 @router.get("/credits/purchase")
 def get_purchase(page: Shown, plan: PurchasePlan | None = None, credits: _Credits = "") -> Response:
-    """Show the first step, or with a plan (or credits, from a suggestion) the second."""
+    """Show the first step, or with a plan (or credits, from a suggestion) the second.
+
+    Raises:
+        BillingIsCustom: the organisation buys nothing here.
+    """
     if plan is None and credits:
         plan = PurchasePlan.PAY_AS_YOU_GO
+    organisation = page.services.ledger.organisation(page.organisation_id)
+    try:
+        check_may_buy(organisation, plan or PurchasePlan.PAY_AS_YOU_GO, page.services.clock())
+    except ProAlready as error:
+        return _show(page, "purchase_plan.html", None, "", faults_of(error))
     return _show(page, "purchase_plan.html" if plan is None else "purchase_credits.html", plan, credits)
 
 

@@ -132,8 +132,22 @@ def test_pro_is_not_sold_twice(admin: Browser, client: Any, studio: str, ledger_
     client.put(f"/v1/organisations/{studio}/plan", json={"plan": "pro"}).raise_for_status()
     ledger_api.catch_up()
     assert "You are on Pro already." in admin.get("/credits/purchase").text
-    form = admin.get("/credits/purchase", plan="pro").form("/credits/purchase")
-    assert admin.submit(form, credits="").status == 400
+    refused = admin.get("/credits/purchase", plan="pro")
+    assert refused.status == 400
+    assert "Please check the form." in refused.text
+    sent = {"plan": "pro", "credits": "", "csrf": admin.form_token}
+    assert admin.post("/credits/purchase", **sent).status_code == 400
+
+
+def test_who_is_billed_by_agreement_is_told_before_anything_is_chosen(
+    admin: Browser, client: Any, studio: str
+) -> None:
+    client.put(f"/v1/organisations/{studio}/plan", json={"plan": "enterprise"}).raise_for_status()
+    for query in ({}, {"plan": "pro"}, {"credits": "2000"}):
+        refused = admin.get("/credits/purchase", **query)
+        assert refused.status == 409
+        assert "billed by agreement" in refused.text
+        assert "Continue" not in refused.text
 
 
 @pytest.mark.parametrize("who", ["member", "auditor"])
