@@ -16,6 +16,7 @@ from infra.simulator.options import OrganisationTraffic, Style
 from infra.simulator.photo_events import Month
 
 TRIAL_CREDITS: Final = 200
+DEMO_SUPPORT_CONTACT: Final = "support@example.com"
 
 
 class AdditionKind(StrEnum):
@@ -80,6 +81,27 @@ def _payglocal(months_ago: int, day: int, credits: int, number: int) -> Addition
     payment_id, order_id = f"gl_o-demo-{number:06}", f"demo-order-{number:06}"
     return Addition(months_ago, day, credits, AdditionKind.PURCHASE, "payglocal", payment_id, order_id)
 
+
+DEMO_PEOPLE: Final = {
+    "u-1": "Asha Rao",
+    "u-2": "Ben Carter",
+    "u-01": "Chitra Iyer",
+    "u-02": "Daniel Osei",
+    "u-03": "Elena Petrova",
+    "u-04": "Farhan Sheikh",
+    "u-05": "Grace Kim",
+    "u-06": "Hugo Martins",
+    "u-07": "Ishaan Mehta",
+    "u-08": "Julia Novak",
+    "u-09": "Kavya Nair",
+    "u-10": "Liam Walsh",
+    "u-11": "Meera Joshi",
+    "u-12": "Noah Fischer",
+    "s-1": "Olivia Grant",
+    "a-1": "Pavel Horak",
+    "demo": "9pic staff",
+}
+"""Who signs in and who starts runs in the demonstration, by user id: names are made up."""
 
 DEMO_ORGANISATIONS: Final = (
     DemoOrganisation(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
+
+import psycopg
 
 from domain.errors import OrganisationAlreadyOpen
 from domain.facts import GrantKind, Request
@@ -11,8 +14,10 @@ from domain.ledger import Ledger
 from domain.money import Currency
 from domain.ports import Once
 from infra.bootstrap import open_ledger, utc_now
+from infra.people import PostgresPeople
 from infra.simulator.demo import (
     DEMO_ORGANISATIONS,
+    DEMO_PEOPLE,
     TRIAL_CREDITS,
     Addition,
     AdditionKind,
@@ -24,6 +29,7 @@ _ACTOR = "demo"
 
 def open_demo(database_url: str) -> bool:
     """Open what is not open yet; tell whether the organisations are still without usage."""
+    _name_people(database_url)
     ledger = open_ledger(database_url)
     try:
         now = utc_now()
@@ -32,6 +38,15 @@ def open_demo(database_url: str) -> bool:
         return not any(_has_usage(ledger, organisation) for organisation in DEMO_ORGANISATIONS)
     finally:
         ledger.close()
+
+
+def _name_people(database_url: str) -> None:
+    """Tell what the demo's people are called; whom somebody named otherwise or erased stays as they are."""
+    people = PostgresPeople(partial(psycopg.connect, database_url, autocommit=True))
+    known = people.names(list(DEMO_PEOPLE))
+    for user_id, name in DEMO_PEOPLE.items():
+        if known.of(user_id) == user_id:
+            people.put(user_id, name, None, utc_now())
 
 
 def _open(ledger: Ledger, organisation: DemoOrganisation, now: datetime) -> None:

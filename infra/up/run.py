@@ -20,7 +20,7 @@ from infra.kafka import Kafka
 from infra.process import stop_on_signals
 from infra.seller import seller_of
 from infra.settings import Settings, load_price_book, load_rate_card
-from infra.simulator.demo import DEMO_ORGANISATIONS
+from infra.simulator.demo import DEMO_ORGANISATIONS, DEMO_SUPPORT_CONTACT
 from infra.up.alone import AlreadyUp, alone_in, tell
 from infra.up.demo import open_demo
 from infra.up.parts import Part, Terminal
@@ -74,6 +74,8 @@ def _run(
 ) -> int:
     try:
         servers.start()
+        if demo and not settings.support_contact:
+            servers.environment["SUPPORT_CONTACT"] = DEMO_SUPPORT_CONTACT
         reached = {"API_HOST": settings.api_host, "API_PORT": str(settings.api_port)}
         tell(servers.data_dir, {**servers.environment, **reached})
         for line in servers.described:

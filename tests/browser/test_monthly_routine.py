@@ -98,6 +98,14 @@ def test_usage_shows_up_by_itself(open_page: Open) -> None:
     assert freshness.get_attribute("title") == stopped
 
 
+def test_people_of_the_demo_have_names(open_page: Open) -> None:
+    page = open_page("admin")
+    expect(page.get_by_text("Asha Rao")).to_be_visible()
+    users = page.locator("td.who").all_inner_texts()
+    assert users
+    assert not [user for user in users if user.startswith("u-")]
+
+
 def test_an_export_is_a_whole_file(open_page: Open) -> None:
     page = open_page("member")
     with page.expect_download() as downloading:

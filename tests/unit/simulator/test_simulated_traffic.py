@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from consumers.messages import Refused, decode_usage
-from infra.simulator.demo import DEMO_ORGANISATIONS
+from infra.simulator.demo import DEMO_ORGANISATIONS, DEMO_PEOPLE
 from infra.simulator.desk import Held
 from infra.simulator.options import NO_DISTURBANCES, ROUGH_DISTURBANCES, Disturbances, SimulatorOptions
 from infra.simulator.photo_events import EVENT_PHOTOS_MAX, EVENT_PHOTOS_MIN, Month, events_of
@@ -189,6 +189,7 @@ def test_runs_come_in_messages_of_five_to_five_hundred_photos() -> None:
         "store_originals",
     }
     assert {None} < {record.usage.user_id for record in records}
+    assert {record.usage.user_id for record in records} - {None} <= DEMO_PEOPLE.keys(), "everybody has a name"
     assert {True, False} == {record.usage.ai_search for record in records}
 
 
