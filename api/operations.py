@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
+from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import Provided
@@ -46,9 +47,12 @@ class ProblemMeaning(BaseModel):
 
 
 @router.get("/", include_in_schema=False)
-def go_to_docs() -> RedirectResponse:
-    """Lead people to the documentation."""
-    return RedirectResponse("/docs", status_code=307)
+def go_on(request: Request) -> RedirectResponse:
+    """Lead people's browsers to the pages, and programs to the documentation."""
+    is_browser = "text/html" in request.headers.get("Accept", "")
+    return RedirectResponse(
+        "/credits" if is_browser else "/docs", status_code=307, headers={"Vary": "Accept"}
+    )
 
 
 @router.get(

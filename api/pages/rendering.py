@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from hashlib import blake2b
@@ -20,6 +21,7 @@ from api.problems import HttpProblem, headers_of
 _FOLDER: Final = files("api") / "pages"
 ASSETS: Final = {"pages.css": "text/css", "pages.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
+_TYPE_NAMES: Final = re.compile(r"^(?:Input|String|Value|List|Field)(?: error,)? (?=should|required)")
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
     " form-action {forms}; frame-ancestors 'none'; base-uri 'none'"
@@ -108,7 +110,13 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["sentence"] = _sentence
+    environment.filters["plain"] = _plain
     return environment
+
+
+def _plain(message: str) -> str:
+    """Return a fault without the names of types, which tell programmers of the API something."""
+    return _TYPE_NAMES.sub("", message)
 
 
 def _sentence(text: str) -> str:

@@ -19,8 +19,15 @@ from api.problems import HttpProblem, invalid
 
 HOME: Final = "/credits"
 _LOCAL: Final = re.compile(r"/credits(?:[/?][!-\[\]-~]*)?", re.ASCII)
+# What exactly is wrong with a token helps nobody who signs in; the log of the issuer has it.
+_LINK_REFUSED: Final = "this sign-in link has expired or is not whole: ask for another"
+_TOKEN_REFUSED: Final = "that token cannot be used here: sign in on your platform again"  # noqa: S105
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+
+class NotForPeople(CredentialsRefused):
+    """Who asks is known, and no person."""
 
 
 @router.get("/sign-in")
@@ -38,8 +45,10 @@ def get_sign_in(
     try:
         claim = services.pages.redeem(ticket)
         return _signed_in(http, services, claim.principal, next_path, claim.ticket_id)
-    except (CredentialsRefused, TicketUsed) as refusal:
+    except (TicketUsed, NotForPeople) as refusal:
         return _form(http, services, next_path, str(refusal), 401)
+    except CredentialsRefused:
+        return _form(http, services, next_path, _LINK_REFUSED, 401)
 
 
 @router.post("/sign-in")
@@ -50,8 +59,10 @@ def post_sign_in(http: Request, services: Provided) -> Response:
     try:
         principal = services.identify(Credentials(token=form.get("token", "").strip()))
         return _signed_in(http, services, principal, next_path)
-    except CredentialsRefused as refusal:
+    except NotForPeople as refusal:
         return _form(http, services, next_path, str(refusal), 401)
+    except CredentialsRefused:
+        return _form(http, services, next_path, _TOKEN_REFUSED, 401)
     except IdentitiesUnavailable as error:
         raise HttpProblem("identities-unavailable", str(error)) from error
 
@@ -90,7 +101,7 @@ def _signed_in(
     http: Request, services: Services, principal: Principal, next_path: str, ticket_id: str | None = None
 ) -> Response:
     if principal.kind not in KINDS:
-        raise CredentialsRefused("the pages are for people; programs use the API")
+        raise NotForPeople("the pages are for people; programs use the API")
     if http.state.session is not None:
         services.pages.sessions.end(http.state.session.session_id)
     session = services.pages.sessions.open(principal, ticket_id)

@@ -135,9 +135,12 @@ def test_the_documentation_needs_no_network_and_no_script(client):
     assert set(re.findall(r'href="#([^"]+)"', page.text)) <= names
 
 
-def test_the_root_leads_to_the_documentation(client):
-    response = client.get("/", follow_redirects=False)
-    assert (response.status_code, response.headers["location"]) == (307, "/docs")
+@pytest.mark.parametrize(
+    ("accept", "leads_to"), [("text/html,application/xhtml+xml,*/*;q=0.8", "/credits"), ("*/*", "/docs")]
+)
+def test_the_root_leads_people_to_the_pages_and_programs_to_the_documentation(client, accept, leads_to):
+    response = client.get("/", headers={"Accept": accept}, follow_redirects=False)
+    assert (response.status_code, response.headers["location"]) == (307, leads_to)
 
 
 def test_times_are_utc(client, organisation, ledger_api):
