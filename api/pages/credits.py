@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Annotated, Final, Literal
+from datetime import date, datetime, timedelta
+from typing import Final, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from starlette.responses import Response
 
 from api.dependencies import Connection
@@ -19,7 +19,7 @@ from api.pages.routing import PageRoute
 from api.subscriptions import Subscription
 from projections import views
 from projections.recent import Recent, recent
-from projections.results import Balance, TransactionKind, TransactionPage, UsageSummary
+from projections.results import Balance, EventUsage, TransactionKind, TransactionPage, UsageSummary
 
 CARDS: Final = 4
 MONTHS_OF_PRO: Final = 12
@@ -42,6 +42,8 @@ class Overview:
     chart: Chart
     recent: Recent
     transactions: TransactionPage
+    trend: trends.Trend
+    spike_event: EventUsage | None
     freshness: Freshness
     position: int
 
@@ -51,7 +53,7 @@ def get_credits(
     page: Shown,
     tab: Tab = "usage",
     cursor: PageCursor = None,
-    photos: Annotated[str, Query(max_length=12)] = "",
+    photos: str = "",
 ) -> Response:
     """Show the balance, the cards and one of the two lists."""
     seen = page.view(_read, KINDS[tab], cursor, page.services.clock())
@@ -66,7 +68,7 @@ def get_credits(
         actors=[row.actor for row in seen.transactions.transactions],
         seen=seen,
         cards=months[:CARDS],
-        trend=trends.read_trend(months[:CARDS]),
+        trend=seen.trend,
         change=trends.same_point_change(months[:CARDS]),
         few_runs=max(month.runs for month in months[:CARDS]) <= trends.FEW_RUNS,
         outlier_from=trends.outlier_threshold(seen.recent.run_credits),
@@ -91,6 +93,7 @@ def _read(
     summary = views.usage_summary(connection, organisation_id, MONTHS_OF_PRO, now)
     first_day = summary.today - timedelta(days=DAYS_OF_CHART - 1)
     daily = views.daily_usage(connection, organisation_id, first_day, summary.today)
+    trend = trends.read_trend(summary.months[:CARDS])
     positions = views.positions(connection)
     return Overview(
         balance,
@@ -98,9 +101,16 @@ def _read(
         chart_of(daily.days),
         recent(connection, organisation_id),
         views.transactions(connection, organisation_id, kind, cursor, ROWS),
+        trend,
+        _most_expensive(connection, organisation_id, trend.month) if trend.month else None,
         Freshness.of(positions, now),
         positions.position,
     )
+
+
+def _most_expensive(connection: Connection, organisation_id: str, month: date) -> EventUsage | None:
+    events = views.event_usage(connection, organisation_id, month, None, 1).events
+    return events[0] if events else None
 
 
 def _expected_photos(text: str) -> tuple[int | None, str]:
@@ -108,6 +118,7 @@ def _expected_photos(text: str) -> tuple[int | None, str]:
     cleaned = text.replace(",", "").replace(" ", "")
     if not cleaned:
         return None, ""
-    if not (cleaned.isascii() and cleaned.isdecimal()) or not 1 <= int(cleaned) <= PHOTOS_MAX:
+    is_number = cleaned.isascii() and cleaned.isdecimal() and len(cleaned) <= len(str(PHOTOS_MAX))
+    if not is_number or not 1 <= int(cleaned) <= PHOTOS_MAX:
         return None, f"Enter a whole number of photos, from 1 to {PHOTOS_MAX:,}."
     return int(cleaned), ""

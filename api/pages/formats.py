@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import lru_cache
 from typing import Final
@@ -98,6 +98,15 @@ class Formats:
 
     def _local(self, day: date | datetime) -> date:
         return day.astimezone(self.zone).date() if isinstance(day, datetime) else day
+
+
+def in_utc(text: str) -> str:
+    """Return the moment that an ISO 8601 text names as people read it; a text that names none as it is."""
+    try:
+        moment = datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError:
+        return text
+    return f"{format_date(moment, 'medium', locale='en_GB')}, {moment:%H:%M:%S} UTC"
 
 
 @lru_cache(maxsize=1_024)

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.dependencies import Provided
+from api.pages import words
 from api.pages.formats import formats_of
 from api.pages.rendering import render
 from api.pages.routing import PageRoute
@@ -62,7 +63,7 @@ def get_reconciliation(
     return render(
         http,
         "reconciliation.html",
-        gateways=[(name, name.title()) for name in gateways],
+        gateways=[(name, words.gateway(name)) for name in gateways],
         gateway=gateway,
         first=first,
         last=last,

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from api.dependencies import Provided
 from api.fields import NAME_LENGTH_MAX, REASON_LENGTH_MAX
 from api.pages import words
+from api.pages.formats import in_utc
 from api.pages.forms import ONCE, Form, Outcome, faults_of
 from api.pages.page import Page, Shown
 from api.pages.rendering import render
@@ -218,7 +219,7 @@ def post_plan(page: Shown) -> Response:
 @router.get("/credits/dead-letters")
 def get_dead_letters(http: Request, services: Provided) -> Response:
     """List usage messages that were refused, the latest first."""
-    return render(http, "dead_letters.html", letters=services.pages.dead_letters())
+    return render(http, "dead_letters.html", letters=services.pages.dead_letters(), in_utc=in_utc)
 
 
 def _decide(

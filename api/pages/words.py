@@ -53,6 +53,14 @@ GOES_BACK: Final = {
     Flag.PAID_TWICE: "What was paid again goes back to the payer.",
 }
 """What becomes of money that was taken and buys nothing."""
+REASONS: Final = {
+    "CUSTOMER_CANCELLED": "cancelled by the payer",
+    "payment_cancelled": "cancelled by the payer",
+    "payment_failed": "the bank refused it",
+    "failed": "the gateway refused it",
+    "amount_differs": "another amount was paid than was asked for",
+}
+"""Why a payment ended, where a gateway or we have a code for it."""
 WARNINGS: Final = {
     UsageType.WATERMARK_REPROCESS: "Re-processing the watermark charges 10 % of the photos again. Check the"
     " watermark on a few photos before you process all of them.",
@@ -71,6 +79,11 @@ def payment_status(payment: PaymentRow) -> tuple[str, str]:
 def usage_types(types: list[UsageType]) -> str:
     """Return the usage types of a run as text."""
     return ", ".join(USAGE_TYPES[each] for each in types)
+
+
+def reason(code: str) -> str:
+    """Return why a payment ended; what has no words of its own becomes readable at least."""
+    return REASONS.get(code, code.replace("_", " ").lower())
 
 
 def gateway(name: str) -> str:

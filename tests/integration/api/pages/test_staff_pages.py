@@ -143,7 +143,7 @@ def test_refused_messages_are_shown_as_text(ledger_api: LedgerApi, open_browser:
     )
     browser = open_browser(pages=pages_of(ledger_api, dead_letters=lambda: [letter]))
     page = browser.sign_in("a-1", roles=["auditor"]).get("/credits/dead-letters")
-    assert "2026-11-22T09:15:00Z wrong type data.photos org-1 usage 3:7" in page.text
+    assert "22 Nov 2026, 09:15:00 UTC wrong type data.photos org-1 usage 3:7" in page.text
     assert "<b>{}</b>" in page.text
 
 
