@@ -36,6 +36,9 @@ def get_organisations(
     start = find.strip().replace("\0", "")
     with services.reading() as connection, one_state(connection):
         found = find_organisations(connection, start, after.replace("\0", ""), ROWS + 1)
+        if not found and start != start.lower():  # typed as a name is, while ids are in small letters
+            start = start.lower()
+            found = find_organisations(connection, start, after.replace("\0", ""), ROWS + 1)
     if len(found) == 1 and found[0].organisation_id == start:
         return redirect("/credits", organisation=start)
     page, rest = found[:ROWS], found[ROWS:]

@@ -115,3 +115,8 @@ def test_a_broken_link_is_told_in_plain_words(open_browser: Any, ticket: str) ->
     assert page.status == 401
     assert "JWT" not in page.text
     assert "ask for another" in page.text or "no sign-in links here" in page.text.lower()
+
+
+def test_an_organisation_is_found_however_it_is_typed(staff: Browser, studio: str) -> None:
+    assert studio in staff.get("/credits/organisations", find=studio[:-1].title()).text
+    assert "begins with" in staff.get("/credits/organisations", find="No-Such").text
