@@ -188,3 +188,20 @@ def test_a_month_opens_to_its_events(member: Browser) -> None:
 
 def test_an_event_nobody_ran_is_unknown(member: Browser) -> None:
     assert member.get("/credits/events/77").status == 404
+
+
+@pytest.mark.parametrize("plan", ["pay_as_you_go", "pro", "enterprise"])
+def test_who_has_chosen_is_not_told_to_compare(
+    member: Browser, client: Any, studio: str, ledger_api: LedgerApi, plan: str
+) -> None:
+    middle = datetime.now(UTC).replace(day=15)
+    for photos in (4_000, 3_500, 3_000):
+        middle = (middle - timedelta(days=30)).replace(day=15)
+        ledger_api.charge(studio, f"run of {middle:%B}", photos, middle)
+    client.put(f"/v1/organisations/{studio}/plan", json={"plan": plan}).raise_for_status()
+    ledger_api.catch_up()
+    compares = plan == "pay_as_you_go"
+    text = member.get("/credits").text
+    assert "Usage grows steadily" in text
+    assert ("compare with Pro" in text) is compares
+    assert ("Pay As You Go fits" in text or "Look at Pro" in text) is compares
