@@ -253,6 +253,18 @@ def test_invoices_come_with_billing_details(
     assert "attachment" in pdf.headers["content-disposition"]
 
 
+def test_a_mistake_beside_another_shipping_address_keeps_the_form(admin: Browser) -> None:
+    form = admin.get("/credits/billing").form("/credits/billing")
+    del form.fields["shipping_same"]
+    typed = {**DETAILS, "address.state": "Atlantis", "shipping.city": "Mysuru", "shipping.lines": "1 Road"}
+    del typed["shipping_same"]
+    wrong = admin.submit(form, **typed)
+    assert wrong.status == 422
+    kept = wrong.form("/credits/billing").fields
+    assert "shipping_same" not in kept
+    assert kept["shipping.city"] == "Mysuru"
+
+
 def test_staff_refund_a_payment(
     admin: Browser, staff: Browser, studio: str, gateway: BookGateway, ledger_api: LedgerApi
 ) -> None:
