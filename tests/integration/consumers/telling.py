@@ -134,9 +134,9 @@ class Readers:
         for message in messages:
             if message["id"] not in first:
                 first[message["id"]] = message["data"]["position"]
-                subject, version = message["subject"], message["data"]["version"]
-                assert version == versions.get(subject, 0) + 1, f"a gap before {message}"
-                versions[subject] = version
+                history, version = message["id"].partition("/")[0], message["data"]["version"]
+                assert version == versions.get(history, 0) + 1, f"a gap before {message}"
+                versions[history] = version
         assert first == dict(self.log())
         assert repeats or len(messages) == len(first)
         assert {name: states[-1] for name, states in self.balances().items()} == self.projected()

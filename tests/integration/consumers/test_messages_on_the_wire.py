@@ -6,20 +6,27 @@ import json
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from typing import cast
 
 import msgspec
 import pytest
 
 from consumers.public_events import PUBLIC_FORMS
-from domain.facts import Plan
+from domain.aggregate import Event
+from domain.audit_facts import AuditFact
+from domain.catalogue import INVOICE, PAYMENT
+from domain.facts import Plan, PurchaseRefunded
+from domain.identity import payment_stream, series_stream
+from domain.money import Cost
 from domain.rate_card import RateCard
 from tests.auditor.topic import read_topic
 from tests.contract.asyncapi import DOCUMENT, accept, check_message, resolve
+from tests.histories import append
 from tests.integration.consumers.lab import Lab
 from tests.integration.consumers.service import Service, publish, wait_until
 from tests.integration.consumers.telling import Readers, Telling, publishing_settings
 from tests.unit.consumers.records import KafkaRecord, usage_record
-from tests.unit.domain.facts import HOLD_REQUEST
+from tests.unit.domain.facts import FACTS, HOLD_REQUEST
 
 ORGANISATION = "org-1"
 
@@ -35,9 +42,10 @@ def live(lab: Lab) -> None:
         return placed.hold_id
 
     lab.open(ORGANISATION, trial_credits=100)
-    ledger.record_purchase(
+    bought = ledger.record_purchase(
         ORGANISATION, 1_000, payment_id="pay-1", order_id="order-1", gateway="razorpay", request=lab.request()
     )
+    administer(lab, bought.recorded.version)
     ledger.change_price(ORGANISATION, 15_000, request=lab.request())
     ledger.change_plan(ORGANISATION, Plan.PRO, expires_at=lab.now + timedelta(365), request=lab.request())
     ledger.change_time_zone(ORGANISATION, "Asia/Kolkata", request=lab.request())
@@ -52,6 +60,23 @@ def live(lab: Lab) -> None:
         )
     ]
     ledger.refund_charge(ORGANISATION, charges[0], 5, reason="blurred", request=lab.request())
+
+
+def administer(lab: Lab, purchase: int) -> None:
+    """Let happen what happens around credits: refunds of money, keys, billing details, payments, invoices."""
+    organisation = lab.ledger.organisation(ORGANISATION)
+    refunded = organisation.refund_purchase(
+        purchase, 10, payment_id="payment-1", refund_id="refund-1", cost=Cost(20, 0), request=lab.request()
+    )
+    organisation.reverse_purchase_refund(cast(PurchaseRefunded, refunded.fact), lab.request())
+    for fact in FACTS.values():
+        if isinstance(fact, AuditFact):
+            organisation.note(msgspec.structs.replace(fact, recorded_at=lab.now))
+    append(lab.connection, organisation.collect_events())
+    for stream, topics in ((payment_stream("payment-1"), PAYMENT), (series_stream("CL"), INVOICE)):
+        append(
+            lab.connection, [Event(stream, number, FACTS[topic]) for number, topic in enumerate(topics, 1)]
+        )
 
 
 def charged(service: Service, count: int) -> bool:
