@@ -239,10 +239,13 @@ def test_a_plan_without_an_end_says_so(organisation, read):
 @pytest.mark.parametrize(
     ("days", "says"), [(31, ("Expires", False)), (29, ("Expires", True)), (-1, ("Expired", True))]
 )
-def test_the_end_of_a_plan_is_noticed_a_month_ahead(client, organisation, read, days, says):
+def test_the_end_of_a_plan_is_noticed_a_month_ahead(ledger_api, organisation, read, days, says):
     verb, ends_soon = says
     ends_at = datetime.now(UTC) + timedelta(days=days)
-    client.put(f"{organisation}/plan", json={"plan": "pro", "expires_at": ends_at.isoformat()})
+    earlier = ledger_api.client(clock=lambda: ends_at - timedelta(days=365))
+    changed = earlier.put(f"{organisation}/plan", json={"plan": "pro", "expires_at": ends_at.isoformat()})
+    assert changed.status_code == 200, changed.text
+    ledger_api.catch_up()
     subscription = read(f"{organisation}/subscription")
     assert subscription["expiry"] == f"{verb} on {ends_at:%Y-%m-%d}."
     assert subscription["ends_soon"] is ends_soon
