@@ -30,8 +30,6 @@ class Form(HTMLParser):
         given = {name: value or "" for name, value in attrs}
         if tag == "form":
             self.method, self.action = given.get("method", "get"), given.get("action", "")
-        elif tag == "a" and "main" in given.get("class", "").split():
-            self.method, self.action = "get", given["href"]
         elif tag == "input" and given.get("name"):
             self.fields[given["name"]] = given.get("value", "")
         elif tag == "button" and "formaction" in given:
