@@ -12,8 +12,8 @@ from api.requests import Body
 from api.schemas import NextCursor, Position, View
 from domain.money import AMOUNT_MINOR_MAX, Currency
 from domain.organisation import CREDITS_MAX
+from domain.payment_book import PaymentStanding
 from domain.payment_facts import Flag, PaymentKind, PaymentStatus
-from domain.payments import PaymentStanding
 from domain.purchases import PurchasePlan, PurchaseQuote
 
 LaxPlan = Annotated[PurchasePlan, Field(strict=False)]

@@ -22,7 +22,7 @@ from domain import facts
 from domain.errors import PaymentUnknown
 from domain.gateway import GatewayError
 from domain.ledger import Ledger
-from domain.payments import PaymentStanding
+from domain.payment_book import PaymentStanding
 from domain.purchases import PurchaseQuote
 from projections import payment_views
 

@@ -44,8 +44,6 @@ from domain.payment_refunds import PaymentRefunds
 from domain.ports import Once
 from domain.purchases import PurchasePlan, PurchaseQuote, check_may_buy, custom_terms, quote
 
-__all__ = ["ABANDONED_AFTER", "NEVER_PAID", "Desk", "PaymentStanding", "Payments", "Ways"]
-
 NEVER_PAID: Final = "NEVER_PAID"
 """Why a payment is abandoned that nobody has paid for long."""
 ABANDONED_AFTER: Final = timedelta(days=1)

@@ -20,7 +20,8 @@ from consumers.runner import UsageConsumer
 from consumers.usage import UsageIngest
 from domain.invoicing import Invoicing
 from domain.ledger import Ledger
-from domain.payments import Payments, Ways
+from domain.payment_book import Ways
+from domain.payments import Payments
 from domain.prices import PriceBook
 from infra.embedded import issuer as embedded
 from infra.event_store.datastore import LedgerDatastore

@@ -34,7 +34,7 @@ _REMARKS: Final = """
 
 
 class PostgresDesk:
-    """See `domain.payments.Desk`. Uses the ledger's own connections."""
+    """See `domain.payment_book.Desk`. Uses the ledger's own connections."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._datastore = cast(LedgerEventStore, ledger.events).recorder.datastore

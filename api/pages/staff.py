@@ -25,8 +25,8 @@ from domain.facts import GrantKind, Plan
 from domain.ledger import Recorded
 from domain.money import AMOUNT_MINOR_MAX, MILLIONTHS_PER_MINOR_UNIT, PRICE_MILLIONTHS_MAX
 from domain.organisation import CREDITS_MAX
+from domain.payment_book import PaymentStanding
 from domain.payment_facts import PaymentRefundRequested
-from domain.payments import PaymentStanding
 from domain.recording import Result
 from projections import views
 

@@ -29,8 +29,9 @@ from domain.gateway import Attempt, AttemptStatus, GatewayUnavailable, NoticeRef
 from domain.ledger import Ledger
 from domain.money import Currency
 from domain.payment import Payment
+from domain.payment_book import PaymentStanding, Ways
 from domain.payment_facts import Flag, PaymentStatus
-from domain.payments import NEVER_PAID, Payments, PaymentStanding, Ways
+from domain.payments import NEVER_PAID, Payments
 from domain.ports import Once
 from domain.prices import CurrencyChange, Edition, PriceBook
 from domain.purchases import PurchasePlan, PurchaseQuote

@@ -22,7 +22,8 @@ from api.dependencies import Services
 from api.limits import rate_limits
 from api.pages.sessions import PageServices
 from domain.ledger import Ledger
-from domain.payments import Payments, Ways
+from domain.payment_book import Ways
+from domain.payments import Payments
 from domain.rate_card import RateCard, UsageType
 from infra.api_keys import PostgresApiKeys
 from infra.bootstrap import open_invoicing

@@ -15,7 +15,8 @@ from domain.gateway import Checkout, PaymentGateway
 from domain.ledger import Ledger
 from domain.money import Currency
 from domain.payment import Payment
-from domain.payments import Payments, Ways
+from domain.payment_book import Ways
+from domain.payments import Payments
 from domain.purchases import PurchasePlan
 from infra.embedded.sandbox.book import Book
 from infra.payment_desk import PostgresDesk
