@@ -24,6 +24,7 @@ from consumers.outlets import Outlet
 from consumers.publisher_positions import Published
 from consumers.sending import WaveSender
 from domain.errors import PositionMoved
+from projections.leading import lead
 from projections.log import CHANNEL, log_end, wait_for_entries
 
 log = logging.getLogger(__name__)
@@ -36,8 +37,6 @@ BACKOFF_MOST_S: Final = 5.0
 
 _LOCK: Final = 0x5055_424C_4953_4845  # "PUBLISHE": one publisher per database
 _TAKE_LOCK: Final = f"SELECT pg_try_advisory_lock({_LOCK})"
-# Whoever holds the lock and sleeps, or has vanished with its machine, loses it after this.
-_SESSION_ENDS_AFTER_S: Final = 60
 
 Connection = psycopg.Connection[Any]
 Recoverable = (
@@ -103,28 +102,14 @@ class Publisher:
             try:
                 with closing(psycopg.connect(self._conninfo, autocommit=True)) as connection:
                     self._hand_back(connection)
-                    if self._lead(connection, stop):
+                    self.leads = lead(connection, _TAKE_LOCK, stop, "publisher")
+                    if self.leads:
                         self._follow(connection, stop)
             except Recoverable as error:
                 self._recover(error, stop)
             finally:
                 self.leads = False
         self._sender.close()
-
-    def _lead(self, connection: Connection, stop: Event) -> bool:
-        """Wait for the lock; tell False if told to stop before."""
-        connection.execute(f"SET idle_session_timeout = '{_SESSION_ENDS_AFTER_S}s'")
-        said = False
-        while not stop.is_set():
-            row = connection.execute(_TAKE_LOCK).fetchone()
-            if row is not None and row[0]:
-                self.leads = True
-                return True
-            if not said:
-                log.info("another publisher is at work: standing by")
-                said = True
-            stop.wait(POLL_S)
-        return False
 
     def _follow(self, connection: Connection, stop: Event) -> None:
         connection.execute(f"LISTEN {CHANNEL}")

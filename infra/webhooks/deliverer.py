@@ -31,6 +31,7 @@ from infra.webhooks.due import Due
 from infra.webhooks.endpoints import PostgresWebhookEndpoints
 from infra.webhooks.outbox import Outbox
 from infra.webhooks.sending import Outcome, Sender
+from projections.leading import lead
 from projections.log import CHANNEL, wait_for_entries
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,6 @@ _CAUSE: Final = "webhook-delivery"
 
 _LOCK: Final = 0x5745_4248_4F4F_4B53  # "WEBHOOKS": one deliverer per database
 _TAKE_LOCK: Final = f"SELECT pg_try_advisory_lock({_LOCK})"
-_SESSION_ENDS_AFTER_S: Final = 60
 
 Connection = psycopg.Connection[Any]
 Recoverable = (
@@ -108,7 +108,8 @@ class WebhookDeliverer:
             while not stop.is_set():
                 try:
                     with closing(psycopg.connect(self._conninfo, autocommit=True)) as connection:
-                        if self._lead(connection, stop):
+                        self.leads = lead(connection, _TAKE_LOCK, stop, "deliverer of webhooks")
+                        if self.leads:
                             self._follow(connection, pool, stop)
                 except Recoverable as error:
                     self.failures += 1
@@ -119,17 +120,6 @@ class WebhookDeliverer:
                     self.leads = False
         self._bell.close()
         self._ring.close()
-
-    def _lead(self, connection: Connection, stop: Event) -> bool:
-        """Wait for the lock; tell False if told to stop before."""
-        connection.execute(f"SET idle_session_timeout = '{_SESSION_ENDS_AFTER_S}s'")
-        while not stop.is_set():
-            row = connection.execute(_TAKE_LOCK).fetchone()
-            if row is not None and row[0]:
-                self.leads = True
-                return True
-            stop.wait(POLL_S)
-        return False
 
     def _follow(self, connection: Connection, pool: ThreadPoolExecutor, stop: Event) -> None:
         connection.execute(f"LISTEN {CHANNEL}")

@@ -273,7 +273,7 @@ def test_a_state_sent_out_of_turn_is_told_again(
 ) -> None:
     """One sleeps between reading and sending; the other takes over and tells newer states meanwhile."""
     if ended_by == "the server":
-        monkeypatch.setattr("consumers.publisher._SESSION_ENDS_AFTER_S", 3)
+        monkeypatch.setattr("projections.leading._SESSION_ENDS_AFTER_S", 3)
     lab.open("org-1", trial_credits=1)
     readers.project()
 
