@@ -49,7 +49,7 @@ lock: $(VENV)/.uv  ## Pin the dependencies of pyproject.toml anew
 	$(VENV)/.uv/bin/uv pip compile pyproject.toml --extra embedded --extra build --upgrade $(LOCK) -o requirements/run.txt
 	$(VENV)/.uv/bin/uv pip compile pyproject.toml --all-extras --upgrade $(LOCK) -o requirements/dev.txt
 
-LOCK := --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header --quiet
+LOCK := --generate-hashes --no-strip-extras --universal --python-version 3.11 --no-emit-index-url --no-header --quiet
 
 clean:  ## Remove the environment and the embedded servers' data
 	rm -rf $(VENV) var
