@@ -12,7 +12,7 @@ from infra.embedded.errors import EmbeddedServerError
 from infra.embedded.files import appended_log, is_free, pick_free_port, read_number, tail, write_atomically
 from infra.embedded.kafka_jars import require
 from infra.embedded.kafka_probe import live_brokers
-from infra.embedded.processes import Account, processes_in, send, wait_for_end
+from infra.embedded.processes import Account, process_with, processes_in, send, wait_for_end
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
@@ -105,7 +105,7 @@ class KafkaNode:
         deadline = time.monotonic() + _START_SECONDS
         while not live_brokers(self.address) >= peers:
             if not self.processes():
-                raise EmbeddedServerError(f"broker {self.number} ended:\n{tail(self.log_path)}")
+                raise EmbeddedServerError(f"broker {self.number} {self._ending()}:\n{tail(self.log_path)}")
             if time.monotonic() > deadline:
                 waited = f"{_START_SECONDS:.0f} s"
                 raise EmbeddedServerError(
@@ -113,11 +113,19 @@ class KafkaNode:
                 )
             time.sleep(0.1)
 
+    def _ending(self) -> str:
+        code = None if self._child is None else self._child.poll()
+        return "ended" if code is None else f"ended with exit code {code}"
+
     def processes(self) -> list[psutil.Process]:
         """The live processes of this node, whoever launched them."""
-        if self._child is not None:
-            self._child.poll()  # reaps it
-        return processes_in(self.home, "java")
+        found = {process.pid: process for process in processes_in(self.home, "java")}
+        # Our own child counts before it bears its program's name: exec gives it that last.
+        if self._child is not None and self._child.poll() is None:
+            child = process_with(self._child.pid)
+            if child is not None:
+                found[child.pid] = child
+        return list(found.values())
 
     def end(self, *signals: signal.Signals) -> None:
         """Send signals, one after another, until nothing is left, or raise EmbeddedServerError."""
