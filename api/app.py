@@ -17,6 +17,7 @@ from api import (
     payments,
     people,
     reads,
+    top_ups,
     webhook_endpoints,
     writes,
 )
@@ -36,6 +37,8 @@ ROUTERS: Final = (
     payments.writes,
     payments.reads,
     payments.news,
+    top_ups.writes,
+    top_ups.reads,
     keys.router,
     webhook_endpoints.router,
     people.router,

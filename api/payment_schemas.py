@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from api.fields import Credits, Gateway, Identifier, Instant, Name
 from api.requests import Body
 from api.schemas import NextCursor, Position, View
+from domain.auto_top_up import A_DAY_AT_MOST, THRESHOLD_MAX, TopUpTerms
 from domain.money import AMOUNT_MINOR_MAX, Currency
 from domain.organisation import CREDITS_MAX
 from domain.payment_book import PaymentStanding
@@ -20,6 +21,17 @@ LaxPlan = Annotated[PurchasePlan, Field(strict=False)]
 Minor = Annotated[int, Field(examples=[150_000])]
 Status = Annotated[PaymentStatus, Field(description="Where it stands.", examples=["completed"])]
 PaymentIdField = Annotated[str, Field(description="The payment.", examples=["payment-0198f0c2"])]
+
+
+class AskedTopUp(Body):
+    """When to buy as many credits again, by itself, with the payer's card."""
+
+    threshold: Annotated[int, Field(ge=1, le=THRESHOLD_MAX)] = Field(
+        description="When fewer credits than this are available.", examples=[200]
+    )
+    per_day: Annotated[int, Field(ge=1, le=A_DAY_AT_MOST)] = Field(
+        default=1, description="How often at most on a day of the organisation's zone.", examples=[1]
+    )
 
 
 class AskedPurchase(Body):
@@ -33,6 +45,18 @@ class AskedPurchase(Body):
     credits: Annotated[int, Field(ge=0, le=CREDITS_MAX)] = Field(
         description="Credits to buy: at least the minimum, or with Pro none.", examples=[1_000]
     )
+    auto_top_up: AskedTopUp | None = Field(
+        default=None,
+        description="Without Pro: have the same bought by itself from then on. It is switched on when this is"
+        " paid, and never charges the card more than this costs.",
+        examples=[None],
+    )
+
+    @property
+    def top_up(self) -> TopUpTerms | None:
+        """What is switched on with it, as the ledger takes it."""
+        asked = self.auto_top_up
+        return None if asked is None else TopUpTerms(self.credits, asked.threshold, asked.per_day)
 
 
 class QuotedLine(View):

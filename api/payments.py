@@ -78,12 +78,20 @@ news = APIRouter(route_class=StrictRoute, tags=["Payments"])
 def quote_purchase(
     organisation_id: OrganisationId, body: schemas.AskedPurchase, read: Read, asked: Asked
 ) -> schemas.QuotedPurchase:
-    """What credits, with or without a year of Pro, cost. The quote is kept to for half an hour."""
+    """What credits, with or without a year of Pro, cost. The quote is kept to for half an hour.
+
+    A purchase of credits can switch auto top-up on: the gateway then keeps the payer's card.
+    """
     services = read.services
 
     def ask(_: Ledger, name: str) -> PurchaseQuote:
         return services.payments.quote(
-            name, body.plan, body.credits, quote_id=services.new_id(), request=asked
+            name,
+            body.plan,
+            body.credits,
+            quote_id=services.new_id(),
+            request=asked,
+            top_up=body.top_up,
         )
 
     quoted, position = read.history(ask, organisation_id)

@@ -289,6 +289,12 @@ _TYPES: Final = (
         "The organisation has no quote of this id; `purchase-quotes` makes one.",
     ),
     ProblemType(
+        "auto-top-up-is-off",
+        409,
+        "Auto top-up is off",
+        "There is nothing to change or to switch off: a purchase with auto top-up switches it on.",
+    ),
+    ProblemType(
         "gateway-unknown",
         422,
         "Gateway unknown",

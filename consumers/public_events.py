@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from domain import audit_facts, facts, invoice_facts, payment_facts
+from domain import audit_facts, facts, invoice_facts, payment_facts, top_up_facts
 from domain.aggregate import Fact
 from domain.credits import LotKind
 from domain.errors import UnknownEventType
@@ -245,6 +245,32 @@ def _zero_crossed(fact: facts.CreditsExhausted | facts.CreditsReplenished) -> Da
     return {"available": fact.available}
 
 
+def _auto_top_up_terms(fact: top_up_facts.AutoTopUpChanged | top_up_facts.AutoTopUpSwitchedOn) -> Data:
+    return {"credits": fact.credits, "threshold": fact.threshold, "per_day": fact.per_day}
+
+
+def _auto_top_up_switched_on(fact: top_up_facts.AutoTopUpSwitchedOn) -> Data:
+    return {**_auto_top_up_terms(fact), "payment_id": fact.payment_id, "most_minor": fact.most_minor}
+
+
+def _auto_top_up_switched_off(fact: top_up_facts.AutoTopUpSwitchedOff) -> Data:
+    return {"reason": fact.reason.value}
+
+
+def _auto_top_up_begun(fact: top_up_facts.AutoTopUpBegun) -> Data:
+    return {
+        "payment_id": fact.payment_id,
+        "credits": fact.credits,
+        "day": _iso_day(fact.day),
+        "number": fact.number,
+        "failures": fact.failures,
+    }
+
+
+def _auto_top_up_held(fact: top_up_facts.AutoTopUpHeld) -> Data:
+    return {"reason": fact.reason.value, "day": _iso_day(fact.day), "per_day": fact.per_day}
+
+
 def _api_key(fact: audit_facts.ApiKeyIssued | audit_facts.ApiKeyRevoked) -> Data:
     return {"key_id": fact.key_id}
 
@@ -279,6 +305,7 @@ def _payment_requested(fact: payment_facts.PaymentRequested) -> Data:
         "currency": fact.currency.value,
         "price_version": fact.price_version,
         "quote_id": fact.quote_id,
+        **({} if fact.charged_to is None else {"charged_to": fact.charged_to}),
     }
 
 
@@ -375,6 +402,15 @@ PUBLIC_FORMS: Final[Mapping[type[Any], PublicForm]] = {
     facts.BalanceWentLow: PublicForm("credit_ledger.balance_went_low.v1", _balance_went_low),
     facts.CreditsExhausted: PublicForm("credit_ledger.credits_exhausted.v1", _zero_crossed),
     facts.CreditsReplenished: PublicForm("credit_ledger.credits_replenished.v1", _zero_crossed),
+    top_up_facts.AutoTopUpSwitchedOn: PublicForm(
+        "credit_ledger.auto_top_up_switched_on.v1", _auto_top_up_switched_on
+    ),
+    top_up_facts.AutoTopUpChanged: PublicForm("credit_ledger.auto_top_up_changed.v1", _auto_top_up_terms),
+    top_up_facts.AutoTopUpSwitchedOff: PublicForm(
+        "credit_ledger.auto_top_up_switched_off.v1", _auto_top_up_switched_off
+    ),
+    top_up_facts.AutoTopUpBegun: PublicForm("credit_ledger.auto_top_up_begun.v1", _auto_top_up_begun),
+    top_up_facts.AutoTopUpHeld: PublicForm("credit_ledger.auto_top_up_held.v1", _auto_top_up_held),
     audit_facts.ApiKeyIssued: PublicForm("credit_ledger.api_key_issued.v1", _api_key),
     audit_facts.ApiKeyRevoked: PublicForm("credit_ledger.api_key_revoked.v1", _api_key),
     audit_facts.WebhookEndpointAdded: PublicForm(

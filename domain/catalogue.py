@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from domain import audit_facts, facts, invoice_facts, payment_facts
+from domain import audit_facts, facts, invoice_facts, payment_facts, top_up_facts
 from domain.aggregate import Fact
 from domain.errors import UnknownEventType
 from domain.organisation import OrganisationSnapshot
@@ -45,6 +45,11 @@ ORGANISATION: Final[Mapping[str, FactType]] = {
     "balance_went_low.v1": facts.BalanceWentLow,
     "credits_exhausted.v1": facts.CreditsExhausted,
     "credits_replenished.v1": facts.CreditsReplenished,
+    "auto_top_up_switched_on.v1": top_up_facts.AutoTopUpSwitchedOn,
+    "auto_top_up_changed.v1": top_up_facts.AutoTopUpChanged,
+    "auto_top_up_switched_off.v1": top_up_facts.AutoTopUpSwitchedOff,
+    "auto_top_up_begun.v1": top_up_facts.AutoTopUpBegun,
+    "auto_top_up_held.v1": top_up_facts.AutoTopUpHeld,
     "api_key_issued.v1": audit_facts.ApiKeyIssued,
     "api_key_revoked.v1": audit_facts.ApiKeyRevoked,
     "webhook_endpoint_added.v1": audit_facts.WebhookEndpointAdded,

@@ -95,6 +95,10 @@ class BillingIsCustom(LedgerError):
     """The organisation is billed by agreement: it buys nothing here."""
 
 
+class AutoTopUpIsOff(LedgerError):
+    """Auto top-up is not on: a purchase with it switches it on."""
+
+
 class GatewayUnknown(LedgerError):
     """No gateway of this name is set up, or it does not take the currency."""
 

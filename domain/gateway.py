@@ -70,7 +70,10 @@ class Payer(msgspec.Struct, frozen=True):
 
 
 class OrderRequest(msgspec.Struct, frozen=True):
-    """What is to be paid. `payment_id` is ours (at most 40 characters): it makes the order once."""
+    """What is to be paid. `payment_id` is ours (at most 40 characters): it makes the order once.
+
+    With `mandate_minor` the payer lets their card be charged again without them, for at most so much a time.
+    """
 
     payment_id: str
     amount_minor: int
@@ -80,6 +83,7 @@ class OrderRequest(msgspec.Struct, frozen=True):
     """Where the gateway's page sends the browser, with what `PaymentGateway.read_return` takes."""
     cancel_url: str
     payer: Payer = Payer()
+    mandate_minor: int | None = None
 
 
 class Checkout(msgspec.Struct, frozen=True):
@@ -113,6 +117,16 @@ class Notice(msgspec.Struct, frozen=True):
     """Unique per gateway; a replay has the same."""
     kind: str
     attempt: Attempt | None
+
+
+class ChargeRequest(msgspec.Struct, frozen=True):
+    """An order to be paid by the card that paid before, as `mandate`: the gateway's id of that payment."""
+
+    order_id: str
+    amount_minor: int
+    currency: str
+    description: str
+    mandate: str
 
 
 class RefundRequest(msgspec.Struct, frozen=True):
@@ -171,6 +185,10 @@ class PaymentGateway(Protocol):
         """ISO 4217 codes it takes."""
 
     @property
+    def charges_again(self) -> bool:
+        """Whether it can charge a payer's card again without them."""
+
+    @property
     def settles_within(self) -> timedelta:
         """How long after it was taken money may take to show in `settled`."""
 
@@ -193,6 +211,20 @@ class PaymentGateway(Protocol):
 
         Raises:
             GatewayRefused: the gateway knows no such order.
+        """
+
+    def charge(self, request: ChargeRequest) -> Attempt:
+        """Charge a card again; where the order has an attempt already, return that.
+
+        Raises:
+            GatewayRefused: it will not: the card was not kept, or is no longer.
+        """
+
+    def forget_card(self, mandate: str) -> None:
+        """Never charge the card of a payment again; one that is forgotten, or was not kept, stays so.
+
+        Raises:
+            GatewayRefused: it will not.
         """
 
     def read_return(self, fields: Mapping[str, str]) -> Notice:

@@ -21,9 +21,20 @@ import msgspec
 
 from domain.aggregate import Aggregate, Event
 from domain.audit_facts import AuditFact
+from domain.auto_top_up import (
+    AutoTopUp,
+    Begin,
+    HeldBack,
+    HeldReason,
+    LastTopUp,
+    OffReason,
+    SwitchOff,
+    TopUpTerms,
+)
 from domain.calendar import check_time_zone, local_day
 from domain.credits import Lot, LotKind, Portion, draw, plan_draws, put_back
 from domain.errors import (
+    AutoTopUpIsOff,
     CurrencyMismatch,
     HoldConflict,
     HoldUnknown,
@@ -68,6 +79,13 @@ from domain.holds import (
 from domain.identity import stream_id
 from domain.money import PRICE_MILLIONTHS_MAX, Cost, Currency
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType, credits_for
+from domain.top_up_facts import (
+    AutoTopUpBegun,
+    AutoTopUpChanged,
+    AutoTopUpHeld,
+    AutoTopUpSwitchedOff,
+    AutoTopUpSwitchedOn,
+)
 from domain.usage import Usage, UsageReport, User
 
 CREDITS_MAX: Final = 1_000_000_000_000
@@ -105,6 +123,7 @@ class OrganisationSnapshot(msgspec.Struct, frozen=True, array_like=True):
     holds: list[Hold] = []
     settlements: list[Settlement] = []
     low_balance_threshold: int = 0
+    auto_top_up: AutoTopUp | None = None
 
     actor: ClassVar[str | None] = None
     cause: ClassVar[str] = ""
@@ -133,6 +152,7 @@ class OrganisationSnapshot(msgspec.Struct, frozen=True, array_like=True):
         for settlement in self.settlements:
             organisation.open_settlement(settlement)
         organisation.low_balance_threshold = self.low_balance_threshold
+        organisation.auto_top_up = self.auto_top_up
         return organisation
 
     def apply(self, organisation: Organisation) -> None:
@@ -145,6 +165,7 @@ class Organisation(Aggregate):
     __slots__ = (
         "_available_before",
         "_next_lapse",
+        "auto_top_up",
         "balance",
         "currency",
         "holds",
@@ -177,6 +198,7 @@ class Organisation(Aggregate):
         self.on_hold = 0
         self.settlements: dict[tuple[str, UsageType], Settlement] = {}
         self.low_balance_threshold = 0
+        self.auto_top_up: AutoTopUp | None = None
         self._available_before = 0
         self._next_lapse = _NEVER
 
@@ -530,6 +552,105 @@ class Organisation(Aggregate):
         self._begin(Request(fact.recorded_at, fact.actor, fact.cause))
         return self._record(fact)
 
+    # --------------------------------------------------------------- auto top-up
+
+    def switch_on_auto_top_up(
+        self, terms: TopUpTerms, *, payment_id: str, most_minor: int, request: Request
+    ) -> Event:
+        """Buy credits by itself from now on, with the card of a payment, for at most so much each time.
+
+        Raises:
+            InvalidInput: terms out of range.
+        """
+        terms.check()
+        self._begin(request)
+        return self._record(
+            AutoTopUpSwitchedOn(
+                request.at,
+                request.actor,
+                request.cause,
+                terms.credits,
+                terms.threshold,
+                terms.per_day,
+                payment_id,
+                most_minor,
+            )
+        )
+
+    def change_auto_top_up(self, terms: TopUpTerms, total_minor: int, request: Request) -> Event:
+        """Change what is bought by itself, and when; `total_minor` is what that would cost now.
+
+        Raises:
+            InvalidInput: terms out of range, or more credits than was agreed to pay for.
+            AutoTopUpIsOff: it is not on.
+        """
+        terms.check()
+        state = self._auto_top_up()
+        if total_minor > state.most_minor:
+            raise InvalidInput(
+                "credits", "these cost more than was agreed to: switch auto top-up on anew for them"
+            )
+        self._begin(request)
+        return self._record(
+            AutoTopUpChanged(
+                request.at, request.actor, request.cause, terms.credits, terms.threshold, terms.per_day
+            )
+        )
+
+    def switch_off_auto_top_up(self, reason: OffReason, request: Request) -> Event:
+        """Buy nothing by itself any more.
+
+        Raises:
+            AutoTopUpIsOff: it is not on.
+        """
+        self._auto_top_up()
+        self._begin(request)
+        return self._record(AutoTopUpSwitchedOff(request.at, request.actor, request.cause, reason))
+
+    def top_up(
+        self, payment_id: str, total_minor: int, last: LastTopUp, request: Request
+    ) -> AutoTopUpBegun | None:
+        """Begin to buy credits if they are low and the brake allows it; say once why not.
+
+        Args:
+            payment_id: of the payment to be asked for.
+            total_minor: what it would be of.
+            last: what has become of the top-up before.
+        """
+        self._begin(request)
+        state = self.auto_top_up
+        if state is None or not state.is_on or self.available >= state.terms.threshold:
+            return None
+        head = (request.at, request.actor, request.cause)
+        match state.answer(request.at, self.time_zone, last, total_minor):
+            case Begin(day, number, failures):
+                begun = AutoTopUpBegun(*head, payment_id, state.terms.credits, day, number, failures)
+                self._record(begun)
+                return begun
+            case HeldBack(why, day):
+                self._record(AutoTopUpHeld(*head, why, day, state.terms.per_day))
+            case SwitchOff(reason):
+                self._record(AutoTopUpSwitchedOff(*head, reason))
+        return None
+
+    def end_top_up(self, request: Request) -> None:
+        """Take in that a top-up is paid: where it was too small, no other begins on this day."""
+        state = self.auto_top_up
+        if state is None or not state.is_on or self.available >= state.terms.threshold:
+            return
+        today = local_day(self.time_zone, request.at)
+        if state.held_on != today:
+            self._record(
+                AutoTopUpHeld(
+                    request.at, request.actor, request.cause, HeldReason.TOO_SMALL, today, state.terms.per_day
+                )
+            )
+
+    def _auto_top_up(self) -> AutoTopUp:
+        if self.auto_top_up is None or not self.auto_top_up.is_on:
+            raise AutoTopUpIsOff
+        return self.auto_top_up
+
     # --------------------------------------------------------------------- holds
 
     def place_hold(self, wanted: HoldRequest, expires_at: datetime, request: Request) -> Hold:
@@ -684,6 +805,7 @@ class Organisation(Aggregate):
         copy.on_hold = self.on_hold
         copy.settlements = self.settlements.copy() if self.settlements else {}
         copy.low_balance_threshold = self.low_balance_threshold
+        copy.auto_top_up = self.auto_top_up
         copy._pending = []
         copy._available_before = 0
         copy._next_lapse = self._next_lapse
@@ -708,6 +830,7 @@ class Organisation(Aggregate):
                 list(self.holds.values()),
                 list(self.settlements.values()),
                 self.low_balance_threshold,
+                self.auto_top_up,
             ),
         )
 

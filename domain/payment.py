@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 
 from domain.aggregate import Aggregate, Event
+from domain.auto_top_up import TopUpTerms
 from domain.errors import (
     InvalidInput,
     InvariantBroken,
@@ -110,8 +111,10 @@ class Payment(Aggregate):
         gateway: str,
         quote_id: str | None,
         request: Request,
+        top_up: TopUpTerms | None = None,
+        charged_to: str | None = None,
     ) -> Payment:
-        """Begin a payment.
+        """Begin a payment: of a payer, who may switch auto top-up on with it, or with the card of another.
 
         Raises:
             InvalidInput: there is nothing to pay, or more than `AMOUNT_MINOR_MAX`.
@@ -137,6 +140,8 @@ class Payment(Aggregate):
                 terms.currency,
                 terms.price_version,
                 quote_id,
+                top_up,
+                charged_to,
             )
         )
         return payment

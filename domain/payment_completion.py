@@ -35,6 +35,12 @@ def complete(
     if terms.credits and not recorded_before:
         purchase = _purchase(organisation, payment, attempt, request)
     payment.complete(attempt.gateway_payment_id, purchase, request)
+    if terms.top_up is not None:
+        organisation.switch_on_auto_top_up(
+            terms.top_up, payment_id=terms.payment_id, most_minor=terms.total_minor, request=request
+        )
+    elif terms.charged_to is not None:
+        organisation.end_top_up(request)
     if has_pro:
         payment.flag(Flag.ALREADY_PRO, attempt, request)
     if recorded_before:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
+from domain.auto_top_up import TopUpTerms
 from domain.money import Currency
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class PaymentRequested(_PaymentFact, frozen=True, array_like=True, gc=False):
     """Somebody wants to pay: what for, and how much. Credits include those that come with a subscription.
 
     `amount_minor` = `credits_minor` + `fee_minor`; tax comes on top. `quote_id` is what it was made from.
+    `top_up` is switched on when it is paid, with the payer's card; `charged_to` is the payment whose card is
+    charged, where nobody is there to pay.
     """
 
     kind: PaymentKind
@@ -86,6 +89,8 @@ class PaymentRequested(_PaymentFact, frozen=True, array_like=True, gc=False):
     currency: Currency
     price_version: str
     quote_id: str | None
+    top_up: TopUpTerms | None = None
+    charged_to: str | None = None
 
     @property
     def total_minor(self) -> int:

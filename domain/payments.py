@@ -12,7 +12,9 @@ from datetime import timedelta
 from typing import Final
 
 from domain.aggregate import Aggregate
+from domain.auto_top_up import TopUpTerms
 from domain.errors import (
+    GatewayUnknown,
     PaymentUnknown,
     PurchaseAlreadyRecorded,
     QuoteExpired,
@@ -25,7 +27,6 @@ from domain.gateway import (
     AttemptStatus,
     GatewayRefused,
     NoticeRefused,
-    OrderRequest,
     Payer,
     PaymentGateway,
 )
@@ -34,19 +35,18 @@ from domain.ledger import Ledger
 from domain.payment import CANCELLED, PAID, UNPAID, Payment
 from domain.payment_book import Desk, Named, PaymentBook, PaymentStanding, Ways
 from domain.payment_completion import complete
-from domain.payment_facts import (
-    PaymentKind,
-    PaymentOrdered,
-    PaymentRefundRequested,
-    PaymentRequested,
-)
+from domain.payment_facts import PaymentOrdered, PaymentRefundRequested, PaymentRequested
+from domain.payment_orders import PaymentOrders
 from domain.payment_refunds import PaymentRefunds
 from domain.ports import Once
 from domain.purchases import PurchasePlan, PurchaseQuote, check_may_buy, custom_terms, quote
+from domain.top_ups import TopUps
 
 NEVER_PAID: Final = "NEVER_PAID"
 """Why a payment is abandoned that nobody has paid for long."""
 ABANDONED_AFTER: Final = timedelta(days=1)
+CHARGED_WITHIN: Final = timedelta(days=2)
+"""How long a card that is charged again may take: banks tell its owner, and take the money 36 hours later."""
 NOBODY: Final = Payer()
 
 
@@ -68,9 +68,10 @@ class Payments:
         self.ledger = ledger
         self.gateways = gateways
         self._desk = desk
-        self._ways = ways
         self._book = PaymentBook(ledger, gateways)
+        self._orders = PaymentOrders(self._book, desk, ways)
         self._refunds = PaymentRefunds(self._book)
+        self.top_ups = TopUps(self._book)
         self._recording = self._book.recording
         self._store = self._book.store
 
@@ -84,8 +85,11 @@ class Payments:
         *,
         quote_id: str,
         request: Request,
+        top_up: TopUpTerms | None = None,
     ) -> PurchaseQuote:
         """Say what a purchase costs, and keep to it for half an hour.
+
+        With `top_up` the purchase switches auto top-up on, when it is paid.
 
         Raises:
             OrganisationUnknown, InvalidInput, ProAlready, BillingIsCustom.
@@ -97,6 +101,7 @@ class Payments:
             credits_count,
             prices=self.ledger.prices.at(request.at),
             now=request.at,
+            top_up=top_up,
         )
         self._desk.keep_quote(quoted)
         return quoted
@@ -127,7 +132,7 @@ class Payments:
 
         Raises:
             OrganisationUnknown, QuoteUnknown, QuoteExpired, ProAlready, BillingIsCustom, IdempotencyConflict.
-            GatewayUnknown: no such gateway, or it does not take the currency.
+            GatewayUnknown: no such gateway, or it does not take the currency, or charges no card again.
             GatewayUnavailable: the payment is recorded and its order is not open: ask again, or wait.
         """
 
@@ -139,7 +144,9 @@ class Payments:
             if quoted.expires_at <= request.at:
                 raise QuoteExpired(quote_id=quote_id)
             check_may_buy(organisation, quoted.plan, request.at)
-            self._book.gateway(gateway, quoted.terms.currency)
+            reached = self._book.gateway(gateway, quoted.terms.currency)
+            if quoted.top_up is not None and not reached.charges_again:
+                raise GatewayUnknown(f"the gateway {gateway!r} charges no card again", gateway=gateway)
             payment = Payment.request(
                 payment_id,
                 organisation_id,
@@ -147,6 +154,7 @@ class Payments:
                 gateway=gateway,
                 quote_id=quote_id,
                 request=request,
+                top_up=quoted.top_up,
             )
             return [payment], Named(payment_id)
 
@@ -156,8 +164,8 @@ class Payments:
             paying = self._store.event_under(quote_key(organisation_id, quote_id))
             assert paying is not None
             assert isinstance(paying.fact, PaymentRequested)
-            return self._open_order(paying.fact.payment_id, payer, request, repeated=True)
-        return self._open_order(begun.recorded.payment_id, payer, request, repeated=begun.repeated)
+            return self._orders.open(paying.fact.payment_id, payer, request, repeated=True)
+        return self._orders.open(begun.recorded.payment_id, payer, request, repeated=begun.repeated)
 
     def begin_custom(
         self,
@@ -187,7 +195,7 @@ class Payments:
 
         begun = self._recording.record(decide, once, Named)
         self._desk.keep_remark(organisation_id, begun.recorded.payment_id, remark)
-        return self._open_order(begun.recorded.payment_id, NOBODY, request, repeated=begun.repeated)
+        return self._orders.open(begun.recorded.payment_id, NOBODY, request, repeated=begun.repeated)
 
     def checkout(
         self, organisation_id: str, payment_id: str, *, payer: Payer = NOBODY, request: Request
@@ -198,7 +206,7 @@ class Payments:
             PaymentUnknown, GatewayUnknown, GatewayUnavailable, GatewayRefused.
         """
         self.payment(payment_id, organisation_id)
-        return self._open_order(payment_id, payer, request, repeated=False)
+        return self._orders.open(payment_id, payer, request)
 
     # ------------------------------------------------------------------------------------- news
 
@@ -255,18 +263,24 @@ class Payments:
     def recheck(
         self, payment_id: str, *, organisation_id: str | None = None, request: Request
     ) -> PaymentStanding:
-        """Ask the gateway what has become of a payment.
+        """Ask the gateway what has become of a payment; have it charge a card that it has not charged yet.
 
         Raises:
             PaymentUnknown, GatewayUnknown, GatewayUnavailable.
         """
         payment = self.payment(payment_id, organisation_id)
         if payment.order_id is None:
-            return self._open_order(payment_id, NOBODY, request, repeated=False)
+            standing = self._orders.open(payment_id, NOBODY, request)
+            if payment.terms.charged_to is None or standing.payment.order_id is None:
+                return standing
+            payment = standing.payment
+        assert payment.order_id is not None
         try:
             attempts = self._book.gateway(payment.terms.gateway).attempts(payment.order_id)
         except GatewayRefused:
             attempts = ()
+        if not attempts and payment.terms.charged_to is not None:
+            attempts = self._orders.charge(payment_id, request)
         for attempt in _telling(attempts):
             self.learn(payment.terms.gateway, attempt, request)
         return self._book.standing(payment_id)
@@ -332,7 +346,8 @@ class Payments:
         payment = self.payment(payment_id)
         if payment.status not in PAID:
             self.recheck(payment_id, request=request)
-            if request.at - payment.terms.recorded_at >= ABANDONED_AFTER:
+            waits = ABANDONED_AFTER if payment.terms.charged_to is None else CHARGED_WITHIN
+            if request.at - payment.terms.recorded_at >= waits:
                 self._book.change(payment_id, lambda each: _give_up(each, request))
         self._refunds.send(payment_id, request)
         return self._book.standing(payment_id)
@@ -351,45 +366,6 @@ class Payments:
 
     # -------------------------------------------------------------------------------- mechanism
 
-    def _open_order(
-        self, payment_id: str, payer: Payer, request: Request, *, repeated: bool
-    ) -> PaymentStanding:
-        """Have the gateway open the order, unless it has, and return the way to its page."""
-        payment = self.payment(payment_id)
-        if payment.status in UNPAID and payment.order_id is None:
-            with self._desk.turn(payment_id):
-                return self._ask_for_order(self.payment(payment_id), payer, request, repeated=repeated)
-        return self._ask_for_order(payment, payer, request, repeated=repeated)
-
-    def _ask_for_order(
-        self, payment: Payment, payer: Payer, request: Request, *, repeated: bool
-    ) -> PaymentStanding:
-        terms = payment.terms
-        payment_id = terms.payment_id
-        if payment.status not in UNPAID:
-            return self._book.standing(payment_id, repeated=repeated)
-        gateway, ways = self._book.gateway(terms.gateway), self._ways(payment_id)
-        order = OrderRequest(
-            payment_id,
-            terms.total_minor,
-            terms.currency.value,
-            _DESCRIPTIONS[terms.kind].format(credits=terms.credits),
-            ways.return_url,
-            ways.cancel_url,
-            payer,
-        )
-        if payment.order_id is not None:
-            return self._book.standing(
-                payment_id, checkout=gateway.checkout(payment.order_id, order), repeated=repeated
-            )
-        try:
-            opened = gateway.open_order(order)
-        except GatewayRefused as refusal:
-            code = str(refusal.details.get("code") or "ORDER_REFUSED")
-            return self._book.change(payment_id, lambda each: each.fail(code, request))
-        self._book.change(payment_id, lambda each: each.order(opened.order_id, request))
-        return self._book.standing(payment_id, checkout=opened.checkout, repeated=repeated)
-
     def _learn(
         self, payment_id: str, attempt: Attempt, request: Request, *, recorded_before: bool
     ) -> PaymentStanding:
@@ -403,13 +379,6 @@ class Payments:
 
         self._recording.record(decide, None, Named, on_repeated=PurchaseAlreadyRecorded)
         return self._book.standing(payment_id)
-
-
-_DESCRIPTIONS: Final = {
-    PaymentKind.CREDITS: "{credits:,} credits",
-    PaymentKind.PRO: "Pro subscription, 365 days",
-    PaymentKind.CUSTOM: "Custom payment",
-}
 
 
 def _telling(attempts: Sequence[Attempt]) -> Sequence[Attempt]:

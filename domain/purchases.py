@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from domain.auto_top_up import TopUpTerms
 from domain.errors import BillingIsCustom, InvalidInput, ProAlready
 from domain.facts import Plan
 from domain.money import AMOUNT_MINOR_MAX, MINOR_UNITS, cost_of
@@ -36,7 +37,10 @@ class QuotedLine(msgspec.Struct, frozen=True):
 
 
 class PurchaseQuote(msgspec.Struct, frozen=True):
-    """What is to be paid, if it is before `expires_at`. Of the credits, `included` come with the plan."""
+    """What is to be paid, if it is before `expires_at`. Of the credits, `included` come with the plan.
+
+    `top_up` is switched on when it is paid.
+    """
 
     quote_id: str
     organisation_id: str
@@ -46,6 +50,7 @@ class PurchaseQuote(msgspec.Struct, frozen=True):
     tax_per_cent: int
     quoted_at: datetime
     expires_at: datetime
+    top_up: TopUpTerms | None = None
 
     @property
     def lines(self) -> list[QuotedLine]:
@@ -67,6 +72,7 @@ def quote(
     *,
     prices: Prices,
     now: datetime,
+    top_up: TopUpTerms | None = None,
 ) -> PurchaseQuote:
     """Return what credits, with or without a year of Pro, cost an organisation now.
 
@@ -74,11 +80,16 @@ def quote(
 
     Raises:
         InvalidInput: fewer credits than the minimum, or more than can be paid. Beside Pro, none is fine too.
+            Or auto top-up is not for sale with it, or out of range.
         ProAlready: Pro is not for sale while the organisation has it.
         BillingIsCustom: an Enterprise organisation pays by agreement.
     """
     check_may_buy(organisation, plan, now)
     is_pro = plan is PurchasePlan.PRO
+    if top_up is not None:
+        if is_pro:
+            raise InvalidInput("plan", "auto top-up is switched on with a purchase of credits alone")
+        top_up.check()
     if credits_count < prices.minimum_credits and not (is_pro and credits_count == 0):
         raise InvalidInput("credits", f"a purchase is of at least {prices.minimum_credits:,} credits")
     here = prices.of(organisation.currency)
@@ -112,6 +123,7 @@ def quote(
         here.tax_per_cent,
         now,
         now + QUOTE_LASTS,
+        top_up,
     )
 
 

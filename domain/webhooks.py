@@ -16,6 +16,7 @@ from typing import Final, Protocol
 import msgspec
 
 from domain.facts import BalanceWentLow, CreditsExhausted, CreditsPurchased, CreditsReplenished, Request
+from domain.top_up_facts import AutoTopUpHeld, AutoTopUpSwitchedOff
 
 ENDPOINTS_MAX: Final = 5
 """Endpoints an organisation has at most."""
@@ -27,7 +28,14 @@ FAILING_AT_MOST: Final = timedelta(days=5)
 DELIVERIES_KEPT: Final = timedelta(days=30)
 """How long what became of a delivery can be looked up."""
 
-TOLD: Final = (BalanceWentLow, CreditsExhausted, CreditsReplenished, CreditsPurchased)
+TOLD: Final = (
+    BalanceWentLow,
+    CreditsExhausted,
+    CreditsReplenished,
+    CreditsPurchased,
+    AutoTopUpHeld,
+    AutoTopUpSwitchedOff,
+)
 """The facts that endpoints hear of."""
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what secrets begin with

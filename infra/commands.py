@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from consumers.offsets import known_offsets
 from infra.bootstrap import (
+    new_id,
     open_invoicing,
     open_ledger,
     payments_of,
@@ -50,8 +51,10 @@ from infra.telemetry import (
     projection_metrics,
     publisher_metrics,
     serve_metrics,
+    top_up_metrics,
     webhook_metrics,
 )
+from infra.top_up_keeper import TopUpKeeper
 from infra.up.run import run_up
 from infra.up.tokens import embedded_token, sign_in_link
 from projections.comparison import compare_with_log
@@ -138,7 +141,7 @@ def project(settings: Settings, _: argparse.Namespace) -> int:
 
 
 def tend(settings: Settings, _: argparse.Namespace) -> int:
-    """Attend to what time makes due, until SIGTERM or Ctrl-C: holds, payments, subscriptions, invoices."""
+    """Attend to what becomes due, until SIGTERM or Ctrl-C: holds, payments, top-ups, plans, invoices."""
     stop = stop_on_signals()
     prices = load_price_book(settings.price_book)
     url = database_url(settings, patiently=True)
@@ -148,13 +151,16 @@ def tend(settings: Settings, _: argparse.Namespace) -> int:
     ):
         keeper = PaymentKeeper(payments, url, utc_now)
         registry = CollectorRegistry()
+        top_ups = TopUpKeeper(payments, url, utc_now, new_id)
         registry.register(payment_metrics(keeper))
+        registry.register(top_up_metrics(top_ups))
         serve_metrics(settings.metrics_port, registry)
-        log.info("attending to holds, payments and invoices")
+        log.info("attending to holds, payments, top-ups and invoices")
         side_by_side(
             [
                 HoldLapser(ledger, url, utc_now).run,
                 keeper.run,
+                top_ups.run,
                 InvoiceClerk(open_invoicing(settings, ledger), utc_now).run,
             ],
             stop,

@@ -276,7 +276,7 @@ CREATE TABLE ledger.payment_remarks (
 
 -- ------------------------------------------------------------------------------------------ projections
 -- stream is the organisation's originator_id in ledger.events; versions and positions are those of its events.
--- Three projections fill these tables: balance (balances, holds), payments (payments) and statement (all others),
+-- Three projections fill these tables: balance (balances, holds, auto_top_ups), payments (payments) and statement (all others),
 -- each moving all of its tables in one transaction, so that cards, rows, attribution and days always agree.
 
 CREATE TABLE projections.positions (
@@ -328,6 +328,25 @@ CREATE TABLE projections.holds (
 
 CREATE INDEX holds_open_idx ON projections.holds (expires_at) WHERE status = 'open';
 CREATE INDEX holds_list_idx ON projections.holds (stream, version DESC);
+
+-- Auto top-up; whoever never switched it on has no row.
+CREATE TABLE projections.auto_top_ups (
+    stream uuid NOT NULL,         -- of the organisation
+    is_on boolean NOT NULL,
+    credits bigint,
+    threshold bigint,
+    per_day integer,
+    card_of text,                 -- the payment whose card is charged
+    most_minor bigint,            -- what it may be charged each time, tax included
+    switched_on_at timestamptz,
+    off_reason text,              -- asked | payments_failed | price_rose | not_for_sale
+    last_payment_id text,         -- of the top-up begun last
+    last_day date,                -- its day in the organisation's zone,
+    last_number integer,          -- and which of that day it was
+    held_on date,                 -- the day on which no more are begun; 0001-01-01: none
+    held_reason text,             -- limit_reached | payment_failed | too_small
+    CONSTRAINT auto_top_ups_pkey PRIMARY KEY (stream)
+);
 
 -- One list of usage (a row per run) and additions (a row per event), read newest first by kind.
 CREATE TABLE projections.transactions (

@@ -15,6 +15,7 @@ from consumers.publisher import Publisher
 from consumers.runner import UsageConsumer
 from infra.kafka import OncePer
 from infra.payment_keeper import PaymentKeeper
+from infra.top_up_keeper import TopUpKeeper
 from infra.webhooks.deliverer import WebhookDeliverer
 from projections.runner import ProjectionRunner
 
@@ -129,6 +130,22 @@ def payment_metrics(keeper: PaymentKeeper) -> Gauges:
         )
         failures.add_metric([], keeper.failures)
         return pending, oldest, refunds, flagged, failures
+
+    return Gauges(read)
+
+
+def top_up_metrics(keeper: TopUpKeeper) -> Gauges:
+    """Return how many top-ups were begun, and what is wrong."""
+
+    def read() -> Iterable[Metric]:
+        return (
+            _counter("creditledger_top_ups_begun", "Top-ups that were begun.", keeper.begun),
+            _counter(
+                "creditledger_top_ups_interruptions",
+                "Times an organisation could not be topped up.",
+                keeper.failures,
+            ),
+        )
 
     return Gauges(read)
 

@@ -1,4 +1,7 @@
-"""The projection `balance`: one row per organisation, its credits and the terms it is on; and its holds."""
+"""The projection `balance`: one row per organisation, its credits and the terms it is on.
+
+Beside it stand its holds, and its auto top-up.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,7 @@ from domain.facts import (
     UsageCharged,
 )
 from domain.money import Currency
+from projections.auto_top_ups import TopUpChanges, fold_top_ups
 from projections.holds import HoldChanges, fold_holds
 from projections.log import Entry
 from projections.rows import write_rows
@@ -99,14 +103,19 @@ class BalanceChange(msgspec.Struct):
 
 
 class BalanceChanges:
-    """What a batch changes in `balances` and `holds`."""
+    """What a batch changes in `balances`, `holds` and `auto_top_ups`."""
 
     def __init__(
-        self, opened: Sequence[OpenedRow], changes: Sequence[BalanceChange], holds: HoldChanges
+        self,
+        opened: Sequence[OpenedRow],
+        changes: Sequence[BalanceChange],
+        holds: HoldChanges,
+        top_ups: TopUpChanges,
     ) -> None:
         self._opened = opened
         self._changes = changes
         self._holds = holds
+        self._top_ups = top_ups
 
     def write(self, connection: Connection) -> None:
         """Insert organisations that opened, then change all that are touched.
@@ -119,13 +128,14 @@ class BalanceChanges:
         if changed != len(self._changes):
             raise InvariantBroken(f"{len(self._changes) - changed} organisations changed but never opened")
         self._holds.write(connection)
+        self._top_ups.write(connection)
 
 
 class BalanceProjection:
-    """Folds every event of organisations into `balances`, and holds into `holds`."""
+    """Folds every event of organisations into `balances`, and those of holds and auto top-up into theirs."""
 
     name = "balance"
-    tables = ("balances", "holds")
+    tables = ("balances", "holds", "auto_top_ups")
 
     def fold(self, entries: Sequence[Entry]) -> BalanceChanges:
         """Return what entries change: every event of an organisation moves its version and position."""
@@ -143,7 +153,7 @@ class BalanceProjection:
             change.version = version
             change.position = position
             fold(change, fact)
-        return BalanceChanges(opened, list(changes.values()), fold_holds(entries))
+        return BalanceChanges(opened, list(changes.values()), fold_holds(entries), fold_top_ups(entries))
 
 
 def _opened_row(stream: bytes, fact: OrganisationOpened) -> OpenedRow:

@@ -12,6 +12,7 @@ import msgspec
 from domain.gateway import (
     Attempt,
     AttemptStatus,
+    ChargeRequest,
     Checkout,
     GatewayRefused,
     GatewayUnavailable,
@@ -32,6 +33,7 @@ class BookGateway:
     """Opens an order once per payment, and gives money back once per refund id. `step` may raise anywhere."""
 
     name = "bookpay"
+    charges_again = True
     currencies = frozenset({"INR", "USD"})
 
     def __init__(self, step: Callable[[str], None] = lambda _: None) -> None:
@@ -44,6 +46,8 @@ class BookGateway:
         self.refunds_pend = False
         self.refunds_fail = False
         self.is_down = False
+        self.card_answers = AttemptStatus.CAPTURED
+        self.forgotten: list[str] = []
         self._step = step
         self._numbers = count(1)
 
@@ -86,6 +90,24 @@ class BookGateway:
         self.refunds[request.refund_id] = (request, status)
         self._step("after refund")
         return Refund(f"rfnd_{request.refund_id}", status, request.amount_minor)
+
+    def charge(self, request: ChargeRequest) -> Attempt:
+        self._begin("charge")
+        known = self.attempts_of[request.order_id]
+        if not known:
+            paid = next(
+                each for each in self.attempts_of.values() for a in each if self._is(a, request.mandate)
+            )
+            kept = self.orders[paid[0].order_id].mandate_minor
+            if kept is None or request.mandate in self.forgotten or request.amount_minor > kept:
+                raise GatewayRefused("no such card", code="CARD_NOT_KEPT")
+            self.pay(request.order_id, self.card_answers)
+        self._step("after charge")
+        return self.attempts_of[request.order_id][-1]
+
+    def forget_card(self, mandate: str) -> None:
+        self._begin("forget_card")
+        self.forgotten.append(mandate)
 
     def settled(self, first: date, last: date) -> Iterable[SettlementLine]:
         raise GatewayRefused("no list is kept")
@@ -133,6 +155,10 @@ class BookGateway:
         self._step(f"before {name}")
         if self.is_down:
             raise GatewayUnavailable("the gateway is down")
+
+    @staticmethod
+    def _is(attempt: Attempt, mandate: str) -> bool:
+        return attempt.gateway_payment_id == mandate and attempt.status is AttemptStatus.CAPTURED
 
     def _page(self, order_id: str) -> Checkout:
         return Checkout(f"https://pay.example/page?order={order_id}")

@@ -20,6 +20,7 @@ from api.subscriptions import Subscription
 from projections import views
 from projections.recent import Recent, recent
 from projections.results import Balance, EventUsage, TransactionKind, TransactionPage, UsageSummary
+from projections.top_up_views import AutoTopUpStanding, auto_top_up
 
 CARDS: Final = 4
 MONTHS_OF_PRO: Final = 12
@@ -42,6 +43,7 @@ class Overview:
     chart: Chart
     recent: Recent
     transactions: TransactionPage
+    auto_top_up: AutoTopUpStanding
     trend: trends.Trend
     spike_event: EventUsage | None
     freshness: Freshness
@@ -78,6 +80,7 @@ def get_credits(
         pro=planning.compare_with_pro(used, price, balance.currency, prices),
         tax_per_cent=prices.of(balance.currency).tax_per_cent,
         subscription=Subscription.of(balance, page.services.clock()),
+        held_back=seen.auto_top_up.held_back(page.services.clock()),
         photos=photos,
         photos_fault=photos_fault,
         tab=tab,
@@ -101,6 +104,7 @@ def _read(
         chart_of(daily.days),
         recent(connection, organisation_id),
         views.transactions(connection, organisation_id, kind, cursor, ROWS),
+        auto_top_up(connection, organisation_id),
         trend,
         _most_expensive(connection, organisation_id, trend.month) if trend.month else None,
         Freshness.of(positions, now),

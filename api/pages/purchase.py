@@ -88,12 +88,14 @@ def get_review(page: Shown, quote: _QuoteId) -> Response:
     """Show a quote for review; one that holds no more leads back to what was chosen."""
     quoted = page.services.payments.quoted(page.organisation_id, quote)
     if quoted.expires_at <= page.services.clock():
+        if quoted.top_up is not None:
+            return redirect(page.url("/credits/auto-top-up"))
         chosen = quoted.terms.credits - quoted.included
         return redirect(page.url("/credits/purchase", plan=quoted.plan.value, credits=chosen))
     gateways = [
         (name, words.gateway(name))
         for name, gateway in page.services.payments.gateways.items()
-        if quoted.terms.currency in gateway.currencies
+        if quoted.terms.currency in gateway.currencies and (gateway.charges_again or quoted.top_up is None)
     ]
     return page.render(
         "purchase_review.html",

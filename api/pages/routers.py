@@ -16,6 +16,7 @@ from api.pages import (
     sign_in,
     staff,
     subscription,
+    top_up,
     unknown,
 )
 
@@ -27,6 +28,7 @@ ROUTERS: Final = (
     billing.router,
     purchase.router,
     subscription.router,
+    top_up.router,
     organisations.router,
     staff.router,
     reconciling.router,

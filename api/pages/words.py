@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from api.subscriptions import PLAN_NAMES
+from domain.auto_top_up import HeldReason, OffReason
 from domain.payment_facts import Flag, PaymentKind, PaymentStatus
 from domain.rate_card import UsageType
 from projections.payment_views import PaymentRow
@@ -59,8 +60,27 @@ REASONS: Final = {
     "payment_failed": "the bank refused it",
     "failed": "the gateway refused it",
     "amount_differs": "another amount was paid than was asked for",
+    "CARD_NOT_KEPT": "the gateway does not keep the card any more",
 }
 """Why a payment ended, where a gateway or we have a code for it."""
+TOP_UP_HELD: Final = {
+    HeldReason.LIMIT_REACHED: "Today's {per_day} auto top-ups are all that you allow. It goes on tomorrow;"
+    " you can purchase credits yourself, or allow more.",
+    HeldReason.PAYMENT_FAILED: "The card was refused. It is tried once more tomorrow; you can purchase"
+    " credits yourself.",
+    HeldReason.TOO_SMALL: "The last top-up was too small to lift your credits above the threshold. Purchase"
+    " more at a time, or purchase credits yourself.",
+}
+"""Why no more is purchased by itself today."""
+TOP_UP_OFF: Final = {
+    OffReason.ASKED: "",
+    OffReason.PAYMENTS_FAILED: "The card was refused three times, on three days. Switch it on again with"
+    " another card.",
+    OffReason.PRICE_ROSE: "The credits would cost more than you agreed to. Switch it on again at the new"
+    " price.",
+    OffReason.NOT_FOR_SALE: "So many credits are not for sale this way any more.",
+}
+"""Why it was switched off."""
 WARNINGS: Final = {
     UsageType.WATERMARK_REPROCESS: "Re-processing the watermark charges 10 % of the photos again. Check the"
     " watermark on a few photos before you process all of them.",

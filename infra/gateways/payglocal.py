@@ -20,6 +20,7 @@ import msgspec
 from domain.gateway import (
     Attempt,
     AttemptStatus,
+    ChargeRequest,
     Checkout,
     GatewayRefused,
     GatewayUnavailable,
@@ -100,6 +101,7 @@ class PayGlocalGateway:
     """The port on PayGlocal. Threads may share it."""
 
     name = "payglocal"
+    charges_again = False
     settles_within = timedelta(0)
 
     def __init__(
@@ -190,6 +192,13 @@ class PayGlocalGateway:
         if answer.status == _UNTRIED:
             return []
         return [_attempt(order_id, answer)]
+
+    def charge(self, request: ChargeRequest) -> Attempt:
+        """Refuse: no card is kept here. (PayGlocal's standing instructions are not built.)"""
+        raise GatewayRefused("payglocal charges no card again", code="CARD_NOT_KEPT")
+
+    def forget_card(self, mandate: str) -> None:
+        """Do nothing: no card is kept here."""
 
     def read_return(self, fields: Mapping[str, str]) -> Notice:
         """Return the transaction that the browser came back from, as PayGlocal itself tells of it."""

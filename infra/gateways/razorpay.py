@@ -20,12 +20,15 @@ from razorpay.errors import SignatureVerificationError
 
 from domain.gateway import (
     Attempt,
+    ChargeRequest,
     Checkout,
     GatewayRefused,
+    GatewayUnavailable,
     Notice,
     NoticeRefused,
     OpenedOrder,
     OrderRequest,
+    Payer,
     Refund,
     RefundRequest,
     SettlementLine,
@@ -48,6 +51,7 @@ class RazorpayGateway:
     """The port on Razorpay. Threads may share it."""
 
     name = "razorpay"
+    charges_again = True
     settles_within = SETTLES_WITHIN
 
     def __init__(
@@ -90,13 +94,21 @@ class RazorpayGateway:
             raise GatewayRefused(
                 f"razorpay has an order of {request.payment_id} over another amount", code="ORDER_DIFFERS"
             )
-        return OpenedOrder(order.id, self.checkout(order.id, request))
+        return OpenedOrder(order.id, self._checkout(order, request))
 
     def checkout(self, order_id: str, request: OrderRequest) -> Checkout:
         """Return the form that opens the hosted checkout."""
+        order = entities.Order(order_id, request.amount_minor, request.currency)
+        if request.mandate_minor is not None:  # the form needs the order's customer
+            order = entities.read(self._client.order.fetch(order_id), entities.Order)
+        return self._checkout(order, request)
+
+    def _checkout(self, order: entities.Order, request: OrderRequest) -> Checkout:
         fields = {
             "key_id": self._key_id,
-            "order_id": order_id,
+            "order_id": order.id,
+            "customer_id": order.customer_id or "",
+            "recurring": "" if request.mandate_minor is None else "1",
             "amount": str(request.amount_minor),
             "currency": request.currency,
             "name": self._merchant_name,
@@ -118,6 +130,56 @@ class RazorpayGateway:
             self._capture(waiting[0])
             payments = self._payments(order_id)
         return [payment.attempt() for payment in sorted(payments, key=lambda payment: payment.created_at)]
+
+    def charge(self, request: ChargeRequest) -> Attempt:
+        """Charge the card that a payment kept (its token) for another order.
+
+        Razorpay has no idempotency key for it: an order that has a payment is not charged, and one that is
+        paid takes no other. A bank may announce the charge to the card's owner, and decide a day later.
+        """
+        known = self.attempts(request.order_id)
+        if known:
+            return known[-1]
+        kept = self._kept_card(request.mandate)
+        if kept is None:
+            raise GatewayRefused("razorpay has not kept the card of this payment", code="CARD_NOT_KEPT")
+        payer, customer_id, token_id = kept
+        try:
+            self._client.payment.createRecurring(
+                {
+                    "email": payer.email or "",
+                    "contact": payer.contact or "",
+                    "amount": request.amount_minor,
+                    "currency": request.currency,
+                    "order_id": request.order_id,
+                    "customer_id": customer_id,
+                    "token": token_id,
+                    "recurring": "1",
+                    "description": request.description,
+                }
+            )
+        except GatewayRefused:
+            known = self.attempts(request.order_id)
+            if not known:
+                raise
+            return known[-1]
+        known = self.attempts(request.order_id)
+        if not known:
+            raise GatewayUnavailable("razorpay has charged a card, and does not show it yet")
+        return known[-1]
+
+    def forget_card(self, mandate: str) -> None:
+        """Delete the token that a payment kept."""
+        kept = self._kept_card(mandate)
+        if kept is not None:
+            self._client.token.delete(kept[1], kept[2])
+
+    def _kept_card(self, gateway_payment_id: str) -> tuple[entities.Payment, str, str] | None:
+        """Return a payment, and the customer and the token of its card; None where it kept none."""
+        payment = entities.read(self._client.payment.fetch(gateway_payment_id), entities.Payment)
+        if payment.customer_id is None or payment.token_id is None:
+            return None
+        return payment, payment.customer_id, payment.token_id
 
     def read_return(self, fields: Mapping[str, str]) -> Notice:
         """Return the payment that the browser came back from, as Razorpay itself tells of it.
@@ -176,15 +238,25 @@ class RazorpayGateway:
                     yield line
 
     def _create_order(self, request: OrderRequest) -> entities.Order:
-        answer = self._client.order.create(
-            {
-                "amount": request.amount_minor,
-                "currency": request.currency,
-                "receipt": request.payment_id,
-                "payment_capture": 1,
+        wanted: dict[str, Any] = {
+            "amount": request.amount_minor,
+            "currency": request.currency,
+            "receipt": request.payment_id,
+            "payment_capture": 1,
+        }
+        if request.mandate_minor is not None:
+            wanted |= {
+                "customer_id": self._customer(request.payer),
+                "method": "card",
+                "token": {"max_amount": request.mandate_minor, "frequency": "as_presented"},
             }
-        )
-        return entities.read(answer, entities.Order)
+        return entities.read(self._client.order.create(wanted), entities.Order)
+
+    def _customer(self, payer: Payer) -> str:
+        known = {"name": payer.name, "email": payer.email, "contact": payer.phone}
+        told = {name: value for name, value in known.items() if value}
+        answer = self._client.customer.create({**told, "fail_existing": "0"})
+        return entities.read(answer, entities.Customer).id
 
     def _payments(self, order_id: str) -> list[entities.Payment]:
         return entities.read_all(self._client.order.payments(order_id), entities.Payment)

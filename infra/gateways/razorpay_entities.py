@@ -31,12 +31,22 @@ T = TypeVar("T")
 
 
 class Order(msgspec.Struct, frozen=True):
-    """An order; amounts are in the smallest unit of the currency, as everywhere in Razorpay."""
+    """An order; amounts are in the smallest unit of the currency, as everywhere in Razorpay.
+
+    One that lets a card be charged again has a customer.
+    """
 
     id: str
     amount: int
     currency: str
     status: str = ""
+    customer_id: str | None = None
+
+
+class Customer(msgspec.Struct, frozen=True):
+    """Whom cards belong to."""
+
+    id: str
 
 
 class Payment(msgspec.Struct, frozen=True):
@@ -52,6 +62,10 @@ class Payment(msgspec.Struct, frozen=True):
     error_code: str | None = None
     error_reason: str | None = None
     created_at: int = 0
+    customer_id: str | None = None
+    token_id: str | None = None
+    email: str | None = None
+    contact: str | None = None
 
     @property
     def is_only_authorized(self) -> bool:

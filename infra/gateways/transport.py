@@ -25,7 +25,8 @@ Explain = Callable[[Any], tuple[str, str]]
 class Transport:
     """A connection pool to one gateway; threads may share it.
 
-    Its `get` and `post` take what Razorpay's official client gives to a session, and return what it expects.
+    Its `get`, `post` and `delete` take what Razorpay's official client gives to a session, and return what it
+    expects.
     """
 
     def __init__(self, gateway: str, timeout_s: float, explain: Explain) -> None:
@@ -48,6 +49,10 @@ class Transport:
             GatewayRefused: it will not, and would not the next time.
         """
         return self._send("POST", url, options)
+
+    def delete(self, url: str, **options: Any) -> httpx.Response:
+        """Send a DELETE; options as for `post`."""
+        return self._send("DELETE", url, options)
 
     def close(self) -> None:
         """Give the connections back."""

@@ -24,6 +24,7 @@ PAGES = {
     "purchase-credits": ("admin", "/credits/purchase?plan=pro"),
     "custom-payment": ("staff", f"/credits/staff/custom-payment?{OF}"),
     "refund-payment": ("staff", f"/credits/staff/refund-payment?{OF}&payment=pay-1"),
+    "auto-top-up": ("admin", "/credits/auto-top-up"),
     "subscription": ("admin", "/credits/subscription"),
     "event": ("member", "event"),
     "run": ("member", "run"),

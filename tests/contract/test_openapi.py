@@ -17,6 +17,7 @@ from api import (
     payment_schemas,
     people,
     requests,
+    top_ups,
     webhook_endpoints,
 )
 from api.app import create_app
@@ -45,6 +46,7 @@ BODIES = {
     "recheckPayment": payment_schemas.Nothing,
     "abandonPayment": payment_schemas.Nothing,
     "refundPayment": payment_schemas.RefundPurchase,
+    "changeAutoTopUp": top_ups.AutoTopUpTerms,
     "changePrice": requests.PriceChange,
     "changePlan": requests.PlanChange,
     "changeTimeZone": requests.TimeZoneChange,
@@ -118,6 +120,9 @@ def test_the_routes_are_these(document):
         ("post", f"{organisation}/payments/{{payment_id}}/refunds"),
         ("get", f"{organisation}/payments"),
         ("get", f"{organisation}/payments/{{payment_id}}"),
+        ("get", f"{organisation}/auto-top-up"),
+        ("put", f"{organisation}/auto-top-up"),
+        ("delete", f"{organisation}/auto-top-up"),
         ("post", "/v1/gateways/{gateway}/webhooks"),
         ("put", f"{organisation}/price"),
         ("put", f"{organisation}/plan"),
@@ -199,8 +204,8 @@ def test_reads_and_writes_carry_what_they_promise(document):
             continue  # gateways send what they send, and read no answer
         if not path.startswith("/v1") or {"API keys", "Webhooks", "People"} & set(operation["tags"]):
             continue  # what these keep lies beside the log, and no view shows it
-        if operation["operationId"] in ("eraseBillingDetails", "issueInvoice"):
-            continue  # what is gone stays gone, what is issued stays issued, however often one asks
+        if operation["operationId"] in ("eraseBillingDetails", "issueInvoice", "switchOffAutoTopUp"):
+            continue  # what is gone, issued or off stays so, however often one asks
         names = {parameter["name"] for parameter in operation["parameters"]}
         answer = next(each for status, each in operation["responses"].items() if status < "300")
         assert "Ledger-Position" in answer["headers"]

@@ -13,12 +13,13 @@ from typing import Any, Final
 import msgspec
 import pytest
 
+from domain.auto_top_up import HeldReason, OffReason
 from domain.catalogue import CURRENT, SUPERSEDED, FactCodec
 from domain.facts import CreditsGranted, GrantKind, Plan
 from domain.money import Currency
 from domain.payment_facts import Flag, PaymentKind
 from domain.rate_card import UsageType
-from tests.unit.domain.facts import FACTS, SNAPSHOT_WITH_HOLDS
+from tests.unit.domain.facts import FACTS, SNAPSHOT_WITH_HOLDS, SNAPSHOT_WITH_TOP_UP
 
 GOLDEN_FILE: Final = Path(__file__).with_name("stored_events.tsv")
 LINES: Final = [
@@ -57,7 +58,9 @@ def test_stored_bytes_load(topic: bytes, state: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [Currency, Flag, GrantKind, PaymentKind, Plan, UsageType], ids=lambda words: words.__name__
+    "words",
+    [Currency, Flag, GrantKind, HeldReason, OffReason, PaymentKind, Plan, UsageType],
+    ids=lambda words: words.__name__,
 )
 def test_every_word_a_fact_may_use_is_on_some_golden_line(words: type[StrEnum]) -> None:
     stored = GOLDEN_FILE.read_text()
@@ -115,3 +118,8 @@ def test_a_snapshot_with_holds_is_what_its_line_says() -> None:
         state for topic, state in LINES if b"hold-8" in state and topic == b"organisation_snapshot.v1"
     )
     assert CODEC.decode("organisation_snapshot.v1", line) == SNAPSHOT_WITH_HOLDS
+
+
+def test_a_snapshot_with_auto_top_up_is_what_its_line_says() -> None:
+    line = next(state for topic, state in LINES if topic == b"organisation_snapshot.v1" and b"top-1" in state)
+    assert CODEC.decode("organisation_snapshot.v1", line) == SNAPSHOT_WITH_TOP_UP

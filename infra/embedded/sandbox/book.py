@@ -35,6 +35,9 @@ class Order(msgspec.Struct):
     return_url: str = ""
     cancel_url: str = ""
     title: str = ""
+    customer_id: str = ""
+    mandate_minor: int = 0
+    """The most that the card which pays it may be charged again, each time; 0: the card is not kept."""
 
 
 class Payment(msgspec.Struct):
@@ -49,6 +52,17 @@ class Payment(msgspec.Struct):
     reason: str | None = None
     captures_at: float | None = None
     was_captured: bool = False
+    token_id: str = ""
+
+
+class Card(msgspec.Struct):
+    """A card that was kept: `answers` is the status of what it is charged, "" once it is forgotten."""
+
+    token_id: str
+    customer_id: str
+    most_minor: int
+    created_at: int
+    answers: str = CAPTURED
 
 
 class Refund(msgspec.Struct):
@@ -79,6 +93,7 @@ class Contents(msgspec.Struct):
     orders: list[Order] = []
     payments: list[Payment] = []
     refunds: list[Refund] = []
+    cards: list[Card] = []
     outbox: list[Delivery] = []
 
 
@@ -109,10 +124,29 @@ class Book:
             if self._path is not None:
                 write_atomically(self._path, msgspec.json.encode(self.contents).decode())
 
-    def add_order(self, gateway: str, prefix: str, receipt: str, amount_minor: int, currency: str) -> Order:
-        """Take an order in."""
+    def add_order(
+        self,
+        gateway: str,
+        prefix: str,
+        receipt: str,
+        amount_minor: int,
+        currency: str,
+        *,
+        customer_id: str = "",
+        mandate_minor: int = 0,
+    ) -> Order:
+        """Take an order in; with `mandate_minor` the card that pays it is kept for its customer."""
         with self.changing() as contents:
-            order = Order(new_id(prefix), gateway, receipt, amount_minor, currency, int(self.clock_s()))
+            order = Order(
+                new_id(prefix),
+                gateway,
+                receipt,
+                amount_minor,
+                currency,
+                int(self.clock_s()),
+                customer_id=customer_id,
+                mandate_minor=mandate_minor,
+            )
             contents.orders.append(order)
             return order
 
@@ -128,6 +162,15 @@ class Book:
     def payment(self, payment_id: str) -> Payment | None:
         """Return a payment."""
         return next((payment for payment in self.contents.payments if payment.id == payment_id), None)
+
+    def card(self, token_id: str) -> Card | None:
+        """Return a card that was kept."""
+        return next((card for card in self.contents.cards if card.token_id == token_id), None)
+
+    def let_card_answer(self, card: Card, status: str) -> None:
+        """Decide what becomes of what a card is charged from now on; "" forgets it."""
+        with self.changing():
+            card.answers = status
 
     def payments_of(self, order_id: str) -> list[Payment]:
         """Return the payments of an order, oldest first."""
@@ -226,7 +269,15 @@ class Book:
         payment.captures_at = None
         if status == CAPTURED:
             payment.was_captured = True
+            self._keep_card(payment)
         self.on_payment(f"payment.{status}", payment, None)
+
+    def _keep_card(self, payment: Payment) -> None:
+        order = self.order(payment.order_id)
+        if order is not None and order.mandate_minor:
+            card = Card(new_id("token_"), order.customer_id, order.mandate_minor, int(self.clock_s()))
+            payment.token_id = card.token_id
+            self.contents.cards.append(card)
 
 
 def new_id(prefix: str) -> str:

@@ -17,6 +17,7 @@ from infra.embedded.sandbox.razorpay_wire import GATEWAY as RAZORPAY
 from infra.gateways.payglocal_tokens import WrongToken
 
 _SYMBOLS: Final = {"INR": "₹", "USD": "$"}
+_CARD_ANSWERS: Final = {CAPTURED: "is charged", FAILED: "is refused", PENDING: "is left pending"}
 _TITLES: Final = {"razorpay": "Razorpay", "payglocal": "PayGlocal"}
 
 
@@ -46,6 +47,11 @@ def checkout_router(book: Book, key_id: str, end: PayGlocalEnd, ways_back: WaysB
             return sorry("Razorpay knows no such order of this merchant.")
         if form.get("amount") != str(order.amount_minor) or form.get("currency") != order.currency:
             return sorry("The amount is not the one of the order.")
+        if order.mandate_minor and (form.get("recurring"), form.get("customer_id")) != (
+            "1",
+            order.customer_id,
+        ):
+            return sorry("The order keeps a card, and the form does not say so.")
         if not form.get("callback_url") or not form.get("cancel_url"):
             return sorry("The form names no callback_url or cancel_url.")
         title = form.get("description") or form.get("name", "")
@@ -74,7 +80,16 @@ def checkout_router(book: Book, key_id: str, end: PayGlocalEnd, ways_back: WaysB
 
     @router.get("/")
     def orders() -> HTMLResponse:
-        return page("orders.html", book=book, orders=list(reversed(book.contents.orders)), pending=PENDING)
+        orders = list(reversed(book.contents.orders))
+        return page("orders.html", book=book, orders=orders, pending=PENDING, answers=_CARD_ANSWERS)
+
+    @router.post("/sandbox/cards/{token_id}/{answer}")
+    def let_card_answer(token_id: str, answer: str) -> Response:
+        card = book.card(token_id)
+        if card is None or not card.answers or answer not in _CARD_ANSWERS:
+            return sorry("There is no such card.", 404)
+        book.let_card_answer(card, answer)
+        return RedirectResponse("/", 303)
 
     @router.post("/sandbox/payments/{payment_id}/{decision}")
     def decide(payment_id: str, decision: str) -> Response:

@@ -6,13 +6,14 @@ import hmac
 from base64 import b64decode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from hashlib import blake2b, sha256
 from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
-from infra.embedded.sandbox.book import CAPTURED, Book, Order, Payment
+from infra.embedded.sandbox.book import CAPTURED, FAILED, PENDING, Book, Order, Payment, new_id
 from infra.embedded.sandbox.razorpay_wire import (
     GATEWAY,
     order_entity,
@@ -66,13 +67,29 @@ def razorpay_router(book: Book, key_id: str, key_secret: str) -> APIRouter:
             raise ApiError("Currency is not supported")
         if not isinstance(receipt, str) or len(receipt) > _RECEIPT_CHARACTERS:
             raise ApiError("The receipt may not be greater than 40 characters.")
-        return order_entity(book, book.add_order(GATEWAY, "order_", receipt, amount, currency))
+        token, customer_id = body.get("token"), body.get("customer_id", "")
+        if token is not None and not customer_id:
+            raise ApiError("The customer id field is required when token is present.")
+        made = book.add_order(
+            GATEWAY,
+            "order_",
+            receipt,
+            amount,
+            currency,
+            customer_id=customer_id,
+            mandate_minor=0 if token is None else int(token["max_amount"]),
+        )
+        return order_entity(book, made)
 
     @router.get("/orders")
     def orders(receipt: str | None = None) -> dict[str, Any]:
         found = [order for order in book.contents.orders if order.gateway == GATEWAY]
         asked = [order for order in found if receipt is None or order.receipt == receipt]
         return _collection([order_entity(book, order) for order in reversed(asked)])
+
+    @router.get("/orders/{order_id}")
+    def order(order_id: str) -> dict[str, Any]:
+        return order_entity(book, _order(book, order_id))
 
     @router.get("/orders/{order_id}/payments")
     def payments(order_id: str) -> dict[str, Any]:
@@ -120,6 +137,57 @@ def razorpay_router(book: Book, key_id: str, key_secret: str) -> APIRouter:
 
         items = [item for item in recon_items(book) if settled_then(item)]
         return _collection(items[skip : skip + min(count, _RECON_PAGE)])
+
+    router.include_router(_recurring_router(book, key_secret))
+    return router
+
+
+def _recurring_router(book: Book, key_secret: str) -> APIRouter:
+    """Return the routes of cards that are kept, and charged again."""
+    router = APIRouter()
+
+    @router.post("/customers")
+    def create_customer(body: Body) -> dict[str, Any]:
+        told = {name: body.get(name) for name in ("name", "email", "contact")}
+        # The same person is the same customer, as `fail_existing` 0 asks for.
+        known = blake2b(msgspec.json.encode(told, order="sorted"), digest_size=7).hexdigest()
+        return {"id": f"cust_{known}", "entity": "customer", **told, "gstin": None, "notes": []}
+
+    @router.get("/payments/{payment_id}")
+    def payment(payment_id: str) -> dict[str, Any]:
+        return payment_entity(book, _payment(book, payment_id))
+
+    @router.post("/payments/create/recurring")
+    def charge(body: Body) -> dict[str, Any]:
+        order, card = _order(book, str(body.get("order_id"))), book.card(str(body.get("token")))
+        if card is None or not card.answers or card.customer_id != body.get("customer_id"):
+            raise ApiError("The id provided does not exist")
+        if not body.get("email") or not body.get("contact"):
+            raise ApiError("The email and contact fields are required.")
+        if (body.get("amount"), body.get("currency")) != (order.amount_minor, order.currency):
+            raise ApiError("Your payment amount is different from your order amount.")
+        if order.amount_minor > card.most_minor:
+            raise ApiError("The amount exceeds the maximum amount of the token.")
+        if book.paid_minor(order) or any(each.status == PENDING for each in book.payments_of(order.id)):
+            raise ApiError("Payment already done for this order.")
+        reason = "payment_failed" if card.answers == FAILED else None
+        made = book.add_payment(order, card.answers, payment_id=new_id("pay_"), reason=reason)
+        if made.status == FAILED:
+            raise ApiError("Your payment has been declined as the card was refused by its bank.")
+        signed = hmac.new(key_secret.encode(), f"{order.id}|{made.id}".encode(), sha256).hexdigest()
+        return {
+            "razorpay_payment_id": made.id,
+            "razorpay_order_id": order.id,
+            "razorpay_signature": signed,
+        }
+
+    @router.delete("/customers/{customer_id}/tokens/{token_id}")
+    def forget(customer_id: str, token_id: str) -> dict[str, Any]:
+        card = book.card(token_id)
+        if card is None or card.customer_id != customer_id:
+            raise ApiError("The id provided does not exist")
+        book.let_card_answer(card, "")
+        return {"deleted": True}
 
     return router
 

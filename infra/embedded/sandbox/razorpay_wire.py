@@ -27,7 +27,15 @@ def order_entity(book: Book, order: Order) -> dict[str, Any]:
         "attempts": attempts,
         "notes": [],
         "created_at": order.created_at,
+        **_mandate(order),
     }
+
+
+def _mandate(order: Order) -> dict[str, Any]:
+    if not order.mandate_minor:
+        return {}
+    token = {"max_amount": order.mandate_minor, "expire_at": None, "frequency": "as_presented"}
+    return {"customer_id": order.customer_id, "method": "card", "token": token}
 
 
 def payment_entity(book: Book, payment: Payment) -> dict[str, Any]:
@@ -65,7 +73,13 @@ def payment_entity(book: Book, payment: Payment) -> dict[str, Any]:
         "error_reason": payment.reason if failed else None,
         "acquirer_data": {},
         "created_at": payment.created_at,
+        **_kept_card(book, payment),
     }
+
+
+def _kept_card(book: Book, payment: Payment) -> dict[str, Any]:
+    card = book.card(payment.token_id)
+    return {} if card is None else {"customer_id": card.customer_id, "token_id": card.token_id}
 
 
 def refund_entity(book: Book, refund: Refund) -> dict[str, Any]:

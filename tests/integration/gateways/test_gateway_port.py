@@ -9,10 +9,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from domain.gateway import (
     AttemptStatus,
+    ChargeRequest,
     GatewayRefused,
     GatewayUnavailable,
     NoticeRefused,
@@ -21,6 +23,7 @@ from domain.gateway import (
     RefundRequest,
     RefundStatus,
 )
+from domain.gateway import Payer as CardOwner
 from infra.embedded.sandbox.server import SandboxGateway
 from tests.integration.gateways.shop import Form, Payer
 from tests.integration.gateways.wire import Fault, Wire
@@ -47,6 +50,109 @@ def changed(text: str) -> str:
     """Return a text with one character in the middle changed."""
     middle = len(text) // 2
     return text[:middle] + ("a" if text[middle] != "a" else "b") + text[middle + 1 :]
+
+
+class TestChargingAgain:
+    """What a gateway may do with a card whose owner agreed to it. PayGlocal keeps none."""
+
+    @pytest.fixture
+    def razorpay(self, adapters: dict[str, PaymentGateway]) -> PaymentGateway:
+        return adapters["razorpay"]
+
+    @pytest.fixture
+    def kept(self, razorpay: PaymentGateway, payer: Payer, order_request: Make) -> str:
+        """The payment of a card that may be charged 1,770 rupees again."""
+        owner = CardOwner("Asha Rao", "asha@example.com", "+919000090000")
+        request = msgspec.structs.replace(order_request(), mandate_minor=177_000, payer=owner)
+        opened = razorpay.open_order(request)
+        assert razorpay.checkout(opened.order_id, request) == opened.checkout
+        payer.choose(opened.checkout, "pay")
+        [paid] = razorpay.attempts(opened.order_id)
+        return paid.gateway_payment_id
+
+    def charge_of(self, order_id: str, mandate: str, amount_minor: int = 177_000) -> ChargeRequest:
+        return ChargeRequest(order_id, amount_minor, "INR", "1,000 credits", mandate)
+
+    def test_a_card_that_was_kept_is_charged_once_for_an_order(
+        self, razorpay: PaymentGateway, kept: str, order_request: Make
+    ) -> None:
+        order_id = razorpay.open_order(order_request()).order_id
+        first = razorpay.charge(self.charge_of(order_id, kept))
+        again = razorpay.charge(self.charge_of(order_id, kept))
+        assert first == again
+        assert (first.status, first.amount_minor) == (AttemptStatus.CAPTURED, 177_000)
+        assert razorpay.attempts(order_id) == [first]
+
+    def test_a_refusal_of_its_bank_is_an_attempt_that_failed(
+        self, razorpay: PaymentGateway, kept: str, order_request: Make, sandbox: SandboxGateway
+    ) -> None:
+        sandbox.book.let_card_answer(sandbox.book.contents.cards[-1], "failed")
+        order_id = razorpay.open_order(order_request()).order_id
+        attempt = razorpay.charge(self.charge_of(order_id, kept))
+        assert (attempt.status, attempt.reason) == (AttemptStatus.FAILED, "payment_failed")
+        assert razorpay.charge(self.charge_of(order_id, kept)) == attempt
+
+    def test_a_bank_that_takes_its_time_is_waited_for(
+        self, razorpay: PaymentGateway, kept: str, order_request: Make, sandbox: SandboxGateway
+    ) -> None:
+        sandbox.book.let_card_answer(sandbox.book.contents.cards[-1], "created")
+        order_id = razorpay.open_order(order_request()).order_id
+        attempt = razorpay.charge(self.charge_of(order_id, kept))
+        assert attempt.status is AttemptStatus.PENDING
+        payment = sandbox.book.payment(attempt.gateway_payment_id)
+        assert payment is not None
+        sandbox.book.move(payment, "captured")
+        assert razorpay.charge(self.charge_of(order_id, kept)).status is AttemptStatus.CAPTURED
+
+    def test_more_than_its_owner_agreed_to_is_refused(
+        self, razorpay: PaymentGateway, kept: str, order_request: Make
+    ) -> None:
+        order_id = razorpay.open_order(order_request(177_001)).order_id
+        with pytest.raises(GatewayRefused):
+            razorpay.charge(self.charge_of(order_id, kept, 177_001))
+
+    def test_a_card_that_was_not_kept_is_not_charged(
+        self, razorpay: PaymentGateway, payer: Payer, order_request: Make
+    ) -> None:
+        opened = razorpay.open_order(order_request())
+        payer.choose(opened.checkout, "pay")
+        [paid] = razorpay.attempts(opened.order_id)
+        order_id = razorpay.open_order(order_request()).order_id
+        with pytest.raises(GatewayRefused) as refused:
+            razorpay.charge(self.charge_of(order_id, paid.gateway_payment_id))
+        assert refused.value.details["code"] == "CARD_NOT_KEPT"
+        razorpay.forget_card(paid.gateway_payment_id)
+
+    def test_a_card_that_is_forgotten_is_not_charged_any_more(
+        self, razorpay: PaymentGateway, kept: str, order_request: Make
+    ) -> None:
+        razorpay.forget_card(kept)
+        razorpay.forget_card(kept)
+        order_id = razorpay.open_order(order_request()).order_id
+        with pytest.raises(GatewayRefused):
+            razorpay.charge(self.charge_of(order_id, kept))
+
+    @pytest.mark.parametrize("fault", ALL_FAULTS)
+    def test_whatever_is_lost_it_is_charged_once(
+        self, razorpay: PaymentGateway, kept: str, order_request: Make, wire: Wire, fault: Fault
+    ) -> None:
+        order_id = razorpay.open_order(order_request()).order_id
+        wire.break_requests(
+            Fault.NONE, Fault.NONE, fault
+        )  # it looks for the order's payments and the card first
+        with pytest.raises(GatewayUnavailable):
+            razorpay.charge(self.charge_of(order_id, kept))
+        wire.break_requests()
+        attempt = razorpay.charge(self.charge_of(order_id, kept))
+        assert razorpay.attempts(order_id) == [attempt]
+        assert attempt.status is AttemptStatus.CAPTURED
+
+    def test_payglocal_keeps_no_card(self, adapters: dict[str, PaymentGateway]) -> None:
+        payglocal = adapters["payglocal"]
+        assert not payglocal.charges_again
+        payglocal.forget_card("gl_o-1")
+        with pytest.raises(GatewayRefused):
+            payglocal.charge(self.charge_of("gl_o-2", "gl_o-1"))
 
 
 class TestPaying:

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Final
 
-from domain import audit_facts, facts, invoice_facts, payment_facts
+import msgspec
+
+from domain import audit_facts, facts, invoice_facts, payment_facts, top_up_facts
 from domain.aggregate import Fact
+from domain.auto_top_up import AutoTopUp, HeldReason, OffReason, TopUpAttempt, TopUpTerms
 from domain.credits import Lot, LotKind, Portion
 from domain.holds import Hold, HoldMode, HoldRequest, Settlement
 from domain.money import Currency
@@ -180,6 +183,40 @@ FACTS: Final[Mapping[str, Fact]] = {
     "credits_replenished.v1": facts.CreditsReplenished(
         recorded_at=_RECORDED_AT, actor="staff-3", cause="request-12", available=97
     ),
+    "auto_top_up_switched_on.v1": top_up_facts.AutoTopUpSwitchedOn(
+        recorded_at=_RECORDED_AT,
+        actor="u-1",
+        cause="request-17",
+        credits=1_000,
+        threshold=200,
+        per_day=2,
+        payment_id="payment-1",
+        most_minor=177_000,
+    ),
+    "auto_top_up_changed.v1": top_up_facts.AutoTopUpChanged(
+        recorded_at=_RECORDED_AT, actor="u-1", cause="request-18", credits=1_000, threshold=300, per_day=3
+    ),
+    "auto_top_up_switched_off.v1": top_up_facts.AutoTopUpSwitchedOff(
+        recorded_at=_RECORDED_AT, actor="u-1", cause="request-19", reason=OffReason.ASKED
+    ),
+    "auto_top_up_begun.v1": top_up_facts.AutoTopUpBegun(
+        recorded_at=_RECORDED_AT,
+        actor=None,
+        cause="auto-top-up",
+        payment_id="top-1",
+        credits=1_000,
+        day=date(2027, 1, 1),
+        number=1,
+        failures=0,
+    ),
+    "auto_top_up_held.v1": top_up_facts.AutoTopUpHeld(
+        recorded_at=_RECORDED_AT,
+        actor=None,
+        cause="auto-top-up",
+        reason=HeldReason.LIMIT_REACHED,
+        day=date(2027, 1, 1),
+        per_day=2,
+    ),
     "api_key_issued.v1": audit_facts.ApiKeyIssued(
         recorded_at=_RECORDED_AT, actor="u-1", cause="request-13", key_id="0f3a9c5d7e21"
     ),
@@ -296,4 +333,16 @@ SNAPSHOT_WITH_HOLDS: Final = OrganisationSnapshot(
     ],
     settlements=[Settlement("run-87", UsageType.AI_IMAGE_ROTATION, 12, _RECORDED_AT)],
     low_balance_threshold=500,
+)
+
+SNAPSHOT_WITH_TOP_UP: Final = msgspec.structs.replace(
+    SNAPSHOT_WITH_HOLDS,
+    auto_top_up=AutoTopUp(
+        is_on=True,
+        terms=TopUpTerms(1_000, 200, 2),
+        card_of="payment-1",
+        most_minor=177_000,
+        attempts=(TopUpAttempt(_RECORDED_AT, date(2027, 1, 1), "Asia/Kolkata"),),
+        last_payment_id="top-1",
+    ),
 )

@@ -1,0 +1,42 @@
+"""Auto top-up in a browser: switched on with a purchase, and credits that come by themselves."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Open
+from tests.browser.test_purchase import at_gateway
+
+pytestmark = pytest.mark.browser
+
+COMES_WITHIN_MS = 30_000
+
+
+def test_credits_come_by_themselves(open_page: Open) -> None:
+    page = open_page("admin", organisation="stride-photos")
+    page.get_by_role("link", name="Auto top-up").click()
+    expect(page.get_by_role("heading", name="Auto top-up is off")).to_be_visible()
+    page.get_by_label("When fewer credits are available than").fill("9,00,000")
+    page.get_by_label("Purchase", exact=True).fill("1,000")
+    page.get_by_role("button", name="Continue to the first purchase").click()
+    expect(page.get_by_text("This switches auto top-up on.")).to_be_visible()
+    page.get_by_role("button", name="Continue to payment").click()
+    at_gateway(page, "Pay")
+    expect(page.locator("#came-back")).to_contain_text("Completed")
+
+    page.get_by_role("link", name="Auto top-up").click()
+    expect(page.get_by_role("heading", name="Auto top-up is on")).to_be_visible()
+    # Far below the threshold at once: it buys, and then holds back, since that was not enough.
+    held = page.get_by_text("Nothing more is purchased today.")
+    for _ in range(COMES_WITHIN_MS // 500):
+        if held.is_visible():
+            break
+        page.wait_for_timeout(500)
+        page.reload()
+    expect(held).to_be_visible()
+    page.get_by_role("link", name="See payment").click()
+    expect(page.locator("#came-back")).to_contain_text("1,000 credits were added.")
+    page.get_by_role("link", name="Auto top-up").click()
+    page.get_by_role("button", name="Switch off").click()
+    expect(page.get_by_role("heading", name="Auto top-up is off")).to_be_visible()
