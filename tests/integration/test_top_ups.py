@@ -172,6 +172,22 @@ class TestToppingUp:
         office.spend(800)
         assert office.after(seconds=2) == 0
 
+    def test_who_looks_at_an_old_balance_buys_nothing(self, office: Office) -> None:
+        office.switch_on()
+        office.spend(900)
+        office.catch_up()
+        office.shop.buy()
+        assert office.keeper.begin_due(office._connection) == 0
+        assert office.facts(AutoTopUpBegun) == []
+
+    def test_what_is_paid_is_not_charged_once_more(self, office: Office) -> None:
+        office.switch_on()
+        office.spend(900)
+        office.after(seconds=2)
+        orders = office.shop.payments._orders
+        assert orders.charge(office.last.terms.payment_id, office.shop.request()) == ()
+        assert office.shop.gateway.taken_minor == 2 * COST
+
     def test_it_pays_what_a_credit_costs_now(self, office: Office) -> None:
         office.switch_on()
         office.shop.ledger.change_price(ORG, 1_000_000, request=office.shop.request())
