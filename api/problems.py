@@ -24,6 +24,7 @@ PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 _FIELD_LENGTH_MAX: Final = 128
 _INSTANCE_LENGTH_MAX: Final = 1_024
 _ERRORS_MAX: Final = 20
+_TOLD_MAX: Final = 3
 
 Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 
@@ -112,9 +113,13 @@ class HttpProblem(Exception):
 
 def invalid(field_name: str, message: str) -> HttpProblem:
     """Return the problem of one field that is at fault."""
-    return HttpProblem(
-        "invalid-request", f"{field_name}: {message}", [FieldError(field=field_name, message=message)]
-    )
+    return of_fields([FieldError(field=field_name, message=message)])
+
+
+def of_fields(faults: Sequence[FieldError]) -> HttpProblem:
+    """Return the problem of fields that are at fault: it names all of them, its sentence the first few."""
+    detail = "; ".join(f"{fault.field}: {fault.message}" for fault in faults[:_TOLD_MAX])
+    return HttpProblem("invalid-request", detail, faults)
 
 
 def explain(error: Exception) -> HttpProblem:
@@ -212,9 +217,11 @@ def _of_ledger(error: errors.LedgerError) -> HttpProblem:
     mapped = next(_PROBLEM_OF[each] for each in type(error).__mro__ if each in _PROBLEM_OF)
     if PROBLEM_TYPES[mapped.name].status >= 500:
         return _of_name(mapped.name)  # the sentence of such an error may quote the driver
-    field_name = error.field if isinstance(error, errors.InvalidInput) else mapped.field
     detail = str(error)
-    faults = [] if field_name is None else [FieldError(field=field_name, message=detail)]
+    if isinstance(error, errors.InvalidInput):
+        faults = [FieldError(field=name, message=why) for name, why in error.faults]
+        return of_fields(faults) if len(faults) > 1 else HttpProblem(mapped.name, detail, faults)
+    faults = [] if mapped.field is None else [FieldError(field=mapped.field, message=detail)]
     return HttpProblem(mapped.name, detail, faults)
 
 
@@ -227,8 +234,7 @@ def _of_validation(error: RequestValidationError) -> HttpProblem:
         FieldError(field=_field_name(fault["loc"]), message=_in_words(fault))
         for fault in error.errors()[:_ERRORS_MAX]
     ]
-    detail = "; ".join(f"{fault.field}: {fault.message}" for fault in faults[:3])
-    return HttpProblem("invalid-request", detail, faults)
+    return of_fields(faults)
 
 
 def _in_words(fault: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from domain.errors import InvalidInput
+from domain.errors import Faults, InvalidInput
 from domain.places import COUNTRIES, GST_STATES, INDIA, gst_state_code
 from domain.tax_identifiers import check_tax_id
 
@@ -30,6 +30,7 @@ PRINTABLE: Final = re.compile(
 """What the invoice's typeface has."""
 _EMAIL: Final = re.compile(r"[^\s@<>(),;:\"]+@[^\s@<>(),;:\"]+\.[^\s@<>(),;:\"]+")
 _PHONE: Final = re.compile(r"\+?[\d ().-]{5,23}", re.ASCII)
+_STREET_NEEDED: Final = "street and house are needed"
 _PIN_CODE: Final = re.compile(r"[1-9]\d{5}", re.ASCII)
 
 
@@ -68,67 +69,97 @@ def checked(details: BillingDetails) -> BillingDetails:
     """Return billing details as they are kept: without needless spaces, states and numbers in one form.
 
     Raises:
-        InvalidInput: something cannot be right; `field` says what, as in `address.postal_code`.
+        InvalidInput: something cannot be right; its faults name all fields that are wrong, as in
+            `address.postal_code`, and `address.lines.1` for the second line.
     """
-    address = _checked_address(details.address, "address")
-    email = _text(details.email, "email", EMAIL_MAX_LENGTH)
+    faults = Faults()
+    name = _text(details.name, "name", NAME_MAX_LENGTH, faults, needed="a name is needed")
+    email = _text(details.email, "email", EMAIL_MAX_LENGTH, faults, needed="an email address is needed")
     if not _EMAIL.fullmatch(email):
-        raise InvalidInput("email", f"{email!r} is no email address")
-    phone = _text(details.phone, "phone", PHONE_MAX_LENGTH) if details.phone else None
-    if phone is not None and not _PHONE.fullmatch(phone):
-        raise InvalidInput("phone", f"{phone!r} is no phone number")
-    tax_id = check_tax_id(address.country, details.tax_id.strip()) if details.tax_id else None
-    result = BillingDetails(
-        _text(details.name, "name", NAME_MAX_LENGTH),
-        email,
-        address,
-        phone,
-        _text(tax_id, "tax_id", NAME_MAX_LENGTH) if tax_id else None,
-        None if details.shipping is None else _checked_address(details.shipping, "shipping"),
-    )
-    _check_gstin_is_of_state(result)
-    return result
+        faults.add("email", f"{email!r} is no email address, such as accounts@example.com")
+    phone = _text(details.phone or "", "phone", PHONE_MAX_LENGTH, faults)
+    if phone and not _PHONE.fullmatch(phone):
+        faults.add("phone", f"{phone!r} is no phone number, such as +91 80 4718 0000")
+    address = _address(details.address, "address", faults)
+    shipping = None if details.shipping is None else _address(details.shipping, "shipping", faults)
+    tax_id = _tax_id(details.tax_id.strip(), address, faults) if details.tax_id else None
+    faults.check()
+    return BillingDetails(name, email, address, phone or None, tax_id or None, shipping)
 
 
-def _checked_address(address: Address, field: str) -> Address:
+def _address(address: Address, where: str, faults: Faults) -> Address:
     country = address.country.strip().upper()
     if country not in COUNTRIES:
-        raise InvalidInput(f"{field}.country", f"{address.country!r} is no ISO 3166 code of two letters")
-    state = _text(address.state, f"{field}.state", PLACE_MAX_LENGTH, least=0)
-    postal_code = _text(address.postal_code, f"{field}.postal_code", POSTAL_CODE_MAX_LENGTH, least=0)
-    if country == INDIA:
-        code = gst_state_code(state)
-        if code is None:
-            raise InvalidInput(f"{field}.state", f"{state!r} is no state of India, nor its GST code")
-        state = GST_STATES[code]
+        faults.add(f"{where}.country", f"{address.country!r} is no ISO 3166 code of two letters")
+    lines = tuple(
+        _text(
+            line,
+            f"{where}.lines.{number}" if number else f"{where}.lines",
+            PLACE_MAX_LENGTH,
+            faults,
+            needed="a line is empty" if number else _STREET_NEEDED,
+        )
+        for number, line in enumerate(address.lines)
+    )
+    if not lines:
+        faults.add(f"{where}.lines", _STREET_NEEDED)
+    if len(lines) > LINES_MAX:
+        faults.add(f"{where}.lines", f"an address has 1 to {LINES_MAX} lines")
+    city = _text(address.city, f"{where}.city", PLACE_MAX_LENGTH, faults, needed="a city is needed")
+    of_india = country == INDIA
+    postal_code = _text(
+        address.postal_code,
+        f"{where}.postal_code",
+        POSTAL_CODE_MAX_LENGTH,
+        faults,
+        needed="a PIN code is needed in India: six digits, such as 560001" if of_india else None,
+    )
+    state = _text(
+        address.state,
+        f"{where}.state",
+        PLACE_MAX_LENGTH,
+        faults,
+        needed="a state is needed in India: it decides which GST applies" if of_india else None,
+    )
+    if of_india:
         postal_code = postal_code.replace(" ", "")
         if not _PIN_CODE.fullmatch(postal_code):
-            raise InvalidInput(f"{field}.postal_code", "a PIN code of India has six digits")
-    if not 1 <= len(address.lines) <= LINES_MAX:
-        raise InvalidInput(f"{field}.lines", f"an address has 1 to {LINES_MAX} lines")
-    lines = tuple(_text(line, f"{field}.lines", PLACE_MAX_LENGTH) for line in address.lines)
-    return Address(country, state, _text(address.city, f"{field}.city", PLACE_MAX_LENGTH), postal_code, lines)
+            faults.add(
+                f"{where}.postal_code",
+                f"{postal_code!r} is no PIN code of India: it has six digits, such as 560001",
+            )
+        code = gst_state_code(state)
+        if code is None:
+            faults.add(f"{where}.state", f"{state!r} is no state of India, nor its GST code")
+        else:
+            state = GST_STATES[code]
+    return Address(country, state, city, postal_code, lines)
 
 
-def _check_gstin_is_of_state(details: BillingDetails) -> None:
-    if details.gst_state is None or details.tax_id is None:
-        return
-    registered = details.tax_id[:2]
-    if registered != details.gst_state:
-        raise InvalidInput(
+def _tax_id(tax_id: str, address: Address, faults: Faults) -> str:
+    """Return a tax identifier of the address's country; a GSTIN is of its state, too."""
+    try:
+        written = check_tax_id(address.country, tax_id) if tax_id else ""
+    except InvalidInput as wrong:
+        faults.add(wrong.field, str(wrong))
+        return tax_id
+    here = gst_state_code(address.state) if address.country == INDIA else None
+    if written and here is not None and written[:2] != here:
+        faults.add(
             "tax_id",
-            f"the GSTIN is of {GST_STATES[registered]} ({registered}), the address of {details.address.state}"
-            f" ({details.gst_state}): give the address that the GSTIN is registered at",
+            f"the GSTIN is of {GST_STATES[written[:2]]} ({written[:2]}), the address of {address.state}"
+            f" ({here}): give the address that the GSTIN is registered at",
         )
+    return _text(written, "tax_id", NAME_MAX_LENGTH, faults)
 
 
-def _text(text: str, field: str, most: int, *, least: int = 1) -> str:
-    """Return a text with single spaces, if an invoice can show it."""
+def _text(text: str, field: str, most: int, faults: Faults, *, needed: str | None = None) -> str:
+    """Return a text with single spaces; it is a fault if an invoice cannot show it, or it is `needed`."""
     tidy = " ".join(text.split())
-    if not least <= len(tidy) <= most:
-        raise InvalidInput(field, f"{least} to {most} characters are needed")
+    if needed is not None and not tidy:
+        faults.add(field, needed)
+    if len(tidy) > most:
+        faults.add(field, f"at most {most} characters")
     if wrong := PRINTABLE.sub("", tidy):
-        raise InvalidInput(
-            field, f"{wrong[0]!r} cannot be printed: invoices are in Latin, Greek or Cyrillic letters"
-        )
+        faults.add(field, f"{wrong[0]!r} cannot be printed: invoices are in Latin, Greek or Cyrillic letters")
     return tidy

@@ -20,11 +20,34 @@ class OrganisationAlreadyOpen(LedgerError):
 
 
 class InvalidInput(LedgerError):
-    """A value is outside what the ledger accepts; `field` names it."""
+    """A value is outside what the ledger accepts; `field` names it, and `faults` all that are, with why."""
 
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message, field=field)
+    def __init__(self, field: str, message: str, *more: tuple[str, str]) -> None:
         self.field = field
+        self.faults = ((field, message), *more)
+        told = "; ".join(f"{name}: {why}" for name, why in self.faults) if more else message
+        super().__init__(told, field=field)
+
+
+class Faults:
+    """What is wrong with several values, gathered so that all of it is told at once."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, str] = {}
+
+    def add(self, field: str, message: str) -> None:
+        """Remember what is wrong with a field. Its first fault stays: the others may follow from it."""
+        self._found.setdefault(field, message)
+
+    def check(self) -> None:
+        """Check that nothing was found.
+
+        Raises:
+            InvalidInput: with all faults, in the order they were found.
+        """
+        if self._found:
+            first, *more = self._found.items()
+            raise InvalidInput(*first, *more)
 
 
 class CurrencyMismatch(LedgerError):

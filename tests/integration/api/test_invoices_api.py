@@ -88,6 +88,19 @@ class TestBillingDetails:
         response = client.put(f"{organisation}/billing-details", json={**DETAILS, **changes})
         assert (response.status_code, faulty_fields(response)) == (422, [field])
 
+    def test_all_that_cannot_be_right_is_named_at_once(self, client: Any, organisation: str) -> None:
+        wrong = {
+            **DETAILS,
+            "email": "nobody",
+            "tax_id": None,
+            "shipping": {"country": "IN", "city": "", "lines": [""]},
+        }
+        response = client.put(f"{organisation}/billing-details", json=wrong)
+        assert (response.status_code, problem_of(response)) == (422, "invalid-request")
+        parts = ("lines", "city", "postal_code", "state")
+        assert faulty_fields(response) == ["email", *(f"shipping.{part}" for part in parts)]
+        assert response.json()["detail"].startswith("email: 'nobody' is no email address")
+
     def test_a_repeat_with_its_key_changes_nothing(self, client: Any, organisation: str) -> None:
         sent = {"json": DETAILS, "headers": {"Idempotency-Key": "billing-1"}}
         first, again = (client.put(f"{organisation}/billing-details", **sent) for _ in range(2))

@@ -52,6 +52,13 @@ def test_a_refusal_keeps_its_sentence_and_names_the_field(error, name, field):
     assert [each.field for each in problem.errors] == ([field] if field else [])
 
 
+def test_a_refusal_of_several_fields_names_them_all_and_tells_of_some():
+    faults = [(f"lines.{number}", "empty") for number in range(5)]
+    problem = problems.explain(errors.InvalidInput(*faults[0], *faults[1:]))
+    assert [(each.field, each.message) for each in problem.errors] == faults
+    assert problem.detail == "lines.0: empty; lines.1: empty; lines.2: empty"
+
+
 @pytest.mark.parametrize(
     ("error", "name"),
     [

@@ -83,6 +83,10 @@ def test_outside_india_states_and_postal_codes_are_free() -> None:
         ({"address": in_bengaluru(lines=())}, "address.lines"),
         ({"address": in_bengaluru(lines=("a", "b", "c", "d"))}, "address.lines"),
         ({"address": in_bengaluru(lines=("",))}, "address.lines"),
+        ({"address": in_bengaluru(lines=("a", " "))}, "address.lines.1"),
+        ({"address": in_bengaluru(lines=("a", "x" * 81))}, "address.lines.1"),
+        ({"address": in_bengaluru(state="")}, "address.state"),
+        ({"address": in_bengaluru(postal_code="")}, "address.postal_code"),
         ({"shipping": in_bengaluru(state="")}, "shipping.state"),
     ],
 )
@@ -90,6 +94,42 @@ def test_what_cannot_be_right_is_refused_by_its_field(changes: dict[str, Any], f
     with pytest.raises(InvalidInput) as refusal:
         checked(details(**changes))
     assert refusal.value.field == field
+
+
+def test_all_that_cannot_be_right_is_refused_at_once() -> None:
+    nothing = Address("IN", "", "", "", ("",))
+    with pytest.raises(InvalidInput) as refusal:
+        checked(BillingDetails("", "", nothing, phone="call me", tax_id="29", shipping=nothing))
+    parts = ("lines", "city", "postal_code", "state")
+    assert [field for field, _ in refusal.value.faults] == [
+        *("name", "email", "phone"),
+        *(f"address.{part}" for part in parts),
+        *(f"shipping.{part}" for part in parts),
+        "tax_id",
+    ]
+
+
+def test_what_is_needed_is_said_in_words() -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        checked(details(name="", address=in_bengaluru(postal_code="", state="", lines=())))
+    assert [why for _, why in refusal.value.faults] == [
+        "a name is needed",
+        "street and house are needed",
+        "a PIN code is needed in India: six digits, such as 560001",
+        "a state is needed in India: it decides which GST applies",
+    ]
+
+
+def test_a_gstin_is_not_held_against_a_state_that_is_none() -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        checked(details(tax_id=GSTIN_OF_KARNATAKA, address=in_bengaluru(state="Bavaria")))
+    assert refusal.value.faults == (("address.state", "'Bavaria' is no state of India, nor its GST code"),)
+
+
+@pytest.mark.parametrize("address", [BENGALURU, Address("AE", "", "Dubai", "", ("1 Road",))])
+def test_what_is_left_blank_is_not_there(address: Address) -> None:
+    kept = checked(details(phone=" ", tax_id=" ", address=address))
+    assert (kept.phone, kept.tax_id) == (None, None)
 
 
 def test_a_gstin_of_another_state_says_which() -> None:

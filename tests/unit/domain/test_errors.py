@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from domain import errors
-from domain.errors import InvalidInput, LedgerError, RefundExceedsCharge, StoreUnavailable
+from domain.errors import Faults, InvalidInput, LedgerError, RefundExceedsCharge, StoreUnavailable
 
 ALL = [
     error
@@ -30,6 +30,20 @@ def test_a_message_and_details_of_ones_own() -> None:
 def test_an_input_is_refused_by_field() -> None:
     error = InvalidInput("credits", "too many")
     assert (error.field, error.details, str(error)) == ("credits", {"field": "credits"}, "too many")
+
+
+def test_several_inputs_are_refused_together_in_the_order_they_were_found() -> None:
+    faults = Faults()
+    faults.check()
+    faults.add("name", "a name is needed")
+    faults.add("email", "an email address is needed")
+    faults.add("name", "at most 120 characters")
+    with pytest.raises(InvalidInput) as refusal:
+        faults.check()
+    error = refusal.value
+    assert error.field == "name"
+    assert error.faults == (("name", "a name is needed"), ("email", "an email address is needed"))
+    assert str(error) == "name: a name is needed; email: an email address is needed"
 
 
 def test_one_root_catches_all() -> None:
