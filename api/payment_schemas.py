@@ -19,6 +19,7 @@ from domain.purchases import PurchasePlan, PurchaseQuote
 
 LaxPlan = Annotated[PurchasePlan, Field(strict=False)]
 Minor = Annotated[int, Field(examples=[150_000])]
+AskedAmount = Annotated[int, Field(ge=1, le=AMOUNT_MINOR_MAX)]
 Status = Annotated[PaymentStatus, Field(description="Where it stands.", examples=["completed"])]
 PaymentIdField = Annotated[str, Field(description="The payment.", examples=["payment-0198f0c2"])]
 
@@ -39,11 +40,22 @@ class AskedPurchase(Body):
 
     plan: LaxPlan = Field(
         default=PurchasePlan.PAY_AS_YOU_GO,
-        description="pay_as_you_go: credits alone. pro: a year of Pro, with or without credits.",
+        description="pay_as_you_go: credits alone. pro: a year of Pro, with or without credits."
+        " custom: an amount and what it is for.",
         examples=["pay_as_you_go"],
     )
     credits: Annotated[int, Field(ge=0, le=CREDITS_MAX)] = Field(
-        description="Credits to buy: at least the minimum, or with Pro none.", examples=[1_000]
+        default=0,
+        description="Credits to buy: at least the minimum, or with Pro none; with custom none.",
+        examples=[1_000],
+    )
+    amount_minor: AskedAmount | None = Field(
+        default=None, description="Of custom: the amount in minor units; tax comes on top.", examples=[None]
+    )
+    remark: Name | None = Field(
+        default=None,
+        description="Of custom: what it is for; it is kept where it can be erased.",
+        examples=[None],
     )
     auto_top_up: AskedTopUp | None = Field(
         default=None,
@@ -62,7 +74,7 @@ class AskedPurchase(Body):
 class QuotedLine(View):
     """A line of a quote, before tax."""
 
-    item: Literal["credits", "pro"] = Field(description="What it is.", examples=["credits"])
+    item: Literal["credits", "pro", "custom"] = Field(description="What it is.", examples=["credits"])
     credits: int = Field(description="Credits that it adds.", examples=[1_000])
     unit_price_millionths: int | None = Field(
         description="Of credits: the price of one, in millionths of the currency unit.", examples=[1_500_000]
@@ -83,6 +95,7 @@ class QuotedPurchase(View):
     total_minor: int = Field(description="What is to be paid.", examples=[177_000])
     currency: Currency = Field(description="The currency of all amounts.", examples=["INR"])
     price_version: str = Field(description="The prices it is made at.", examples=["published-1"])
+    remark: str | None = Field(description="Of custom: what it is for.", examples=[None])
     expires_at: Instant = Field(description="Payments can be made from it until then.")
     position: Position
 
@@ -100,6 +113,7 @@ class QuotedPurchase(View):
             total_minor=terms.total_minor,
             currency=terms.currency,
             price_version=terms.price_version,
+            remark=quote.remark,
             expires_at=quote.expires_at,
             position=position,
         )
@@ -115,7 +129,7 @@ class BeginPayment(Body):
 class BeginCustomPayment(Body):
     """An amount to ask for."""
 
-    amount_minor: Annotated[int, Field(ge=1, le=AMOUNT_MINOR_MAX)] = Field(
+    amount_minor: AskedAmount = Field(
         description="The amount in minor units; tax comes on top.", examples=[500_000]
     )
     remark: Name = Field(

@@ -78,7 +78,9 @@ news = APIRouter(route_class=StrictRoute, tags=["Payments"])
 def quote_purchase(
     organisation_id: OrganisationId, body: schemas.AskedPurchase, read: Read, asked: Asked
 ) -> schemas.QuotedPurchase:
-    """What credits, with or without a year of Pro, cost. The quote is kept to for half an hour.
+    """What credits, with or without a year of Pro, or an amount of your own cost, tax on top.
+
+    The quote is kept to for half an hour.
 
     A purchase of credits can switch auto top-up on: the gateway then keeps the payer's card.
     """
@@ -89,6 +91,8 @@ def quote_purchase(
             name,
             body.plan,
             body.credits,
+            amount_minor=body.amount_minor,
+            remark=body.remark,
             quote_id=services.new_id(),
             request=asked,
             top_up=body.top_up,

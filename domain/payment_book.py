@@ -35,7 +35,7 @@ class Desk(Protocol):
         """Return a quote of an organisation."""
 
     def keep_remark(self, organisation_id: str, payment_id: str, remark: str) -> None:
-        """Keep what staff says a custom payment is for; the first remark stays."""
+        """Keep what a custom payment is said to be for; the first remark stays."""
 
     def remarks(self, organisation_id: str, payment_ids: Sequence[str]) -> Mapping[str, str]:
         """Return what is kept about payments of an organisation, by payment."""

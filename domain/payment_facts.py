@@ -26,7 +26,7 @@ class PaymentKind(StrEnum):
     PRO = "pro"
     """The subscription, with or without credits beside it."""
     CUSTOM = "custom"
-    """An amount that staff asked for; adds no credits."""
+    """An amount that is agreed on, with a remark; adds no credits."""
 
 
 class PaymentStatus(StrEnum):

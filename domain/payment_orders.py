@@ -34,6 +34,7 @@ class PaymentOrders:
         """
         payment = self._book.payment(payment_id)
         if payment.status in UNPAID and payment.order_id is None:
+            self._keep_remark(payment)
             with self._desk.turn(payment_id):
                 return self._ask(self._book.payment(payment_id), payer, request, repeated=repeated)
         return self._ask(payment, payer, request, repeated=repeated)
@@ -60,6 +61,14 @@ class PaymentOrders:
             except GatewayRefused as refusal:
                 self._fail(payment_id, refusal, "CHARGE_REFUSED", request)
                 return ()
+
+    def _keep_remark(self, payment: Payment) -> None:
+        """Keep what a quote says its payment is for: before the order, whoever goes on with the payment."""
+        terms = payment.terms
+        if terms.kind is PaymentKind.CUSTOM and terms.quote_id is not None:
+            quoted = self._desk.quote(terms.organisation_id, terms.quote_id)
+            if quoted is not None and quoted.remark is not None:
+                self._desk.keep_remark(terms.organisation_id, terms.payment_id, quoted.remark)
 
     def _ask(self, payment: Payment, payer: Payer, request: Request, *, repeated: bool) -> PaymentStanding:
         terms = payment.terms

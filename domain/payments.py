@@ -83,11 +83,13 @@ class Payments:
         plan: PurchasePlan,
         credits_count: int,
         *,
+        amount_minor: int | None = None,
+        remark: str | None = None,
         quote_id: str,
         request: Request,
         top_up: TopUpTerms | None = None,
     ) -> PurchaseQuote:
-        """Say what a purchase costs, and keep to it for half an hour.
+        """Say what a purchase costs, and keep to it for half an hour. See `domain.purchases.quote`.
 
         With `top_up` the purchase switches auto top-up on, when it is paid.
 
@@ -99,6 +101,8 @@ class Payments:
             self.ledger.organisation(organisation_id),
             plan,
             credits_count,
+            amount_minor=amount_minor,
+            remark=remark,
             prices=self.ledger.prices.at(request.at),
             now=request.at,
             top_up=top_up,
@@ -178,7 +182,9 @@ class Payments:
         request: Request,
         once: Once | None = None,
     ) -> PaymentStanding:
-        """Ask for an amount, tax on top; it adds no credits. The remark is kept beside the log.
+        """Ask somebody else for an amount, tax on top; it adds no credits. The remark is kept beside the log.
+
+        Who pays an amount of their own accord has it quoted.
 
         Raises:
             OrganisationUnknown, InvalidInput, IdempotencyConflict, GatewayUnknown, GatewayUnavailable.
@@ -361,7 +367,7 @@ class Payments:
         return self._book.payment(payment_id, organisation_id)
 
     def remarks(self, organisation_id: str, payment_ids: Sequence[str]) -> Mapping[str, str]:
-        """Return what staff said custom payments are for."""
+        """Return what custom payments are said to be for."""
         return self._desk.remarks(organisation_id, payment_ids) if payment_ids else {}
 
     # -------------------------------------------------------------------------------- mechanism

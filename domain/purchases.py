@@ -9,9 +9,9 @@ from typing import Final
 import msgspec
 
 from domain.auto_top_up import TopUpTerms
-from domain.errors import BillingIsCustom, InvalidInput, ProAlready
+from domain.errors import BillingIsCustom, Faults, InvalidInput, ProAlready
 from domain.facts import Plan
-from domain.money import AMOUNT_MINOR_MAX, MINOR_UNITS, cost_of
+from domain.money import AMOUNT_MINOR_MAX, MINOR_UNITS, Cost, Currency, cost_of
 from domain.organisation import CREDITS_MAX, Organisation
 from domain.payment import Terms
 from domain.payment_facts import PaymentKind
@@ -25,6 +25,8 @@ class PurchasePlan(StrEnum):
 
     PAY_AS_YOU_GO = "pay_as_you_go"
     PRO = "pro"
+    CUSTOM = "custom"
+    """An amount, with a remark that says what for; adds no credits."""
 
 
 class QuotedLine(msgspec.Struct, frozen=True):
@@ -39,6 +41,7 @@ class QuotedLine(msgspec.Struct, frozen=True):
 class PurchaseQuote(msgspec.Struct, frozen=True):
     """What is to be paid, if it is before `expires_at`. Of the credits, `included` come with the plan.
 
+    `remark` says what a custom payment is for. People wrote it: quotes are kept beside the log, for a week.
     `top_up` is switched on when it is paid.
     """
 
@@ -50,6 +53,7 @@ class PurchaseQuote(msgspec.Struct, frozen=True):
     tax_per_cent: int
     quoted_at: datetime
     expires_at: datetime
+    remark: str | None = None
     top_up: TopUpTerms | None = None
 
     @property
@@ -58,6 +62,8 @@ class PurchaseQuote(msgspec.Struct, frozen=True):
         terms, lines = self.terms, []
         if self.plan is PurchasePlan.PRO:
             lines.append(QuotedLine("pro", self.included, None, terms.fee_minor))
+        if self.plan is PurchasePlan.CUSTOM:
+            lines.append(QuotedLine("custom", 0, None, terms.fee_minor))
         if terms.credits > self.included:
             bought = terms.credits - self.included
             lines.append(QuotedLine("credits", bought, terms.unit_price_millionths, terms.credits_minor))
@@ -70,59 +76,46 @@ def quote(
     plan: PurchasePlan,
     credits_count: int,
     *,
+    amount_minor: int | None = None,
+    remark: str | None = None,
     prices: Prices,
     now: datetime,
     top_up: TopUpTerms | None = None,
 ) -> PurchaseQuote:
-    """Return what credits, with or without a year of Pro, cost an organisation now.
+    """Return what credits, with or without a year of Pro, or an amount cost an organisation now, tax on top.
 
-    Its own price of a credit wins over the book's, unless it is 0.
+    Its own price of a credit wins over the book's, unless it is 0. A custom payment is of `amount_minor`, for
+    what `remark` says, and of no credits; nothing else has them.
 
     Raises:
         InvalidInput: fewer credits than the minimum, or more than can be paid. Beside Pro, none is fine too.
+            Or an amount, credits or a remark that the plan lacks or does not have.
             Or auto top-up is not for sale with it, or out of range.
         ProAlready: Pro is not for sale while the organisation has it.
         BillingIsCustom: an Enterprise organisation pays by agreement.
     """
     check_may_buy(organisation, plan, now)
-    is_pro = plan is PurchasePlan.PRO
     if top_up is not None:
-        if is_pro:
+        if plan is not PurchasePlan.PAY_AS_YOU_GO:
             raise InvalidInput("plan", "auto top-up is switched on with a purchase of credits alone")
         top_up.check()
-    if credits_count < prices.minimum_credits and not (is_pro and credits_count == 0):
-        raise InvalidInput("credits", f"a purchase is of at least {prices.minimum_credits:,} credits")
-    here = prices.of(organisation.currency)
-    price_millionths = organisation.price_millionths or here.credit_price_millionths
-    fee_minor = here.pro_fee_minor if is_pro else 0
-    included = here.pro_credits if is_pro else 0
-    credits_minor = cost_of(credits_count, price_millionths, 0).amount_minor
-    cost = cost_of(credits_count, price_millionths, here.tax_per_cent, fee_minor=fee_minor)
-    if credits_count > CREDITS_MAX or cost.total_minor > AMOUNT_MINOR_MAX:
-        raise InvalidInput(
-            "credits",
-            f"these are more than one payment can be of: at most {organisation.currency.value}"
-            f" {AMOUNT_MINOR_MAX // MINOR_UNITS:,}, tax included",
-        )
-    terms = Terms(
-        PaymentKind.PRO if is_pro else PaymentKind.CREDITS,
-        credits_count + included,
-        price_millionths,
-        credits_minor,
-        fee_minor,
-        cost.tax_minor,
-        organisation.currency,
-        prices.version,
-    )
+    included = 0
+    if plan is PurchasePlan.CUSTOM:
+        terms = custom_terms(_checked_amount(credits_count, amount_minor, remark), organisation, prices)
+    else:
+        _check_has_no_amount(amount_minor, remark)
+        included = prices.of(organisation.currency).pro_credits if plan is PurchasePlan.PRO else 0
+        terms = _credits_terms(organisation, plan, credits_count, included, prices)
     return PurchaseQuote(
         quote_id,
         organisation.organisation_id,
         plan,
         terms,
         included,
-        here.tax_per_cent,
+        prices.of(organisation.currency).tax_per_cent,
         now,
         now + QUOTE_LASTS,
+        remark,
         top_up,
     )
 
@@ -140,9 +133,70 @@ def check_may_buy(organisation: Organisation, plan: PurchasePlan, now: datetime)
 
 
 def custom_terms(amount_minor: int, organisation: Organisation, prices: Prices) -> Terms:
-    """Return the terms of an amount that staff asks for; tax comes on top."""
-    here = prices.of(organisation.currency)
-    cost = cost_of(0, 0, here.tax_per_cent, fee_minor=amount_minor)
+    """Return the terms of an amount that is no price of anything; tax comes on top.
+
+    Raises:
+        InvalidInput: it is below 1, or more than one payment can be of.
+    """
+    if amount_minor < 1:
+        raise InvalidInput("amount_minor", "an amount above 0 is needed")
+    cost = cost_of(0, 0, prices.of(organisation.currency).tax_per_cent, fee_minor=amount_minor)
+    _check_can_be_paid(cost, "amount_minor", organisation.currency)
     return Terms(
         PaymentKind.CUSTOM, 0, 0, 0, amount_minor, cost.tax_minor, organisation.currency, prices.version
     )
+
+
+def _credits_terms(
+    organisation: Organisation, plan: PurchasePlan, credits_count: int, included: int, prices: Prices
+) -> Terms:
+    is_pro = plan is PurchasePlan.PRO
+    if credits_count < prices.minimum_credits and not (is_pro and credits_count == 0):
+        raise InvalidInput("credits", f"a purchase is of at least {prices.minimum_credits:,} credits")
+    here = prices.of(organisation.currency)
+    price_millionths = organisation.price_millionths or here.credit_price_millionths
+    fee_minor = here.pro_fee_minor if is_pro else 0
+    cost = cost_of(credits_count, price_millionths, here.tax_per_cent, fee_minor=fee_minor)
+    _check_can_be_paid(cost, "credits", organisation.currency, is_too_many=credits_count > CREDITS_MAX)
+    return Terms(
+        PaymentKind.PRO if is_pro else PaymentKind.CREDITS,
+        credits_count + included,
+        price_millionths,
+        cost_of(credits_count, price_millionths, 0).amount_minor,
+        fee_minor,
+        cost.tax_minor,
+        organisation.currency,
+        prices.version,
+    )
+
+
+def _check_can_be_paid(cost: Cost, field: str, currency: Currency, *, is_too_many: bool = False) -> None:
+    if is_too_many or cost.total_minor > AMOUNT_MINOR_MAX:
+        raise InvalidInput(
+            field,
+            "this is more than one payment can be of: at most"
+            f" {currency.value} {AMOUNT_MINOR_MAX // MINOR_UNITS:,}, tax included",
+        )
+
+
+def _checked_amount(credits_count: int, amount_minor: int | None, remark: str | None) -> int:
+    """Return the amount of a custom payment, if it is one."""
+    faults = Faults()
+    if credits_count:
+        faults.add("credits", "a custom payment adds no credits")
+    if amount_minor is None:
+        faults.add("amount_minor", "a custom payment is of an amount")
+    if not (remark or "").strip():
+        faults.add("remark", "a custom payment says what it is for")
+    faults.check()
+    assert amount_minor is not None
+    return amount_minor
+
+
+def _check_has_no_amount(amount_minor: int | None, remark: str | None) -> None:
+    faults = Faults()
+    if amount_minor is not None:
+        faults.add("amount_minor", "only a custom payment is of an amount")
+    if remark is not None:
+        faults.add("remark", "only a custom payment has a remark")
+    faults.check()

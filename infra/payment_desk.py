@@ -1,4 +1,4 @@
-"""What lies beside payments: quotes, and what staff wrote about a custom payment."""
+"""What lies beside payments: quotes, and what people wrote about a custom payment."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class PostgresDesk:
         return msgspec.json.decode(row[0][0], type=PurchaseQuote) if row else None
 
     def keep_remark(self, organisation_id: str, payment_id: str, remark: str) -> None:
-        """Keep what staff says a payment is for."""
+        """Keep what a payment is said to be for."""
         with self._datastore.get_connection() as connection:
             connection.execute(_KEEP_REMARK, (payment_id, organisation_id, remark))
 

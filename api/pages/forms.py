@@ -8,29 +8,31 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import blake2b
-from typing import Final, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from starlette.requests import Request
 
 from api.dependencies import asked_by, services_of
 from api.pages.routing import FORM_TOKEN
 from api.problem_types import FieldError
-from api.problems import HttpProblem, explain, invalid
+from api.problems import HttpProblem, explain, invalid, of_fields
 from domain import facts
 from domain.errors import LedgerError
-from domain.money import MILLIONTHS
+from domain.money import MILLIONTHS, MINOR_UNITS
 from domain.ports import Once
 
 ONCE: str = "once"
 """The field that holds a form's own id: sent again, by a second click or a reload, it counts once."""
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _WHOLE: Final = r"(?:\d+|[1-9]\d{0,2}(?:[, ]\d{3})+|[1-9]\d?(?:,\d{2})*,\d{3})"
 """Digits, in one piece or in groups: 100,000 or 1,00,000. A comma anywhere else may stand
 for the decimal point: reading over it would make the money a hundred times as much."""
 _WHOLE_NUMBER: Final = re.compile(_WHOLE, re.ASCII)
-_AMOUNT: Final = re.compile(rf"{_WHOLE}(?:\.\d{{1,6}})?|\.\d{{1,6}}", re.ASCII)
+_PRICE: Final = re.compile(rf"{_WHOLE}(?:\.\d{{1,6}})?|\.\d{{1,6}}", re.ASCII)
+_AMOUNT: Final = re.compile(rf"{_WHOLE}(?:\.\d{{1,2}})?|\.\d{{1,2}}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -98,16 +100,28 @@ class Form:
         Raises:
             HttpProblem: it is none, has more than six decimals, or is too much.
         """
+        return self._decimal(name, _PRICE, "six", MILLIONTHS, most)
+
+    def amount_minor(self, name: str) -> int:
+        """Return an amount of the currency unit, such as 1,250.50, in minor units; how much is not checked.
+
+        Raises:
+            HttpProblem: it is none, or has more than two decimals.
+        """
+        return self._decimal(name, _AMOUNT, "two", MINOR_UNITS, None)
+
+    def _decimal(self, name: str, form: re.Pattern[str], decimals: str, units: int, most: int | None) -> int:
         text = self.text(name, 24)
-        if not _AMOUNT.fullmatch(text):
+        if not form.fullmatch(text):
             raise invalid(
                 name,
-                "an amount such as 1,250.50: a point before at most six decimals, commas between thousands",
+                f"an amount such as 1,250.50: a point before at most {decimals} decimals,"
+                " commas between thousands",
             )
-        millionths = int(Decimal(_ungrouped(text)) * MILLIONTHS)
-        if millionths > most:
-            raise invalid(name, f"at most {most // MILLIONTHS:,}")
-        return millionths
+        amount = int(Decimal(_ungrouped(text)) * units)
+        if most is not None and amount > most:
+            raise invalid(name, f"at most {most // units:,}")
+        return amount
 
     def choice(self, name: str, choices: type[T]) -> T:
         """Return the member of an enumeration that a field names.
@@ -122,12 +136,40 @@ class Form:
             raise invalid(name, "choose one of the options") from None
 
 
+class Reading:
+    """Reads several fields of a form, past what is wrong, so that all of it is told at once."""
+
+    def __init__(self) -> None:
+        self._faults: list[FieldError] = []
+
+    def of(self, instead: T, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what is read, or something instead where it is wrong."""
+        try:
+            return read(*args, **kwargs)
+        except HttpProblem as problem:
+            self._faults += problem.errors
+            return instead
+
+    def check(self) -> None:
+        """Check that nothing was wrong.
+
+        Raises:
+            HttpProblem: invalid-request, with all that was.
+        """
+        if self._faults:
+            raise of_fields(self._faults)
+
+
 def _ungrouped(number: str) -> str:
     return number.replace(",", "").replace(" ", "")
 
 
-def faults_of(error: Exception, *, also: int | None = None) -> Outcome:
+def faults_of(
+    error: Exception, *, also: int | None = None, names: Mapping[str, str] | None = None
+) -> Outcome:
     """Return what a form's page shows of an error that its sender can mend, or of one with the status `also`.
+
+    `names` are those of the form for the ledger's fields, where they differ.
 
     Raises:
         Exception: the error itself, where they cannot.
@@ -138,4 +180,8 @@ def faults_of(error: Exception, *, also: int | None = None) -> Outcome:
     status = problem.type.status
     if (status >= 500 or status == 404) and status != also:
         raise error
-    return Outcome(problem.errors or [FieldError(field="", message=problem.detail)], status)
+    faults = [
+        FieldError(field=(names or {}).get(fault.field, fault.field), message=fault.message)
+        for fault in problem.errors or [FieldError(field="", message=problem.detail)]
+    ]
+    return Outcome(faults, status)

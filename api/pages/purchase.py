@@ -1,7 +1,8 @@
-"""The purchase wizard: Plan, Credits, Review, Payment."""
+"""The purchase wizard: Plan, Credits (or the amount of a custom payment), Review, Payment."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
@@ -13,7 +14,7 @@ from starlette.responses import Response
 
 from api.dependencies import Connection, Provided, asked_by
 from api.identity import Membership
-from api.pages import planning, rendering, words
+from api.pages import custom_payments, planning, rendering, words
 from api.pages.forms import Form, Outcome, faults_of
 from api.pages.page import Page, Shown
 from api.pages.routing import PageRoute, redirect
@@ -22,13 +23,16 @@ from domain import facts
 from domain.errors import PaymentClosed, PaymentUnknown, ProAlready
 from domain.facts import Plan
 from domain.gateway import GatewayError, GatewayUnavailable, Payer
+from domain.payment_facts import PaymentKind
 from domain.payments import Payments
-from domain.purchases import PurchasePlan, check_may_buy
+from domain.purchases import PurchasePlan, PurchaseQuote, check_may_buy
 from projections import papers, views
 from projections.recent import Recent, recent
 from projections.results import Balance
 
-STEPS: Final = ("Plan", "Credits", "Review", "Payment")
+SECOND_STEPS: Final = {PurchasePlan.CUSTOM: ("Amount", "purchase_custom.html")}
+"""What the second step is called, and its template, where it asks for something else than credits."""
+_CREDITS_STEP: Final = ("Credits", "purchase_credits.html")
 
 _TYPED_MAX: Final = 10**18 - 1  # how much can be paid is the ledger's to say, in money
 
@@ -48,20 +52,29 @@ class _Buyer:
 
 
 @router.get("/credits/purchase")
-def get_purchase(page: Shown, plan: PurchasePlan | None = None, credits: _Credits = "") -> Response:
+def get_purchase(
+    page: Shown, plan: PurchasePlan | None = None, credits: _Credits = "", quote: _QuoteId | None = None
+) -> Response:
     """Show the first step, or with a plan (or credits, from a suggestion) the second.
+
+    With a quote it shows what was chosen then: a remark is personal, and stands in no address.
 
     Raises:
         BillingIsCustom: the organisation buys nothing here.
+        QuoteUnknown: there is no such quote.
     """
+    fields: Mapping[str, str] = {"credits": credits}
+    if quote is not None:
+        quoted = page.services.payments.quoted(page.organisation_id, quote)
+        plan, fields = quoted.plan, _fields_of(quoted)
     if plan is None and credits:
         plan = PurchasePlan.PAY_AS_YOU_GO
     organisation = page.services.ledger.organisation(page.organisation_id)
     try:
         check_may_buy(organisation, plan or PurchasePlan.PAY_AS_YOU_GO, page.services.clock())
     except ProAlready as error:
-        return _show(page, "purchase_plan.html", None, "", faults_of(error))
-    return _show(page, "purchase_plan.html" if plan is None else "purchase_credits.html", plan, credits)
+        return _show(page, None, {}, faults_of(error))
+    return _show(page, plan, fields)
 
 
 @router.post("/credits/purchase")
@@ -70,16 +83,18 @@ def post_purchase(page: Shown) -> Response:
     form = Form(page.http)
     plan = form.choice("plan", PurchasePlan)
     try:
-        is_without = plan is PurchasePlan.PRO and not form.fields.get("credits", "").strip()
+        credits_count, amount_minor, remark = _chosen(form, plan)
         quote = page.services.payments.quote(
             page.organisation_id,
             plan,
-            0 if is_without else form.whole("credits", 0, _TYPED_MAX),
+            credits_count,
+            amount_minor=amount_minor,
+            remark=remark,
             quote_id=page.services.new_id(),
             request=form.request,
         )
     except Exception as error:
-        return _show(page, "purchase_credits.html", plan, form.fields.get("credits", ""), faults_of(error))
+        return _show(page, plan, form.fields, faults_of(error, names=custom_payments.FIELD_NAMES))
     return redirect(page.url("/credits/purchase/review", quote=quote.quote_id))
 
 
@@ -90,8 +105,7 @@ def get_review(page: Shown, quote: _QuoteId) -> Response:
     if quoted.expires_at <= page.services.clock():
         if quoted.top_up is not None:
             return redirect(page.url("/credits/auto-top-up"))
-        chosen = quoted.terms.credits - quoted.included
-        return redirect(page.url("/credits/purchase", plan=quoted.plan.value, credits=chosen))
+        return redirect(page.url("/credits/purchase", quote=quote))
     gateways = [
         (name, words.gateway(name))
         for name, gateway in page.services.payments.gateways.items()
@@ -102,7 +116,7 @@ def get_review(page: Shown, quote: _QuoteId) -> Response:
         page.view(views.balance),
         quote=quoted,
         gateways=gateways,
-        steps=STEPS,
+        steps=_steps(quoted.plan),
         faults=(),
         words=words,
     )
@@ -137,13 +151,18 @@ def get_payment(page: Shown, payment: _PaymentId) -> Response:
     )
     if standing.checkout is None:
         return redirect(page.url("/credits/billing", payment=payment, min_position=standing.position))
+    terms = standing.payment.terms
+    is_custom = terms.kind is PaymentKind.CUSTOM
     response = page.render(
         "purchase_payment.html",
         page.view(views.balance),
-        terms=standing.payment.terms,
+        terms=terms,
         payment_id=payment,
+        remark=page.services.payments.remarks(page.organisation_id, [payment] if is_custom else []).get(
+            payment
+        ),
         checkout=standing.checkout,
-        steps=STEPS,
+        steps=_steps(PurchasePlan.CUSTOM if is_custom else None),
         words=words,
     )
     # The form leads to the gateway, and nowhere else but to our own pages.
@@ -188,9 +207,42 @@ def _payer(page: Page) -> Payer:
     return Payer() if details is None else Payer(details.name, details.email, details.phone or "")
 
 
+def _chosen(form: Form, plan: PurchasePlan) -> tuple[int, int | None, str | None]:
+    """Return what the second step says: credits, or an amount and a remark.
+
+    Raises:
+        HttpProblem: something of it cannot be read.
+    """
+    if plan is PurchasePlan.CUSTOM:
+        return 0, *custom_payments.read_custom(form)
+    if plan is PurchasePlan.PRO and not form.fields.get("credits", "").strip():
+        return 0, None, None
+    return form.whole("credits", 0, _TYPED_MAX), None, None
+
+
+def _fields_of(quoted: PurchaseQuote) -> Mapping[str, str]:
+    """Return the second step's fields as they were when it was quoted."""
+    return {
+        "credits": str(quoted.terms.credits - quoted.included),
+        "amount": custom_payments.typed(quoted.terms.amount_minor),
+        "remark": quoted.remark or "",
+    }
+
+
+def _steps(plan: PurchasePlan | None) -> Sequence[str]:
+    second, _ = _second_step(plan)
+    return ("Plan", second, "Review", "Payment")
+
+
+def _second_step(plan: PurchasePlan | None) -> tuple[str, str]:
+    return _CREDITS_STEP if plan is None else SECOND_STEPS.get(plan, _CREDITS_STEP)
+
+
 def _show(
-    page: Page, template: str, plan: PurchasePlan | None, credits_text: str, outcome: Outcome | None = None
+    page: Page, plan: PurchasePlan | None, fields: Mapping[str, str], outcome: Outcome | None = None
 ) -> Response:
+    """Show the first step, or the second of a plan."""
+
     def read(connection: Connection, organisation_id: str) -> _Buyer:
         balance = views.balance(connection, organisation_id)
         return _Buyer(balance, recent(connection, organisation_id), balance.position)
@@ -205,13 +257,14 @@ def _show(
     )
     context: dict[str, Any] = {
         "plan": plan,
-        "credits": credits_text,
+        "fields": fields,
         "minimum": prices.minimum_credits,
         "prices": here,
         "price": price,
         "top_up": top_up,
         "has_pro": balance.plan is Plan.PRO,
-        "steps": STEPS,
+        "steps": _steps(plan),
         "faults": outcome.faults,
     }
+    template = "purchase_plan.html" if plan is None else _second_step(plan)[1]
     return page.render(template, balance, outcome.status, **context)

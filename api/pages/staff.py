@@ -12,8 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.dependencies import Provided
-from api.fields import NAME_LENGTH_MAX, REASON_LENGTH_MAX
+from api.fields import REASON_LENGTH_MAX
 from api.pages import words
+from api.pages.custom_payments import FIELD_NAMES, read_custom
 from api.pages.formats import in_utc
 from api.pages.forms import ONCE, Form, Outcome, faults_of
 from api.pages.page import Page, Shown
@@ -23,7 +24,7 @@ from api.problems import invalid
 from domain.errors import InvalidInput
 from domain.facts import GrantKind, Plan
 from domain.ledger import Recorded
-from domain.money import AMOUNT_MINOR_MAX, MILLIONTHS_PER_MINOR_UNIT, PRICE_MILLIONTHS_MAX
+from domain.money import PRICE_MILLIONTHS_MAX
 from domain.organisation import CREDITS_MAX
 from domain.payment_book import PaymentStanding
 from domain.payment_facts import PaymentRefundRequested
@@ -159,14 +160,11 @@ def post_custom_payment(page: Shown) -> Response:
     """Ask for an amount, tax on top; it adds no credits."""
 
     def ask(form: Form) -> PaymentStanding:
-        millionths = form.price_millionths("amount", AMOUNT_MINOR_MAX * MILLIONTHS_PER_MINOR_UNIT)
-        amount_minor, rest = divmod(millionths, MILLIONTHS_PER_MINOR_UNIT)
-        if rest or not amount_minor:
-            raise invalid("amount", "an amount above 0, with at most two decimals")
+        amount_minor, remark = read_custom(form)
         return page.services.payments.begin_custom(
             page.organisation_id,
             amount_minor,
-            form.text("remark", NAME_LENGTH_MAX),
+            remark,
             form.text("gateway", 64),
             payment_id=f"pay-{page.services.new_id()}"[:40],
             request=form.request,
@@ -235,7 +233,7 @@ def _decide(
     try:
         result = decide(form)
     except Exception as error:
-        return _show(page, template, faults_of(error), form.fields, **(shown or {}))
+        return _show(page, template, faults_of(error, names=FIELD_NAMES), form.fields, **(shown or {}))
     return redirect(page.url(then, min_position=result.position, **query))
 
 
@@ -249,6 +247,7 @@ def _show(
     outcome = outcome or Outcome()
     balance = page.view(views.balance)
     gateways = page.services.payments.gateways.items()
+    prices = page.services.ledger.prices.at(page.services.clock())
     return page.render(
         template,
         balance,
@@ -261,6 +260,7 @@ def _show(
         gateways=[
             (name, words.gateway(name)) for name, each in gateways if balance.currency in each.currencies
         ],
+        tax_per_cent=prices.of(balance.currency).tax_per_cent,
         words=words,
         **shown,
     )

@@ -73,6 +73,17 @@ class Shop:
             request=self.request(),
         )
 
+    def quote_custom(self, amount_minor: int = 500_000, remark: str = "a banner") -> PurchaseQuote:
+        return self.payments.quote(
+            self.name,
+            PurchasePlan.CUSTOM,
+            0,
+            amount_minor=amount_minor,
+            remark=remark,
+            quote_id=f"{self.name}-quote-{next(self._numbers)}",
+            request=self.request(),
+        )
+
     def begin(self, quoted: PurchaseQuote | None = None, **options: Any) -> PaymentStanding:
         quoted = quoted or self.quote()
         return self.payments.begin(
@@ -164,7 +175,7 @@ class TestQuotes:
             shop.quote(credits_count, plan)
         assert refusal.value.field == "credits"
 
-    @pytest.mark.parametrize("plan", list(PurchasePlan))
+    @pytest.mark.parametrize("plan", [PAYG, PRO])
     def test_more_than_one_payment_can_be_of_is_not_quoted(self, shop: Shop, plan: PurchasePlan) -> None:
         """At 1.50 with 18 % of tax, a payment of 10,000,000,000.00 buys some 5,649 million credits."""
         with pytest.raises(InvalidInput, match="at most INR 10,000,000,000") as refusal:
@@ -182,8 +193,42 @@ class TestQuotes:
         shop.now += timedelta(days=1)
         shop.quote(0, PRO)
         shop.change_plan(Plan.ENTERPRISE)
-        with pytest.raises(BillingIsCustom):
-            shop.quote()
+        for quote in (shop.quote, shop.quote_custom):
+            with pytest.raises(BillingIsCustom):
+                quote()
+
+    def test_an_amount_costs_itself_and_the_tax(self, shop: Shop) -> None:
+        quoted = shop.quote_custom()
+        assert [(line.item, line.credits, line.amount_minor) for line in quoted.lines] == [
+            ("custom", 0, 500_000)
+        ]
+        assert (quoted.terms.credits, quoted.terms.total_minor, quoted.remark) == (0, 590_000, "a banner")
+        assert shop.payments.quoted(ORG, quoted.quote_id) == quoted
+        assert shop.quote_custom(1).terms.total_minor == 1
+
+    @pytest.mark.parametrize("amount_minor", [0, -1, 847_457_627_120, 10**12])
+    def test_an_amount_that_cannot_be_paid_is_not_quoted(self, shop: Shop, amount_minor: int) -> None:
+        """With 18 % of tax, a payment of 10,000,000,000.00 is of 8,474,576,271.19."""
+        with pytest.raises(InvalidInput) as refusal:
+            shop.quote_custom(amount_minor)
+        assert refusal.value.field == "amount_minor"
+        assert shop.begin(shop.quote_custom(847_457_627_119)).checkout is not None
+
+    @pytest.mark.parametrize(
+        ("plan", "options", "fields"),
+        [
+            (PurchasePlan.CUSTOM, {}, ["credits", "amount_minor", "remark"]),
+            (PurchasePlan.CUSTOM, {"amount_minor": 1, "remark": " "}, ["credits", "remark"]),
+            (PAYG, {"amount_minor": 1, "remark": "a banner"}, ["amount_minor", "remark"]),
+            (PRO, {"amount_minor": 1}, ["amount_minor"]),
+        ],
+    )
+    def test_an_amount_and_credits_do_not_go_together(
+        self, shop: Shop, plan: PurchasePlan, options: dict[str, Any], fields: list[str]
+    ) -> None:
+        with pytest.raises(InvalidInput) as refusal:
+            shop.payments.quote(ORG, plan, 1_000, **options, quote_id="q", request=shop.request())
+        assert [field for field, _ in refusal.value.faults] == fields
 
     def test_a_payment_is_of_what_was_quoted_whatever_changed(self, shop: Shop) -> None:
         quoted = shop.quote()
@@ -327,6 +372,26 @@ class TestCompleting:
         assert (payment.status, payment.terms.total_minor) == (PaymentStatus.COMPLETED, 590_000)
         assert shop.balance == 0
         assert PostgresDesk(shop.ledger).remarks(ORG, ["payment-c"]) == {"payment-c": "a banner"}
+
+    def test_a_quoted_amount_is_recorded_with_its_remark_and_adds_nothing(self, shop: Shop) -> None:
+        quoted = shop.quote_custom()
+        payments = [shop.pay(shop.begin(quoted).payment), shop.begin(quoted).payment]
+        first, again = (payment.terms.payment_id for payment in payments)
+        assert first == again, "a quote has one payment"
+        assert (payments[1].status, payments[1].purchase) == (PaymentStatus.COMPLETED, None)
+        assert shop.balance == 0
+        assert shop.payments.remarks(ORG, [first]) == {first: "a banner"}
+        facts = [event.fact for event in shop.ledger.events.get(payments[1].id)]
+        assert "banner" not in repr(facts), "it is kept beside the log"
+
+    def test_the_remark_is_there_whoever_goes_on_with_the_payment(self, shop: Shop) -> None:
+        quoted = shop.quote_custom()
+        shop.gateway.is_down = True
+        with pytest.raises(GatewayUnavailable):
+            shop.begin(quoted, payment_id="payment-c")
+        shop.gateway.is_down = False
+        assert shop.attend(shop.payments.payment("payment-c")).status is PaymentStatus.PENDING
+        assert shop.payments.remarks(ORG, ["payment-c"]) == {"payment-c": "a banner"}
 
     def test_an_order_of_nobody(self, shop: Shop) -> None:
         with pytest.raises(PaymentUnknown):

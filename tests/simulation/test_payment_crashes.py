@@ -155,3 +155,27 @@ def test_a_crash_at_every_step(ledger: Ledger, plan: PurchasePlan, outcome: str)
             break
     assert not died
     assert step > 12
+
+
+@pytest.mark.slow
+def test_what_an_amount_is_for_survives_a_crash_at_every_step(ledger: Ledger) -> None:
+    died = True
+    for step in range(STEPS_MAX):
+        shop = Shop(ledger, f"{ORG}-{next(_names)}")
+        payment_id = f"{shop.name}-1"
+        process = Process(shop, step)
+        try:
+            shop.pay(shop.begin(shop.quote_custom(), payment_id=payment_id).payment)
+            died = False
+        except Death:
+            pass
+        finally:
+            process.end()
+        go_on(shop)
+        if process.steps != ["before append"]:
+            assert shop.payments.payment(payment_id).status is PaymentStatus.COMPLETED, process.steps
+            assert shop.payments.remarks(shop.name, [payment_id]) == {payment_id: "a banner"}, process.steps
+        if not died:
+            break
+    assert not died
+    assert step > 5

@@ -184,6 +184,38 @@ def test_staff_asks_for_an_amount(
     assert (payment["status"], payment["reason"]) == ("failed", "BAD_REQUEST_ERROR")
 
 
+def test_an_admin_pays_an_amount_by_a_quote(
+    client: TestClient, organisation: str, read: Callable[..., Any], gateway: BookGateway
+) -> None:
+    asked = {"plan": "custom", "amount_minor": 5_000, "remark": "a banner"}
+    quoted = client.post(f"{organisation}/purchase-quotes", json=asked).json()
+    assert [(line["item"], line["amount_minor"]) for line in quoted["lines"]] == [("custom", 5_000)]
+    assert (quoted["credits"], quoted["remark"], quoted["total_minor"]) == (0, "a banner", 5_000)
+    body = {"quote_id": quoted["quote_id"], "gateway": "razorpay"}
+    begun = client.post(f"{organisation}/payments", json=body).json()
+    gateway.pay(begun["order_id"])
+    client.post(f"{organisation}/payments/{begun['payment_id']}/recheck", json={})
+    payment = read(f"{organisation}/payments/{begun['payment_id']}")["payment"]
+    assert (payment["kind"], payment["remark"], payment["status"]) == ("custom", "a banner", "completed")
+
+
+@pytest.mark.parametrize(
+    ("asked", "fields"),
+    [
+        ({"plan": "custom"}, ["amount_minor", "remark"]),
+        ({"plan": "custom", "credits": 1_000, "amount_minor": 1, "remark": "x"}, ["credits"]),
+        ({"plan": "custom", "amount_minor": 0, "remark": ""}, ["amount_minor", "remark"]),
+        ({"credits": 1_000, "amount_minor": 1, "remark": "x"}, ["amount_minor", "remark"]),
+        ({"plan": "pay_as_you_go"}, ["credits"]),
+    ],
+)
+def test_all_that_a_plan_lacks_or_has_not_is_named(
+    client: TestClient, organisation: str, asked: dict[str, Any], fields: list[str]
+) -> None:
+    refused = client.post(f"{organisation}/purchase-quotes", json=asked)
+    assert (refused.status_code, faulty_fields(refused)) == (422, fields)
+
+
 def test_refusals_name_their_field(client: TestClient, organisation: str, quote: Callable[..., Any]) -> None:
     few = client.post(f"{organisation}/purchase-quotes", json={"credits": 999})
     assert (few.status_code, faulty_fields(few)) == (422, ["credits"])
@@ -195,6 +227,10 @@ def test_refusals_name_their_field(client: TestClient, organisation: str, quote:
     client.put(f"{organisation}/plan", json={"plan": "pro"})
     again = client.post(f"{organisation}/purchase-quotes", json={"plan": "pro", "credits": 0})
     assert (again.status_code, problem_of(again)) == (400, "pro-already")
+    client.put(f"{organisation}/plan", json={"plan": "enterprise"})
+    custom = {"plan": "custom", "amount_minor": 1, "remark": "x"}
+    closed = client.post(f"{organisation}/purchase-quotes", json=custom)
+    assert (closed.status_code, problem_of(closed)) == (409, "billing-is-custom")
 
 
 def test_a_gateway_that_is_down_says_when_to_ask_again(

@@ -128,6 +128,62 @@ def test_pro_may_come_alone(admin: Browser) -> None:
     assert "Pro Subscription, 365 days ₹10,000.00 GST 18 % ₹1,800.00 To pay ₹11,800.00" in review.text
 
 
+def choose_custom(browser: Browser, **fields: str) -> Document:
+    """Go through the wizard's first two steps for an amount, and return the third, or the second again."""
+    amount = browser.submit(browser.get("/credits/purchase").form("/credits/purchase"), plan="custom")
+    return browser.submit(amount.form("/credits/purchase"), **fields)
+
+
+def test_a_custom_payment_in_four_steps(admin: Browser, gateway: BookGateway, ledger_api: LedgerApi) -> None:
+    review = choose_custom(admin, amount="1,25,000.50", remark=" Banner at the finish ")
+    said = "Custom Payment ₹1,25,000.50 GST 18 % ₹22,500.09 To pay ₹1,47,500.59 Remark Banner at the finish"
+    assert said in review.text
+    assert "Plan Amount Review Payment" in review.text
+    payment = admin.submit(review.form("/credits/purchase/payment"), gateway="razorpay")
+    assert "Custom Payment Banner at the finish To pay ₹1,47,500.59" in payment.text
+    payment_id = pay(payment, gateway, ledger_api)
+    back = admin.get("/credits/billing", payment=payment_id).text
+    assert "Custom Payment, ₹1,47,500.59: Completed." in back
+    assert "credits were added" not in back
+    assert "Available Credits 1,20,000" in admin.get("/credits").text
+    assert "Custom Payment Banner at the finish ₹1,47,500.59 GST ₹22,500.09" in back
+
+
+def test_what_was_typed_is_there_again_and_the_remark_in_no_address(admin: Browser) -> None:
+    form = admin.get("/credits/purchase", plan="custom").form("/credits/purchase")
+    sent = admin.post(form.action, **{**form.fields, "amount": "1,250.5", "remark": "for Asha"})
+    review = admin.get(sent.headers["location"])
+    for address in (sent.headers["location"], *review.links.values()):
+        assert "Asha" not in address
+    again = admin.get(review.links["Back"]).form("/credits/purchase").fields
+    assert (again["plan"], again["amount"], again["remark"]) == ("custom", "1250.50", "for Asha")
+    corrected = admin.submit(admin.get(review.links["Back"]).form("/credits/purchase"), amount="1")
+    assert "To pay ₹1.18" in corrected.text
+
+
+@pytest.mark.parametrize(
+    ("amount", "remark", "faults"),
+    [
+        ("", "", ["Amount: this field is required", "Remark: this field is required"]),
+        ("1.005", "x", ["Amount: an amount such as 1,250.50: a point before at most two decimals"]),
+        ("12,50", "x" * 65, ["Amount: an amount such as", "Remark: at most 64 characters"]),
+        ("0.00", "x", ["Amount: an amount above 0 is needed"]),
+        ("8,474,576,271.20", "x", ["Amount: this is more than one payment can be of"]),
+    ],
+)
+def test_an_amount_or_a_remark_that_cannot_be_is_said_so(
+    admin: Browser, amount: str, remark: str, faults: list[str]
+) -> None:
+    page = choose_custom(admin, amount=amount, remark=remark)
+    assert page.status == 422
+    assert [link for link in page.links.values() if link.startswith("#field-")] == [
+        "#field-amount" if fault.startswith("Amount") else "#field-remark" for fault in faults
+    ]
+    for fault in faults:
+        assert fault in page.text
+    assert page.form("/credits/purchase").fields["amount"] == amount, "what was typed stays"
+
+
 def test_pro_is_not_sold_twice(admin: Browser, client: Any, studio: str, ledger_api: LedgerApi) -> None:
     client.put(f"/v1/organisations/{studio}/plan", json={"plan": "pro"}).raise_for_status()
     ledger_api.catch_up()
@@ -143,11 +199,13 @@ def test_who_is_billed_by_agreement_is_told_before_anything_is_chosen(
     admin: Browser, client: Any, studio: str
 ) -> None:
     client.put(f"/v1/organisations/{studio}/plan", json={"plan": "enterprise"}).raise_for_status()
-    for query in ({}, {"plan": "pro"}, {"credits": "2000"}):
+    for query in ({}, {"plan": "pro"}, {"plan": "custom"}, {"credits": "2000"}):
         refused = admin.get("/credits/purchase", **query)
         assert refused.status == 409
         assert "billed by agreement" in refused.text
         assert "Continue" not in refused.text
+    sent = {"plan": "custom", "amount": "1", "remark": "x", "csrf": admin.form_token}
+    assert admin.post("/credits/purchase", **sent).status_code == 409
 
 
 @pytest.mark.parametrize("who", ["member", "auditor"])
