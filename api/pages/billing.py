@@ -5,27 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from babel import Locale
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from api.dependencies import Connection
 from api.fields import PageCursor
-from api.pages import words
+from api.pages import billing_form, words
 from api.pages.forms import ONCE, Form, Outcome, faults_of
 from api.pages.freshness import Freshness
 from api.pages.page import Page, Shown
 from api.pages.routing import PageRoute, redirect
 from api.problems import explain
-from domain.billing import Address, BillingDetails
-from domain.errors import InvalidInput
 from domain.gateway import GatewayError
 from domain.invoice import number_of, path_of
+from domain.money import Currency
 from domain.payment_facts import Flag
 from domain.payments import Payments
-from domain.places import COUNTRIES
+from domain.places import INDIA
 from projections import papers, payment_views, views
 from projections.papers import BillingStanding
 from projections.payment_papers import NO_PAPERS, PaperNumbers, papers_of
@@ -34,7 +32,6 @@ from projections.results import Balance
 
 ROWS: Final = 25
 RECHECK_WORTH_IT_AFTER: Final = timedelta(minutes=15)
-LINES: Final = 2
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -66,12 +63,12 @@ def post_billing(page: Shown) -> Response:
     try:
         _, result = page.services.invoicing.change_billing_details(
             page.organisation_id,
-            details_of(form),
+            billing_form.details_of(form),
             request=form.request,
             once=form.once(page.organisation_id),
         )
     except Exception as error:
-        return _show(page, None, None, faults_of(error), form.fields)
+        return _show(page, None, None, faults_of(error, names=billing_form.names(form.fields)), form.fields)
     page.services.invoicing.issue_due(page.organisation_id, request=form.request)
     return redirect(page.url("/credits/billing", min_position=result.position))
 
@@ -121,35 +118,6 @@ def get_paper(page: Shown, paper: str) -> Response:
     )
 
 
-def details_of(form: Form) -> BillingDetails:
-    """Return the billing details a form says; the ledger checks them."""
-    shipping = None if form.fields.get("shipping_same") else _address(form, "shipping")
-    return BillingDetails(
-        form.fields.get("name", ""),
-        form.fields.get("email", ""),
-        _address(form, "address"),
-        form.fields.get("phone", "").strip() or None,
-        form.fields.get("tax_id", "").strip() or None,
-        shipping,
-    )
-
-
-def _address(form: Form, where: str) -> Address:
-    def part(name: str) -> str:
-        return form.fields.get(f"{where}.{name}", "")
-
-    lines = [part("lines") if number == 1 else part(f"line_{number}") for number in range(1, LINES + 1)]
-    if not lines[0].strip():
-        raise InvalidInput(f"{where}.lines", "the first line of the address is required")
-    return Address(
-        part("country"),
-        part("state"),
-        part("city"),
-        part("postal_code"),
-        tuple(line for line in lines if line.strip()),
-    )
-
-
 def _show(
     page: Page,
     cursor: str | None,
@@ -176,6 +144,8 @@ def _show(
     seen = page.view(read)
     outcome = outcome or Outcome()
     came_back = next((each for each in seen.payments.payments if each.payment_id == payment_id), None)
+    filled = fields if fields is not None else billing_form.filled(seen.details.details)
+    home = INDIA if seen.balance.currency is Currency.INR else "US"
     remarks = page.services.payments.remarks(
         page.organisation_id, [each.payment_id for each in seen.payments.payments if each.kind == "custom"]
     )
@@ -185,7 +155,9 @@ def _show(
         outcome.status,
         seen=seen,
         details=seen.details.details,
-        filled=fields if fields is not None else _filled(seen.details.details),
+        filled=filled,
+        home=home,
+        labels=billing_form.labels(filled, home),
         editing=editing or fields is not None,
         faults=outcome.faults,
         once=(fields or {}).get(ONCE) or page.services.new_id(),
@@ -195,7 +167,8 @@ def _show(
         papers_of=lambda each: seen.numbers.get(each, NO_PAPERS),
         path_of=path_of,
         recheck_is_worth_it=lambda payment: now - payment.created_at >= RECHECK_WORTH_IT_AFTER,
-        countries=countries(),
+        countries=billing_form.countries(),
+        states=billing_form.STATES,
         is_first_page=cursor is None,
         words=words,
     )
@@ -212,29 +185,3 @@ def _moved_oddly(payments: Payments, page: PaymentPage) -> Mapping[str, int]:
             continue  # it is the currency that differs
         moved[row.payment_id] = sum(amounts) if row.flag in words.GOES_BACK else max(amounts, default=0)
     return moved
-
-
-def _filled(details: BillingDetails | None) -> Mapping[str, str]:
-    """Return the form's fields as the details on file fill them in."""
-    if details is None:
-        return {"shipping_same": "yes"}
-    filled: dict[str, Any] = {
-        "name": details.name,
-        "email": details.email,
-        "phone": details.phone or "",
-        "tax_id": details.tax_id or "",
-        "shipping_same": "" if details.shipping else "yes",
-    }
-    for where, address in (("address", details.address), ("shipping", details.shipping)):
-        if address is not None:
-            filled |= {f"{where}.{part}": getattr(address, part) for part in ("country", "state", "city")}
-            filled[f"{where}.postal_code"] = address.postal_code
-            filled[f"{where}.lines"] = address.lines[0]
-            filled[f"{where}.line_2"] = ", ".join(address.lines[1:])
-    return filled
-
-
-def countries() -> list[tuple[str, str]]:
-    """Return codes and names of all countries, by name."""
-    names = Locale("en").territories
-    return sorted(((code, names.get(code, code)) for code in COUNTRIES), key=lambda each: each[1])

@@ -22,6 +22,7 @@ PAGES = {
     "billing": ("admin", "/credits/billing?edit=yes"),
     "purchase-plan": ("admin", "/credits/purchase"),
     "purchase-credits": ("admin", "/credits/purchase?plan=pro"),
+    "purchase-custom": ("admin", "/credits/purchase?plan=custom"),
     "custom-payment": ("staff", f"/credits/staff/custom-payment?{OF}"),
     "refund-payment": ("staff", f"/credits/staff/refund-payment?{OF}&payment=pay-1"),
     "auto-top-up": ("admin", "/credits/auto-top-up"),

@@ -6,9 +6,10 @@ import re
 
 import pypdf
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import ORGANISATION, Open
+from tests.browser.conftest import ORGANISATION, SCREENSHOTS, Open
 from tests.browser.test_monthly_routine import number
 
 pytestmark = pytest.mark.browser
@@ -32,6 +33,19 @@ def at_gateway(page: Page, does: str) -> None:
     page.get_by_role("button", name=re.compile(f"^{does}\\b")).first.click()
 
 
+def picture(page: Page, name: str, *, with_axe: bool = True) -> None:
+    """Keep what a step looks like on a phone and on a desk, and let axe have a look: it needs scripts."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    for width in (390, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"too wide at {width}"
+        page.screenshot(path=SCREENSHOTS / f"{name}-{width}.png", full_page=True)
+    if not with_axe:
+        return
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+
+
 def test_from_a_thousand_credits_to_the_invoice(open_page: Open) -> None:
     page = open_page("admin")
     page.get_by_role("button", name="Live").click()
@@ -47,8 +61,14 @@ def test_from_a_thousand_credits_to_the_invoice(open_page: Open) -> None:
     address = page.get_by_role("group", name="Billing address")
     address.get_by_label("Street and house").fill("12 MG Road")
     address.get_by_label("City").fill("Bengaluru")
-    address.get_by_label("Postal code").fill("560001")
-    address.get_by_label("State").fill("Karnataka")
+    address.get_by_label("State", exact=True).select_option("Karnataka (29)")
+    page.get_by_role("button", name="Save billing details").click()
+    page.get_by_role("link", name="Billing PIN code").click()
+    expect(address.get_by_label("PIN code")).to_be_focused()
+    expect(address.get_by_label("PIN code")).to_have_accessible_description(
+        "A PIN code is needed in India: six digits, such as 560001"
+    )
+    page.keyboard.type("560001")
     page.get_by_role("button", name="Save billing details").click()
     expect(page.get_by_text("12 MG Road, Bengaluru 560001, Karnataka, IN")).to_be_visible()
 
@@ -60,6 +80,56 @@ def test_from_a_thousand_credits_to_the_invoice(open_page: Open) -> None:
 
     page.get_by_role("link", name="Credits", exact=True).first.click()
     assert number(page.locator(".big").inner_text()) > before, "1,000 came, less was used meanwhile"
+
+
+def test_a_custom_payment_from_the_wizard(open_page: Open) -> None:
+    page = open_page("admin")
+    page.get_by_role("link", name="Purchase Credits").click()
+    page.get_by_role("radio", name="Custom Payment").check()
+    page.get_by_role("button", name="Continue").click()
+    page.get_by_role("button", name="Review").click()
+    picture(page, "purchase-custom-faults")
+    page.get_by_role("link", name="Remark").click()
+    expect(page.get_by_role("textbox", name="Remark")).to_be_focused()
+    page.keyboard.type("Banner at the finish of the City Marathon")
+    page.get_by_role("textbox", name="Amount in INR").fill("1,25,000")
+    page.get_by_role("button", name="Review").click()
+    expect(page.get_by_text("₹1,47,500.00")).to_be_visible()
+    picture(page, "purchase-custom-review")
+    page.get_by_role("link", name="Back").click()
+    expect(page.get_by_role("textbox", name="Amount in INR")).to_have_value("125000.00")
+    page.get_by_role("button", name="Review").click()
+    page.get_by_role("radio", name="Razorpay").check()
+    page.get_by_role("button", name="Continue to payment").click()
+    picture(page, "purchase-custom-payment")
+    at_gateway(page, "Pay")
+    expect(page.locator("#came-back")).to_contain_text("Custom Payment, ₹1,47,500.00: Completed.")
+    row = page.get_by_role("row").filter(has_text="Banner at the finish").first
+    expect(row).to_contain_text("GST ₹22,500.00")
+
+
+@pytest.mark.parametrize("with_scripts", [True, False])
+def test_the_billing_form_follows_the_country(open_page: Open, with_scripts: bool) -> None:
+    page = open_page("admin", "/credits/billing?edit=yes", java_script_enabled=with_scripts)
+    billing = page.get_by_role("group", name="Billing address")
+    shipping = page.get_by_role("group", name="Shipping address")
+    expect(billing.get_by_label("State", exact=True)).to_be_visible()
+    expect(page.get_by_label("GSTIN")).to_be_visible()
+    expect(shipping).to_be_hidden()
+    page.get_by_label("Shipping address is the same").uncheck()
+    expect(shipping.get_by_label("PIN code")).to_be_visible()
+    billing.get_by_label("Country").select_option("Germany")
+    expect(billing.get_by_label("State", exact=True)).to_be_hidden()
+    expect(billing.get_by_label("State or province optional")).to_be_visible()
+    expect(billing.get_by_label("Postal code optional")).to_be_visible()
+    expect(page.get_by_label("Tax identifier optional")).to_be_visible()
+    expect(shipping.get_by_label("PIN code")).to_be_visible()
+    picture(page, f"billing-abroad-{with_scripts}", with_axe=with_scripts)
+    page.get_by_label("Company or personal name").fill("")
+    billing.get_by_label("Street and house").fill("")
+    page.get_by_role("button", name="Save billing details").click()
+    expect(page.get_by_role("alert").get_by_role("link")).to_have_count(6)
+    picture(page, f"billing-faults-{with_scripts}", with_axe=with_scripts)
 
 
 IN_RUPEES = ("stride-photos", "Razorpay")

@@ -90,9 +90,20 @@ function startForms() {
   });
 }
 
+/** What is required in one country only follows the country that is chosen; style shows the rest. */
+function startCountries() {
+  document.addEventListener("change", (event) => {
+    if (!event.target.id?.endsWith(".country")) return;
+    for (const field of event.target.closest(".place").querySelectorAll("[data-required-in]")) {
+      field.required = field.dataset.requiredIn === event.target.value;
+    }
+  });
+}
+
 const liveSwitch = document.querySelector("[data-live-switch]");
 if (liveSwitch) startLive(liveSwitch);
 startInfoPanels();
 startCopying();
 startForms();
+startCountries();
 document.querySelector("[data-focus]")?.focus();

@@ -23,7 +23,7 @@ class Form:
 
 
 class Document(HTMLParser):
-    """A page, read: its text, links, forms and parts by id."""
+    """A page, read: its text, links, forms, and the attributes of its parts by id."""
 
     def __init__(self, response: Any) -> None:
         super().__init__()
@@ -31,6 +31,7 @@ class Document(HTMLParser):
         self.status = response.status_code
         self.links: dict[str, str] = {}
         self.forms: list[Form] = []
+        self.parts: dict[str, dict[str, str]] = {}
         self.inline: list[str] = []
         self.scripts: list[str] = []
         self._texts: list[str] = []
@@ -52,6 +53,8 @@ class Document(HTMLParser):
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attributes}
         self._open.append(tag)
+        if "id" in given:
+            self.parts[given["id"]] = given
         self.inline += [name for name in given if name == "style" or name.startswith("on")]
         match tag:
             case "a":

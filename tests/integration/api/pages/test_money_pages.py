@@ -19,7 +19,7 @@ DETAILS = {
     "address.country": "IN",
     "address.lines": "12 MG Road",
     "address.city": "Bengaluru",
-    "address.state": "Karnataka",
+    "address.gst_state": "Karnataka",
     "address.postal_code": "560001",
     "shipping_same": "yes",
 }
@@ -311,10 +311,62 @@ def test_invoices_come_with_billing_details(
     assert "attachment" in pdf.headers["content-disposition"]
 
 
+def test_all_that_is_wrong_with_billing_details_is_told_at_once_beside_its_field(admin: Browser) -> None:
+    form = admin.get("/credits/billing").form("/credits/billing")
+    del form.fields["shipping_same"]
+    wrong = admin.submit(form, **{"email": "nobody", "phone": "call me", "address.line_2": "x" * 81})
+    assert wrong.status == 422
+    assert "<title>Error: Billing" in wrong.response.text
+    at_fault = ["name", "email", "phone", "address.lines", "address.line_2", "address.city"]
+    at_fault += ["address.postal_code", "address.gst_state"]
+    at_fault += [f"shipping.{part}" for part in ("lines", "city", "postal_code", "gst_state")]
+    links = {link: text for text, link in wrong.links.items() if link.startswith("#field-")}
+    assert list(links) == [f"#field-{name}" for name in at_fault]
+    assert links["#field-shipping.postal_code"] == (
+        "Shipping PIN code: a PIN code is needed in India: six digits, such as 560001"
+    )
+    for name in at_fault:
+        field = wrong.parts[f"field-{name}"]
+        assert field["aria-invalid"] == "true", name
+        assert f"fault-{name}" in field["aria-describedby"].split(), name
+        assert f"fault-{name}" in wrong.parts, name
+    assert "aria-invalid" not in wrong.parts["field-tax_id"]
+    assert "A city is needed" in wrong.text
+
+
+def test_a_form_tells_the_truth_of_the_country_that_is_chosen(admin: Browser) -> None:
+    page = admin.get("/credits/billing")
+    assert "required" in page.parts["field-address.postal_code"]
+    assert page.form("/credits/billing").fields["address.country"] == "IN"
+    abroad = admin.submit(page.form("/credits/billing"), **{**DETAILS, "name": "", "address.country": "DE"})
+    assert abroad.status == 422
+    assert [link for link in abroad.links.values() if link.startswith("#field-")] == ["#field-name"]
+    assert "required" not in abroad.parts["field-address.postal_code"]
+
+
+def test_a_state_of_india_is_chosen_and_another_one_typed(admin: Browser) -> None:
+    form = admin.get("/credits/billing").form("/credits/billing")
+    in_india = {**DETAILS, "address.state": "California"}
+    assert admin.post("/credits/billing", **{**form.fields, **in_india}).status_code == 303
+    assert "Bengaluru 560001, Karnataka, IN" in admin.get("/credits/billing").text
+    form = admin.get("/credits/billing", edit="yes").form("/credits/billing")
+    assert form.fields["address.gst_state"] == "Karnataka"
+    in_the_us = {"address.country": "US", "address.state": "California", "address.postal_code": "90001"}
+    assert admin.post("/credits/billing", **{**form.fields, **in_the_us}).status_code == 303
+    assert "Bengaluru 90001, California, US" in admin.get("/credits/billing").text
+    form = admin.get("/credits/billing", edit="yes").form("/credits/billing")
+    assert (form.fields["address.state"], form.fields["address.gst_state"]) == ("California", "")
+
+
 def test_a_mistake_beside_another_shipping_address_keeps_the_form(admin: Browser) -> None:
     form = admin.get("/credits/billing").form("/credits/billing")
     del form.fields["shipping_same"]
-    typed = {**DETAILS, "address.state": "Atlantis", "shipping.city": "Mysuru", "shipping.lines": "1 Road"}
+    typed = {
+        **DETAILS,
+        "address.gst_state": "Atlantis",
+        "shipping.city": "Mysuru",
+        "shipping.lines": "1 Road",
+    }
     del typed["shipping_same"]
     wrong = admin.submit(form, **typed)
     assert wrong.status == 422

@@ -98,7 +98,7 @@ def test_a_plan_is_not_given_an_end_that_is_past(
     form = staff.get("/credits/staff/terms", organisation=studio).form("/credits/staff/plan")
     page = staff.submit(form, plan="pro", last_day="2020-01-31")
     assert page.status == 422
-    assert "Last day : the plan would have ended already" in page.text
+    assert "Last day: the plan would have ended already" in page.text
     ledger_api.catch_up()
     assert balance_of(client, studio)["plan"] != "pro"
 
@@ -113,7 +113,7 @@ def test_a_decimal_comma_is_no_separator_of_thousands(
         page = staff.submit(form, **field)
         assert page.status == 422
         (name, *_) = field
-        assert f"{name.title()} :" in page.text
+        assert f"{name.title()}: " in page.text
     ledger_api.catch_up()
     assert balance_of(client, studio) == before
 
