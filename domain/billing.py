@@ -13,7 +13,7 @@ import msgspec
 
 from domain.errors import Faults, InvalidInput
 from domain.places import COUNTRIES, GST_STATES, INDIA, gst_state_code
-from domain.tax_identifiers import check_tax_id
+from domain.tax_identifiers import TAX_ID_MAX_LENGTH, check_tax_id
 
 NAME_MAX_LENGTH: Final = 120
 EMAIL_MAX_LENGTH: Final = 254
@@ -30,7 +30,6 @@ PRINTABLE: Final = re.compile(
 """What the invoice's typeface has."""
 _EMAIL: Final = re.compile(r"[^\s@<>(),;:\"]+@[^\s@<>(),;:\"]+\.[^\s@<>(),;:\"]+")
 _PHONE: Final = re.compile(r"\+?[\d ().-]{5,23}", re.ASCII)
-_STREET_NEEDED: Final = "street and house are needed"
 _PIN_CODE: Final = re.compile(r"[1-9]\d{5}", re.ASCII)
 
 
@@ -73,16 +72,16 @@ def checked(details: BillingDetails) -> BillingDetails:
             `address.postal_code`, and `address.lines.1` for the second line.
     """
     faults = Faults()
-    name = _text(details.name, "name", NAME_MAX_LENGTH, faults, needed="a name is needed")
-    email = _text(details.email, "email", EMAIL_MAX_LENGTH, faults, needed="an email address is needed")
+    name = _text("a name", details.name, "name", NAME_MAX_LENGTH, faults, needed="is needed")
+    email = _text("an email address", details.email, "email", EMAIL_MAX_LENGTH, faults, needed="is needed")
     if not _EMAIL.fullmatch(email):
         faults.add("email", f"{email!r} is no email address, such as accounts@example.com")
-    phone = _text(details.phone or "", "phone", PHONE_MAX_LENGTH, faults)
+    phone = _text("a phone number", details.phone or "", "phone", PHONE_MAX_LENGTH, faults)
     if phone and not _PHONE.fullmatch(phone):
         faults.add("phone", f"{phone!r} is no phone number, such as +91 80 4718 0000")
     address = _address(details.address, "address", faults)
-    shipping = None if details.shipping is None else _address(details.shipping, "shipping", faults)
     tax_id = _tax_id(details.tax_id.strip(), address, faults) if details.tax_id else None
+    shipping = None if details.shipping is None else _address(details.shipping, "shipping", faults)
     faults.check()
     return BillingDetails(name, email, address, phone or None, tax_id or None, shipping)
 
@@ -91,49 +90,45 @@ def _address(address: Address, where: str, faults: Faults) -> Address:
     country = address.country.strip().upper()
     if country not in COUNTRIES:
         faults.add(f"{where}.country", f"{address.country!r} is no ISO 3166 code of two letters")
-    lines = tuple(
-        _text(
-            line,
-            f"{where}.lines.{number}" if number else f"{where}.lines",
-            PLACE_MAX_LENGTH,
-            faults,
-            needed="a line is empty" if number else _STREET_NEEDED,
-        )
-        for number, line in enumerate(address.lines)
+    lines = _lines(address.lines, f"{where}.lines", faults)
+    city = _text("a city", address.city, f"{where}.city", PLACE_MAX_LENGTH, faults, needed="is needed")
+    state, postal_code = f"{where}.state", f"{where}.postal_code"
+    if country == INDIA:
+        code = _pin_code(address.postal_code, postal_code, faults)
+        return Address(country, _indian_state(address.state, state, faults), city, code, lines)
+    code = _text("a postal code", address.postal_code, postal_code, POSTAL_CODE_MAX_LENGTH, faults)
+    return Address(
+        country, _text("a state", address.state, state, PLACE_MAX_LENGTH, faults), city, code, lines
     )
-    if not lines:
-        faults.add(f"{where}.lines", _STREET_NEEDED)
+
+
+def _lines(lines: tuple[str, ...], field: str, faults: Faults) -> tuple[str, ...]:
+    if not lines or not lines[0].strip():
+        faults.add(field, "street and house are needed")
     if len(lines) > LINES_MAX:
-        faults.add(f"{where}.lines", f"an address has 1 to {LINES_MAX} lines")
-    city = _text(address.city, f"{where}.city", PLACE_MAX_LENGTH, faults, needed="a city is needed")
-    of_india = country == INDIA
-    postal_code = _text(
-        address.postal_code,
-        f"{where}.postal_code",
-        POSTAL_CODE_MAX_LENGTH,
-        faults,
-        needed="a PIN code is needed in India: six digits, such as 560001" if of_india else None,
+        faults.add(field, f"an address has 1 to {LINES_MAX} lines")
+    fields = (field, *(f"{field}.{number}" for number in range(1, len(lines))))
+    return tuple(
+        _text("a line", line, its, PLACE_MAX_LENGTH, faults, needed="is empty")
+        for its, line in zip(fields, lines, strict=False)
     )
-    state = _text(
-        address.state,
-        f"{where}.state",
-        PLACE_MAX_LENGTH,
-        faults,
-        needed="a state is needed in India: it decides which GST applies" if of_india else None,
-    )
-    if of_india:
-        postal_code = postal_code.replace(" ", "")
-        if not _PIN_CODE.fullmatch(postal_code):
-            faults.add(
-                f"{where}.postal_code",
-                f"{postal_code!r} is no PIN code of India: it has six digits, such as 560001",
-            )
-        code = gst_state_code(state)
-        if code is None:
-            faults.add(f"{where}.state", f"{state!r} is no state of India, nor its GST code")
-        else:
-            state = GST_STATES[code]
-    return Address(country, state, city, postal_code, lines)
+
+
+def _pin_code(text: str, field: str, faults: Faults) -> str:
+    needed = "is needed in India: six digits, such as 560001"
+    code = _text("a PIN code", text, field, POSTAL_CODE_MAX_LENGTH, faults, needed=needed).replace(" ", "")
+    if not _PIN_CODE.fullmatch(code):
+        faults.add(field, f"{code!r} is no PIN code of India: it has six digits, such as 560001")
+    return code
+
+
+def _indian_state(text: str, field: str, faults: Faults) -> str:
+    state = _text("a state", text, field, PLACE_MAX_LENGTH, faults, needed="is needed in India")
+    code = gst_state_code(state)
+    if code is None:
+        faults.add(field, f"{state!r} is no state of India, nor its GST code")
+        return state
+    return GST_STATES[code]
 
 
 def _tax_id(tax_id: str, address: Address, faults: Faults) -> str:
@@ -150,16 +145,19 @@ def _tax_id(tax_id: str, address: Address, faults: Faults) -> str:
             f"the GSTIN is of {GST_STATES[written[:2]]} ({written[:2]}), the address of {address.state}"
             f" ({here}): give the address that the GSTIN is registered at",
         )
-    return _text(written, "tax_id", NAME_MAX_LENGTH, faults)
+    return _text("a tax identifier", written, "tax_id", TAX_ID_MAX_LENGTH, faults)
 
 
-def _text(text: str, field: str, most: int, faults: Faults, *, needed: str | None = None) -> str:
-    """Return a text with single spaces; it is a fault if an invoice cannot show it, or it is `needed`."""
+def _text(what: str, text: str, field: str, most: int, faults: Faults, *, needed: str | None = None) -> str:
+    """Return a text with single spaces; it is at fault if an invoice cannot show it, or it is `needed`."""
     tidy = " ".join(text.split())
     if needed is not None and not tidy:
-        faults.add(field, needed)
+        faults.add(field, f"{what} {needed}")
     if len(tidy) > most:
-        faults.add(field, f"at most {most} characters")
+        faults.add(field, f"{what} has at most {most} characters")
     if wrong := PRINTABLE.sub("", tidy):
-        faults.add(field, f"{wrong[0]!r} cannot be printed: invoices are in Latin, Greek or Cyrillic letters")
+        faults.add(
+            field,
+            f"{what} cannot have {wrong[0]!r}: invoices are printed in Latin, Greek or Cyrillic letters",
+        )
     return tidy

@@ -157,7 +157,7 @@ def _show(
         details=seen.details.details,
         filled=filled,
         home=home,
-        labels=billing_form.labels(filled, home),
+        labels=billing_form.LABELS,
         editing=editing or fields is not None,
         faults=outcome.faults,
         once=(fields or {}).get(ONCE) or page.services.new_id(),

@@ -14,8 +14,17 @@ from domain.billing import Address, BillingDetails
 from domain.places import COUNTRIES, GST_STATES, INDIA
 
 LINES: Final = 2
-PLACES: Final[Mapping[str, str]] = MappingProxyType({"address": "Billing", "shipping": "Shipping"})
-"""The addresses of the form, and what their fields are called with in a list of all that is wrong."""
+PLACES: Final[Mapping[str, str]] = MappingProxyType(
+    {"address": "Billing address", "shipping": "Shipping address"}
+)
+_PARTS: Final = ("country", "lines", "line_2", "city", "postal_code", "state", "gst_state")
+LABELS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        **dict.fromkeys(("name", "email", "phone", "tax_id"), ""),
+        **{f"{where}.{part}": title for where, title in PLACES.items() for part in _PARTS},
+    }
+)
+"""What stands before a field's fault in the list of all: it says which field it is of, not which address."""
 STATES: Final = tuple(
     (name, f"{name} ({code})") for code, name in sorted(GST_STATES.items(), key=lambda each: each[1])
 )
@@ -44,29 +53,6 @@ def names(fields: Mapping[str, str]) -> Mapping[str, str]:
     }
     states = {f"{where}.state": _state_field(fields, where) for where in PLACES}
     return {**lines, **states}
-
-
-def labels(fields: Mapping[str, str], home: str) -> Mapping[str, str]:
-    """Return what people call the fields; `home` is the country that is chosen at first."""
-    told = {
-        "name": "Company or personal name",
-        "email": "Email",
-        "phone": "Phone",
-        "tax_id": "GSTIN" if fields.get("address.country", home) == INDIA else "Tax identifier",
-    }
-    for where, whose in PLACES.items():
-        postal_code = "PIN code" if fields.get(f"{where}.country", home) == INDIA else "postal code"
-        parts = {
-            "country": "country",
-            "lines": "street and house",
-            "line_2": "floor and district",
-            "city": "city",
-            "postal_code": postal_code,
-            "state": "state or province",
-            "gst_state": "state",
-        }
-        told |= {f"{where}.{part}": f"{whose} {name}" for part, name in parts.items()}
-    return told
 
 
 def filled(details: BillingDetails | None) -> Mapping[str, str]:

@@ -63,7 +63,7 @@ def test_from_a_thousand_credits_to_the_invoice(open_page: Open) -> None:
     address.get_by_label("City").fill("Bengaluru")
     address.get_by_label("State", exact=True).select_option("Karnataka (29)")
     page.get_by_role("button", name="Save billing details").click()
-    page.get_by_role("link", name="Billing PIN code").click()
+    page.get_by_role("link", name="Billing address: a PIN code").click()
     expect(address.get_by_label("PIN code")).to_be_focused()
     expect(address.get_by_label("PIN code")).to_have_accessible_description(
         "A PIN code is needed in India: six digits, such as 560001"

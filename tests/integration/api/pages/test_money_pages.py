@@ -323,7 +323,7 @@ def test_all_that_is_wrong_with_billing_details_is_told_at_once_beside_its_field
     links = {link: text for text, link in wrong.links.items() if link.startswith("#field-")}
     assert list(links) == [f"#field-{name}" for name in at_fault]
     assert links["#field-shipping.postal_code"] == (
-        "Shipping PIN code: a PIN code is needed in India: six digits, such as 560001"
+        "Shipping address: a PIN code is needed in India: six digits, such as 560001"
     )
     for name in at_fault:
         field = wrong.parts[f"field-{name}"]
