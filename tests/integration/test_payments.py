@@ -393,6 +393,18 @@ class TestCompleting:
         assert shop.attend(shop.payments.payment("payment-c")).status is PaymentStatus.PENDING
         assert shop.payments.remarks(ORG, ["payment-c"]) == {"payment-c": "a banner"}
 
+    def test_a_payment_goes_on_without_what_was_erased(self, shop: Shop) -> None:
+        quoted = shop.quote_custom()
+        shop.gateway.is_down = True
+        with pytest.raises(GatewayUnavailable):
+            shop.begin(quoted, payment_id="payment-c")
+        shop.gateway.is_down = False
+        with PostgresDesk(shop.ledger)._datastore.get_connection() as connection:
+            connection.execute("DELETE FROM ledger.purchase_quotes")
+            connection.execute("DELETE FROM ledger.payment_remarks")
+        assert shop.attend(shop.payments.payment("payment-c")).status is PaymentStatus.PENDING
+        assert shop.payments.remarks(ORG, ["payment-c"]) == {}
+
     def test_an_order_of_nobody(self, shop: Shop) -> None:
         with pytest.raises(PaymentUnknown):
             shop.learn(Attempt("pay_1", "order_x", AttemptStatus.CAPTURED, 1, "INR"))
