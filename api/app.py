@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 from api import (
     billing,
     documentation,
+    flags,
     holds,
     invoices,
     keys,
@@ -39,6 +40,8 @@ ROUTERS: Final = (
     payments.news,
     top_ups.writes,
     top_ups.reads,
+    flags.writes,
+    flags.reads,
     keys.router,
     webhook_endpoints.router,
     people.router,

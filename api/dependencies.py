@@ -131,12 +131,19 @@ class Reading:
         Raises:
             Behind: some views do not stand at `min_position`.
         """
-        with self.services.reading() as connection, self._sight(connection, organisation_id):
-            if self._min_position is not None:
-                self._check(views.positions(connection).position)
-            answer = read(connection, organisation_id, *args, **kwargs)
-        self._say(answer.position)
-        return answer
+        return self._read(
+            lambda connection: read(connection, organisation_id, *args, **kwargs), organisation_id
+        )
+
+    def overview(
+        self, read: Callable[Concatenate[Connection, P], PositionedT], *args: P.args, **kwargs: P.kwargs
+    ) -> PositionedT:
+        """Return what a view of all organisations answers; who is of some sees no rows in it.
+
+        Raises:
+            Behind: some views do not stand at `min_position`.
+        """
+        return self._read(lambda connection: read(connection, *args, **kwargs), None)
 
     def history(
         self,
@@ -156,11 +163,19 @@ class Reading:
         position = self._log_end()
         return read(self.services.ledger, organisation_id, *args, **kwargs), position
 
-    def _sight(self, connection: Connection, organisation_id: str) -> AbstractContextManager[None]:
+    def _read(self, read: Callable[[Connection], PositionedT], organisation_id: str | None) -> PositionedT:
+        with self.services.reading() as connection, self._sight(connection, organisation_id):
+            if self._min_position is not None:
+                self._check(views.positions(connection).position)
+            answer = read(connection)
+        self._say(answer.position)
+        return answer
+
+    def _sight(self, connection: Connection, organisation_id: str | None) -> AbstractContextManager[None]:
         """Keep rows of other organisations out of sight, even of a request that should not have got here."""
         if not self._principal.is_of_organisations:
             return one_state(connection) if self._in_one_state else nullcontext()
-        may_know = self._principal.may_know_of(organisation_id)
+        may_know = organisation_id is not None and self._principal.may_know_of(organisation_id)
         return seeing_only(connection, organisation_id if may_know else None, in_one_state=self._in_one_state)
 
     def _log_end(self) -> int:

@@ -11,10 +11,12 @@ from api.fields import Credits, Gateway, Identifier, Instant, Name
 from api.requests import Body
 from api.schemas import NextCursor, Position, View
 from domain.auto_top_up import A_DAY_AT_MOST, THRESHOLD_MAX, TopUpTerms
+from domain.errors import InvalidInput
 from domain.money import AMOUNT_MINOR_MAX, Currency
 from domain.organisation import CREDITS_MAX
 from domain.payment_book import PaymentStanding
 from domain.payment_facts import Flag, PaymentKind, PaymentStatus
+from domain.payment_refunds import AttemptBack, Back, CreditsBack, FeeBack
 from domain.purchases import PurchasePlan, PurchaseQuote
 
 LaxPlan = Annotated[PurchasePlan, Field(strict=False)]
@@ -138,12 +140,43 @@ class BeginCustomPayment(Body):
     gateway: Gateway
 
 
-class RefundPurchase(Body):
-    """Credits of a purchase to take back, with their money."""
+class RefundPayment(Body):
+    """What is to go back: credits with their money, an amount, or all that an attempt took."""
 
     credits: Credits | None = Field(
-        default=None, description="How many; all that are unspent without it.", examples=[400]
+        default=None,
+        description="Credits of a purchase to take back; all that are unspent where nothing is said.",
+        examples=[400],
     )
+    amount_minor: Annotated[int, Field(ge=1, le=AMOUNT_MINOR_MAX)] | None = Field(
+        default=None,
+        description="Of a plan's fee or a custom payment: how much, without tax, whose share goes with it.",
+        examples=[None],
+    )
+    gateway_payment_id: Identifier | None = Field(
+        default=None,
+        description="Of an attempt that is flagged, because it pays for nothing: the gateway's id.",
+        examples=[None],
+    )
+
+    def back(self) -> Back:
+        """Return it in the ledger's words.
+
+        Raises:
+            InvalidInput: more than one of them is said.
+        """
+        said = [
+            name
+            for name in ("credits", "amount_minor", "gateway_payment_id")
+            if getattr(self, name) is not None
+        ]
+        if len(said) > 1:
+            raise InvalidInput(said[1], f"leave it out beside {said[0]}: a refund is of one of them")
+        if self.amount_minor is not None:
+            return FeeBack(self.amount_minor)
+        if self.gateway_payment_id is not None:
+            return AttemptBack(self.gateway_payment_id)
+        return CreditsBack(self.credits)
 
 
 class Nothing(Body):

@@ -216,31 +216,38 @@ def abandon_payment(
 @writes.post(
     "/payments/{payment_id}/refunds",
     operation_id="refundPayment",
-    summary="Refund a purchase",
+    summary="Refund a payment",
     status_code=201,
-    response_description="The credits are taken back; the money follows.",
+    response_description="What the money bought is taken back; the money follows.",
     responses=answers(
         201,
         "organisation-unknown",
         "payment-unknown",
         "payment-not-refundable",
         "refund-exceeds-purchase",
+        "refund-exceeds-payment",
     ),
 )
 def refund_payment(
-    organisation_id: OrganisationId, payment_id: PaymentId, body: schemas.RefundPurchase, write: Write
+    organisation_id: OrganisationId, payment_id: PaymentId, body: schemas.RefundPayment, write: Write
 ) -> schemas.PaymentRecorded:
-    """Take unspent credits of a purchase back, and give their money back through the gateway.
+    """Give money back through the gateway, and take what it bought. Say one of these:
 
-    The status is `refunded` once the gateway says so; until it answers it is asked. If it refuses, the
-    credits are back and the payment is flagged.
+    - `credits`: unspent credits of a purchase, and their money; with an empty body all of them.
+    - `amount_minor`: of a custom payment, or of a plan's fee. All of the fee ends the subscription now, a
+      part leaves it.
+    - `gateway_payment_id`: all that an attempt took which pays for nothing (flags `paid_twice` and
+      `amount_differs`); the payment's status stays.
+
+    The status is `refunded` once the gateway says so; until it answers it is asked. If it refuses, what was
+    taken is back and the payment is flagged.
     """
     return _answer(
         write,
         write.services.payments.refund(
             organisation_id,
             payment_id,
-            body.credits,
+            body.back(),
             refund_id=_new_id(write, "ref"),
             request=write.request,
             once=write.once(organisation_id, body, part=payment_id),

@@ -218,13 +218,25 @@ _TYPES: Final = (
         "payment-not-refundable",
         409,
         "Payment not refundable",
-        "The payment is not paid, or it bought no credits.",
+        "The payment is not paid, or it took nothing of the kind that is to go back.",
     ),
     ProblemType(
         "refund-exceeds-purchase",
         409,
         "Refund exceeds purchase",
         "Only unspent credits of a purchase can be taken back: not those on hold, nor any taken back.",
+    ),
+    ProblemType(
+        "refund-exceeds-payment",
+        409,
+        "Refund exceeds payment",
+        "Only what was paid for no credits, and has not gone back, can be given back as an amount.",
+    ),
+    ProblemType(
+        "flag-not-open",
+        409,
+        "Flag not open",
+        "The payment has no such flag, it is settled, or its money is on its way back.",
     ),
     ProblemType(
         "hold-closed",

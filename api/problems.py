@@ -73,6 +73,8 @@ _PROBLEM_OF: Final[Mapping[type[errors.LedgerError], _Mapped]] = {
     errors.PaymentClosed: _Mapped("payment-closed"),
     errors.PaymentNotRefundable: _Mapped("payment-not-refundable"),
     errors.RefundExceedsPurchase: _Mapped("refund-exceeds-purchase", "credits"),
+    errors.RefundExceedsPayment: _Mapped("refund-exceeds-payment", "amount_minor"),
+    errors.FlagNotOpen: _Mapped("flag-not-open", "flag"),
     GatewayError: _Mapped("internal-error"),
     GatewayUnavailable: _Mapped("gateway-unavailable"),
     GatewayRefused: _Mapped("gateway-refused"),

@@ -355,8 +355,41 @@ def _payment_refunded(fact: payment_facts.PaymentRefunded) -> Data:
     }
 
 
-def _payment_refund_failed(fact: payment_facts.PaymentRefundFailed) -> Data:
+def _payment_refund_failed(
+    fact: payment_facts.PaymentRefundFailed | payment_facts.AttemptRefundFailed,
+) -> Data:
     return {"payment_id": fact.payment_id, "refund_id": fact.refund_id, "reason": fact.reason}
+
+
+def _payment_flag_settled(fact: payment_facts.PaymentFlagSettled) -> Data:
+    return {
+        "payment_id": fact.payment_id,
+        "flag": fact.flag.value,
+        "gateway_payment_id": fact.gateway_payment_id,
+        "amount_minor": fact.amount_minor,
+        "refund_id": fact.refund_id,
+    }
+
+
+def _attempt_refund_requested(fact: payment_facts.AttemptRefundRequested) -> Data:
+    return {
+        "payment_id": fact.payment_id,
+        "refund_id": fact.refund_id,
+        "gateway_payment_id": fact.gateway_payment_id,
+        "amount_minor": fact.amount_minor,
+        "currency": fact.currency,
+    }
+
+
+def _attempt_refunded(fact: payment_facts.AttemptRefunded) -> Data:
+    return {
+        "payment_id": fact.payment_id,
+        "refund_id": fact.refund_id,
+        "gateway_refund_id": fact.gateway_refund_id,
+        "gateway_payment_id": fact.gateway_payment_id,
+        "amount_minor": fact.amount_minor,
+        "currency": fact.currency,
+    }
 
 
 def _invoice_issued(fact: invoice_facts.InvoiceIssued | invoice_facts.CreditNoteIssued) -> Data:
@@ -440,6 +473,16 @@ PUBLIC_FORMS: Final[Mapping[type[Any], PublicForm]] = {
     payment_facts.PaymentRefunded: PublicForm("credit_ledger.payment_refunded.v1", _payment_refunded),
     payment_facts.PaymentRefundFailed: PublicForm(
         "credit_ledger.payment_refund_failed.v1", _payment_refund_failed
+    ),
+    payment_facts.PaymentFlagSettled: PublicForm(
+        "credit_ledger.payment_flag_settled.v1", _payment_flag_settled
+    ),
+    payment_facts.AttemptRefundRequested: PublicForm(
+        "credit_ledger.payment_attempt_refund_requested.v1", _attempt_refund_requested
+    ),
+    payment_facts.AttemptRefunded: PublicForm("credit_ledger.payment_attempt_refunded.v1", _attempt_refunded),
+    payment_facts.AttemptRefundFailed: PublicForm(
+        "credit_ledger.payment_attempt_refund_failed.v1", _payment_refund_failed
     ),
     invoice_facts.InvoiceIssued: PublicForm("credit_ledger.invoice_issued.v1", _invoice_issued),
     invoice_facts.CreditNoteIssued: PublicForm("credit_ledger.credit_note_issued.v1", _credit_note_issued),

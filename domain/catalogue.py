@@ -69,6 +69,10 @@ PAYMENT: Final[Mapping[str, FactType]] = {
     "payment_refund_requested.v1": payment_facts.PaymentRefundRequested,
     "payment_refunded.v1": payment_facts.PaymentRefunded,
     "payment_refund_failed.v1": payment_facts.PaymentRefundFailed,
+    "payment_flag_settled.v1": payment_facts.PaymentFlagSettled,
+    "payment_attempt_refund_requested.v1": payment_facts.AttemptRefundRequested,
+    "payment_attempt_refunded.v1": payment_facts.AttemptRefunded,
+    "payment_attempt_refund_failed.v1": payment_facts.AttemptRefundFailed,
 }
 INVOICE: Final[Mapping[str, FactType]] = {
     "invoice_issued.v1": invoice_facts.InvoiceIssued,

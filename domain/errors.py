@@ -135,11 +135,19 @@ class PaymentClosed(LedgerError):
 
 
 class PaymentNotRefundable(LedgerError):
-    """The payment is not paid, or bought no credits."""
+    """The payment is not paid, or took nothing of the kind that is to go back."""
 
 
 class RefundExceedsPurchase(LedgerError):
     """More credits than can be taken back: some were spent, are held, or went back before."""
+
+
+class RefundExceedsPayment(LedgerError):
+    """More money than was paid for no credits, and has not gone back."""
+
+
+class FlagNotOpen(LedgerError):
+    """The payment has no such flag, or it is settled."""
 
 
 class InvariantBroken(LedgerError):

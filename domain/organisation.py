@@ -511,6 +511,15 @@ class Organisation(Aggregate):
         self.change_plan(Plan.PAY_AS_YOU_GO, None, request)
         return True
 
+    def has_pro_until(self, expires_at: datetime) -> bool:
+        """Tell whether the subscription that runs is the one with this end."""
+        return self.plan is Plan.PRO and self.plan_expires_at == expires_at
+
+    def resume_pro(self, expires_at: datetime, request: Request) -> None:
+        """Bring back a subscription that was ended, unless its time is over or another plan came since."""
+        if self.plan is Plan.PAY_AS_YOU_GO and expires_at > request.at:
+            self.change_plan(Plan.PRO, expires_at, request)
+
     def change_price(self, price_millionths: int, request: Request) -> Event:
         """Set the price of one credit, in millionths of the currency unit.
 

@@ -15,6 +15,7 @@ from domain.gateway import Checkout, PaymentGateway
 from domain.identity import payment_stream
 from domain.ledger import Ledger
 from domain.payment import Payment, evolve
+from domain.payment_facts import FlagKey
 from domain.purchases import PurchaseQuote
 
 
@@ -36,6 +37,12 @@ class Desk(Protocol):
 
     def keep_remark(self, organisation_id: str, payment_id: str, remark: str) -> None:
         """Keep what a custom payment is said to be for; the first remark stays."""
+
+    def keep_note(self, organisation_id: str, payment_id: str, key: FlagKey, note: str) -> None:
+        """Keep what staff wrote when they settled a flag; the latest note stays."""
+
+    def notes(self, payment_ids: Sequence[str]) -> Mapping[tuple[str, FlagKey], str]:
+        """Return what is kept about flags of payments, by payment and flag."""
 
     def remarks(self, organisation_id: str, payment_ids: Sequence[str]) -> Mapping[str, str]:
         """Return what is kept about payments of an organisation, by payment."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from domain.aggregate import Aggregate
@@ -30,7 +30,8 @@ def complete(
         payment.complete(attempt.gateway_payment_id, None, request)
         return [payment]
     organisation = ledger.organisation(terms.organisation_id)
-    has_pro = terms.kind is PaymentKind.PRO and not organisation.begin_pro(request.at + PRO_LASTS, request)
+    paid_at = max(request.at, payment.last_recorded_at)  # as its completion says, for `pro_until`
+    has_pro = terms.kind is PaymentKind.PRO and not organisation.begin_pro(paid_at + PRO_LASTS, request)
     purchase = None
     if terms.credits and not recorded_before:
         purchase = _purchase(organisation, payment, attempt, request)
@@ -46,6 +47,15 @@ def complete(
     if recorded_before:
         payment.flag(Flag.CREDITS_RECORDED_BEFORE, attempt, request)
     return [payment, organisation]
+
+
+def pro_until(payment: Payment) -> datetime | None:
+    """Return the end that a payment gave the subscription it began; None: it began none."""
+    if payment.terms.kind is not PaymentKind.PRO or payment.completed_at is None:
+        return None
+    if any(key.flag is Flag.ALREADY_PRO for key in payment.flags):
+        return None
+    return payment.completed_at + PRO_LASTS
 
 
 def _purchase(organisation: Organisation, payment: Payment, attempt: Attempt, request: Request) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 import msgspec
 
@@ -57,7 +57,19 @@ class Flag(StrEnum):
     REFUND_UNKNOWN = "refund_unknown"
     """The gateway gave back more than the ledger asked it to."""
     REFUND_REFUSED = "refund_refused"
-    """The gateway would not give the money back; the credits are back instead."""
+    """The gateway would not give the money back; what was taken for it is back instead."""
+
+
+BOUGHT_NOTHING: Final = frozenset({Flag.AMOUNT_DIFFERS, Flag.PAID_TWICE})
+"""The money of such an attempt pays for nothing: all of it can go back."""
+
+
+class FlagKey(NamedTuple):
+    """What a flag is about: raised once for the same thing."""
+
+    flag: Flag
+    gateway_payment_id: str
+    amount_minor: int
 
 
 class _PaymentFact(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -122,6 +134,7 @@ class PaymentCompleted(_PaymentFact, frozen=True, array_like=True, gc=False):
     def apply(self, payment: Payment) -> None:
         payment.gateway_payment_id = self.gateway_payment_id
         payment.purchase = self.purchase
+        payment.completed_at = self.recorded_at
         payment.status = PaymentStatus.COMPLETED
 
 
@@ -151,17 +164,47 @@ class PaymentFlagged(_PaymentFact, frozen=True, array_like=True, gc=False):
     amount_minor: int
     currency: str
 
+    @property
+    def key(self) -> FlagKey:
+        """What it is about."""
+        return FlagKey(self.flag, self.gateway_payment_id, self.amount_minor)
+
     def apply(self, payment: Payment) -> None:
-        payment.flags.add((self.flag, self.gateway_payment_id, self.amount_minor))
+        payment.open_flag(self)
+
+
+class PaymentFlagSettled(_PaymentFact, frozen=True, array_like=True, gc=False):
+    """Nobody has to look any more: somebody dealt with it, or by `refund_id` the money went back.
+
+    What they wrote about it is kept beside the log.
+    """
+
+    flag: Flag
+    gateway_payment_id: str
+    amount_minor: int
+    refund_id: str | None = None
+
+    @property
+    def key(self) -> FlagKey:
+        """What it is about."""
+        return FlagKey(self.flag, self.gateway_payment_id, self.amount_minor)
+
+    def apply(self, payment: Payment) -> None:
+        payment.close_flag(self.key)
 
 
 class PaymentRefundRequested(_PaymentFact, frozen=True, array_like=True, gc=False):
-    """Money is to go back: the credits were taken in the same append. Tax comes on top of the amount."""
+    """Money is to go back: what it had bought was taken in the same append. Tax comes on top of the amount.
+
+    Without credits it is of a plan's fee, or of a custom payment. `pro_until` is when the subscription would
+    have ended that this ended.
+    """
 
     refund_id: str
     credits: int
     amount_minor: int
     tax_minor: int
+    pro_until: datetime | None = None
 
     @property
     def total_minor(self) -> int:
@@ -186,10 +229,54 @@ class PaymentRefunded(_PaymentFact, frozen=True, array_like=True, gc=False):
 
 
 class PaymentRefundFailed(_PaymentFact, frozen=True, array_like=True, gc=False):
-    """The gateway would not give the money back, in its own word for why; the credits are back."""
+    """The gateway would not give the money back, in its own word for why; what was taken is back."""
 
     refund_id: str
     reason: str
 
     def apply(self, payment: Payment) -> None:
         payment.close_refund(self.refund_id, went_back=False)
+
+
+class AttemptRefundRequested(_PaymentFact, frozen=True, array_like=True, gc=False):
+    """All that an attempt took is to go back: it paid for nothing. No tax is in it, as no invoice is."""
+
+    refund_id: str
+    gateway_payment_id: str
+    amount_minor: int
+    currency: str
+
+    @property
+    def total_minor(self) -> int:
+        """What the payer gets back."""
+        return self.amount_minor
+
+    def apply(self, payment: Payment) -> None:
+        payment.open_refund(self)
+
+
+class AttemptRefunded(_PaymentFact, frozen=True, array_like=True, gc=False):
+    """The gateway gave back what an attempt took. Where the payment stands is not touched by it."""
+
+    refund_id: str
+    gateway_refund_id: str
+    gateway_payment_id: str
+    amount_minor: int
+    currency: str
+
+    def apply(self, payment: Payment) -> None:
+        payment.close_refund(self.refund_id, went_back=True)
+
+
+class AttemptRefundFailed(_PaymentFact, frozen=True, array_like=True, gc=False):
+    """The gateway would not give back what an attempt took, in its own word for why."""
+
+    refund_id: str
+    reason: str
+
+    def apply(self, payment: Payment) -> None:
+        payment.close_refund(self.refund_id, went_back=False)
+
+
+Asked = PaymentRefundRequested | AttemptRefundRequested
+"""Money that is to go back."""

@@ -1,19 +1,50 @@
-"""Refunds of purchases: credits are taken first; then the gateway is asked until it gives the money back."""
+"""Money that goes back: what it bought is taken first; then the gateway is asked until it gives it back.
+
+What can go back is money of credits that are unspent, of a plan's fee or a custom payment, and all that an
+attempt took which pays for nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from domain.aggregate import Aggregate
 from domain.errors import RefundExceedsPurchase
-from domain.facts import PurchaseRefunded, Request
+from domain.facts import Plan, PurchaseRefunded, Request
 from domain.gateway import GatewayRefused, GatewayUnavailable, Refund, RefundRequest, RefundStatus
 from domain.money import Cost
 from domain.organisation import Organisation
 from domain.payment import Payment
 from domain.payment_book import Named, PaymentBook, PaymentStanding
-from domain.payment_facts import PaymentRefundRequested
+from domain.payment_completion import pro_until
+from domain.payment_facts import Asked, AttemptRefundRequested, PaymentRefundRequested
 from domain.ports import Once
+
+
+class CreditsBack(msgspec.Struct, frozen=True):
+    """So many unspent credits of the payment are to be taken back, or all, and their money goes back."""
+
+    credits: int | None = None
+
+
+class FeeBack(msgspec.Struct, frozen=True):
+    """Money is to go back that bought no credits: an amount without tax, whose share goes with it.
+
+    All of a plan's fee ends the subscription that it paid for; a part leaves it.
+    """
+
+    amount_minor: int
+
+
+class AttemptBack(msgspec.Struct, frozen=True):
+    """All that an attempt took is to go back, because it pays for nothing."""
+
+    gateway_payment_id: str
+
+
+Back = CreditsBack | FeeBack | AttemptBack
 
 
 class PaymentRefunds:
@@ -26,41 +57,41 @@ class PaymentRefunds:
         self,
         organisation_id: str,
         payment_id: str,
-        credits_count: int | None,
+        back: Back,
         *,
         refund_id: str,
         request: Request,
         once: Once | None = None,
     ) -> PaymentStanding:
-        """Take unspent credits of a purchase back, all unless a number is given, and give their money back.
+        """Give money of a payment back, and take what it bought.
 
-        The credits are gone at once. The gateway is asked until it answers; if it refuses, they are back.
+        Credits and plan are gone at once. The gateway is asked until it answers; if it refuses, they are
+        back.
 
         Raises:
             PaymentUnknown, InvalidInput, IdempotencyConflict.
-            PaymentNotRefundable: it is not paid, or bought no credits.
-            RefundExceedsPurchase: fewer can be taken back, or none.
+            PaymentNotRefundable: it is not paid, or took nothing of this kind.
+            RefundExceedsPurchase: fewer credits can be taken back, or none.
+            RefundExceedsPayment: less of the fee can go back, or nothing.
         """
 
         def decide() -> tuple[Sequence[Aggregate], Named]:
             payment = self._book.payment(payment_id, organisation_id)
-            organisation, _ = self._ask(payment, credits_count, refund_id, request)
-            return [payment, organisation], Named(payment_id, refund_id)
+            changed, _ = self._ask(payment, back, refund_id, request)
+            return changed, Named(payment_id, refund_id)
 
         asked = self._book.recording.record(decide, once, Named)
         self.send(payment_id, request)
         return self._book.standing(payment_id, refund_id=asked.recorded.refund_id, repeated=asked.repeated)
 
-    def preview(
-        self, organisation_id: str, payment_id: str, credits_count: int | None, request: Request
-    ) -> PaymentRefundRequested:
+    def preview(self, organisation_id: str, payment_id: str, back: Back, request: Request) -> Asked:
         """Return what a refund would take and give back now; nothing is recorded.
 
         Raises:
-            PaymentUnknown, InvalidInput, PaymentNotRefundable, RefundExceedsPurchase.
+            PaymentUnknown, InvalidInput, PaymentNotRefundable, RefundExceedsPurchase, RefundExceedsPayment.
         """
         payment = self._book.payment(payment_id, organisation_id)
-        return self._ask(payment, credits_count, "preview", request)[1]
+        return self._ask(payment, back, "preview", request)[1]
 
     def send(self, payment_id: str, request: Request) -> None:
         """Ask the gateway for every refund it has not answered; what it leaves open is asked for later."""
@@ -79,10 +110,29 @@ class PaymentRefunds:
                 self._refuse_refund(asked, "REFUND_FAILED", request)
 
     def _ask(
-        self, payment: Payment, credits_count: int | None, refund_id: str, request: Request
-    ) -> tuple[Organisation, PaymentRefundRequested]:
-        """Have a payment and its organisation decide on a refund."""
+        self, payment: Payment, back: Back, refund_id: str, request: Request
+    ) -> tuple[Sequence[Aggregate], Asked]:
+        """Have a payment, and its organisation, decide on a refund; return who decided, and what."""
+        if isinstance(back, AttemptBack):
+            asked = payment.request_attempt_refund(refund_id, back.gateway_payment_id, request)
+            return [payment], asked
         organisation = self._book.ledger.organisation(payment.terms.organisation_id)
+        if isinstance(back, FeeBack):
+            return [payment, organisation], _ask_for_fee(
+                payment, organisation, back.amount_minor, refund_id, request
+            )
+        return [payment, organisation], self._ask_for_credits(
+            payment, organisation, back.credits, refund_id, request
+        )
+
+    def _ask_for_credits(
+        self,
+        payment: Payment,
+        organisation: Organisation,
+        credits_count: int | None,
+        refund_id: str,
+        request: Request,
+    ) -> PaymentRefundRequested:
         purchase = payment.refundable_purchase()
         wanted = organisation.refundable(purchase) if credits_count is None else credits_count
         if credits_count is None and wanted == 0:
@@ -96,40 +146,56 @@ class PaymentRefunds:
             cost=Cost(asked.amount_minor, asked.tax_minor),
             request=request,
         )
-        return organisation, asked
+        return asked
 
-    def _send_refund(self, payment: Payment, asked: PaymentRefundRequested) -> Refund:
-        assert payment.gateway_payment_id is not None
+    def _send_refund(self, payment: Payment, asked: Asked) -> Refund:
         if asked.total_minor == 0:  # credits that came with a plan cost nothing
             return Refund("", RefundStatus.DONE, 0)
-        terms = payment.terms
-        return self._book.gateway(terms.gateway).refund(
+        return self._book.gateway(payment.terms.gateway).refund(
             RefundRequest(
-                asked.refund_id, payment.gateway_payment_id, asked.total_minor, terms.currency.value
+                asked.refund_id, payment.attempt_of(asked), asked.total_minor, payment.currency_of(asked)
             )
         )
 
-    def _record_refund(self, asked: PaymentRefundRequested, answer: Refund, request: Request) -> None:
+    def _record_refund(self, asked: Asked, answer: Refund, request: Request) -> None:
         self._book.change(
             asked.payment_id,
             lambda payment: payment.refunded(asked.refund_id, answer.gateway_refund_id, request),
         )
 
-    def _refuse_refund(self, asked: PaymentRefundRequested, reason: str, request: Request) -> None:
-        """Record that the money does not go back, and bring the credits back with it."""
+    def _refuse_refund(self, asked: Asked, reason: str, request: Request) -> None:
+        """Record that the money does not go back, and bring back with it what was taken."""
 
         def decide() -> tuple[Sequence[Aggregate], Named]:
             payment = self._book.payment(asked.payment_id)
             if not payment.refuse_refund(asked.refund_id, reason, request):
                 return [], Named(asked.payment_id)
+            if isinstance(asked, AttemptRefundRequested):
+                return [payment], Named(asked.payment_id)
             organisation = self._book.ledger.organisation(asked.organisation_id)
-            assert payment.purchase is not None
-            (taken,) = [
-                event.fact
-                for event in self._book.store.refunds_of(organisation.id, payment.purchase)
-                if isinstance(event.fact, PurchaseRefunded) and event.fact.refund_id == asked.refund_id
-            ]
-            organisation.reverse_purchase_refund(taken, request)
+            if asked.credits:
+                assert payment.purchase is not None
+                (taken,) = [
+                    event.fact
+                    for event in self._book.store.refunds_of(organisation.id, payment.purchase)
+                    if isinstance(event.fact, PurchaseRefunded) and event.fact.refund_id == asked.refund_id
+                ]
+                organisation.reverse_purchase_refund(taken, request)
+            elif asked.pro_until is not None:
+                organisation.resume_pro(asked.pro_until, request)
             return [payment, organisation], Named(asked.payment_id)
 
         self._book.recording.record(decide, None, Named)
+
+
+def _ask_for_fee(
+    payment: Payment, organisation: Organisation, amount_minor: int, refund_id: str, request: Request
+) -> PaymentRefundRequested:
+    """Have money of the fee go back; the last of it ends the subscription that the payment began."""
+    until = pro_until(payment)
+    is_all = amount_minor == payment.refundable_fee_minor
+    ends = until if is_all and until is not None and organisation.has_pro_until(until) else None
+    asked = payment.request_fee_refund(refund_id, amount_minor, request, pro_until=ends)
+    if ends is not None:
+        organisation.change_plan(Plan.PAY_AS_YOU_GO, None, request)
+    return asked

@@ -35,9 +35,9 @@ from domain.ledger import Ledger
 from domain.payment import CANCELLED, PAID, UNPAID, Payment
 from domain.payment_book import Desk, Named, PaymentBook, PaymentStanding, Ways
 from domain.payment_completion import complete
-from domain.payment_facts import PaymentOrdered, PaymentRefundRequested, PaymentRequested
+from domain.payment_facts import Asked, FlagKey, PaymentOrdered, PaymentRequested
 from domain.payment_orders import PaymentOrders
-from domain.payment_refunds import PaymentRefunds
+from domain.payment_refunds import Back, PaymentRefunds
 from domain.ports import Once
 from domain.purchases import PurchasePlan, PurchaseQuote, check_may_buy, custom_terms, quote
 from domain.top_ups import TopUps
@@ -307,39 +307,55 @@ class Payments:
         self,
         organisation_id: str,
         payment_id: str,
-        credits_count: int | None,
+        back: Back,
         *,
         refund_id: str,
         request: Request,
         once: Once | None = None,
     ) -> PaymentStanding:
-        """Take unspent credits of a purchase back, all unless a number is given, and give their money back.
-
-        The credits are gone at once. The gateway is asked until it answers; if it refuses, they are back.
+        """Give money of a payment back, and take what it bought: see `PaymentRefunds.refund`.
 
         Raises:
-            PaymentUnknown, InvalidInput, IdempotencyConflict.
-            PaymentNotRefundable: it is not paid, or bought no credits.
-            RefundExceedsPurchase: fewer can be taken back, or none.
+            PaymentUnknown, InvalidInput, IdempotencyConflict, PaymentNotRefundable, RefundExceedsPurchase,
+            RefundExceedsPayment.
         """
         return self._refunds.refund(
-            organisation_id,
-            payment_id,
-            credits_count,
-            refund_id=refund_id,
-            request=request,
-            once=once,
+            organisation_id, payment_id, back, refund_id=refund_id, request=request, once=once
         )
 
-    def refund_preview(
-        self, organisation_id: str, payment_id: str, credits_count: int | None, *, request: Request
-    ) -> PaymentRefundRequested:
+    def refund_preview(self, organisation_id: str, payment_id: str, back: Back, *, request: Request) -> Asked:
         """Return what a refund would take and give back now; nothing is recorded.
 
         Raises:
-            PaymentUnknown, InvalidInput, PaymentNotRefundable, RefundExceedsPurchase.
+            PaymentUnknown, InvalidInput, PaymentNotRefundable, RefundExceedsPurchase, RefundExceedsPayment.
         """
-        return self._refunds.preview(organisation_id, payment_id, credits_count, request)
+        return self._refunds.preview(organisation_id, payment_id, back, request)
+
+    def settle_flag(
+        self,
+        organisation_id: str,
+        payment_id: str,
+        key: FlagKey,
+        note: str,
+        *,
+        request: Request,
+        once: Once | None = None,
+    ) -> PaymentStanding:
+        """Record that somebody dealt with what was flagged; their note is kept beside the log.
+
+        Raises:
+            PaymentUnknown, IdempotencyConflict.
+            FlagNotOpen: there is no such flag, or it is settled.
+        """
+
+        def decide() -> tuple[Sequence[Aggregate], Named]:
+            payment = self._book.payment(payment_id, organisation_id)
+            payment.settle_flag(key, request)
+            return [payment], Named(payment_id)
+
+        settled = self._recording.record(decide, once, Named)
+        self._desk.keep_note(organisation_id, payment_id, key, note)
+        return self._book.standing(payment_id, repeated=settled.repeated)
 
     def attend(self, payment_id: str, *, request: Request) -> PaymentStanding:
         """Go on with a payment wherever it was left: open its order, ask what became of it, send its refunds.
@@ -369,6 +385,10 @@ class Payments:
     def remarks(self, organisation_id: str, payment_ids: Sequence[str]) -> Mapping[str, str]:
         """Return what custom payments are said to be for."""
         return self._desk.remarks(organisation_id, payment_ids) if payment_ids else {}
+
+    def notes(self, payment_ids: Sequence[str]) -> Mapping[tuple[str, FlagKey], str]:
+        """Return what staff wrote about flags that they settled, by payment and flag."""
+        return self._desk.notes(payment_ids) if payment_ids else {}
 
     # -------------------------------------------------------------------------------- mechanism
 

@@ -54,12 +54,14 @@ class Difference(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class BookedRefund(msgspec.Struct, frozen=True):
-    """Money that went back, as the ledger has it."""
+    """Money that went back, as the ledger has it; with `attempt`, of one that paid for nothing."""
 
     refund_id: str
     gateway_refund_id: str
     amount_minor: int
     at: datetime
+    attempt: str | None = None
+    currency: str | None = None
 
 
 class BookedPayment(msgspec.Struct, frozen=True):
@@ -131,6 +133,7 @@ class _Comparison:
         self._returned_minor: dict[str, int] = defaultdict(int)
         for line in self._given_back:
             self._returned_minor[line.gateway_payment_id] += line.amount_minor
+        self._returned_here = {refund.attempt for each in payments for refund in each.refunds}
 
     def of_payment_lines(self) -> Iterator[Difference]:
         """What the gateway took, and the ledger has otherwise."""
@@ -183,13 +186,18 @@ class _Comparison:
         for payment in self._payments:
             for refund in payment.refunds:
                 if self._period.must_list(refund.at) and refund.gateway_refund_id not in listed:
-                    yield _about(
+                    missing = _about(
                         payment,
                         kind=DifferenceKind.REFUND_MISSING_AT_GATEWAY,
                         refund_id=refund.refund_id,
                         gateway_refund_id=refund.gateway_refund_id,
                         ledger=refund.amount_minor,
                     )
+                    if refund.attempt is not None:
+                        missing = msgspec.structs.replace(
+                            missing, gateway_payment_id=refund.attempt, currency=refund.currency
+                        )
+                    yield missing
 
     def _of_payment_line(self, line: SettlementLine) -> Iterator[Difference]:
         payment = self._booked(line)
@@ -226,7 +234,9 @@ class _Comparison:
         return payment or self._by_gateway_payment.get(line.gateway_payment_id)
 
     def _is_back(self, gateway_payment_id: str) -> bool:
-        """Tell whether all that a payment took was given back."""
+        """Tell whether all that a payment took was given back: its gateway lists it, or it went by us."""
+        if gateway_payment_id in self._returned_here:
+            return True
         taken_minor = sum(
             line.amount_minor for line in self._taken if line.gateway_payment_id == gateway_payment_id
         )

@@ -1,4 +1,4 @@
-"""What lies beside payments: quotes, and what people wrote about a custom payment."""
+"""What lies beside payments: quotes, and what people wrote about a custom payment or a flag they settled."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from psycopg import Connection
 from psycopg.rows import tuple_row
 
 from domain.ledger import Ledger
+from domain.payment_facts import Flag, FlagKey
 from domain.purchases import PurchaseQuote
 from infra.event_store.datastore import as_store_errors
 from infra.event_store.recorder import LedgerEventStore
@@ -30,6 +31,16 @@ _KEEP_REMARK: Final = """
 _REMARKS: Final = """
     SELECT payment_id, remark FROM ledger.payment_remarks
     WHERE organisation_id = %s AND payment_id = ANY(%s)
+"""
+_KEEP_NOTE: Final = """
+    INSERT INTO ledger.payment_flag_notes
+        (payment_id, flag, gateway_payment_id, amount_minor, organisation_id, note)
+    VALUES (%s, %s, %s, %s, %s, %s)
+    ON CONFLICT (payment_id, flag, gateway_payment_id, amount_minor) DO UPDATE SET note = excluded.note
+"""
+_NOTES: Final = """
+    SELECT payment_id, flag, gateway_payment_id, amount_minor, note FROM ledger.payment_flag_notes
+    WHERE payment_id = ANY(%s)
 """
 
 
@@ -69,6 +80,20 @@ class PostgresDesk:
         """Return the remarks of an organisation's payments, by payment."""
         with self._datastore.get_connection() as connection:
             return dict(_rows(connection, _REMARKS, (organisation_id, list(payment_ids))))
+
+    def keep_note(self, organisation_id: str, payment_id: str, key: FlagKey, note: str) -> None:
+        """Keep what staff wrote when they settled a flag."""
+        with self._datastore.get_connection() as connection:
+            connection.execute(_KEEP_NOTE, (payment_id, *key, organisation_id, note))
+
+    def notes(self, payment_ids: Sequence[str]) -> dict[tuple[str, FlagKey], str]:
+        """Return what is kept about flags of payments, by payment and flag."""
+        with self._datastore.get_connection() as connection:
+            rows = _rows(connection, _NOTES, (list(payment_ids),))
+        return {
+            (payment_id, FlagKey(Flag(flag), attempt, amount_minor)): note
+            for payment_id, flag, attempt, amount_minor, note in rows
+        }
 
 
 def _rows(connection: Connection[Any], query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:

@@ -49,7 +49,7 @@ _STANDING: Final = """
     SELECT count(*) FILTER (WHERE status IN ('created', 'pending')),
         min(created_at) FILTER (WHERE status IN ('created', 'pending')),
         (SELECT count(*) FROM projections.payments WHERE open_refunds > 0),
-        (SELECT count(*) FROM projections.payments WHERE flag IS NOT NULL)
+        (SELECT count(*) FROM projections.payment_flags WHERE settled_at IS NULL)
     FROM projections.payments WHERE completed_at IS NULL
 """
 
@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 
 
 class KeptPayments(msgspec.Struct, frozen=True):
-    """Where payments stand: how many nobody has paid yet and since when, and what somebody has to look at."""
+    """Where payments stand: how many nobody has paid yet, since when, and how many flags are open."""
 
     pending: int = 0
     oldest_pending_s: float = 0.0

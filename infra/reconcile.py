@@ -25,7 +25,7 @@ from domain.gateway import (
 from domain.identity import order_key, payment_stream, purchase_key
 from domain.ledger import Ledger
 from domain.payment import Payment, evolve
-from domain.payment_facts import PaymentCompleted, PaymentOrdered, PaymentRefunded
+from domain.payment_facts import AttemptRefunded, PaymentCompleted, PaymentOrdered, PaymentRefunded
 from domain.ports import Store
 from domain.reconciliation import BookedPayment, BookedRefund, Difference, Period, reconcile
 from infra.bootstrap import gateways, utc_now
@@ -42,13 +42,15 @@ _CANDIDATES: Final = """
     WHERE gateway = %(gateway)s AND (
         (completed_at >= %(begin)s AND completed_at < %(end)s)
         OR refunded_minor > 0
+        OR payment_id IN (SELECT payment_id FROM projections.payment_flags WHERE refund_id IS NOT NULL)
         OR (created_at >= %(begun_from)s AND created_at < %(end)s)
     )
 """
 _ORGANISATION: Final = "SELECT organisation_id FROM projections.balances WHERE stream = %s"
 _BEHIND: Final = """
     SELECT (SELECT coalesce(max(notification_id), 0) FROM ledger.events)
-        - coalesce((SELECT "position" FROM projections.positions WHERE projection = 'payments'), 0)
+        - coalesce((SELECT min("position") FROM projections.positions
+            WHERE projection IN ('payments', 'payment_flags')), 0)
 """
 
 
@@ -142,7 +144,7 @@ class Reconciler:
             payment = evolve(payment, event)
             if isinstance(event.fact, PaymentCompleted):
                 completed_at = event.fact.recorded_at
-            elif isinstance(event.fact, PaymentRefunded):
+            elif isinstance(event.fact, PaymentRefunded | AttemptRefunded):
                 refunds.append(event.fact)
         if payment is None or payment.order_id is None:
             return None
@@ -163,6 +165,7 @@ class Reconciler:
                     fact.gateway_refund_id,
                     payment.refunds[fact.refund_id].asked.total_minor,
                     fact.recorded_at,
+                    *((fact.gateway_payment_id, fact.currency) if isinstance(fact, AttemptRefunded) else ()),
                 )
                 for fact in refunds
                 if fact.gateway_refund_id  # credits that cost nothing went back without the gateway

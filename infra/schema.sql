@@ -274,10 +274,21 @@ CREATE TABLE ledger.payment_remarks (
     CONSTRAINT payment_remarks_pkey PRIMARY KEY (payment_id)
 );
 
+CREATE TABLE ledger.payment_flag_notes (
+    payment_id text NOT NULL,
+    flag text NOT NULL,
+    gateway_payment_id text NOT NULL,
+    amount_minor bigint NOT NULL,
+    organisation_id text NOT NULL,
+    note text NOT NULL,
+    CONSTRAINT payment_flag_notes_pkey PRIMARY KEY (payment_id, flag, gateway_payment_id, amount_minor)
+);
+
 -- ------------------------------------------------------------------------------------------ projections
 -- stream is the organisation's originator_id in ledger.events; versions and positions are those of its events.
--- Three projections fill these tables: balance (balances, holds, auto_top_ups), payments (payments) and statement (all others),
--- each moving all of its tables in one transaction, so that cards, rows, attribution and days always agree.
+-- Four projections fill these tables: balance (balances, holds, auto_top_ups), payments, payment_flags, and
+-- statement (all others), each moving all of its tables in one transaction, so that cards, rows, attribution and
+-- days always agree.
 
 CREATE TABLE projections.positions (
     projection text NOT NULL,
@@ -443,7 +454,6 @@ CREATE TABLE projections.payments (
     refunded_credits bigint NOT NULL,
     refunded_minor bigint NOT NULL,  -- what went back to the payer, tax included
     open_refunds integer NOT NULL,   -- asked for, and not answered by the gateway yet
-    flag text,                    -- the latest reason why somebody has to look
     reason text,                  -- why it failed or was abandoned, in a code
     requested_by text,
     created_at timestamptz NOT NULL,
@@ -458,7 +468,26 @@ CREATE INDEX payments_list_idx ON projections.payments (stream, created_at DESC,
 CREATE INDEX payments_unpaid_idx ON projections.payments (created_at) WHERE completed_at IS NULL;
 CREATE INDEX payments_refunds_idx ON projections.payments (payment_id) WHERE open_refunds > 0;
 CREATE INDEX balances_pro_idx ON projections.balances (plan_expires_at) WHERE plan = 'pro';
-CREATE INDEX payments_flagged_idx ON projections.payments (payment_id) WHERE flag IS NOT NULL;
+
+-- Filled by the projection payment_flags: one row per thing that was flagged.
+CREATE TABLE projections.payment_flags (
+    stream uuid NOT NULL,         -- of the organisation
+    payment_id text NOT NULL,
+    flag text NOT NULL,           -- why somebody has to look, or had to
+    gateway_payment_id text NOT NULL,  -- the attempt that moved the money
+    amount_minor bigint NOT NULL, -- what it moved
+    currency text NOT NULL,
+    flagged_at timestamptz NOT NULL,
+    settled_at timestamptz,       -- NULL: it is open
+    settled_by text,              -- NULL as well where the money went back by itself
+    refund_id text,               -- by which the money went back
+    "position" bigint NOT NULL,   -- of the event that flagged it last
+    CONSTRAINT payment_flags_pkey PRIMARY KEY (stream, payment_id, flag, gateway_payment_id, amount_minor)
+);
+
+CREATE INDEX payment_flags_open_idx ON projections.payment_flags ("position" DESC) WHERE settled_at IS NULL;
+CREATE INDEX payment_flags_settled_idx ON projections.payment_flags ("position" DESC)
+    WHERE settled_at IS NOT NULL;
 
 -- ------------------------------------------------------------------------------------------- privileges
 -- creditledger_service is what every part of the service runs as. It can add events, never change them.
@@ -469,6 +498,7 @@ GRANT USAGE, SELECT ON SEQUENCE ledger.events_notification_id_seq TO creditledge
 GRANT SELECT, INSERT, UPDATE ON ledger.consumer_positions, ledger.publisher_positions TO creditledger_service;
 GRANT SELECT, INSERT, DELETE ON ledger.idempotency_keys, ledger.parked_messages TO creditledger_service;
 GRANT SELECT, INSERT, DELETE ON ledger.purchase_quotes, ledger.payment_remarks TO creditledger_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ledger.payment_flag_notes TO creditledger_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA projections TO creditledger_service;
 GRANT SELECT, INSERT, UPDATE ON ledger.api_keys TO creditledger_service;
 GRANT SELECT, INSERT, UPDATE ON ledger.people TO creditledger_service;

@@ -123,7 +123,9 @@ def payment_metrics(keeper: PaymentKeeper) -> Gauges:
             "creditledger_payments_open_refunds", "Payments with a refund that the gateway has not answered."
         )
         refunds.add_metric([], kept.open_refunds)
-        flagged = GaugeMetricFamily("creditledger_payments_flagged", "Payments somebody has to look at.")
+        flagged = GaugeMetricFamily(
+            "creditledger_payments_flagged", "Flags of payments that are open: somebody has to look."
+        )
         flagged.add_metric([], kept.flagged)
         failures = CounterMetricFamily(
             "creditledger_payments_interruptions", "Times a payment could not be looked after."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import MAXYEAR, datetime
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -58,8 +58,17 @@ class PaymentCursor(msgspec.Struct, frozen=True, array_like=True, tag="payments"
             raise ValueError("not the place of a payment")
 
 
-Cursor = TransactionCursor | ChargeCursor | EventCursor | InvoiceCursor | PaymentCursor
-CursorT = TypeVar("CursorT", TransactionCursor, ChargeCursor, EventCursor, InvoiceCursor, PaymentCursor)
+class FlagCursor(msgspec.Struct, frozen=True, array_like=True, tag="flags"):
+    """The last flag of a page: whether it was open, and the position it was raised at."""
+
+    is_open: bool
+    position: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+
+
+Cursor = TransactionCursor | ChargeCursor | EventCursor | InvoiceCursor | PaymentCursor | FlagCursor
+CursorT = TypeVar(
+    "CursorT", TransactionCursor, ChargeCursor, EventCursor, InvoiceCursor, PaymentCursor, FlagCursor
+)
 
 
 def encode_cursor(cursor: Cursor) -> str:

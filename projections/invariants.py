@@ -17,7 +17,7 @@ from psycopg.rows import tuple_row
 
 from projections.findings import Finding, first_of_each_check
 from projections.invoice_checks import check_invoices
-from projections.payment_checks import check_payments
+from projections.payment_checks import check_flags, check_payments
 from projections.replay import replayed_books, snapshots_of_nothing
 
 Connection = psycopg.Connection[Any]
@@ -27,7 +27,7 @@ Row = tuple[Any, ...]
 # snapshot, because rows swapped in later would not be in it.
 _LOCK: Final = """
     LOCK TABLE projections.positions, projections.balances, projections.holds, projections.payments,
-        projections.transactions, projections.usage_months, projections.usage_days,
+        projections.payment_flags, projections.transactions, projections.usage_months, projections.usage_days,
         projections.event_usage, projections.event_totals IN ACCESS SHARE MODE
 """
 
@@ -109,6 +109,7 @@ def check(connection: Connection) -> list[Finding]:
                 _check_months(connection),
                 _check_event_totals(connection),
                 check_payments(connection, positions.get("payments", 0)),
+                check_flags(connection, positions.get("payment_flags", 0)),
                 check_invoices(connection),
             )
         )

@@ -16,13 +16,18 @@ from projections.reading import Connection, check_limit, fetch_of
 
 _PAYMENTS: Final = """
     SELECT listed.*,
-        (SELECT "position" FROM projections.positions WHERE projection = 'payments') AS "position"
+        (SELECT min("position") FROM projections.positions
+            WHERE projection IN ('payments', 'payment_flags')) AS "position"
     FROM projections.balances
     LEFT JOIN LATERAL (
         SELECT payment_id, kind, status, gateway, order_id, gateway_payment_id, credits,
             unit_price_millionths, credits_minor, fee_minor, amount_minor, tax_minor, currency,
-            price_version, refunded_credits, refunded_minor, open_refunds, flag, reason, requested_by,
-            created_at, completed_at, version
+            price_version, refunded_credits, refunded_minor, open_refunds, reason, requested_by,
+            created_at, completed_at, version,
+            (SELECT flag FROM projections.payment_flags AS flags
+                WHERE flags.stream = %(stream)s AND flags.payment_id = payments.payment_id
+                    AND settled_at IS NULL
+                ORDER BY flags."position" DESC LIMIT 1) AS flag
         FROM projections.payments
         WHERE stream = %(stream)s AND (created_at, payment_id) < (%(before)s, %(before_id)s)
             AND (%(payment_id)s::text IS NULL OR payment_id = %(payment_id)s)
@@ -38,7 +43,8 @@ _ABOVE_ALL: Final = PaymentCursor(datetime(MAXYEAR - 1, 12, 31, tzinfo=UTC), "")
 class PaymentRow(msgspec.Struct, frozen=True):
     """A payment. Amounts are in minor units; tax comes on top of the amount, and is part of `refunded_minor`.
 
-    `open_refunds` have not been answered by the gateway; `flag` says why somebody has to look, if they have.
+    `open_refunds` have not been answered by the gateway; `flag` says why somebody has to look, if they have:
+    the latest of those that are open.
     """
 
     payment_id: str

@@ -13,10 +13,15 @@ from domain.errors import InvariantBroken
 from domain.identity import stream_id
 from domain.money import Currency
 from domain.payment_facts import (
+    Asked,
+    AttemptRefunded,
+    AttemptRefundFailed,
+    AttemptRefundRequested,
     PaymentAbandoned,
     PaymentCompleted,
     PaymentFailed,
     PaymentFlagged,
+    PaymentFlagSettled,
     PaymentKind,
     PaymentOrdered,
     PaymentRefunded,
@@ -40,7 +45,6 @@ _CHANGE: Final = """
         refunded_credits = held.refunded_credits + change.refunded_credits,
         refunded_minor = held.refunded_minor + change.refunded_minor,
         open_refunds = held.open_refunds + change.open_refunds,
-        flag = coalesce(change.flag, held.flag),
         reason = CASE WHEN change.status IS NULL THEN held.reason ELSE change.reason END,
         completed_at = coalesce(change.completed_at, held.completed_at),
         version = change.version,
@@ -88,7 +92,6 @@ class PaymentChange(msgspec.Struct):
     refunded_credits: int = 0
     refunded_minor: int = 0
     open_refunds: int = 0
-    flag: str | None = None
     reason: str | None = None
     completed_at: datetime | None = None
 
@@ -182,11 +185,11 @@ def _abandoned(change: PaymentChange, fact: PaymentAbandoned) -> None:
     change.status, change.reason = PaymentStatus.ABANDONED, fact.reason
 
 
-def _flagged(change: PaymentChange, fact: PaymentFlagged) -> None:
-    change.flag = fact.flag.value
+def _touched(change: PaymentChange, fact: PaymentFlagged | PaymentFlagSettled) -> None:
+    """Flags have rows of their own; the payment's version moves."""
 
 
-def _refund_requested(change: PaymentChange, _: PaymentRefundRequested) -> None:
+def _refund_requested(change: PaymentChange, _: Asked) -> None:
     change.open_refunds += 1
 
 
@@ -197,7 +200,9 @@ def _refunded(change: PaymentChange, fact: PaymentRefunded) -> None:
     change.refunded_minor += fact.total_minor
 
 
-def _refund_failed(change: PaymentChange, _: PaymentRefundFailed) -> None:
+def _refund_closed(
+    change: PaymentChange, _: PaymentRefundFailed | AttemptRefunded | AttemptRefundFailed
+) -> None:
     change.open_refunds -= 1
 
 
@@ -206,8 +211,12 @@ _FOLDS: Final[Mapping[type[Any], Callable[[PaymentChange, Any], None]]] = {
     PaymentCompleted: _completed,
     PaymentFailed: _failed,
     PaymentAbandoned: _abandoned,
-    PaymentFlagged: _flagged,
+    PaymentFlagged: _touched,
+    PaymentFlagSettled: _touched,
     PaymentRefundRequested: _refund_requested,
     PaymentRefunded: _refunded,
-    PaymentRefundFailed: _refund_failed,
+    PaymentRefundFailed: _refund_closed,
+    AttemptRefundRequested: _refund_requested,
+    AttemptRefunded: _refund_closed,
+    AttemptRefundFailed: _refund_closed,
 }

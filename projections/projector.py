@@ -21,6 +21,7 @@ from psycopg import sql
 from domain.catalogue import FactCodec
 from projections.balance import BalanceProjection
 from projections.log import Log
+from projections.payment_flags import PaymentFlagsProjection
 from projections.payments import PaymentsProjection
 from projections.positions import Standing, hold, load_standings, move
 from projections.projection import Changes, Projection
@@ -28,6 +29,7 @@ from projections.statement import StatementProjection
 
 ALL_PROJECTIONS: Final[Sequence[Projection]] = (
     BalanceProjection(),
+    PaymentFlagsProjection(),
     PaymentsProjection(),
     StatementProjection(),
 )

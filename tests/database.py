@@ -14,7 +14,8 @@ _OURS = "IN ('public', 'ledger', 'projections')"
 
 _CATALOGUE = f"""
     SELECT 'column', format('%s.%s.%s', table_schema, table_name, column_name),
-        concat_ws(' ', ordinal_position, data_type, udt_name, is_nullable, column_default)
+        concat_ws(' ', rank() OVER (PARTITION BY table_schema, table_name ORDER BY ordinal_position),
+            data_type, udt_name, is_nullable, column_default)
     FROM information_schema.columns WHERE table_schema {_OURS}
     UNION ALL
     SELECT 'constraint', format('%s.%s', conrelid::regclass, conname), pg_get_constraintdef(pg_constraint.oid)

@@ -180,7 +180,8 @@ def _moved_oddly(payments: Payments, page: PaymentPage) -> Mapping[str, int]:
     for row in page.payments:
         if row.flag is None:
             continue
-        amounts = [amount for flag, _, amount in payments.payment(row.payment_id).flags if flag is row.flag]
+        open_flags = payments.payment(row.payment_id).open_flags
+        amounts = [amount for flag, _, amount in open_flags if flag is row.flag]
         if row.flag is Flag.AMOUNT_DIFFERS and row.total_minor in amounts:
             continue  # it is the currency that differs
         moved[row.payment_id] = sum(amounts) if row.flag in words.GOES_BACK else max(amounts, default=0)

@@ -27,7 +27,6 @@ from domain.ledger import Recorded
 from domain.money import PRICE_MILLIONTHS_MAX
 from domain.organisation import CREDITS_MAX
 from domain.payment_book import PaymentStanding
-from domain.payment_facts import PaymentRefundRequested
 from domain.recording import Result
 from projections import views
 
@@ -36,8 +35,6 @@ GRANT_KINDS: Final = ((GrantKind.ADMIN, "Admin Grant"), (GrantKind.PROMOTIONAL, 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 _RunId = Annotated[str, Query(min_length=1, max_length=128)]
-_PaymentId = Annotated[str, Query(min_length=1, max_length=128)]
-_Credits = Annotated[str, Query(max_length=24)]
 _Version = Annotated[int, Query(ge=1, le=2**62)]
 
 
@@ -86,66 +83,6 @@ def post_refund(page: Shown, run: _RunId, charge: _Version) -> Response:
 
     return _decide(
         page, refund, "refund.html", "/credits", shown={"run_id": run, "charge": charge}, tab="purchases"
-    )
-
-
-@router.get("/credits/staff/refund-payment")
-def get_refund_payment(page: Shown, payment: _PaymentId, credits: _Credits = "") -> Response:
-    """Show the form that refunds a payment, or with `credits` what their refund would do, to be confirmed."""
-    form = Form(page.http, {"credits": credits})
-    try:
-        asked = _preview(page, payment, form.whole("credits", 1, CREDITS_MAX)) if credits else None
-    except Exception as error:
-        return _show_refund(page, payment, credits, outcome=faults_of(error))
-    return _show_refund(page, payment, credits, asked)
-
-
-@router.post("/credits/staff/refund-payment")
-def post_refund_payment(page: Shown, payment: _PaymentId) -> Response:
-    """Take unspent credits of a purchase back, and give their money back."""
-    form = Form(page.http)
-    try:
-        standing = page.services.payments.refund(
-            page.organisation_id,
-            payment,
-            form.whole("credits", 1, CREDITS_MAX),
-            refund_id=f"ref-{page.services.new_id()}"[:40],
-            request=form.request,
-            once=form.once(page.organisation_id),
-        )
-    except Exception as error:
-        return _show_refund(page, payment, form.fields.get("credits", ""), outcome=faults_of(error))
-    return redirect(page.url("/credits/billing", payment=payment, min_position=standing.position))
-
-
-def _preview(page: Page, payment_id: str, credits_count: int | None) -> PaymentRefundRequested:
-    return page.services.payments.refund_preview(
-        page.organisation_id, payment_id, credits_count, request=page.asked
-    )
-
-
-def _show_refund(
-    page: Page,
-    payment_id: str,
-    credits_text: str,
-    asked: PaymentRefundRequested | None = None,
-    *,
-    outcome: Outcome | None = None,
-) -> Response:
-    terms = page.services.payments.payment(payment_id, page.organisation_id).terms
-    try:
-        unspent = _preview(page, payment_id, None)
-    except Exception as error:
-        unspent, outcome = None, outcome or faults_of(error)
-    return _show(
-        page,
-        "refund_payment.html",
-        outcome,
-        payment_id=payment_id,
-        terms=terms,
-        unspent=unspent,
-        asked=asked,
-        credits=credits_text,
     )
 
 

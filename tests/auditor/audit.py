@@ -102,7 +102,10 @@ class Auditor:
             ),
             *compare_tables(
                 "positions",
-                {(name,): {"position": log_end} for name in ("balance", "payments", "statement")},
+                {
+                    (name,): {"position": log_end}
+                    for name in ("balance", "payment_flags", "payments", "statement")
+                },
                 read_projection_positions(connection),
             ),
         ]

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from api import (
     billing,
+    flag_schemas,
     hold_schemas,
     keys,
     payment_schemas,
@@ -45,7 +46,8 @@ BODIES = {
     "checkOutPayment": payment_schemas.Nothing,
     "recheckPayment": payment_schemas.Nothing,
     "abandonPayment": payment_schemas.Nothing,
-    "refundPayment": payment_schemas.RefundPurchase,
+    "refundPayment": payment_schemas.RefundPayment,
+    "settlePaymentFlag": flag_schemas.SettleFlag,
     "changeAutoTopUp": top_ups.AutoTopUpTerms,
     "changePrice": requests.PriceChange,
     "changePlan": requests.PlanChange,
@@ -154,6 +156,8 @@ def test_the_routes_are_these(document):
         ("get", f"{organisation}/invoices/{{invoice_id}}"),
         ("get", f"{organisation}/invoices/{{invoice_id}}.pdf"),
         ("post", f"{organisation}/payments/{{payment_id}}/invoice"),
+        ("post", f"{organisation}/payments/{{payment_id}}/flags/settle"),
+        ("get", "/v1/payment-flags"),
         ("get", "/healthz"),
         ("get", "/readyz"),
         ("get", "/metrics"),

@@ -31,6 +31,7 @@ from domain.money import Currency
 from domain.payment import Payment
 from domain.payment_book import PaymentStanding, Ways
 from domain.payment_facts import Flag, PaymentStatus
+from domain.payment_refunds import Back, CreditsBack
 from domain.payments import NEVER_PAID, Payments
 from domain.ports import Once
 from domain.prices import CurrencyChange, Edition, PriceBook
@@ -115,10 +116,13 @@ class Shop:
         return self.payments.attend(payment.terms.payment_id, request=self.request()).payment
 
     def refund(self, payment: Payment, credits_count: int | None = None, **options: Any) -> Payment:
+        return self.give_back(payment, CreditsBack(credits_count), **options)
+
+    def give_back(self, payment: Payment, back: Back, **options: Any) -> Payment:
         return self.payments.refund(
             self.name,
             payment.terms.payment_id,
-            credits_count,
+            back,
             refund_id=f"{self.name}-refund-{next(self._numbers)}",
             request=self.request(),
             **options,
@@ -520,7 +524,12 @@ class TestRefunds:
 
         def refund(number: int) -> PaymentStanding:
             return shop.payments.refund(
-                ORG, payment_id, 600, refund_id=f"refund-{number}", request=shop.request(), once=once
+                ORG,
+                payment_id,
+                CreditsBack(600),
+                refund_id=f"refund-{number}",
+                request=shop.request(),
+                once=once,
             )
 
         with ThreadPoolExecutor(8) as pool:

@@ -6,13 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from domain.errors import FlagNotOpen
 from domain.gateway import Attempt, AttemptStatus
 from domain.payment import PAID, Payment
-from domain.payment_facts import Flag, PaymentCompleted, PaymentStatus
+from domain.payment_facts import Flag, PaymentCompleted, PaymentRefundRequested, PaymentStatus
 from tests.unit.domain.builders import request
-from tests.unit.domain.payments import CREDITS, attempt, ordered
+from tests.unit.domain.payments import CREDITS, PRO, attempt, ordered
 
 OWED = CREDITS.total_minor
+FEE = PRO.fee_minor
 TAKEN = AttemptStatus.CAPTURED
 
 attempts = st.builds(
@@ -20,6 +22,15 @@ attempts = st.builds(
     st.sampled_from(AttemptStatus),
     gateway_payment_id=st.sampled_from(["pay_1", "pay_2", "pay_3"]),
     amount_minor=st.sampled_from([OWED, OWED, OWED, OWED - 1]),
+    currency=st.sampled_from(["INR", "INR", "USD"]),
+)
+
+
+news_of_pro = st.builds(
+    attempt,
+    st.sampled_from(AttemptStatus),
+    gateway_payment_id=st.sampled_from(["pay_1", "pay_2", "pay_3"]),
+    amount_minor=st.sampled_from([PRO.total_minor, PRO.total_minor, PRO.total_minor, OWED]),
     currency=st.sampled_from(["INR", "INR", "USD"]),
 )
 
@@ -52,17 +63,21 @@ def test_whatever_is_heard_in_whatever_order(news: list[Attempt]) -> None:
 
 
 class PaymentMachine(RuleBasedStateMachine):
-    """A payment beside a book of its own: what was paid, and what went back."""
+    """A payment of Pro with credits, beside a book of its own: what was paid, and what went back."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.payment = ordered()
+        self.payment = ordered(PRO)
         self.credits_out = 0
-        self.money_out = 0
-        self.under_way: dict[str, tuple[int, int]] = {}
+        self.fee_out = 0
+        self.credits_money_out = 0
+        self.fee_money_out = 0
+        self.odd_out: set[str] = set()
+        self.under_way: dict[str, tuple[int, int, int]] = {}
+        self.odd_under_way: dict[str, str] = {}
         self.asked = 0
 
-    @rule(news=attempts)
+    @rule(news=news_of_pro)
     def hear(self, news: Attempt) -> None:
         was = self.payment.gateway_payment_id
         tell(self.payment, news)
@@ -74,37 +89,98 @@ class PaymentMachine(RuleBasedStateMachine):
         credits_count = min(part, self.payment.refundable_credits)
         self.asked += 1
         asked = self.payment.request_refund(f"refund-{self.asked}", credits_count, request())
+        assert asked.tax_minor >= 0
         self.credits_out += credits_count
-        self.money_out += asked.total_minor
-        self.under_way[asked.refund_id] = (credits_count, asked.total_minor)
+        self.credits_money_out += asked.total_minor
+        self.under_way[asked.refund_id] = (credits_count, 0, asked.total_minor)
+
+    @precondition(lambda self: self.payment.status in PAID and self.payment.refundable_fee_minor)
+    @rule(part=st.sampled_from([1, 3, 333_333, 1_000_000]))
+    def ask_for_the_fee_back(self, part: int) -> None:
+        amount_minor = min(part, self.payment.refundable_fee_minor)
+        self.asked += 1
+        asked = self.payment.request_fee_refund(f"refund-{self.asked}", amount_minor, request())
+        assert asked.tax_minor >= 0
+        self.fee_out += amount_minor
+        self.fee_money_out += asked.total_minor
+        self.under_way[asked.refund_id] = (0, amount_minor, asked.total_minor)
+
+    @precondition(lambda self: any(self.payment.gives_back(key) for key in self.payment.flags))
+    @rule(data=st.data())
+    def give_an_odd_attempt_back(self, data: st.DataObject) -> None:
+        odd = sorted({key[1] for key in self.payment.flags if self.payment.gives_back(key)})
+        attempt_id = data.draw(st.sampled_from(odd))
+        self.asked += 1
+        asked = self.payment.request_attempt_refund(f"refund-{self.asked}", attempt_id, request())
+        took = {key.amount_minor for key in self.payment.flags if key.gateway_payment_id == attempt_id}
+        assert asked.amount_minor in took
+        assert attempt_id not in self.odd_out
+        self.odd_out.add(attempt_id)
+        self.odd_under_way[asked.refund_id] = attempt_id
+
+    @precondition(lambda self: self.odd_under_way)
+    @rule(data=st.data(), gives=st.booleans())
+    def answer_for_an_odd_attempt(self, data: st.DataObject, gives: bool) -> None:
+        refund_id = data.draw(st.sampled_from(sorted(self.odd_under_way)))
+        attempt_id = self.odd_under_way.pop(refund_id)
+        status = self.payment.status
+        if gives:
+            self.payment.refunded(refund_id, f"rfnd-{refund_id}", request())
+            left = {key.flag for key in self.payment.open_flags if key.gateway_payment_id == attempt_id}
+            assert not left & {Flag.PAID_TWICE, Flag.AMOUNT_DIFFERS, Flag.REFUND_REFUSED}
+        else:
+            self.payment.refuse_refund(refund_id, "no", request())
+            assert (Flag.REFUND_REFUSED, attempt_id) in {key[:2] for key in self.payment.open_flags}
+            self.odd_out.remove(attempt_id)
+        assert self.payment.status is status
+
+    @precondition(lambda self: self.payment.open_flags)
+    @rule(data=st.data())
+    def settle_a_flag(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.payment.open_flags)))
+        try:
+            self.payment.settle_flag(key, request())
+        except FlagNotOpen:
+            assert key.gateway_payment_id in self.odd_out
+        else:
+            assert key not in self.payment.open_flags
 
     @precondition(lambda self: self.under_way)
     @rule(data=st.data(), gives=st.booleans())
     def answer_a_refund(self, data: st.DataObject, gives: bool) -> None:
         refund_id = data.draw(st.sampled_from(sorted(self.under_way)))
-        credits_count, money = self.under_way.pop(refund_id)
+        credits_count, fee_minor, money = self.under_way.pop(refund_id)
         if gives:
             self.payment.refunded(refund_id, f"rfnd-{refund_id}", request())
             assert self.payment.status is PaymentStatus.REFUNDED
         else:
             self.payment.refuse_refund(refund_id, "no", request())
-            assert (Flag.REFUND_REFUSED, self.payment.gateway_payment_id, money) in self.payment.flags
+            assert (Flag.REFUND_REFUSED, self.payment.gateway_payment_id, money) in self.payment.open_flags
             self.credits_out -= credits_count
-            self.money_out -= money
+            self.fee_out -= fee_minor
+            if credits_count:
+                self.credits_money_out -= money
+            else:
+                self.fee_money_out -= money
 
     @invariant()
     def the_books_agree(self) -> None:
         self.payment.check_invariants()
         assert self.payment.refundable_credits == 1_000 - self.credits_out
-        assert self.money_out == sum(
+        assert self.payment.status not in PAID or self.payment.refundable_fee_minor == FEE - self.fee_out
+        assert self.credits_money_out + self.fee_money_out == sum(
             refund.asked.total_minor
             for refund in self.payment.refunds.values()
-            if refund.went_back is not False
+            if refund.went_back is not False and isinstance(refund.asked, PaymentRefundRequested)
         )
-        # Never more than the share of the credits taken, and all of it for all of them.
-        assert self.money_out <= OWED * self.credits_out // 1_000 + 1
-        assert self.credits_out < 1_000 or self.money_out == OWED
+        # All of the money for all that it bought, and never more.
+        assert self.credits_money_out <= CREDITS.total_minor
+        assert self.fee_money_out <= FEE * 118 // 100
+        assert self.credits_out < 1_000 or self.credits_money_out == CREDITS.total_minor
+        assert self.fee_out < FEE or self.fee_money_out == FEE * 118 // 100
+        # What went back, or is on its way, never pays.
+        assert self.payment.gateway_payment_id not in self.odd_out
 
 
 TestPaymentMachine = PaymentMachine.TestCase
-TestPaymentMachine.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestPaymentMachine.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)

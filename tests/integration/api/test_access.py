@@ -38,6 +38,8 @@ MAY_CALL = {
     "recheckPayment": "admin staff",
     "abandonPayment": "admin staff",
     "refundPayment": "staff",
+    "settlePaymentFlag": "staff",
+    "listPaymentFlags": "staff auditor",
     "listPayments": "admin member key staff auditor",
     "getPayment": "admin member key staff auditor",
     "getAutoTopUp": "admin member key staff auditor",
@@ -79,7 +81,7 @@ MAY_CALL = {
     "getMetrics": "nobody admin member key service staff auditor",
     "getProblem": "nobody admin member key service staff auditor",
 }
-ABOUT_NO_ORGANISATION = ("putPerson", "getPerson", "erasePerson")
+ABOUT_NO_ORGANISATION = ("putPerson", "getPerson", "erasePerson", "listPaymentFlags")
 OF_ORGANISATIONS = ("admin", "member", "key")
 EVERYBODY = ("nobody", *OF_ORGANISATIONS, "service", "staff", "auditor")
 OWN, FOREIGN, UNKNOWN = "org-own", "org-foreign", "org-unknown"

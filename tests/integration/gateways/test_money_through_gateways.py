@@ -19,6 +19,8 @@ import pytest
 from domain.gateway import GatewayUnavailable, NoticeRefused, PaymentGateway
 from domain.money import Currency
 from domain.payment_facts import Flag, PaymentStatus
+from domain.payment_refunds import AttemptBack, CreditsBack
+from domain.ports import Once
 from infra.embedded.sandbox.server import SandboxGateway
 from tests.integration.gateways.shop import Ear, Heard, Payer
 from tests.integration.gateways.wire import Fault, Wire
@@ -147,6 +149,10 @@ def test_paid_twice_counts_once_and_the_rest_is_named(till: Till, payer: Payer) 
     assert_completed(till, sale)
     assert {flag for flag, _, _ in till.payment(sale).flags} == {Flag.PAID_TWICE}
     assert till.differences("razorpay") - before == {"taken_twice": 1}
+    give_back_what_is_odd(till, sale)
+    till.payments.recheck(sale.payment_id, request=till.request())
+    assert_completed(till, sale)
+    assert till.differences("razorpay") == before
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
@@ -158,6 +164,26 @@ def test_another_amount_is_failed_flagged_and_named(till: Till, payer: Payer, ga
     assert {flag for flag, _, _ in payment.flags} == {Flag.AMOUNT_DIFFERS}
     assert till.balance(sale) == 0
     assert till.differences(gateway) - before == {"not_completed": 1, "amount_differs": 1}
+    give_back_what_is_odd(till, sale)
+    assert till.payment(sale).status is PaymentStatus.FAILED
+    assert till.differences(gateway) == before
+
+
+def give_back_what_is_odd(till: Till, sale: Sale) -> None:
+    """Give all back that an attempt took which pays for nothing, ask twice, and see its flag settled."""
+    ((_, attempt, amount_minor),) = till.payment(sale).open_flags
+    for _ in range(2):
+        till.payments.refund(
+            sale.organisation_id,
+            sale.payment_id,
+            AttemptBack(attempt),
+            refund_id=f"odd-{sale.payment_id}",
+            request=till.request(),
+            once=Once("odd", sale.payment_id, b"1"),
+        )
+    payment = till.payment(sale)
+    assert (payment.open_flags, payment.open_refunds) == (set(), [])
+    assert [refund.asked.total_minor for refund in payment.refunds.values()] == [amount_minor]
 
 
 def test_webhooks_in_any_order_and_any_number(
@@ -265,7 +291,11 @@ def test_money_goes_back_once_whatever_is_lost(
     refund_id = f"refund-{sale.payment_id}"
     wire.break_requests(Fault.NONE, fault)
     asked = till.payments.refund(
-        sale.organisation_id, sale.payment_id, 500, refund_id=refund_id, request=till.request()
+        sale.organisation_id,
+        sale.payment_id,
+        CreditsBack(500),
+        refund_id=refund_id,
+        request=till.request(),
     )
     assert asked.payment.open_refunds, "the credits are gone, the money is on its way"
     assert till.balance(sale) == 1_500

@@ -11,11 +11,12 @@ import pytest
 
 from domain.errors import StoreUnavailable
 from domain.invoicing import Issued
+from domain.payment_refunds import AttemptBack, CreditsBack, FeeBack
 from infra.invoice_clerk import InvoiceClerk
 from infra.papers import PostgresPapers
 from projections.runner import ProjectionRunner
 from tests.integration.invoices.conftest import DETAILS, ORG, Office, request
-from tests.integration.test_payments import Shop
+from tests.integration.test_payments import PRO, Shop
 from tests.sales import NOON
 
 
@@ -72,6 +73,36 @@ def test_money_that_went_back_is_credited_once(
         assert sum(getattr(note, part) for note in notes) == getattr(invoice, part)
     office.invoicing.erase_billing_details(ORG, request=request())
     assert due() == []
+
+
+def test_a_fee_that_went_back_in_parts_is_credited_exactly(
+    office: Office, shop: Shop, due: Callable[[], list[str]]
+) -> None:
+    office.invoicing.change_billing_details(ORG, DETAILS, request=request())
+    paid = shop.buy(1_000, PRO)
+    due()
+    for part in (FeeBack(333_333), CreditsBack(), FeeBack(666_667)):
+        shop.give_back(paid, part)
+    assert len(due()) == 3
+    invoice, *notes = office.invoicing.issue(ORG, paid.terms.payment_id, request=request())
+    assert [note.lines[0].description for note in notes] == [
+        "Pro subscription refunded",
+        "Unused photo processing credits returned",
+        "Pro subscription refunded",
+    ]
+    for part_of in ("amount_minor", "tax_minor", "total_minor"):
+        assert sum(getattr(note, part_of) for note in notes) == getattr(invoice, part_of)
+
+
+def test_what_an_odd_attempt_took_goes_back_without_paper(
+    office: Office, shop: Shop, due: Callable[[], list[str]]
+) -> None:
+    office.invoicing.change_billing_details(ORG, DETAILS, request=request())
+    paid = shop.buy()
+    second = shop.gateway.pay(str(paid.order_id))
+    shop.give_back(shop.learn(second), AttemptBack(second.gateway_payment_id))
+    assert due() == ["CL/26-27/000001"]
+    assert len(office.invoicing.issue(ORG, paid.terms.payment_id, request=request())) == 1
 
 
 def test_other_organisations_are_left_alone_where_one_is_asked_for(

@@ -10,6 +10,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from domain.payment_facts import Flag
+from domain.payment_refunds import AttemptBack
 from infra.bootstrap import open_ledger
 from projections import invariants
 from projections.comparison import compare_with_log
@@ -31,13 +32,20 @@ def shop(ledger: Ledger) -> Iterator[Shop]:
         shop.gateway.refuses_refunds = True
         shop.refund(shop.buy(), 10)
         shop.gateway.refuses_refunds = False
+        odd = shop.pay(shop.order(), amount_minor=2)
+        shop.give_back(odd, AttemptBack(next(iter(odd.flags)).gateway_payment_id))
         ledger.project(batch_size=3)
         yield shop
 
 
 def rows(ledger: Ledger) -> list[dict[str, Any]]:
     cursor = ledger.connection.cursor(row_factory=dict_row)
-    return cursor.execute("SELECT * FROM projections.payments ORDER BY created_at, position").fetchall()
+    query = """
+        SELECT payments.*, flag FROM projections.payments
+        LEFT JOIN projections.payment_flags USING (stream, payment_id)
+        ORDER BY created_at, payments.position
+    """
+    return cursor.execute(query).fetchall()
 
 
 def test_a_row_says_what_has_become_of_its_payment(ledger: Ledger, shop: Shop) -> None:

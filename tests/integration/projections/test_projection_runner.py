@@ -54,7 +54,8 @@ def test_it_catches_up_and_returns(ledger: Ledger) -> None:
 
     assert runner.progress() == Progress({}, 0, 0, 0)
     assert runner.catch_up() == end
-    assert runner.progress() == Progress({"balance": end, "payments": end, "statement": end}, end, end, 0)
+    everywhere = dict.fromkeys(["balance", "payment_flags", "payments", "statement"], end)
+    assert runner.progress() == Progress(everywhere, end, end, 0)
     assert runner.catch_up() == 0
     ledger.assert_projected()
 

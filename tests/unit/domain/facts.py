@@ -291,6 +291,18 @@ FACTS: Final[Mapping[str, Fact]] = {
     "payment_refund_failed.v1": payment_facts.PaymentRefundFailed(
         *_OF_PAYMENT, "refund-2", "BAD_REQUEST_ERROR"
     ),
+    "payment_flag_settled.v1": payment_facts.PaymentFlagSettled(
+        *_OF_PAYMENT, payment_facts.Flag.PAID_TWICE, "pay_2", 1_357_000, "refund-3"
+    ),
+    "payment_attempt_refund_requested.v1": payment_facts.AttemptRefundRequested(
+        *_OF_PAYMENT, "refund-3", "pay_2", 1_357_000, "INR"
+    ),
+    "payment_attempt_refunded.v1": payment_facts.AttemptRefunded(
+        *_OF_PAYMENT, "refund-3", "rfnd_3", "pay_2", 1_357_000, "INR"
+    ),
+    "payment_attempt_refund_failed.v1": payment_facts.AttemptRefundFailed(
+        *_OF_PAYMENT, "refund-3", "BAD_REQUEST_ERROR"
+    ),
     "billing_details_changed.v1": audit_facts.BillingDetailsChanged(
         recorded_at=_RECORDED_AT, actor="u-1", cause="request-14", digest="3c" * 32
     ),

@@ -160,3 +160,32 @@ def test_what_lies_outside_the_period_is_compared_when_its_period_is() -> None:
         assert kinds(lines, [theirs]) == []
         assert kinds([], [theirs]) == []
     assert kinds([but(TAKEN, at=before)], [PAID]) == [], "begun before the period, completed in it"
+
+
+ODD_BACK = BookedRefund("r-2", "rfnd_2", 177_000, NOON + DAY, attempt="pay_2", currency="INR")
+SECOND = but(TAKEN, gateway_payment_id="pay_2")
+SECOND_RETURNED = but(RETURNED, gateway_payment_id="pay_2", gateway_refund_id="rfnd_2", amount_minor=177_000)
+
+
+def test_money_of_an_attempt_that_we_gave_back_is_understood_from_both_sides() -> None:
+    theirs = but(PAID, refunds=(ODD_BACK,))
+    assert kinds([TAKEN, SECOND, SECOND_RETURNED], [theirs]) == []
+    assert kinds([TAKEN, SECOND], [theirs], lists_refunds=False) == []
+    failed = but(PAID, gateway_payment_id=None, completed_at=None, credits=0, credited=0, refunds=(ODD_BACK,))
+    assert kinds([but(SECOND, amount_minor=1)], [failed], lists_refunds=False) == []
+
+
+def test_one_that_the_gateway_does_not_list_is_missing_there_as_the_attempts() -> None:
+    [difference] = reconcile([TAKEN, SECOND], [but(PAID, refunds=(but(ODD_BACK, currency="USD"),))], NOVEMBER)
+    assert (difference.kind, difference.gateway_payment_id, difference.currency, difference.ledger) == (
+        "refund_missing_at_gateway",
+        "pay_2",
+        "USD",
+        177_000,
+    )
+
+
+def test_one_of_another_amount() -> None:
+    line = but(SECOND_RETURNED, amount_minor=176_999)
+    [difference] = reconcile([TAKEN, SECOND, line], [but(PAID, refunds=(ODD_BACK,))], NOVEMBER)
+    assert (difference.kind, difference.refund_id) == ("amount_differs", "r-2")

@@ -47,6 +47,7 @@ MAY_OPEN = {
     "POST /credits/staff/plan": "staff",
     "GET /credits/staff/refund-payment": "staff",
     "POST /credits/staff/refund-payment": "staff",
+    "POST /credits/staff/settle-flag": "staff",
     "GET /credits/staff/custom-payment": "staff",
     "POST /credits/staff/custom-payment": "staff",
 }
@@ -55,6 +56,7 @@ ABOUT_NONE = {
     "GET /credits/payments/{payment_id}/cancelled": READERS,
     "POST /credits/preferences": READERS,
     "GET /credits/dead-letters": "staff auditor",
+    "GET /credits/flags": "staff auditor",
     "GET /credits/reconciliation": "staff auditor",
 }
 OPEN = {"POST /credits/payments/{payment_id}/return", "GET /credits/{address}"}
