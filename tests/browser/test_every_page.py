@@ -34,6 +34,7 @@ PAGES = {
     "grant": ("staff", f"/credits/staff/grant?{OF}"),
     "terms": ("staff", f"/credits/staff/terms?{OF}"),
     "refund": ("staff", f"/credits/staff/refund?{OF}&run=run-1&charge=4"),
+    "flags": ("staff", "/credits/flags"),
     "dead-letters": ("staff", "/credits/dead-letters"),
     "reconciliation": ("staff", "/credits/reconciliation?gateway=razorpay"),
     "unknown": ("member", "/credits/events/1"),
