@@ -6,7 +6,8 @@ with the projections they check.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any, Final
 from uuid import UUID
@@ -15,10 +16,14 @@ import msgspec
 import psycopg
 from psycopg.rows import tuple_row
 
+from domain.catalogue import FactCodec
+from domain.errors import UnknownEventType
+from domain.facts import OrganisationOpened
 from projections.findings import Finding, first_of_each_check
 from projections.invoice_checks import check_invoices
 from projections.payment_checks import check_flags, check_payments
 from projections.replay import replayed_books, snapshots_of_nothing
+from projections.streaming import stream_rows
 
 Connection = psycopg.Connection[Any]
 Row = tuple[Any, ...]
@@ -31,19 +36,22 @@ _LOCK: Final = """
         projections.event_usage, projections.event_totals IN ACCESS SHARE MODE
 """
 
-_NAMES: Final = "SELECT stream, organisation_id FROM projections.balances"
+_NAMES: Final = """
+    SELECT originator_id, topic, state FROM ledger.events
+    WHERE originator_id = ANY(%s) AND originator_version = 1
+"""
 
 _BALANCES: Final = """
     SELECT stream, balance, granted + purchased + refunded - charged, charged, version, on_hold,
         (SELECT coalesce(sum(credits - used), 0)::bigint FROM projections.holds
             WHERE holds.stream = balances.stream AND status = 'open')
-    FROM projections.balances
+    FROM projections.balances ORDER BY stream
 """
 
 _STATEMENT_SUMS: Final = """
     SELECT stream, sum(credits)::bigint,
         coalesce(-sum(credits) FILTER (WHERE kind = 'usage'), 0)::bigint
-    FROM projections.transactions GROUP BY stream
+    FROM projections.transactions GROUP BY stream ORDER BY stream
 """
 
 # Every way to add up a month, side by side.
@@ -83,11 +91,13 @@ _EVENT_TOTALS: Final = """
         (months.credits, months.photos, months.runs)
 """
 
+_codec: Final = FactCodec()
+
 
 def check(connection: Connection) -> list[Finding]:
     """Return what does not add up; nothing for sound books. Takes a connection in autocommit.
 
-    Many findings of one check are cut off, and the rest is counted.
+    Many findings of one check are cut off, and the rest is counted. Memory does not grow with the books.
 
     Raises:
         psycopg.OperationalError: the database was lost.
@@ -98,13 +108,10 @@ def check(connection: Connection) -> list[Finding]:
         positions: dict[str, int] = dict(
             _rows(connection, 'SELECT projection, "position" FROM projections.positions')
         )
-        names: dict[UUID, str] = dict(_rows(connection, _NAMES))
         found = first_of_each_check(
             chain(
                 _check_positions(connection, positions),
-                _check_against_log(
-                    connection, names, positions.get("balance", 0), positions.get("statement", 0)
-                ),
+                _check_against_log(connection, positions.get("balance", 0), positions.get("statement", 0)),
                 snapshots_of_nothing(connection),
                 _check_months(connection),
                 _check_event_totals(connection),
@@ -113,13 +120,23 @@ def check(connection: Connection) -> list[Finding]:
                 check_invoices(connection),
             )
         )
-    return [_named(finding, names) for finding in found]
+        return _named(connection, found)
 
 
-def _named(finding: Finding, names: dict[UUID, str]) -> Finding:
-    if finding.stream is None or finding.organisation_id is not None:
-        return finding
-    return msgspec.structs.replace(finding, organisation_id=names.get(finding.stream))
+def _named(connection: Connection, found: list[Finding]) -> list[Finding]:
+    """Return findings with the names of their organisations, as far as the log has them."""
+    streams = list({finding.stream for finding in found if finding.stream and not finding.organisation_id})
+    names: dict[UUID | None, str] = {}
+    cursor = connection.cursor(row_factory=tuple_row)
+    for stream, topic, state in cursor.execute(_NAMES, [streams]):
+        with suppress(UnknownEventType, msgspec.DecodeError):
+            fact = _codec.decode(topic, state)
+            if isinstance(fact, OrganisationOpened):
+                names[stream] = fact.organisation_id
+    return [
+        msgspec.structs.replace(finding, organisation_id=finding.organisation_id or names.get(finding.stream))
+        for finding in found
+    ]
 
 
 def _check_positions(connection: Connection, positions: dict[str, int]) -> Iterator[Finding]:
@@ -130,15 +147,13 @@ def _check_positions(connection: Connection, positions: dict[str, int]) -> Itera
 
 
 def _check_against_log(
-    connection: Connection, names: dict[UUID, str], balance_position: int, statement_position: int
+    connection: Connection, balance_position: int, statement_position: int
 ) -> Iterator[Finding]:
-    balances = {stream: row for stream, *row in _rows(connection, _BALANCES)}
-    statements = {stream: row for stream, *row in _rows(connection, _STATEMENT_SUMS)}
+    balances = _Ordered(stream_rows(connection, "balances", _BALANCES))
+    statements = _Ordered(stream_rows(connection, "statements", _STATEMENT_SUMS))
     for stream, books in replayed_books(connection, balance_position, statement_position):
-        balance = balances.pop(stream, [0, 0, 0, 0, 0, 0])
-        statement = statements.pop(stream, [0, 0])
-        if books.organisation_id is not None:
-            names[stream] = books.organisation_id
+        balance = balances.row_of(stream) or [0, 0, 0, 0, 0, 0]
+        statement = statements.row_of(stream) or [0, 0]
         yield from books.findings
         if not books.replayed:
             continue
@@ -149,18 +164,43 @@ def _check_against_log(
         expected = [books.statement_balance, books.statement_charged]
         if statement != expected:
             yield Finding("statement", stream, f"balance, charged: {statement}, log: {expected}")
-    for stream in balances.keys() | statements.keys():
+    for stream in {*balances.others(), *statements.others()}:
         yield Finding("log", stream, "rows of an organisation that the log does not have")
+
+
+class _Ordered:
+    """Rows in the order of their streams, asked for in that order: one of them is held."""
+
+    def __init__(self, rows: Iterator[Row]) -> None:
+        self._rows = rows
+        self._next = next(rows, None)
+        self._others: list[UUID] = []
+
+    def row_of(self, stream: UUID) -> list[Any] | None:
+        """Return the row of a stream without the stream, None if there is none."""
+        while self._next is not None and self._next[0] <= stream:
+            found, self._next = self._next, next(self._rows, None)
+            if found[0] == stream:
+                return list(found[1:])
+            self._others.append(found[0])
+        return None
+
+    def others(self) -> Sequence[UUID]:
+        """Return the streams that nobody has asked for."""
+        while self._next is not None:
+            self._others.append(self._next[0])
+            self._next = next(self._rows, None)
+        return self._others
 
 
 def _check_months(connection: Connection) -> Iterator[Finding]:
     names = "credits of card, rows, days, attribution; photos of the same; runs; events"
-    for stream, month, *sums in _rows(connection, _MONTHS):
+    for stream, month, *sums in stream_rows(connection, "months", _MONTHS):
         yield Finding("month", stream, f"{month}: {names}: {sums}")
 
 
 def _check_event_totals(connection: Connection) -> Iterator[Finding]:
-    for stream, event_id, *sums in _rows(connection, _EVENT_TOTALS):
+    for stream, event_id, *sums in stream_rows(connection, "event_totals", _EVENT_TOTALS):
         yield Finding("event", stream, f"{event_id}: credits, photos, runs of all time and months: {sums}")
 
 

@@ -18,14 +18,13 @@ from domain.errors import InvariantBroken, LedgerError
 from domain.facts import ChargeRefunded, OrganisationOpened, UsageCharged
 from domain.organisation import Organisation, OrganisationSnapshot, evolve
 from projections.findings import Difference, Finding
+from projections.streaming import stream_rows
 
 Connection = psycopg.Connection[Any]
 Row = tuple[Any, ...]
 
 REPLAY_ERRORS: Final = (LedgerError, AssertionError, IndexError, msgspec.DecodeError)
 """What a history raises that cannot have been written by the ledger."""
-
-_ROWS_AT_ONCE: Final = 5_000
 
 # Whatever snapshot there is of a version comes along with its event.
 _EVENTS: Final = """
@@ -71,17 +70,15 @@ def replayed_books(
     Raises:
         psycopg.OperationalError: the database was lost.
     """
-    with connection.cursor("ledger_check", row_factory=tuple_row) as cursor:
-        cursor.itersize = _ROWS_AT_ONCE
-        cursor.execute(_EVENTS, [list(TOPICS_BESIDE_ORGANISATIONS)])
-        for stream, rows in groupby(cursor, key=itemgetter(0)):
-            books = Books()
-            try:
-                _replay(books, stream, rows, balance_position, statement_position)
-            except REPLAY_ERRORS as error:
-                detail = str(error) or type(error).__name__
-                books.findings.append(Finding("replay", stream, detail, books.organisation_id))
-            yield stream, books
+    events = stream_rows(connection, "organisation_events", _EVENTS, [list(TOPICS_BESIDE_ORGANISATIONS)])
+    for stream, rows in groupby(events, key=itemgetter(0)):
+        books = Books()
+        try:
+            _replay(books, stream, rows, balance_position, statement_position)
+        except REPLAY_ERRORS as error:
+            detail = str(error) or type(error).__name__
+            books.findings.append(Finding("replay", stream, detail, books.organisation_id))
+        yield stream, books
 
 
 def snapshots_of_nothing(connection: Connection) -> Iterator[Finding]:

@@ -23,7 +23,8 @@ def issued(office: Office) -> Office:
 
 
 def findings(office: Office) -> list[str]:
-    return [finding.detail for finding in check_invoices(office.sql)]
+    with office.sql.transaction():
+        return [finding.detail for finding in check_invoices(office.sql)]
 
 
 def test_documents_as_they_were_issued_are_fine(issued: Office, service_database: str) -> None:
@@ -54,6 +55,10 @@ def test_documents_as_they_were_issued_are_fine(issued: Office, service_database
             " issued_at, total_minor, document FROM ledger.invoice_documents"
             " WHERE number = 'CL/26-27/000001'",
             "CL/26-27/000003: a document that the log does not have",
+        ),
+        (
+            "UPDATE ledger.invoice_documents SET number = 'nonsense' WHERE number = 'CL/26-27/000001'",
+            "nonsense: a document that the log does not have",
         ),
         (
             "ALTER TABLE ledger.events DISABLE TRIGGER USER;"
