@@ -19,6 +19,8 @@ from domain.credits import LotKind
 from domain.errors import UnknownEventType
 
 SOURCE: Final = "/credit-ledger"
+LIST_MOST: Final = 5_000
+"""Entries of a list that are told. All else has bounds: no message is larger than brokers take by default."""
 
 Data = dict[str, Any]
 
@@ -73,16 +75,22 @@ def public_event(organisation_id: str, stream: str, version: int, position: int,
 def public_data(version: int, position: int, fact: Fact) -> Data:
     """Return what is told of a fact, the common fields first.
 
+    A list of more than `LIST_MOST` entries is empty, and its name is in `left_out`, which only then is there.
+
     Raises:
         UnknownEventType: the fact has no public form.
     """
+    fields = form_of(fact).fields(fact)
+    left_out = [name for name, told in fields.items() if isinstance(told, list) and len(told) > LIST_MOST]
+    if left_out:
+        fields |= {name: [] for name in left_out} | {"left_out": left_out}
     return {
         "version": version,
         "position": position,
         "actor": fact.actor,
         "cause": fact.cause,
         "balance_change": fact.balance_delta,
-        **form_of(fact).fields(fact),
+        **fields,
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 import psycopg
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 from psycopg import errors
 
 from consumers import publisher_positions
@@ -47,6 +47,9 @@ Recoverable = (
     KafkaError,
     OSError,
 )
+
+
+TooLarge = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
 class TopicBroker(Protocol):
@@ -82,6 +85,7 @@ class Publisher:
         self.records: dict[str, int] = {outlet.topic: 0 for outlet in outlets}
         self.standings: dict[str, Standing] = {}
         self.failures = 0
+        self.too_large = 0
         self.leads = False
         self._conninfo = conninfo
         self._broker = broker
@@ -178,6 +182,9 @@ class Publisher:
 
     def _recover(self, error: BaseException, stop: Event) -> None:
         self.failures += 1
+        if isinstance(error, TooLarge):
+            self.too_large += 1
+            log.error("a topic takes less than its messages have: set its max.message.bytes to 1 MB or more")
         log.warning("publisher interrupted, goes on in %.1f s: %s", self._backoff_s, error)
         self._sender.close()
         stop.wait(self._backoff_s)

@@ -178,7 +178,12 @@ def publisher_metrics(publisher: Publisher) -> Gauges:
             "creditledger_publisher_interruptions", "Times the publisher had to recover."
         )
         failures.add_metric([], publisher.failures)
-        return records, position, lag, leads, failures
+        too_large = CounterMetricFamily(
+            "creditledger_publisher_too_large",
+            "Times a topic refused records for their size: nothing goes on.",
+        )
+        too_large.add_metric([], publisher.too_large)
+        return records, position, lag, leads, failures, too_large
 
     return Gauges(read)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
@@ -166,5 +166,5 @@ def _owner(payment: Payment) -> UUID:
     return stream_id(payment.terms.organisation_id)
 
 
-def _fetch(connection: Connection, query: str, values: list[Any]) -> list[tuple[Any, ...]]:
+def _fetch(connection: Connection, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     return connection.cursor(row_factory=tuple_row).execute(query, values).fetchall()

@@ -14,13 +14,15 @@ import msgspec
 import pytest
 
 from consumers.public_balances import public_balance
-from consumers.public_events import PUBLIC_FORMS, public_event
+from consumers.public_events import LIST_MOST, PUBLIC_FORMS, public_event
+from consumers.sending import PRODUCER_BATCH_BYTES
 from domain.aggregate import Fact
 from domain.catalogue import CURRENT, FactCodec
-from domain.credits import Lot, LotKind
+from domain.credits import Lot, LotKind, Portion
 from domain.errors import UnknownEventType
 from domain.identity import stream_id
 from domain.organisation import OrganisationSnapshot
+from tests.contract.asyncapi import check_message
 from tests.contract.test_stored_events import LINES
 from tests.unit.domain.facts import FACTS, HOLD_REQUEST
 
@@ -113,6 +115,29 @@ def test_stored_facts_of_every_kind_can_be_told() -> None:
     occurred = [message["data"]["occurred_at"] for message in told if "occurred_at" in message["data"]]
     assert "2026-07-01T11:59:59Z" in occurred
     assert all(at.endswith("Z") for at in occurred)
+
+
+LARGEST: Final = 2**53 - 1
+
+
+@pytest.mark.parametrize(
+    ("topic", "field", "entry"),
+    [
+        ("usage_charged.v1", "draws", Portion(LARGEST, LARGEST)),
+        ("charge_refunded.v1", "returned", Lot(LotKind.PAID, LARGEST, LARGEST, LARGEST)),
+    ],
+)
+def test_a_list_that_would_make_a_message_too_large_is_left_out_and_named(
+    topic: str, field: str, entry: Any
+) -> None:
+    fact: Any = msgspec.structs.replace(FACTS[topic], **{field: (entry,) * LIST_MOST})  # type: ignore[type-var]
+    assert len(data(fact)[field]) == LIST_MOST
+    assert "left_out" not in data(fact)
+    assert len(published(fact)) < PRODUCER_BATCH_BYTES
+
+    longer = msgspec.structs.replace(fact, **{field: (entry,) * (LIST_MOST + 1)})
+    assert data(longer) == {**data(fact), field: [], "left_out": [field]}
+    check_message("events", json.loads(published(longer)))
 
 
 def test_a_time_of_another_zone_is_told_in_utc() -> None:

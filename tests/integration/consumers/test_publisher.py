@@ -107,6 +107,31 @@ def test_holds_are_not_available(lab: Lab, readers: Readers, settings: Settings)
     assert state["processing"] == "paused"
 
 
+def test_a_topic_that_takes_too_little_is_complained_of_until_it_takes_enough(
+    lab: Lab, readers: Readers, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    takes = 200
+
+    def refuse_more(telling: Publisher) -> None:
+        connect = telling._sender._connect
+
+        def connect_to_less() -> Any:
+            producer = connect()
+            producer.config["max_request_size"] = takes
+            return producer
+
+        telling._sender._connect = connect_to_less
+
+    tell_stories(lab, readers)
+    with Telling(settings, lab.service, prepare=refuse_more) as telling:
+        wait_until(lambda: telling.publisher.too_large > 1)
+        assert readers.events() == []
+        takes = 1_000_000
+        wait_until(readers.told)
+    readers.assert_told()
+    assert "set its max.message.bytes" in caplog.text
+
+
 # ---------------------------------------------------------------------- between the broker and us
 
 
