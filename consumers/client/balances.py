@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Final, Self
 
 import msgspec
-from kafka import TopicPartition
+from kafka import KafkaAdminClient, TopicPartition
 from kafka.errors import KafkaError
 
 BALANCES_TOPIC: Final = "credit-ledger.balances.v1"
 _POLL_MS: Final = 200
 _BACKOFF_FIRST_S: Final = 0.2
 _BACKOFF_MOST_S: Final = 5.0
+_TOPIC_CHECKED_EVERY_S: Final = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +39,12 @@ class Balances:
     """Follows the topic in a thread of its own. Any thread may ask.
 
     What was read stays while the broker is away. Records may repeat; an older one never replaces a newer. A
-    topic made anew, as by a broker that lost its disk, is read from its beginning by a new `Balances`.
+    topic made anew, as by a broker that lost its disk, is noticed within seconds and read from its beginning.
 
     Args:
         consumer_factory: returns a new `kafka.KafkaConsumer` without a group or a topic, with
-            `auto_offset_reset="earliest"`. It is called again after a failure.
+            `auto_offset_reset="earliest"`. It is called again after a failure. Its configuration is also used
+            to ask for the topic's id.
     """
 
     def __init__(self, consumer_factory: Callable[[], Any], *, topic: str = BALANCES_TOPIC) -> None:
@@ -90,10 +93,12 @@ class Balances:
             consumer = None
             try:
                 consumer = self._consumer_factory()
-                partitions = consumer.partitions_for_topic(self._topic)
-                if partitions:
-                    self._read(consumer, [TopicPartition(self._topic, number) for number in partitions])
-                    backoff_s = _BACKOFF_FIRST_S
+                with closing(_TopicWatch(consumer.config, self._topic)) as watch:
+                    partitions = consumer.partitions_for_topic(self._topic) if watch.has_begun() else None
+                    if partitions:
+                        places = [TopicPartition(self._topic, number) for number in partitions]
+                        self._read(consumer, places, watch)
+                        backoff_s = _BACKOFF_FIRST_S
             except (KafkaError, OSError) as error:
                 log.warning("balances are not followed, next try in %.1f s: %s", backoff_s, error)
             finally:
@@ -103,11 +108,12 @@ class Balances:
             self._stop.wait(backoff_s)
             backoff_s = min(2 * backoff_s, _BACKOFF_MOST_S)
 
-    def _read(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+    def _read(self, consumer: Any, partitions: list[TopicPartition], watch: _TopicWatch) -> None:
+        """Follow until told to stop, or until the topic is another one."""
         consumer.assign(partitions)
         consumer.seek_to_beginning(*partitions)
         ends: dict[TopicPartition, int] = consumer.end_offsets(partitions)
-        while not self._stop.is_set():
+        while not self._stop.is_set() and not watch.sees_another():
             for records in consumer.poll(_POLL_MS).values():
                 for record in records:
                     self._take(record)
@@ -129,3 +135,46 @@ class Balances:
         known = self._balances.get(organisation_id)
         if known is None or known.position <= balance.position:
             self._balances[organisation_id] = balance
+
+
+class _TopicWatch:
+    """Tells whether a name still stands for the topic that it stood for."""
+
+    def __init__(self, config: Mapping[str, Any], topic: str) -> None:
+        known = KafkaAdminClient.DEFAULT_CONFIG
+        self._admin = KafkaAdminClient(**{name: value for name, value in config.items() if name in known})
+        self._topic = topic
+        self._topic_id: Any = None
+        self._due = 0.0
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._admin.close()
+
+    def has_begun(self) -> bool:
+        """Remember the topic there is; tell whether there is one.
+
+        Raises:
+            KafkaError, OSError: the broker does not answer.
+        """
+        self._topic_id = self._present()
+        return self._topic_id is not None
+
+    def sees_another(self) -> bool:
+        """Tell, looking every few seconds, whether there is another topic; False while nobody can tell."""
+        now = time.monotonic()
+        if now < self._due:
+            return False
+        self._due = now + _TOPIC_CHECKED_EVERY_S
+        try:
+            present = self._present()
+        except (KafkaError, OSError):
+            return False
+        if present is None or present == self._topic_id:
+            return False
+        log.warning("%s was made anew: it is read from its beginning", self._topic)
+        return True
+
+    def _present(self) -> Any:
+        (description,) = self._admin.describe_topics([self._topic])
+        return None if description["error_code"] else description["topic_id"]

@@ -136,6 +136,32 @@ class TestBalances:
             wait_until(lambda: balances.allowed("rich"))
             assert balances.allowed("poor"), "an older balance that comes again changes nothing"
 
+    @pytest.mark.parametrize("records", [1, 20], ids=["shorter", "longer"])
+    def test_a_topic_made_anew_is_read_from_its_beginning(
+        self,
+        broker: str,
+        topic_name: Callable[[str], str],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        records: int,
+    ) -> None:
+        monkeypatch.setattr("consumers.client.balances._TOPIC_CHECKED_EVERY_S", 0.2)
+        topic = topic_name("balances")
+        create(broker, topic, partitions=1)
+        self.publish(broker, topic, *((f"org-{number}", 5, number) for number in range(5)))
+        with Balances(consumer(broker), topic=topic) as balances:
+            wait_until(lambda: balances.allowed("org-4"))
+            with KafkaAdminClient(bootstrap_servers=broker) as admin:
+                admin.delete_topics([topic])
+            create(broker, topic, partitions=1)
+            self.publish(broker, topic, *((f"anew-{number}", 5, 9 + number) for number in range(records)))
+            wait_until(lambda: balances.allowed("anew-0"))
+            wait_until(lambda: balances.allowed(f"anew-{records - 1}"))
+            assert balances.allowed("org-4"), "what was read stays"
+            wait_until(lambda: "was made anew" in caplog.text)
+            self.publish(broker, topic, ("org-4", 0, 99))
+            wait_until(lambda: not balances.allowed("org-4"))
+
     def test_what_cannot_be_read_is_passed_over(self, broker: str, topic_name: Callable[[str], str]) -> None:
         topic = topic_name("balances")
         create(broker, topic, partitions=1)
