@@ -339,6 +339,7 @@ CREATE TABLE projections.holds (
 
 CREATE INDEX holds_open_idx ON projections.holds (expires_at) WHERE status = 'open';
 CREATE INDEX holds_list_idx ON projections.holds (stream, version DESC);
+CREATE INDEX holds_status_idx ON projections.holds (stream, status, version DESC);
 
 -- Auto top-up; whoever never switched it on has no row.
 CREATE TABLE projections.auto_top_ups (
@@ -381,6 +382,11 @@ CREATE TABLE projections.transactions (
 ) WITH (fillfactor = 80);
 
 CREATE INDEX transactions_list_idx ON projections.transactions (stream, kind, occurred_at DESC, reference DESC);
+-- Runs of a photo event; those of several are found under the first, and looked through for the others.
+CREATE INDEX transactions_event_idx ON projections.transactions
+    (stream, (event_ids[1]), occurred_at DESC, reference DESC) WHERE kind = 'usage';
+CREATE INDEX transactions_several_events_idx ON projections.transactions
+    (stream, occurred_at DESC, reference DESC) WHERE kind = 'usage' AND cardinality(event_ids) > 1;
 
 CREATE TABLE projections.usage_months (
     stream uuid NOT NULL,

@@ -18,7 +18,7 @@ from projections.results import EventDetails, EventMonth, EventUsage, RunDetails
 from projections.transaction_views import COLUMNS, transaction_charges, transaction_of
 
 RUNS_LOOKED_AT: Final = 2_000
-"""Runs of the organisation that one page of an event's runs looks at, at most."""
+"""Runs of several photo events that one page of an event's runs looks at, at most."""
 _TICK: Final = timedelta(microseconds=1)
 
 _TOTAL: Final = """
@@ -44,19 +44,31 @@ _MONTHS: Final = """
     ORDER BY used.month DESC
 """
 
+# Nearly every run is of one photo event, and found by it. Those of several are few, and looked through.
 _RUNS: Final = f"""
-    WITH looked AS MATERIALIZED (
+    WITH own AS (
         SELECT {COLUMNS} FROM projections.transactions
-        WHERE stream = %(stream)s AND kind = 'usage' AND occurred_at >= %(first)s
+        WHERE stream = %(stream)s AND kind = 'usage' AND event_ids[1] = %(event_id)s
+            AND (occurred_at, reference) < (%(before_time)s, %(before_reference)s)
+        ORDER BY occurred_at DESC, reference DESC LIMIT %(limit)s
+    ), looked AS MATERIALIZED (
+        SELECT {COLUMNS}, transactions.event_ids[1] AS first_event_id FROM projections.transactions
+        WHERE stream = %(stream)s AND kind = 'usage' AND cardinality(transactions.event_ids) > 1
+            AND occurred_at >= %(first)s
             AND (occurred_at, reference) < (%(before_time)s, %(before_reference)s)
         ORDER BY occurred_at DESC, reference DESC LIMIT %(looked_at)s
     ), last AS (
-        SELECT occurred_at AS last_time, reference AS last_reference,
-            (SELECT count(*) FROM looked) AS looked_at
-        FROM looked ORDER BY occurred_at, reference LIMIT 1
+        SELECT occurred_at AS last_time, reference AS last_reference
+        FROM looked ORDER BY occurred_at DESC, reference DESC OFFSET %(looked_at)s::int - 1
+    ), found AS (
+        SELECT *, NULL AS first_event_id FROM own
+        UNION ALL
+        SELECT * FROM looked
+        WHERE %(event_id)s = ANY(event_ids) AND first_event_id IS DISTINCT FROM %(event_id)s
     )
-    SELECT last.*, found.* FROM last
-    LEFT JOIN (SELECT * FROM looked WHERE %(event_id)s = ANY(event_ids)) AS found ON true
+    SELECT last.*, found.* FROM (SELECT) AS always
+    LEFT JOIN last ON true
+    LEFT JOIN found ON last_time IS NULL OR (occurred_at, reference) >= (last_time, last_reference)
     ORDER BY found.occurred_at DESC, found.reference DESC LIMIT %(limit)s
 """  # noqa: S608 - of constants
 
@@ -116,7 +128,7 @@ def _runs(
     if len(found) > limit:
         last = found[limit - 1]
         return found[:limit], encode_cursor(TransactionCursor(last.occurred_at, last.kind, last.reference))
-    if rows and rows[0]["looked_at"] == RUNS_LOOKED_AT:
+    if rows[0]["last_time"] is not None:
         looked_to = TransactionCursor(rows[0]["last_time"], "usage", rows[0]["last_reference"])
         return found, encode_cursor(looked_to)
     return found, None

@@ -74,6 +74,7 @@ _RUN: Final = """
 _CHARGES: Final = """
     SELECT originator_version, topic, state FROM ledger.events_in_sight
     WHERE originator_id = %(stream)s AND originator_version BETWEEN %(first)s AND %(last)s
+        AND position(%(run)s IN state) > 0
     ORDER BY originator_version
 """
 
@@ -140,7 +141,8 @@ def transaction_charges(
     until = min(last, first + VERSIONS_PER_PAGE - 1)
     charges: list[Charge] = []
     stream = stream_id(organisation_id)
-    for row in fetch(connection, _CHARGES, stream=stream, first=first, last=until):
+    written = msgspec.json.encode(run_id)  # as it stands in the events of the run
+    for row in fetch(connection, _CHARGES, stream=stream, first=first, last=until, run=written):
         version, fact = row["originator_version"], _codec.decode(row["topic"], row["state"])
         if isinstance(fact, UsageCharged) and fact.run_id == run_id and counts(fact):
             if len(charges) == limit:
