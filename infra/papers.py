@@ -42,22 +42,23 @@ _ADD_DOCUMENT: Final = """
     VALUES (%s, %s, %s, %s, %s, %s, %s)
 """
 
-
-# Money that went back has its credit note if those of the payment add up to it.
+# As the index says it, so that only what is due is looked at. Money that went back has its credit notes if
+# those of the payment add up to it.
 _DUE: Final = """
-    SELECT account.organisation_id, paid.payment_id
-    FROM projections.payments paid JOIN projections.balances account USING (stream)
-    LEFT JOIN ledger.invoice_documents invoice
-        ON invoice.payment_id = paid.payment_id AND invoice.refund_id = ''
-    WHERE paid.completed_at IS NOT NULL AND (%(stream)s::uuid IS NULL OR paid.stream = %(stream)s)
-      AND CASE
-            WHEN invoice.number IS NULL
-            THEN EXISTS (SELECT 1 FROM ledger.billing_details details WHERE details.stream = paid.stream)
-            ELSE paid.refunded_minor > (
-                SELECT coalesce(sum(note.total_minor), 0) FROM ledger.invoice_documents note
-                WHERE note.payment_id = paid.payment_id AND note.refund_id <> '')
-          END
-    ORDER BY paid.completed_at LIMIT %(limit)s
+    SELECT organisation_id, payment_id
+    FROM projections.payments JOIN projections.balances USING (stream)
+    WHERE completed_at IS NOT NULL
+        AND (invoiced AND refunded_minor > credited_minor OR NOT invoiced AND billable)
+    ORDER BY completed_at LIMIT %(limit)s
+"""
+# Billing details may have been put on file a moment ago.
+_DUE_OF: Final = """
+    SELECT organisation_id, payment_id
+    FROM projections.payments JOIN projections.balances USING (stream)
+    WHERE stream = %(stream)s AND completed_at IS NOT NULL
+        AND (NOT invoiced OR refunded_minor > credited_minor)
+        AND (invoiced OR EXISTS (SELECT FROM ledger.billing_details WHERE stream = %(stream)s))
+    ORDER BY completed_at LIMIT %(limit)s
 """
 
 
@@ -116,8 +117,11 @@ class PostgresPapers:
 
     def due(self, organisation_id: str | None, limit: int) -> Sequence[tuple[str, str]]:
         """Return organisations and payments that lack a document and can have it, oldest first."""
-        stream = None if organisation_id is None else stream_id(organisation_id)
-        return [(owner, payment) for owner, payment in self._rows(_DUE, {"stream": stream, "limit": limit})]
+        if organisation_id is None:
+            rows = self._rows(_DUE, {"limit": limit})
+        else:
+            rows = self._rows(_DUE_OF, {"stream": stream_id(organisation_id), "limit": limit})
+        return [(owner, payment_id) for owner, payment_id in rows]
 
     def _run(self, statement: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:
         return self._rows(statement, parameters)

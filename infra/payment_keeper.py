@@ -46,11 +46,10 @@ _ENDED: Final = """
     SELECT organisation_id FROM projections.balances WHERE plan = 'pro' AND plan_expires_at <= %s LIMIT %s
 """
 _STANDING: Final = """
-    SELECT count(*) FILTER (WHERE status IN ('created', 'pending')),
-        min(created_at) FILTER (WHERE status IN ('created', 'pending')),
+    SELECT count(*), min(created_at),
         (SELECT count(*) FROM projections.payments WHERE open_refunds > 0),
         (SELECT count(*) FROM projections.payment_flags WHERE settled_at IS NULL)
-    FROM projections.payments WHERE completed_at IS NULL
+    FROM projections.payments WHERE status IN ('created', 'pending')
 """
 
 log = logging.getLogger(__name__)

@@ -286,9 +286,9 @@ CREATE TABLE ledger.payment_flag_notes (
 
 -- ------------------------------------------------------------------------------------------ projections
 -- stream is the organisation's originator_id in ledger.events; versions and positions are those of its events.
--- Four projections fill these tables: balance (balances, holds, auto_top_ups), payments, payment_flags, and
--- statement (all others), each moving all of its tables in one transaction, so that cards, rows, attribution and
--- days always agree.
+-- Four projections fill these tables: balance (balances, holds, auto_top_ups), payments (payments, billing),
+-- payment_flags, and statement (all others), each moving all of its tables in one transaction, so that cards, rows,
+-- attribution and days always agree.
 
 CREATE TABLE projections.positions (
     projection text NOT NULL,
@@ -466,13 +466,24 @@ CREATE TABLE projections.payments (
     completed_at timestamptz,
     version bigint NOT NULL,      -- of the payment's latest event
     "position" bigint NOT NULL,
+    invoiced boolean NOT NULL DEFAULT false,
+    credited_minor bigint NOT NULL DEFAULT 0,  -- what credit notes say went back
+    billable boolean NOT NULL DEFAULT false,   -- billing details are on file
     CONSTRAINT payments_pkey PRIMARY KEY (stream, payment_id)
 ) WITH (fillfactor = 70);
 
 CREATE UNIQUE INDEX payments_payment_id_idx ON projections.payments (payment_id);
 CREATE INDEX payments_list_idx ON projections.payments (stream, created_at DESC, payment_id DESC);
 CREATE INDEX payments_unpaid_idx ON projections.payments (created_at) WHERE completed_at IS NULL;
+-- What nobody has paid or given up yet: those given up are many.
+CREATE INDEX payments_open_idx ON projections.payments (created_at) WHERE status IN ('created', 'pending');
 CREATE INDEX payments_refunds_idx ON projections.payments (payment_id) WHERE open_refunds > 0;
+-- What lacks a document, and what lacks one and can have it.
+CREATE INDEX payments_papers_lacking_idx ON projections.payments (stream, completed_at)
+    WHERE completed_at IS NOT NULL AND (NOT invoiced OR refunded_minor > credited_minor);
+CREATE INDEX payments_papers_due_idx ON projections.payments (completed_at)
+    WHERE completed_at IS NOT NULL
+        AND (invoiced AND refunded_minor > credited_minor OR NOT invoiced AND billable);
 CREATE INDEX balances_pro_idx ON projections.balances (plan_expires_at) WHERE plan = 'pro';
 
 -- Filled by the projection payment_flags: one row per thing that was flagged.
@@ -494,6 +505,12 @@ CREATE TABLE projections.payment_flags (
 CREATE INDEX payment_flags_open_idx ON projections.payment_flags ("position" DESC) WHERE settled_at IS NULL;
 CREATE INDEX payment_flags_settled_idx ON projections.payment_flags ("position" DESC)
     WHERE settled_at IS NOT NULL;
+
+CREATE TABLE projections.billing (
+    stream uuid NOT NULL,         -- of the organisation
+    on_file boolean NOT NULL,     -- whether billing details are
+    CONSTRAINT billing_pkey PRIMARY KEY (stream)
+);
 
 -- ------------------------------------------------------------------------------------------- privileges
 -- creditledger_service is what every part of the service runs as. It can add events, never change them.

@@ -32,7 +32,8 @@ Row = tuple[Any, ...]
 # snapshot, because rows swapped in later would not be in it.
 _LOCK: Final = """
     LOCK TABLE projections.positions, projections.balances, projections.holds, projections.payments,
-        projections.payment_flags, projections.transactions, projections.usage_months, projections.usage_days,
+        projections.payment_flags, projections.billing, projections.auto_top_ups, projections.transactions,
+        projections.usage_months, projections.usage_days,
         projections.event_usage, projections.event_totals IN ACCESS SHARE MODE
 """
 

@@ -1,4 +1,8 @@
-"""The projection `payments`: one row per payment, as its organisation and staff see it."""
+"""The projection `payments`: one row per payment, as its organisation and staff see it.
+
+It also knows what papers a payment has, and whether billing details are on file: so what lacks a document and
+can have it is found without looking at all others.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,10 @@ from typing import Any, Final
 import msgspec
 import psycopg
 
+from domain.audit_facts import BillingDetailsChanged
 from domain.errors import InvariantBroken
 from domain.identity import stream_id
+from domain.invoice_facts import CreditNoteIssued, InvoiceIssued
 from domain.money import Currency
 from domain.payment_facts import (
     Asked,
@@ -47,11 +53,25 @@ _CHANGE: Final = """
         open_refunds = held.open_refunds + change.open_refunds,
         reason = CASE WHEN change.status IS NULL THEN held.reason ELSE change.reason END,
         completed_at = coalesce(change.completed_at, held.completed_at),
-        version = change.version,
-        "position" = change."position"
+        version = coalesce(change.version, held.version),
+        "position" = coalesce(change."position", held."position"),
+        invoiced = held.invoiced OR change.invoiced,
+        credited_minor = held.credited_minor + change.credited_minor
     FROM json_populate_recordset(NULL::payments, %s) AS change
     WHERE held.stream = change.stream AND held.payment_id = change.payment_id
 """
+
+
+_BILLING: Final = """
+    INSERT INTO billing SELECT * FROM json_populate_recordset(NULL::billing, %s)
+    ON CONFLICT (stream) DO UPDATE SET on_file = excluded.on_file
+"""
+_BILLABLE: Final = """
+    UPDATE payments SET billable = on_file FROM billing
+    WHERE billing.stream = payments.stream AND billable <> on_file
+"""
+_BEGUN_BILLABLE: Final = f"{_BILLABLE} AND payments.payment_id = ANY(%s)"
+_ALL_BILLABLE: Final = f"{_BILLABLE} AND payments.stream = ANY(%s::uuid[])"
 
 
 class BegunRow(msgspec.Struct, frozen=True):
@@ -77,6 +97,16 @@ class BegunRow(msgspec.Struct, frozen=True):
     refunded_credits: int = 0
     refunded_minor: int = 0
     open_refunds: int = 0
+    invoiced: bool = False
+    credited_minor: int = 0
+    billable: bool = False
+
+
+class BillingRow(msgspec.Struct, frozen=True):
+    """A row of `billing`: whether an organisation has billing details on file."""
+
+    stream: str
+    on_file: bool
 
 
 class PaymentChange(msgspec.Struct):
@@ -84,8 +114,8 @@ class PaymentChange(msgspec.Struct):
 
     stream: str
     payment_id: str
-    version: int = 0
-    position: int = 0
+    version: int | None = None
+    position: int | None = None
     status: PaymentStatus | None = None
     order_id: str | None = None
     gateway_payment_id: str | None = None
@@ -94,14 +124,19 @@ class PaymentChange(msgspec.Struct):
     open_refunds: int = 0
     reason: str | None = None
     completed_at: datetime | None = None
+    invoiced: bool = False
+    credited_minor: int = 0
 
 
 class PaymentChanges:
-    """What a batch changes in `payments`."""
+    """What a batch changes in `payments` and `billing`."""
 
-    def __init__(self, begun: Sequence[BegunRow], changes: Sequence[PaymentChange]) -> None:
+    def __init__(
+        self, begun: Sequence[BegunRow], changes: Sequence[PaymentChange], billing: Sequence[BillingRow]
+    ) -> None:
         self._begun = begun
         self._changes = changes
+        self._billing = billing
 
     def write(self, connection: Connection) -> None:
         """Insert payments that began, then change all that are touched.
@@ -112,29 +147,37 @@ class PaymentChanges:
         write_rows(connection, _BEGIN, self._begun)
         if write_rows(connection, _CHANGE, self._changes) != len(self._changes):
             raise InvariantBroken("a payment changed that never began")
+        write_rows(connection, _BILLING, self._billing)
+        if self._billing:
+            connection.execute(_ALL_BILLABLE, [[row.stream for row in self._billing]])
+        if self._begun:
+            connection.execute(_BEGUN_BILLABLE, [[row.payment_id for row in self._begun]])
 
 
 class PaymentsProjection:
-    """Folds the events of payments, and passes over all others."""
+    """Folds the events of payments and of their papers, and passes over all others."""
 
     name = "payments"
-    tables = ("payments",)
+    tables = ("payments", "billing")
 
     def fold(self, entries: Sequence[Entry]) -> PaymentChanges:
         """Return what entries change: nothing, for nearly all of them."""
         begun: list[BegunRow] = []
         changes: dict[str, PaymentChange] = {}
-        for position, _, version, fact in entries:
+        billing: dict[bytes, bool] = {}
+        for position, stream, version, fact in entries:
             if isinstance(fact, PaymentRequested):
                 begun.append(_begun_row(fact, version, position))
-                continue
-            fold = _FOLDS.get(type(fact))
-            if fold is None:
-                continue
-            change = _change_of(changes, fact)
-            change.version, change.position = version, position
-            fold(change, fact)
-        return PaymentChanges(begun, list(changes.values()))
+            elif isinstance(fact, BillingDetailsChanged):
+                billing[stream] = fact.digest is not None
+            elif fold_paper := _PAPERS.get(type(fact)):
+                fold_paper(_change_of(changes, fact), fact)
+            elif fold := _FOLDS.get(type(fact)):
+                change = _change_of(changes, fact)
+                change.version, change.position = version, position
+                fold(change, fact)
+        rows = [BillingRow(stream.hex(), on_file) for stream, on_file in billing.items()]
+        return PaymentChanges(begun, list(changes.values()), rows)
 
 
 def _change_of(changes: dict[str, PaymentChange], fact: Any) -> PaymentChange:
@@ -206,6 +249,18 @@ def _refund_closed(
     change.open_refunds -= 1
 
 
+def _invoice_issued(change: PaymentChange, _: InvoiceIssued) -> None:
+    change.invoiced = True
+
+
+def _credit_note_issued(change: PaymentChange, fact: CreditNoteIssued) -> None:
+    change.credited_minor += fact.amount_minor + fact.tax_minor
+
+
+_PAPERS: Final[Mapping[type[Any], Callable[[PaymentChange, Any], None]]] = {
+    InvoiceIssued: _invoice_issued,
+    CreditNoteIssued: _credit_note_issued,
+}
 _FOLDS: Final[Mapping[type[Any], Callable[[PaymentChange, Any], None]]] = {
     PaymentOrdered: _ordered,
     PaymentCompleted: _completed,

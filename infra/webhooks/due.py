@@ -17,10 +17,19 @@ from domain.webhooks import rests_until, retry_at
 from infra.webhooks.sending import Outcome
 
 # Of each endpoint the first of its deliveries: those never attempted in their order, then those tried again.
+# Endpoints that wait for nothing are skipped in the index, and those that do are met once, whatever waits.
 _DUE: Final = """
+    WITH RECURSIVE waiting AS (
+        SELECT min(endpoint_id) AS endpoint_id FROM ledger.webhook_deliveries
+        WHERE next_attempt_at IS NOT NULL
+        UNION ALL
+        SELECT (SELECT min(endpoint_id) FROM ledger.webhook_deliveries
+            WHERE next_attempt_at IS NOT NULL AND endpoint_id > waiting.endpoint_id)
+        FROM waiting WHERE endpoint_id IS NOT NULL
+    )
     SELECT endpoint_id, url, secret, old_secret, old_secret_until, failures,
         message_id, body, created_at, attempts
-    FROM ledger.webhook_endpoints AS endpoint CROSS JOIN LATERAL (
+    FROM waiting JOIN ledger.webhook_endpoints AS endpoint USING (endpoint_id) CROSS JOIN LATERAL (
         SELECT message_id, body, created_at, attempts, sequence
         FROM ledger.webhook_deliveries AS delivery
         WHERE delivery.endpoint_id = endpoint.endpoint_id AND next_attempt_at <= %(now)s

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from threading import Event
 
+import psycopg
 import pytest
 
 from domain.errors import StoreUnavailable
 from domain.invoicing import Issued
 from domain.payment_refunds import AttemptBack, CreditsBack, FeeBack
 from infra.invoice_clerk import InvoiceClerk
+from infra.migrate import migrations
 from infra.papers import PostgresPapers
+from projections.comparison import compare_with_log
 from projections.runner import ProjectionRunner
 from tests.integration.invoices.conftest import DETAILS, ORG, Office, request
 from tests.integration.test_payments import PRO, Shop
@@ -103,6 +107,44 @@ def test_what_an_odd_attempt_took_goes_back_without_paper(
     shop.give_back(shop.learn(second), AttemptBack(second.gateway_payment_id))
     assert due() == ["CL/26-27/000001"]
     assert len(office.invoicing.issue(ORG, paid.terms.payment_id, request=request())) == 1
+
+
+def test_billing_details_put_on_file_a_moment_ago_count_for_their_organisation(
+    office: Office, shop: Shop, service_database: str
+) -> None:
+    shop.buy()
+    ProjectionRunner(service_database).catch_up()
+    office.invoicing.change_billing_details(ORG, DETAILS, request=request())
+    assert office.invoicing.issue_due(None, request=request()).documents == [], "not projected yet"
+    assert len(office.invoicing.issue_due(ORG, request=request()).documents) == 1
+
+
+def test_what_is_due_is_known_of_payments_from_before_it_was_projected(
+    office: Office, shop: Shop, due: Callable[[], list[str]], migrated_database: str
+) -> None:
+    office.invoicing.change_billing_details(ORG, DETAILS, request=request())
+    shop.refund(shop.buy(), 100)
+    assert len(due()) == 2
+    shop.refund(shop.buy(), 100)
+    due()
+    office.invoicing.erase_billing_details(ORG, request=request())
+    waiting = shop.buy()
+    assert due() == []
+    (migration,) = [each for each in migrations() if each.name == "large_books"]
+    indexes = re.findall(r"CREATE INDEX (\w+)", migration.text)
+    with psycopg.connect(migrated_database, autocommit=True) as owner:
+        owner.execute(f"DROP INDEX {', '.join(f'projections.{name}' for name in indexes)}".encode())
+        owner.execute(
+            "DROP TABLE projections.billing; ALTER TABLE projections.payments"
+            " DROP COLUMN invoiced, DROP COLUMN credited_minor, DROP COLUMN billable"
+        )
+        with owner.transaction():
+            owner.execute(migration.text.encode())
+    assert compare_with_log(migrated_database) == []
+    assert due() == []
+    office.invoicing.change_billing_details(ORG, DETAILS, request=request())
+    assert len(due()) == 1
+    assert office.invoicing.issue(ORG, waiting.terms.payment_id, request=request())
 
 
 def test_other_organisations_are_left_alone_where_one_is_asked_for(
