@@ -54,6 +54,7 @@ from infra.telemetry import (
     top_up_metrics,
     webhook_metrics,
 )
+from infra.thinning import SnapshotThinner
 from infra.top_up_keeper import TopUpKeeper
 from infra.up.run import run_up
 from infra.up.tokens import embedded_token, sign_in_link
@@ -141,7 +142,7 @@ def project(settings: Settings, _: argparse.Namespace) -> int:
 
 
 def tend(settings: Settings, _: argparse.Namespace) -> int:
-    """Attend to what becomes due, until SIGTERM or Ctrl-C: holds, payments, top-ups, plans, invoices."""
+    """Attend to what becomes due, until SIGTERM or Ctrl-C: holds, payments, Pro, invoices, old snapshots."""
     stop = stop_on_signals()
     prices = load_price_book(settings.price_book)
     url = database_url(settings, patiently=True)
@@ -162,6 +163,7 @@ def tend(settings: Settings, _: argparse.Namespace) -> int:
                 keeper.run,
                 top_ups.run,
                 InvoiceClerk(open_invoicing(settings, ledger), utc_now).run,
+                SnapshotThinner(url).run,
             ],
             stop,
         )

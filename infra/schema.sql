@@ -516,7 +516,8 @@ CREATE TABLE projections.billing (
 -- creditledger_service is what every part of the service runs as. It can add events, never change them.
 
 GRANT USAGE ON SCHEMA ledger, projections TO creditledger_service;
-GRANT SELECT, INSERT ON ledger.events, ledger.seals, ledger.snapshots TO creditledger_service;
+GRANT SELECT, INSERT ON ledger.events, ledger.seals TO creditledger_service;
+GRANT SELECT, INSERT, DELETE ON ledger.snapshots TO creditledger_service;
 GRANT USAGE, SELECT ON SEQUENCE ledger.events_notification_id_seq TO creditledger_service;
 GRANT SELECT, INSERT, UPDATE ON ledger.consumer_positions, ledger.publisher_positions TO creditledger_service;
 GRANT SELECT, INSERT, DELETE ON ledger.idempotency_keys, ledger.parked_messages TO creditledger_service;

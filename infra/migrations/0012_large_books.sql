@@ -61,3 +61,6 @@ CREATE INDEX payments_papers_lacking_idx ON projections.payments (stream, comple
 
 -- What nobody has paid or given up yet: those given up are many.
 CREATE INDEX payments_open_idx ON projections.payments (created_at) WHERE status IN ('created', 'pending');
+
+-- Snapshots repeat what events say: older ones are thinned out.
+GRANT DELETE ON ledger.snapshots TO creditledger_service;
