@@ -40,7 +40,7 @@ def test_its_numbers_are_those_of_the_api(member: Browser, api: Any) -> None:
 
 def test_a_run_is_a_row_with_its_event(member: Browser, api: Any) -> None:
     page = member.get("/credits")
-    assert "−4,000 City Marathon 2026 1042 u-17" in page.text
+    assert "−4,000 City Marathon 2026 1042 u-runner" in page.text
     event = member.get(page.links["City Marathon 2026"])
     assert "5,200" in event.text
     assert "Photo Processing 2 5,200" in event.text
