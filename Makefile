@@ -43,7 +43,7 @@ test-browser: $(DEV)  ## Run the tests that need a browser (Chromium)
 	$(BIN)/python -m pytest -m browser $(ARGS)
 
 test-kafka: $(DEV)  ## Run the tests that need real Apache Kafka
-	$(BIN)/python -m pytest -m kafka $(ARGS)
+	$(BIN)/python -m pytest -m kafka -n 2 --dist worksteal $(ARGS)
 
 lock: $(VENV)/.uv  ## Pin the dependencies of pyproject.toml anew
 	$(VENV)/.uv/bin/uv pip compile pyproject.toml --extra embedded --extra build --upgrade $(LOCK) -o requirements/run.txt

@@ -18,7 +18,7 @@ from tests.e2e.office import Office
 from tests.e2e.processes import Worker
 from tests.e2e.stage import Stage, staged
 from tests.e2e.traffic import Traffic
-from tests.servers import FAST, servers_folder
+from tests.servers import FAST
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -26,18 +26,16 @@ CHANGES = 15
 MESSAGES = 60_000
 
 
-def test_a_group_under_churn_loses_nothing(tmp_path: Path, topic_name: Callable[[str], str]) -> None:
+def test_a_group_under_churn_loses_nothing(
+    cluster: ApacheKafkaCluster, servers_root: Path, tmp_path: Path, topic_name: Callable[[str], str]
+) -> None:
     seed = secrets.randbelow(10**6)
     sys.stderr.write(f"churn seed {seed}\n")
     randomness = random.Random(seed)
     traffic = Traffic(seed, messages=MESSAGES, organisations=300, in_the_middle=0)
     records = list(traffic.records)
     share = len(records) // CHANGES + 1
-    with (
-        servers_folder() as folder,
-        ApacheKafkaCluster(folder / "kafka") as cluster,
-        EmbeddedPostgres(folder / "postgres", settings=FAST) as postgres,
-    ):
+    with EmbeddedPostgres(servers_root / "churn-postgres", settings=FAST) as postgres:
         stage = Stage(postgres, cluster.bootstrap_servers, topic_name("usage"), tmp_path)
         with staged(stage) as publisher:
             office = Office(stage.database_url, seed)

@@ -12,7 +12,6 @@ from kafka.admin import KafkaAdminClient, NewPartitions
 from infra.embedded.apache_kafka import ApacheKafkaCluster
 from infra.kafka import Kafka
 from infra.settings import Settings
-from tests.servers import servers_folder
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -27,30 +26,31 @@ class NoListener(ConsumerRebalanceListener):
         pass
 
 
-def test_new_partitions_are_taken_up_by_a_busy_consumer(topic_name: Callable[[str], str]) -> None:
+def test_new_partitions_are_taken_up_by_a_busy_consumer(
+    cluster: ApacheKafkaCluster, topic_name: Callable[[str], str]
+) -> None:
     """The group answers while the consumer is at work between two polls: its answer must not be lost."""
     topic = topic_name("usage")
-    with servers_folder() as folder, ApacheKafkaCluster(folder / "kafka") as cluster:
-        settings = Settings(
-            kafka_bootstrap_servers=cluster.bootstrap_servers,
-            kafka_group_id=f"group-of-{topic}",
-            usage_topic=topic,
-            usage_partitions=1,
-        )
-        kafka = Kafka(settings)
-        consumer = kafka.connect(topic, NoListener())
-        try:
-            for count in range(1, 6):
-                with KafkaAdminClient(bootstrap_servers=cluster.bootstrap_servers) as admin:
-                    if count > 1:
-                        admin.create_partitions({topic: NewPartitions(count)})
-                wanted = {TopicPartition(topic, number) for number in range(count)}
-                deadline = time.monotonic() + ASSIGNED_WITHIN_S
-                while consumer.assignment() != wanted:
-                    assert time.monotonic() < deadline, f"only {consumer.assignment()} of {count} partitions"
-                    consumer.poll(timeout_ms=5)
-                    consumer.topics()  # looks at the cluster now, not in five minutes
-                    time.sleep(0.05)
-        finally:
-            consumer.close(autocommit=False)
-            kafka.close()
+    settings = Settings(
+        kafka_bootstrap_servers=cluster.bootstrap_servers,
+        kafka_group_id=f"group-of-{topic}",
+        usage_topic=topic,
+        usage_partitions=1,
+    )
+    kafka = Kafka(settings)
+    consumer = kafka.connect(topic, NoListener())
+    try:
+        for count in range(1, 6):
+            with KafkaAdminClient(bootstrap_servers=cluster.bootstrap_servers) as admin:
+                if count > 1:
+                    admin.create_partitions({topic: NewPartitions(count)})
+            wanted = {TopicPartition(topic, number) for number in range(count)}
+            deadline = time.monotonic() + ASSIGNED_WITHIN_S
+            while consumer.assignment() != wanted:
+                assert time.monotonic() < deadline, f"only {consumer.assignment()} of {count} partitions"
+                consumer.poll(timeout_ms=5)
+                consumer.topics()  # looks at the cluster now, not in five minutes
+                time.sleep(0.05)
+    finally:
+        consumer.close(autocommit=False)
+        kafka.close()

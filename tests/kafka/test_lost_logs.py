@@ -20,18 +20,12 @@ from tests.e2e.office import Office
 from tests.e2e.processes import run_command
 from tests.e2e.stage import Publisher, Stage, staged
 from tests.e2e.traffic import Organisation, Outgoing
-from tests.servers import FAST, servers_folder
+from tests.servers import FAST
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 NOTICED_WITHIN_S = 40.0
 """The consumer looks for a new log every five seconds; the client's metadata may take longer to follow."""
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[ApacheKafkaCluster]:
-    with servers_folder() as folder, ApacheKafkaCluster(folder / "kafka") as cluster:
-        yield cluster
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,8 @@ from infra.settings import Settings
 from tests.integration.consumers.lab import Lab
 from tests.integration.consumers.service import wait_until
 from tests.integration.consumers.telling import Readers, Telling, make_anew, publishing_settings
-from tests.servers import servers_folder
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[ApacheKafkaCluster]:
-    with servers_folder() as folder, ApacheKafkaCluster(folder / "kafka") as cluster:
-        yield cluster
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from kafka import KafkaProducer
 from infra.embedded.apache_kafka import ApacheKafkaCluster
 from tests.integration.consumers.lab import Lab
 from tests.integration.consumers.service import Service, create_topics, settings_for, wait_until
-from tests.servers import servers_folder
 from tests.unit.consumers.records import usage_record
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -24,23 +23,24 @@ def lab(migrated_database: str, service_database: str) -> Iterator[Lab]:
     lab.close()
 
 
-def test_aborted_transactions_are_not_charged(lab: Lab, topic_name: Callable[[str], str]) -> None:
+def test_aborted_transactions_are_not_charged(
+    lab: Lab, cluster: ApacheKafkaCluster, topic_name: Callable[[str], str]
+) -> None:
     topic = topic_name("usage")
-    with servers_folder() as folder, ApacheKafkaCluster(folder / "kafka") as cluster:
-        settings = settings_for(cluster.bootstrap_servers, topic)
-        create_topics(settings)
-        with KafkaProducer(
-            bootstrap_servers=cluster.bootstrap_servers, transactional_id=f"pipeline-of-{topic}"
-        ) as producer:
-            producer.init_transactions()
-            for number in range(10):
-                producer.begin_transaction()
-                record = usage_record(f"m-{number}", "org-1", 1)
-                producer.send(topic, key=record.key, value=record.value, headers=list(record.headers))
-                if number % 2:
-                    producer.abort_transaction()
-                else:
-                    producer.commit_transaction()
-        with Service(settings, lab.service):
-            wait_until(lambda: len(lab.charged_ids()) >= 5)
-        assert lab.charged_ids() == [f"m-{number}" for number in range(0, 10, 2)]
+    settings = settings_for(cluster.bootstrap_servers, topic)
+    create_topics(settings)
+    with KafkaProducer(
+        bootstrap_servers=cluster.bootstrap_servers, transactional_id=f"pipeline-of-{topic}"
+    ) as producer:
+        producer.init_transactions()
+        for number in range(10):
+            producer.begin_transaction()
+            record = usage_record(f"m-{number}", "org-1", 1)
+            producer.send(topic, key=record.key, value=record.value, headers=list(record.headers))
+            if number % 2:
+                producer.abort_transaction()
+            else:
+                producer.commit_transaction()
+    with Service(settings, lab.service):
+        wait_until(lambda: len(lab.charged_ids()) >= 5)
+    assert lab.charged_ids() == [f"m-{number}" for number in range(0, 10, 2)]
