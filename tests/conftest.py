@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.database import migrated_database, service_database  # noqa: F401 - fixtures
+from tests.database import migrated_database, migrated_template, service_database  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
     from infra.embedded.postgres import EmbeddedPostgres

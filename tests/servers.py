@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -20,6 +21,8 @@ FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 _PARENT = Path("/tmp")  # noqa: S108 - short on every system, and mkdtemp makes it safe
 _PREFIX = "creditledger-test-"
 _ABANDONED_AFTER_SECONDS = 3_600
+_LEAVING_POLL_S = 0.002
+_LEAVING_POLLS = 25
 
 
 @contextmanager
@@ -34,15 +37,25 @@ def servers_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def new_database(server: EmbeddedPostgres) -> Iterator[str]:
-    """URL of an empty database that is dropped at the end, whoever is still connected."""
+def new_database(server: EmbeddedPostgres, *, template: str = "template1") -> Iterator[str]:
+    """URL of a copy of the database `template` that is dropped at the end, whoever is still connected."""
     name = f"test_{secrets.token_hex(6)}"
     with psycopg.connect(server.url("postgres"), autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
+        admin.execute(copy.format(sql.Identifier(name), sql.Identifier(template)))
         try:
             yield server.url(name)
         finally:
+            _wait_until_left(admin, name)
             admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _wait_until_left(admin: psycopg.Connection[Any], name: str) -> None:
+    """Give sessions that were just closed a moment to go: the server itself looks for them every 100 ms."""
+    for _ in range(_LEAVING_POLLS):
+        if not admin.execute("SELECT FROM pg_stat_activity WHERE datname = %s LIMIT 1", [name]).fetchall():
+            return
+        time.sleep(_LEAVING_POLL_S)
 
 
 def stop_abandoned_servers() -> None:
