@@ -6,8 +6,8 @@ BIN    := $(VENV)/bin
 RUN    := $(VENV)/.installed-run
 DEV    := $(VENV)/.installed-dev
 ARGS   ?=
-# Test processes: most of the time they wait for servers.
-WORKERS ?= 2
+# Test processes, about 400 MB each with their servers: half of the time they wait, so two for each core.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(6, 2 * (os.cpu_count() or 1)))')
 
 .DEFAULT_GOAL := help
 
@@ -18,7 +18,7 @@ up: $(RUN)  ## Run the service; make up ARGS=--demo adds three organisations and
 	@exec $(BIN)/creditledger up $(ARGS)
 
 test: $(DEV)  ## Run every test that needs nothing but Python
-	$(BIN)/python -m pytest -m "not kafka and not browser" -n $(WORKERS) --cov --cov-report=term-missing:skip-covered --cov-fail-under=100 $(ARGS)
+	$(BIN)/python -m pytest -m "not kafka and not browser" -n $(WORKERS) --dist worksteal --cov --cov-report=term-missing:skip-covered --cov-fail-under=100 $(ARGS)
 
 check: $(DEV)  ## Format, lint, types, and the direction of imports
 	$(BIN)/ruff format --check .

@@ -13,6 +13,32 @@ if TYPE_CHECKING:
     from infra.embedded.postgres import EmbeddedPostgres
 
 
+_TESTS = Path(__file__).parent
+_LINES_NOT_COUNTED = tuple(
+    _TESTS / folder
+    for folder in (
+        *("auditor", "e2e", "property", "simulation", "integration/client", "integration/consumers"),
+        *("integration/embedded", "integration/event_store", "integration/projections"),
+        "integration/webhooks",
+    )
+)
+"""The other tests reach every line and branch of the domain; to count under these too halves their speed."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest tests begin first, and count lines only where that is needed."""
+    items.sort(key=_seconds, reverse=True)
+    for item in items:
+        if any(map(item.path.is_relative_to, _LINES_NOT_COUNTED)):
+            item.add_marker("no_cover")
+
+
+def _seconds(item: pytest.Item) -> int:
+    slow = item.get_closest_marker("slow")
+    return 0 if slow is None else slow.kwargs.get("seconds", 10)
+
+
 @pytest.fixture(scope="session")
 def servers_root() -> Iterator[Path]:
     """A folder for the directories of servers, gone after the run."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from infra.embedded.files import pick_free_port
 from infra.settings import Settings
 from infra.up.tokens import sign_in_link
 
@@ -45,9 +45,7 @@ def chromium() -> str:
 @pytest.fixture(scope="session")
 def service(servers_root: Path) -> Iterator[Settings]:
     """The demo, with its history in the views and usage coming in."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = pick_free_port()
     data_dir = servers_root / "browser"
     given = {name: value for name, value in os.environ.items() if not name.endswith(("_URL", "_SERVERS"))}
     environment = {

@@ -13,7 +13,7 @@ from tests.e2e.chaos import Chaos, Plan
 from tests.e2e.stage import Stage
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=90)
 def test_the_books_are_right_after_chaos(
     servers_root: Path, tmp_path: Path, broker: str, topic_name: Callable[[str], str]
 ) -> None:

@@ -6,7 +6,6 @@ The API is killed at the worst moments: the gateway has done what was asked, and
 from __future__ import annotations
 
 import itertools
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ import httpx
 import pytest
 
 from domain.gateway import Checkout
+from infra.embedded.files import pick_free_port
 from infra.embedded.issuer import EmbeddedIssuer
 from infra.embedded.sandbox.keys import KeyFolder
 from infra.embedded.sandbox.server import SandboxGateway
@@ -116,9 +116,7 @@ def shop(postgres_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFac
     from tests.servers import new_database
 
     folder: Path = tmp_path_factory.mktemp("shop")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = pick_free_port()
     url = f"http://127.0.0.1:{port}"
     keys = KeyFolder(folder)
     with ExitStack() as stack:

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from infra.embedded.files import pick_free_port
 from infra.embedded.issuer import EmbeddedIssuer
 
 READY_WITHIN_S = 60
@@ -27,9 +28,7 @@ MONTHS = 4
 @pytest.fixture
 def environment(servers_root: Path, request: pytest.FixtureRequest) -> dict[str, str]:
     """Settings of an `up` of this test's own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = pick_free_port()
     given = {name: value for name, value in os.environ.items() if not name.endswith(("_URL", "_SERVERS"))}
     return {**given, "DATA_DIR": str(servers_root / request.node.name[:24]), "API_PORT": str(port)}
 

@@ -15,7 +15,7 @@ from tests.e2e.chaos import Chaos, Plan
 from tests.e2e.stage import Stage
 from tests.servers import servers_folder
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow(seconds=120)]
 
 BROKERS = 3
 DOWN_S = 3.0

@@ -65,7 +65,8 @@ def api_schema(ledger_api: LedgerApi) -> Any:
     return schema
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=60)
+@pytest.mark.no_cover
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_answers_conform_to_the_document(
     api_schema: Any, mode: GenerationMode, subtests: pytest.Subtests
