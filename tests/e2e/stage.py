@@ -16,6 +16,7 @@ from psycopg.conninfo import make_conninfo
 
 from infra.embedded.postgres import EmbeddedPostgres
 from infra.migrate import SERVICE_ROLE, migrate
+from projections.projector import ALL_PROJECTIONS
 from tests.e2e.processes import Worker
 from tests.e2e.traffic import Outgoing, rate_card_json
 
@@ -24,8 +25,9 @@ STUCK_S = 30.0
 
 _CONSUMED = "SELECT partition, next_offset FROM ledger.consumer_positions WHERE topic = %s"
 _PARKED_FOR = "SELECT count(*) FROM ledger.parked_messages WHERE organisation_id = ANY(%s)"
-_PROJECTED = """
-    SELECT count(*) = 3 AND min("position") = (SELECT coalesce(max(notification_id), 0) FROM ledger.events)
+_PROJECTED = f"""
+    SELECT count(*) = {len(ALL_PROJECTIONS)}
+        AND min("position") = (SELECT coalesce(max(notification_id), 0) FROM ledger.events)
     FROM projections.positions
 """
 

@@ -137,7 +137,7 @@ class Callers:
         return self._client.request(method, path, params=query, content=content, headers=headers)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def callers(ledger_api: LedgerApi) -> Callers:
     return Callers(ledger_api)
 

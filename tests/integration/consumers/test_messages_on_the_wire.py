@@ -14,10 +14,12 @@ import pytest
 from consumers.public_events import PUBLIC_FORMS
 from domain.aggregate import Event
 from domain.audit_facts import AuditFact
+from domain.auto_top_up import LastTopUp, OffReason, TopUpTerms
 from domain.catalogue import INVOICE, PAYMENT
-from domain.facts import Plan, PurchaseRefunded
+from domain.facts import Plan, PurchaseRefunded, Request
 from domain.identity import payment_stream, series_stream
 from domain.money import Cost
+from domain.organisation import Organisation
 from domain.rate_card import RateCard
 from tests.auditor.topic import read_topic
 from tests.contract.asyncapi import DOCUMENT, accept, check_message, resolve
@@ -72,11 +74,22 @@ def administer(lab: Lab, purchase: int) -> None:
     for fact in FACTS.values():
         if isinstance(fact, AuditFact):
             organisation.note(msgspec.structs.replace(fact, recorded_at=lab.now))
+    top_up(organisation, lab.request())
     append(lab.connection, organisation.collect_events())
     for stream, topics in ((payment_stream("payment-1"), PAYMENT), (series_stream("CL"), INVOICE)):
         append(
             lab.connection, [Event(stream, number, FACTS[topic]) for number, topic in enumerate(topics, 1)]
         )
+
+
+def top_up(organisation: Organisation, request: Request) -> None:
+    """Let auto top-up be switched on and changed, begin, hold back, and be switched off."""
+    terms = TopUpTerms(1_000, 1_000_000)
+    organisation.switch_on_auto_top_up(terms, payment_id="payment-1", most_minor=2_000, request=request)
+    organisation.change_auto_top_up(terms, 2_000, request)
+    organisation.top_up("top-1", 2_000, LastTopUp.NONE, request)
+    organisation.top_up("top-2", 2_000, LastTopUp.PAID, request)
+    organisation.switch_off_auto_top_up(OffReason.ASKED, request)
 
 
 def charged(service: Service, count: int) -> bool:

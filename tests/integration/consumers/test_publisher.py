@@ -374,4 +374,5 @@ def test_metrics(lab: Lab, readers: Readers, settings: Settings) -> None:
         ("creditledger_published_lag", balances): 0,
         ("creditledger_publisher_leads", None): 1,
         ("creditledger_publisher_interruptions_total", None): 0,
+        ("creditledger_publisher_too_large_total", None): 0,
     }

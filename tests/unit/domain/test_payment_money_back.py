@@ -71,6 +71,13 @@ class TestFees:
         assert [give_back(payment, 1, "c"), give_back(payment, 499_998, "d")] == [0, 89_999]
         payment.check_invariants()
 
+    def test_the_same_refusal_once_more_is_one_flag(self) -> None:
+        payment = completed(CUSTOM, purchase=None)
+        for refund_id in ("a", "b"):
+            payment.request_fee_refund(refund_id, 100_000, request())
+            payment.refuse_refund(refund_id, "no", request())
+        assert [key.flag for key in payment.open_flags] == [Flag.REFUND_REFUSED]
+
     def test_what_was_paid_for_credits_alone_goes_back_with_them(self) -> None:
         with pytest.raises(PaymentNotRefundable):
             completed().request_fee_refund("refund-1", 1, request())

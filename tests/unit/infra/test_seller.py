@@ -46,7 +46,10 @@ def test_without_one_documents_say_that_they_are_specimens() -> None:
         ({"seller_gstin": "29AAGCB7383J1Z5"}, "SELLER_GSTIN: .* a character of it is mistyped"),
         ({"seller_state": "Maharashtra"}, "SELLER_GSTIN: the GSTIN is of Karnataka"),
         ({"seller_state": "Bavaria"}, "SELLER_STATE: 'Bavaria' is no state of India"),
-        ({"seller_postal_code": "12345"}, "SELLER_POSTAL_CODE: '12345' is no PIN code of India: it has six digits, such as 560001"),
+        (
+            {"seller_postal_code": "12345"},
+            "SELLER_POSTAL_CODE: '12345' is no PIN code of India: it has six digits, such as 560001",
+        ),
         ({"seller_address": "a|b|c|d"}, "SELLER_ADDRESS: an address has 1 to 3 lines"),
         ({"seller_email": "nobody"}, "SELLER_EMAIL: 'nobody' is no email address"),
         ({"seller_invoice_prefix": "ABC"}, "SELLER_INVOICE_PREFIX: one or two capital letters"),
