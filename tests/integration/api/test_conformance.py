@@ -17,7 +17,7 @@ from tests.integration.api.ledger_api import LedgerApi
 
 ORGANISATION_ID: Final = "org-generated"
 RUN_ID: Final = "run-generated"
-EXAMPLES: Final = 25  # of each operation and mode
+EXAMPLES: Final = 12  # of each operation and mode
 
 # A valid value may still be refused: an unknown zone, a moment to come, a character that does not print; and
 # (as 400) the Pro plan to who has it.

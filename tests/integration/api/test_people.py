@@ -78,16 +78,16 @@ def test_actors_are_shown_by_name(
         f"{organisation}/webhook-endpoints", json={"url": "https://hooks.example/"}, headers=staff
     )
     assert hook.json()["added_by_name"] == "Asha Rao"
-    ledger_api.charge(organisation_id, "run-88", 5)
+    ledger_api.charge(organisation_id, "run-88", 5, user="u-nameless")
 
     def shown() -> list[tuple[str, str]]:
         page = read(f"{organisation}/transactions")["transactions"]
         return sorted({(each["actor"], each["actor_name"]) for each in page})
 
     before = history(ledger_api.conninfo, organisation_id)
-    assert shown() == sorted([(asha, "Asha Rao"), (STAFF, STAFF), ("u-17", "u-17")])
+    assert shown() == sorted([(asha, "Asha Rao"), (STAFF, STAFF), ("u-nameless", "u-nameless")])
     charges = read(f"{organisation}/transactions/run-88/charges")["charges"]
-    assert [each["actor_name"] for each in charges] == ["u-17"]
+    assert [each["actor_name"] for each in charges] == ["u-nameless"]
 
     client.delete(path_of(asha)).raise_for_status()
     assert (asha, "erased person") in shown()

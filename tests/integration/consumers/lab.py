@@ -27,7 +27,7 @@ from tests.unit.consumers.records import TOPIC, KafkaRecord
 
 START = datetime(2026, 11, 1, 9, tzinfo=UTC)
 TOPIC_ID = "first-log"
-TERMINATED_WITHIN_S = 5.0
+TERMINATED_WITHIN_S = 20.0
 
 
 class Letters:
