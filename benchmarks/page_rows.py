@@ -56,10 +56,13 @@ _ROWS: Final = (
             AS moment (at)
     """,
     """
-    INSERT INTO projections.payments
+    INSERT INTO projections.payments (stream, payment_id, kind, status, gateway, order_id,
+        gateway_payment_id, credits, unit_price_millionths, credits_minor, fee_minor, amount_minor, tax_minor,
+        currency, price_version, refunded_credits, refunded_minor, open_refunds, requested_by,
+        created_at, completed_at, version, "position", invoiced, billable)
     SELECT %(stream)s::uuid, 'payment-' || number, 'credits', 'completed', 'razorpay', 'order_' || number,
-        'pay_' || number, 500, 18000, 900, 0, 900, 0, 'USD', 'published-1', 0, 0, 0, NULL, NULL, 'u-1',
-        at, at, 3, 1
+        'pay_' || number, 500, 18000, 900, 0, 900, 0, 'USD', 'published-1', 0, 0, 0, 'u-1',
+        at, at, 3, 1, true, true
     FROM generate_series(0, %(payments)s - 1) AS number,
         LATERAL (SELECT %(now)s::timestamptz - number * %(over_days)s * interval '1 day' / %(payments)s)
             AS moment (at)
