@@ -78,6 +78,7 @@ def test_what_was_too_small_is_said(
     assert "too small to lift your credits above the threshold" in page.text
     assert "Today 1 of 1" in page.text
     assert "₹1,770.00 Completed See payment" in page.text
+    assert "Credits by auto top-up 1,000 credits" in admin.get("/credits/billing").text
 
 
 def test_a_refused_card_is_said(
