@@ -6,8 +6,7 @@ step: before or after anything it asks of the gateway or appends to the log. The
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from datetime import timedelta
 from itertools import count
 from typing import Any
@@ -31,7 +30,6 @@ from domain.payment_facts import (
 from domain.payment_refunds import AttemptBack, Back, FeeBack
 from domain.ports import Once
 from domain.purchases import PurchasePlan
-from infra.bootstrap import open_ledger
 from tests.integration.test_payments import ORG, PAYG, PRO, Shop
 from tests.simulation.world import Death
 
@@ -65,17 +63,6 @@ class Process:
         position = self._append(*args, **kwargs)
         self._step("after append")
         return position
-
-
-@pytest.fixture(scope="module")
-def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
-    from infra.migrate import migrate
-    from tests.servers import new_database
-
-    with new_database(request.getfixturevalue("postgres_server")) as url:
-        migrate(url)
-        with closing(open_ledger(url)) as opened:
-            yield opened
 
 
 def story(shop: Shop, plan: PurchasePlan, outcome: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
 from datetime import timedelta
 from itertools import count
 
@@ -15,7 +13,6 @@ from domain.gateway import AttemptStatus
 from domain.ledger import Ledger
 from domain.payment_facts import PaymentStatus
 from domain.top_up_facts import AutoTopUpBegun, AutoTopUpSwitchedOn
-from infra.bootstrap import open_ledger
 from tests.integration.test_payments import ORG, PAYG, Shop
 from tests.simulation.test_payment_crashes import STEPS_MAX, Process
 from tests.simulation.world import Death
@@ -24,17 +21,6 @@ TERMS = TopUpTerms(credits=1_000, threshold=5_000, per_day=1)
 """What is bought leaves credits low, so that nothing but the brake keeps it from being bought again."""
 
 _names = count(1)
-
-
-@pytest.fixture(scope="module")
-def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
-    from infra.migrate import migrate
-    from tests.servers import new_database
-
-    with new_database(request.getfixturevalue("postgres_server")) as url:
-        migrate(url)
-        with closing(open_ledger(url)) as opened:
-            yield opened
 
 
 def switch_on(shop: Shop) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from infra.embedded.postgres import EmbeddedPostgres
     from tests.integration.api.ledger_api import LedgerApi
+    from tests.payment_gateway import BookGateway
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +34,18 @@ def client(ledger_api: LedgerApi) -> Iterator[TestClient]:
     """A client of the usual app."""
     with ledger_api.client() as client:
         yield client
+
+
+@pytest.fixture
+def gateway(ledger_api: LedgerApi, monkeypatch: pytest.MonkeyPatch) -> BookGateway:
+    """The gateway in memory that payments of the API go through; its cards are good at the beginning."""
+    from domain.gateway import AttemptStatus
+    from tests.payment_gateway import BookGateway
+
+    found: Any = ledger_api.services.payments.gateways["razorpay"]
+    assert isinstance(found, BookGateway)
+    monkeypatch.setattr(found, "card_answers", AttemptStatus.CAPTURED)  # and put back at the end
+    return found
 
 
 _numbers = itertools.count(1)

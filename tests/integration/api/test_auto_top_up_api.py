@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from domain.facts import Request
-from domain.gateway import AttemptStatus
 from tests.integration.api.ledger_api import LedgerApi, faulty_fields, problem_of
 from tests.payment_gateway import BookGateway
 
@@ -16,14 +15,6 @@ if TYPE_CHECKING:
     from starlette.testclient import TestClient
 
 ASKED = {"credits": 1_000, "auto_top_up": {"threshold": 200, "per_day": 2}}
-
-
-@pytest.fixture
-def gateway(ledger_api: LedgerApi, monkeypatch: pytest.MonkeyPatch) -> BookGateway:
-    found: Any = ledger_api.services.payments.gateways["razorpay"]
-    assert isinstance(found, BookGateway)
-    monkeypatch.setattr(found, "card_answers", AttemptStatus.CAPTURED)  # and as it was at the end
-    return found
 
 
 @pytest.fixture

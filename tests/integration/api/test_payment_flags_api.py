@@ -7,18 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.api.ledger_api import LedgerApi, faulty_fields, problem_of
+from tests.integration.api.ledger_api import faulty_fields, problem_of
 from tests.payment_gateway import BookGateway
 
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
-
-
-@pytest.fixture
-def gateway(ledger_api: LedgerApi) -> BookGateway:
-    found: Any = ledger_api.services.payments.gateways["razorpay"]
-    assert isinstance(found, BookGateway)
-    return found
 
 
 @pytest.fixture

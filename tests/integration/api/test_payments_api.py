@@ -16,13 +16,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def gateway(ledger_api: LedgerApi) -> BookGateway:
-    found: Any = ledger_api.services.payments.gateways["razorpay"]
-    assert isinstance(found, BookGateway)
-    return found
-
-
-@pytest.fixture
 def quote(client: TestClient, organisation: str) -> Callable[..., Any]:
     def ask(credits: int = 1_000, plan: str = "pay_as_you_go") -> Any:
         answer = client.post(f"{organisation}/purchase-quotes", json={"plan": plan, "credits": credits})

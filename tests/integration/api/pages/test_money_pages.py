@@ -25,13 +25,6 @@ DETAILS = {
 }
 
 
-@pytest.fixture
-def gateway(ledger_api: LedgerApi) -> BookGateway:
-    found: Any = ledger_api.services.payments.gateways["razorpay"]
-    assert isinstance(found, BookGateway)
-    return found
-
-
 def choose(browser: Browser, plan: str = "pay_as_you_go", credits: str = "1,000") -> Document:
     """Go through the wizard's first two steps, and return the third, or the second with its faults."""
     plans = browser.get("/credits/purchase")

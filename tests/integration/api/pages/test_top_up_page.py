@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from domain.facts import Request
@@ -13,14 +11,6 @@ from tests.integration.api.pages.browsing import Browser, Document
 from tests.payment_gateway import BookGateway
 
 PATH = "/credits/auto-top-up"
-
-
-@pytest.fixture
-def gateway(ledger_api: LedgerApi, monkeypatch: pytest.MonkeyPatch) -> BookGateway:
-    found: Any = ledger_api.services.payments.gateways["razorpay"]
-    assert isinstance(found, BookGateway)
-    monkeypatch.setattr(found, "card_answers", AttemptStatus.CAPTURED)  # and as it was at the end
-    return found
 
 
 def switch_on(
