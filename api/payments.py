@@ -117,6 +117,8 @@ def quote_purchase(
         "billing-is-custom",
         "gateway-unknown",
         "gateway-unavailable",
+        "auto-top-up-is-on",
+        "billing-details-missing",
     ),
 )
 def begin_payment(

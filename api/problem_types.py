@@ -301,6 +301,12 @@ _TYPES: Final = (
         "The organisation has no quote of this id; `purchase-quotes` makes one.",
     ),
     ProblemType(
+        "auto-top-up-is-on",
+        409,
+        "Auto top-up is on",
+        "It can be changed as it is; for another card, switch it off first.",
+    ),
+    ProblemType(
         "auto-top-up-is-off",
         409,
         "Auto top-up is off",

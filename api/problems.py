@@ -67,6 +67,7 @@ _PROBLEM_OF: Final[Mapping[type[errors.LedgerError], _Mapped]] = {
     errors.QuoteExpired: _Mapped("quote-expired", "quote_id"),
     errors.ProAlready: _Mapped("pro-already", "plan"),
     errors.BillingIsCustom: _Mapped("billing-is-custom"),
+    errors.AutoTopUpIsOn: _Mapped("auto-top-up-is-on"),
     errors.AutoTopUpIsOff: _Mapped("auto-top-up-is-off"),
     errors.GatewayUnknown: _Mapped("gateway-unknown", "gateway"),
     errors.PaymentUnknown: _Mapped("payment-unknown"),

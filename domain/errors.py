@@ -118,6 +118,10 @@ class BillingIsCustom(LedgerError):
     """The organisation is billed by agreement: it buys nothing here."""
 
 
+class AutoTopUpIsOn(LedgerError):
+    """Auto top-up is on: change it, or switch it off before another card pays for it."""
+
+
 class AutoTopUpIsOff(LedgerError):
     """Auto top-up is not on: a purchase with it switches it on."""
 

@@ -655,6 +655,11 @@ class Organisation(Aggregate):
                 )
             )
 
+    @property
+    def has_auto_top_up(self) -> bool:
+        """Whether credits are bought by themselves."""
+        return self.auto_top_up is not None and self.auto_top_up.is_on
+
     def _auto_top_up(self) -> AutoTopUp:
         if self.auto_top_up is None or not self.auto_top_up.is_on:
             raise AutoTopUpIsOff

@@ -11,7 +11,7 @@ import msgspec
 
 from domain.aggregate import Aggregate
 from domain.errors import GatewayUnknown, PaymentUnknown
-from domain.gateway import Checkout, PaymentGateway
+from domain.gateway import Checkout, Payer, PaymentGateway
 from domain.identity import payment_stream
 from domain.ledger import Ledger
 from domain.payment import Payment, evolve
@@ -28,6 +28,9 @@ class Desk(Protocol):
         Raises:
             StoreUnavailable: the database does not answer, or the others took too long.
         """
+
+    def payer(self, organisation_id: str) -> Payer:
+        """Return who pays, as the billing details on file say; nobody where there are none."""
 
     def keep_quote(self, quote: PurchaseQuote) -> None:
         """Keep a quote until it has long expired."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from domain.facts import Request
-from domain.gateway import Attempt, ChargeRequest, GatewayRefused, OrderRequest, Payer
+from domain.gateway import Attempt, ChargeRequest, GatewayRefused, OrderRequest
 from domain.payment import UNPAID, Payment
 from domain.payment_book import Desk, PaymentBook, PaymentStanding, Ways
 from domain.payment_facts import PaymentKind, PaymentStatus
@@ -20,9 +20,7 @@ class PaymentOrders:
         self._desk = desk
         self._ways = ways
 
-    def open(
-        self, payment_id: str, payer: Payer, request: Request, *, repeated: bool = False
-    ) -> PaymentStanding:
+    def open(self, payment_id: str, request: Request, *, repeated: bool = False) -> PaymentStanding:
         """Have the gateway open the order, unless it has, and return the way to its page.
 
         There is none where a card is charged: nobody is to pay there. An order that the gateway will not open
@@ -36,8 +34,8 @@ class PaymentOrders:
         if payment.status in UNPAID and payment.order_id is None:
             self._keep_remark(payment)
             with self._desk.turn(payment_id):
-                return self._ask(self._book.payment(payment_id), payer, request, repeated=repeated)
-        return self._ask(payment, payer, request, repeated=repeated)
+                return self._ask(self._book.payment(payment_id), request, repeated=repeated)
+        return self._ask(payment, request, repeated=repeated)
 
     def charge(self, payment_id: str, request: Request) -> Sequence[Attempt]:
         """Have the gateway charge the card of the payment that this one names; return what it says of it.
@@ -70,7 +68,7 @@ class PaymentOrders:
             if quoted is not None and quoted.remark is not None:
                 self._desk.keep_remark(terms.organisation_id, terms.payment_id, quoted.remark)
 
-    def _ask(self, payment: Payment, payer: Payer, request: Request, *, repeated: bool) -> PaymentStanding:
+    def _ask(self, payment: Payment, request: Request, *, repeated: bool) -> PaymentStanding:
         terms = payment.terms
         payment_id, is_charged = terms.payment_id, terms.charged_to is not None
         if payment.status not in UNPAID or (is_charged and payment.order_id is not None):
@@ -83,7 +81,7 @@ class PaymentOrders:
             _described(payment),
             ways.return_url,
             ways.cancel_url,
-            payer,
+            self._desk.payer(terms.organisation_id),
             None if terms.top_up is None else terms.total_minor,
         )
         if payment.order_id is not None:

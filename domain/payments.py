@@ -14,6 +14,8 @@ from typing import Final
 from domain.aggregate import Aggregate
 from domain.auto_top_up import TopUpTerms
 from domain.errors import (
+    AutoTopUpIsOn,
+    BillingDetailsMissing,
     GatewayUnknown,
     PaymentUnknown,
     PurchaseAlreadyRecorded,
@@ -27,7 +29,6 @@ from domain.gateway import (
     AttemptStatus,
     GatewayRefused,
     NoticeRefused,
-    Payer,
     PaymentGateway,
 )
 from domain.identity import order_key, quote_key
@@ -47,7 +48,6 @@ NEVER_PAID: Final = "NEVER_PAID"
 ABANDONED_AFTER: Final = timedelta(days=1)
 CHARGED_WITHIN: Final = timedelta(days=2)
 """How long a card that is charged again may take: banks tell its owner, and take the money 36 hours later."""
-NOBODY: Final = Payer()
 
 
 class _QuotePaid(RepeatedKey):
@@ -128,7 +128,6 @@ class Payments:
         gateway: str,
         *,
         payment_id: str,
-        payer: Payer = NOBODY,
         request: Request,
         once: Once | None = None,
     ) -> PaymentStanding:
@@ -136,6 +135,7 @@ class Payments:
 
         Raises:
             OrganisationUnknown, QuoteUnknown, QuoteExpired, ProAlready, BillingIsCustom, IdempotencyConflict.
+            AutoTopUpIsOn, BillingDetailsMissing: a card is kept for somebody who is known, and one at a time.
             GatewayUnknown: no such gateway, or it does not take the currency, or charges no card again.
             GatewayUnavailable: the payment is recorded and its order is not open: ask again, or wait.
         """
@@ -149,8 +149,13 @@ class Payments:
                 raise QuoteExpired(quote_id=quote_id)
             check_may_buy(organisation, quoted.plan, request.at)
             reached = self._book.gateway(gateway, quoted.terms.currency)
-            if quoted.top_up is not None and not reached.charges_again:
-                raise GatewayUnknown(f"the gateway {gateway!r} charges no card again", gateway=gateway)
+            if quoted.top_up is not None:
+                if not reached.charges_again:
+                    raise GatewayUnknown(f"the gateway {gateway!r} charges no card again", gateway=gateway)
+                if organisation.has_auto_top_up:
+                    raise AutoTopUpIsOn
+                if not self._desk.payer(organisation_id).email:
+                    raise BillingDetailsMissing
             payment = Payment.request(
                 payment_id,
                 organisation_id,
@@ -168,8 +173,8 @@ class Payments:
             paying = self._store.event_under(quote_key(organisation_id, quote_id))
             assert paying is not None
             assert isinstance(paying.fact, PaymentRequested)
-            return self._orders.open(paying.fact.payment_id, payer, request, repeated=True)
-        return self._orders.open(begun.recorded.payment_id, payer, request, repeated=begun.repeated)
+            return self._orders.open(paying.fact.payment_id, request, repeated=True)
+        return self._orders.open(begun.recorded.payment_id, request, repeated=begun.repeated)
 
     def begin_custom(
         self,
@@ -201,18 +206,16 @@ class Payments:
 
         begun = self._recording.record(decide, once, Named)
         self._desk.keep_remark(organisation_id, begun.recorded.payment_id, remark)
-        return self._orders.open(begun.recorded.payment_id, NOBODY, request, repeated=begun.repeated)
+        return self._orders.open(begun.recorded.payment_id, request, repeated=begun.repeated)
 
-    def checkout(
-        self, organisation_id: str, payment_id: str, *, payer: Payer = NOBODY, request: Request
-    ) -> PaymentStanding:
+    def checkout(self, organisation_id: str, payment_id: str, *, request: Request) -> PaymentStanding:
         """Return the way to the gateway's page once more; none where there is nothing to pay any more.
 
         Raises:
             PaymentUnknown, GatewayUnknown, GatewayUnavailable, GatewayRefused.
         """
         self.payment(payment_id, organisation_id)
-        return self._orders.open(payment_id, payer, request)
+        return self._orders.open(payment_id, request)
 
     # ------------------------------------------------------------------------------------- news
 
@@ -276,7 +279,7 @@ class Payments:
         """
         payment = self.payment(payment_id, organisation_id)
         if payment.order_id is None:
-            standing = self._orders.open(payment_id, NOBODY, request)
+            standing = self._orders.open(payment_id, request)
             if payment.terms.charged_to is None or standing.payment.order_id is None:
                 return standing
             payment = standing.payment
@@ -403,7 +406,11 @@ class Payments:
                 payment_id
             )
 
+        terms = self.payment(payment_id).terms
+        replaced = None if terms.top_up is None else self.top_ups.card_of(terms.organisation_id)
         self._recording.record(decide, None, Named, on_repeated=PurchaseAlreadyRecorded)
+        if replaced is not None:
+            self.top_ups.forget_replaced(terms.organisation_id, replaced)
         return self._book.standing(payment_id)
 
 

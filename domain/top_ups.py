@@ -97,7 +97,7 @@ class TopUps:
                 return [organisation], _Begun(None, is_on=False)
             last = self._last(state.last_payment_id)
             if organisation.top_up(payment_id, terms.total_minor, last, request) is None:
-                return [organisation], _Begun(None, _is_on(organisation))
+                return [organisation], _Begun(None, organisation.has_auto_top_up)
             payment = Payment.request(
                 payment_id,
                 organisation_id,
@@ -113,6 +113,19 @@ class TopUps:
         if not begun.is_on:
             self._forget_card(organisation_id)
         return None if begun.payment_id is None else self._book.payment(begun.payment_id)
+
+    def card_of(self, organisation_id: str) -> str | None:
+        """Return the payment whose card auto top-up charges; None while it is off."""
+        state = self._book.ledger.organisation(organisation_id).auto_top_up
+        return None if state is None or not state.is_on else state.card_of
+
+    def forget_replaced(self, organisation_id: str, payment_id: str) -> None:
+        """Have the gateway forget the card of a payment, if another one has taken its place.
+
+        Two purchases may be under way at once; the card of the one that is paid last is charged.
+        """
+        if self.card_of(organisation_id) != payment_id:
+            self._forget(payment_id)
 
     def _quoted(self, organisation: Organisation, terms: TopUpTerms, request: Request) -> Terms:
         prices = self._book.ledger.prices.at(request.at)
@@ -136,18 +149,15 @@ class TopUps:
 
     def _forget_card(self, organisation_id: str) -> None:
         state = self._book.ledger.organisation(organisation_id).auto_top_up
-        if state is None or state.is_on:
-            return
-        paid = self._book.payment(state.card_of)
+        if state is not None and not state.is_on:
+            self._forget(state.card_of)
+
+    def _forget(self, payment_id: str) -> None:
+        paid = self._book.payment(payment_id)
         assert paid.gateway_payment_id is not None
         with suppress(GatewayError, GatewayUnknown):
             self._book.gateway(paid.terms.gateway).forget_card(paid.gateway_payment_id)
 
 
 def _standing(organisation: Organisation) -> TopUpStanding:
-    return TopUpStanding(organisation.organisation_id, organisation.version, _is_on(organisation))
-
-
-def _is_on(organisation: Organisation) -> bool:
-    state = organisation.auto_top_up
-    return state is not None and state.is_on
+    return TopUpStanding(organisation.organisation_id, organisation.version, organisation.has_auto_top_up)

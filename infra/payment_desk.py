@@ -10,6 +10,8 @@ import msgspec
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
+from domain.gateway import Payer
+from domain.identity import stream_id
 from domain.ledger import Ledger
 from domain.payment_facts import Flag, FlagKey
 from domain.purchases import PurchaseQuote
@@ -19,6 +21,10 @@ from infra.event_store.recorder import LedgerEventStore
 _TURN_WITHIN_S: Final = 30
 _TURNS: Final = 0x5455_524E  # "TURN"
 _TAKE_TURN: Final = "SELECT pg_advisory_lock(hashtextextended(%s, %s))"
+_PAYER: Final = """
+    SELECT details ->> 'name', details ->> 'email', coalesce(details ->> 'phone', '')
+    FROM ledger.billing_details WHERE stream = %s
+"""
 _KEEP_QUOTE: Final = """
     INSERT INTO ledger.purchase_quotes (quote_id, organisation_id, body, expires_at) VALUES (%s, %s, %s, %s)
 """
@@ -57,6 +63,12 @@ class PostgresDesk:
             connection.execute(f"SET lock_timeout = '{_TURN_WITHIN_S}s'")
             connection.execute(_TAKE_TURN, (payment_id, _TURNS))
             yield
+
+    def payer(self, organisation_id: str) -> Payer:
+        """Return who pays."""
+        with self._datastore.get_connection() as connection:
+            rows = _rows(connection, _PAYER, (stream_id(organisation_id),))
+        return Payer(*rows[0]) if rows else Payer()
 
     def keep_quote(self, quote: PurchaseQuote) -> None:
         """Keep a quote, and forget those that expired a week ago."""

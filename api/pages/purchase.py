@@ -22,11 +22,11 @@ from api.pages.sessions import Session
 from domain import facts
 from domain.errors import PaymentClosed, PaymentUnknown, ProAlready
 from domain.facts import Plan
-from domain.gateway import GatewayError, GatewayUnavailable, Payer
+from domain.gateway import GatewayError, GatewayUnavailable
 from domain.payment_facts import PaymentKind
 from domain.payments import Payments
 from domain.purchases import PurchasePlan, PurchaseQuote, check_may_buy
-from projections import papers, views
+from projections import views
 from projections.recent import Recent, recent
 from projections.results import Balance
 
@@ -135,7 +135,6 @@ def post_payment(page: Shown) -> Response:
             quote_id,
             gateway,
             payment_id=payment_id,
-            payer=_payer(page),
             request=form.request,
         )
     except GatewayUnavailable:  # the payment is recorded: its page asks the gateway again
@@ -146,9 +145,7 @@ def post_payment(page: Shown) -> Response:
 @router.get("/credits/purchase/payment")
 def get_payment(page: Shown, payment: _PaymentId) -> Response:
     """Show the way to the gateway's page, or where there is nothing to pay any more, what became of it."""
-    standing = page.services.payments.checkout(
-        page.organisation_id, payment, payer=_payer(page), request=page.asked
-    )
+    standing = page.services.payments.checkout(page.organisation_id, payment, request=page.asked)
     if standing.checkout is None:
         return redirect(page.url("/credits/billing", payment=payment, min_position=standing.position))
     terms = standing.payment.terms
@@ -199,12 +196,6 @@ def _give_up_untried(
     gateway = payments.gateways[payment.terms.gateway]
     if payment.order_id is not None and not gateway.attempts(payment.order_id):
         payments.abandon(organisation_id, payment_id, request=request)
-
-
-def _payer(page: Page) -> Payer:
-    """Return what is on file of who pays, to fill in the gateway's page with."""
-    details = page.view(papers.billing_details).details
-    return Payer() if details is None else Payer(details.name, details.email, details.phone or "")
 
 
 def _chosen(form: Form, plan: PurchasePlan) -> tuple[int, int | None, str | None]:

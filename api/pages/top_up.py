@@ -18,7 +18,7 @@ from domain.errors import AutoTopUpIsOff, PaymentUnknown
 from domain.facts import Plan
 from domain.organisation import CREDITS_MAX
 from domain.purchases import PurchasePlan
-from projections import payment_views, views
+from projections import papers, payment_views, views
 from projections.payment_views import PaymentRow
 from projections.results import Balance
 from projections.top_up_views import AutoTopUpStanding, auto_top_up
@@ -34,6 +34,7 @@ class _TopUp:
     standing: AutoTopUpStanding
     card_payment: PaymentRow | None
     last_payment: PaymentRow | None
+    has_details: bool
     position: int
 
 
@@ -117,6 +118,7 @@ def _show(page: Page, outcome: Outcome | None = None, form: Form | None = None) 
             standing,
             payment(connection, organisation_id, standing.card_of),
             payment(connection, organisation_id, standing.last_payment_id),
+            papers.billing_details(connection, organisation_id).details is not None,
             standing.position,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Open
 from tests.browser.test_purchase import at_gateway
@@ -13,11 +13,25 @@ pytestmark = pytest.mark.browser
 COMES_WITHIN_MS = 30_000
 
 
+def put_billing_details(page: Page) -> None:
+    page.get_by_label("Company or personal name").fill("Lens and Lace GmbH")
+    page.get_by_label("Email").fill("accounts@lens.example")
+    address = page.get_by_role("group", name="Billing address")
+    address.get_by_label("Country").select_option("Germany")
+    address.get_by_label("Street and house").fill("Invalidenstr. 1")
+    address.get_by_label("City").fill("Berlin")
+    page.get_by_role("button", name="Save billing details").click()
+    expect(page.get_by_text("Invalidenstr. 1, Berlin")).to_be_visible()
+
+
 def test_credits_come_by_themselves(open_page: Open) -> None:
-    page = open_page("admin", organisation="stride-photos")
+    page = open_page("admin", organisation="lens-and-lace")
     page.get_by_role("link", name="Auto top-up").click()
     expect(page.get_by_role("heading", name="Auto top-up is off")).to_be_visible()
-    page.get_by_label("When fewer credits are available than").fill("9,00,000")
+    page.get_by_role("link", name="Add your billing details").click()
+    put_billing_details(page)
+    page.get_by_role("link", name="Auto top-up").click()
+    page.get_by_label("When fewer credits are available than").fill("900,000")
     page.get_by_label("Purchase", exact=True).fill("1,000")
     page.get_by_role("button", name="Continue to the first purchase").click()
     expect(page.get_by_text("This switches auto top-up on.")).to_be_visible()

@@ -7,26 +7,37 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
 
 from domain.auto_top_up import HeldReason, OffReason, TopUpTerms
-from domain.errors import AutoTopUpIsOff, BillingIsCustom, GatewayUnknown, InvalidInput
+from domain.errors import (
+    AutoTopUpIsOff,
+    AutoTopUpIsOn,
+    BillingDetailsMissing,
+    BillingIsCustom,
+    GatewayUnknown,
+    InvalidInput,
+)
 from domain.facts import Plan
 from domain.gateway import AttemptStatus
+from domain.invoicing import BillingOnFile
 from domain.payment import Payment
 from domain.payment_facts import PaymentRequested, PaymentStatus
 from domain.rate_card import WHOLE_CREDIT_MILLIONTHS
 from domain.recording import OPTIMISTIC_ATTEMPTS
 from domain.top_up_facts import AutoTopUpBegun, AutoTopUpHeld, AutoTopUpSwitchedOff
 from infra.bootstrap import open_ledger
+from infra.event_store.recorder import LedgerEventStore
+from infra.papers import PostgresPapers
 from infra.payment_keeper import PaymentKeeper
 from infra.top_up_keeper import TopUpKeeper
 from projections.runner import ProjectionRunner
 from projections.top_up_views import AutoTopUpStanding, auto_top_up
 from tests.integration.test_payments import ORG, PAYG, PRO, Shop
+from tests.sales import billed_to
 from tests.usage_reports import usage_report
 
 TERMS = TopUpTerms(credits=1_000, threshold=200, per_day=2)
@@ -43,6 +54,12 @@ class Office:
         self._numbers = count(1)
         self.keeper = self.another_keeper()
         self._payments = PaymentKeeper(shop.payments, conninfo, lambda: shop.now)
+
+    def put_details(self) -> None:
+        """Put on file who pays: a card is kept for somebody who is known."""
+        datastore = cast(LedgerEventStore, self.shop.ledger.events).recorder.datastore
+        on_file = BillingOnFile(billed_to(), self.shop.now, "u-1")
+        PostgresPapers(datastore).put_billing_details(self.shop.name, on_file, b"salt")
 
     def another_keeper(self) -> TopUpKeeper:
         return TopUpKeeper(
@@ -116,7 +133,9 @@ def office(service_database: str) -> Iterator[Office]:
         closing(open_ledger(service_database)) as ledger,
         psycopg.connect(service_database, autocommit=True) as connection,
     ):
-        yield Office(Shop(ledger), service_database, connection)
+        office = Office(Shop(ledger), service_database, connection)
+        office.put_details()
+        yield office
 
 
 class TestSwitchingOn:
@@ -147,6 +166,30 @@ class TestSwitchingOn:
         office.shop.gateway.charges_again = False
         with pytest.raises(GatewayUnknown):
             office.order()
+
+    def test_a_card_is_kept_for_somebody_who_is_known(self, office: Office) -> None:
+        card = office.switch_on()
+        order = office.shop.gateway.orders[str(card.order_id)]
+        assert (order.payer.email, order.mandate_minor) == ("pay@buyer.example", COST)
+
+    def test_nobodys_card_is_kept(self, office: Office) -> None:
+        office._connection.execute("DELETE FROM ledger.billing_details")
+        with pytest.raises(BillingDetailsMissing):
+            office.order()
+
+    def test_while_it_is_on_no_other_card_is_taken(self, office: Office) -> None:
+        office.switch_on()
+        with pytest.raises(AutoTopUpIsOn):
+            office.order()
+
+    def test_of_two_purchases_at_once_the_last_one_paid_counts_and_the_other_card_is_forgotten(
+        self, office: Office
+    ) -> None:
+        first, second = office.order(), office.order()
+        card = office.shop.pay(first)
+        office.shop.pay(second)
+        assert office.standing.card_of == second.terms.payment_id
+        assert office.shop.gateway.forgotten == [card.gateway_payment_id]
 
     def test_it_comes_with_credits_alone(self, office: Office) -> None:
         with pytest.raises(InvalidInput):

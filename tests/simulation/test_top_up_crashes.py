@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from datetime import timedelta
 from itertools import count
+from typing import cast
 
 import pytest
 
 from domain.auto_top_up import TopUpTerms
 from domain.facts import CreditsPurchased
 from domain.gateway import AttemptStatus
+from domain.invoicing import BillingOnFile
 from domain.ledger import Ledger
 from domain.payment_facts import PaymentStatus
 from domain.top_up_facts import AutoTopUpBegun, AutoTopUpSwitchedOn
+from infra.event_store.recorder import LedgerEventStore
+from infra.papers import PostgresPapers
 from tests.integration.test_payments import ORG, PAYG, Shop
+from tests.sales import billed_to
 from tests.simulation.test_payment_crashes import STEPS_MAX, Process
 from tests.simulation.world import Death
 
@@ -24,6 +29,9 @@ _names = count(1)
 
 
 def switch_on(shop: Shop) -> None:
+    datastore = cast(LedgerEventStore, shop.ledger.events).recorder.datastore
+    on_file = BillingOnFile(billed_to(), shop.now, "u-1")
+    PostgresPapers(datastore).put_billing_details(shop.name, on_file, b"salt")
     quoted = shop.payments.quote(
         shop.name, PAYG, 1_000, quote_id=f"{shop.name}-q", request=shop.request(), top_up=TERMS
     )

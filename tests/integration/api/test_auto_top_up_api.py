@@ -14,6 +14,11 @@ from tests.payment_gateway import BookGateway
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
 
+DETAILS = {
+    "name": "Buyer Ltd",
+    "email": "pay@buyer.example",
+    "address": {"country": "DE", "city": "Berlin", "postal_code": "10115", "lines": ["Invalidenstr. 1"]},
+}
 ASKED = {"credits": 1_000, "auto_top_up": {"threshold": 200, "per_day": 2}}
 
 
@@ -24,6 +29,7 @@ def buy(
     """A function that makes the purchase which switches it on, and returns the payment's id."""
 
     def pay() -> str:
+        client.put(f"{organisation}/billing-details", json=DETAILS).raise_for_status()
         quoted = client.post(f"{organisation}/purchase-quotes", json=ASKED).json()
         body = {"quote_id": quoted["quote_id"], "gateway": "razorpay"}
         begun = client.post(f"{organisation}/payments", json=body).json()
@@ -45,6 +51,19 @@ def test_it_is_off_until_a_purchase_switches_it_on(
     told = (after["is_on"], after["credits"], after["threshold"], after["per_day"], after["begun_today"])
     assert told == (True, 1_000, 200, 2, 0)
     assert (after["card_of"], after["most_minor"], after["currency"]) == (payment_id, 2_000, "USD")
+
+
+def test_a_card_is_kept_for_somebody_who_is_known_and_one_at_a_time(
+    client: TestClient, organisation: str, buy: Callable[[], str]
+) -> None:
+    def begin() -> str:
+        quoted = client.post(f"{organisation}/purchase-quotes", json=ASKED).json()
+        body = {"quote_id": quoted["quote_id"], "gateway": "razorpay"}
+        return problem_of(client.post(f"{organisation}/payments", json=body))
+
+    assert begin() == "billing-details-missing"
+    buy()
+    assert begin() == "auto-top-up-is-on"
 
 
 def test_it_is_changed_and_switched_off(

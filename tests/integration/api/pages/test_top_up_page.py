@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from domain.facts import Request
 from domain.gateway import AttemptStatus
 from tests.integration.api.ledger_api import LedgerApi
 from tests.integration.api.pages.browsing import Browser, Document
+from tests.integration.api.pages.test_money_pages import DETAILS
 from tests.payment_gateway import BookGateway
 
 PATH = "/credits/auto-top-up"
+pytestmark = pytest.mark.usefixtures("details")
 
 
 def switch_on(
@@ -34,6 +38,12 @@ def switch_on(
     services.payments.learn("razorpay", attempt, Request(services.clock(), None, "test"))
     ledger_api.catch_up()
     return admin.get(PATH)
+
+
+@pytest.fixture
+def details(admin: Browser) -> None:
+    """The billing details that a kept card needs."""
+    admin.submit(admin.get("/credits/billing").form("/credits/billing"), **DETAILS)
 
 
 def top_up(studio: str, ledger_api: LedgerApi) -> bool:
@@ -121,6 +131,13 @@ def test_more_than_was_agreed_to_is_refused_in_words(
 def test_who_may_not_buy_sees_and_changes_nothing(member: Browser) -> None:
     page = member.get(PATH)
     assert "An admin of your organisation can switch it on." in page.text
+    assert "switch-on" not in page.response.text
+
+
+def test_without_billing_details_they_are_asked_for_first(admin: Browser, client: Any, studio: str) -> None:
+    client.delete(f"/v1/organisations/{studio}/billing-details").raise_for_status()
+    page = admin.get(PATH)
+    assert "Add your billing details" in page.links
     assert "switch-on" not in page.response.text
 
 
