@@ -23,7 +23,9 @@ class Desk(Protocol):
     """What lies beside the log: quotes, and what people wrote about a payment."""
 
     def turn(self, payment_id: str) -> AbstractContextManager[None]:
-        """Let one at a time have the gateway open a payment's order, whichever process it is in.
+        """Let one at a time have the gateway act on a payment, whichever process it is in.
+
+        It opens the order, charges a card, or gives money back.
 
         Raises:
             StoreUnavailable: the database does not answer, or the others took too long.

@@ -17,7 +17,7 @@ from domain.gateway import GatewayRefused, GatewayUnavailable, Refund, RefundReq
 from domain.money import Cost
 from domain.organisation import Organisation
 from domain.payment import Payment
-from domain.payment_book import Named, PaymentBook, PaymentStanding
+from domain.payment_book import Desk, Named, PaymentBook, PaymentStanding
 from domain.payment_completion import pro_until
 from domain.payment_facts import Asked, AttemptRefundRequested, PaymentRefundRequested
 from domain.ports import Once
@@ -50,8 +50,9 @@ Back = CreditsBack | FeeBack | AttemptBack
 class PaymentRefunds:
     """Commands on refunds. Every method may raise StoreUnavailable."""
 
-    def __init__(self, book: PaymentBook) -> None:
+    def __init__(self, book: PaymentBook, desk: Desk) -> None:
         self._book = book
+        self._desk = desk
 
     def refund(
         self,
@@ -94,8 +95,15 @@ class PaymentRefunds:
         return self._ask(payment, back, "preview", request)[1]
 
     def send(self, payment_id: str, request: Request) -> None:
-        """Ask the gateway for every refund it has not answered; what it leaves open is asked for later."""
-        payment = self._book.payment(payment_id)
+        """Ask the gateway for every refund it has not answered; what it leaves open is asked for later.
+
+        One at a time asks: a gateway that is asked twice at once may give the money back twice.
+        """
+        if self._book.payment(payment_id).open_refunds:
+            with self._desk.turn(payment_id):
+                self._send(self._book.payment(payment_id), request)
+
+    def _send(self, payment: Payment, request: Request) -> None:
         for asked in payment.open_refunds:
             try:
                 answer = self._send_refund(payment, asked)

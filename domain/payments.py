@@ -70,7 +70,7 @@ class Payments:
         self._desk = desk
         self._book = PaymentBook(ledger, gateways)
         self._orders = PaymentOrders(self._book, desk, ways)
-        self._refunds = PaymentRefunds(self._book)
+        self._refunds = PaymentRefunds(self._book, desk)
         self.top_ups = TopUps(self._book)
         self._recording = self._book.recording
         self._store = self._book.store

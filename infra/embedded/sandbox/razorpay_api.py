@@ -110,17 +110,18 @@ def razorpay_router(book: Book, key_id: str, key_secret: str) -> APIRouter:
         payment = _payment(book, payment_id)
         key = request.headers.get("x-refund-idempotency")
         asked = msgspec.json.encode(body, order="sorted").decode()
-        for known in book.contents.refunds:
-            if key is not None and known.key == key:
-                if known.asked != asked:
-                    raise ApiError(
-                        "Different request with the same idempotency key has already been processed."
-                    )
-                return refund_entity(book, known)
-        amount = body.get("amount", payment.amount_minor)
-        receipt = body.get("receipt")
-        made = book.add_refund(payment, amount, prefix="rfnd_", receipt=receipt, key=key, asked=asked)
-        return refund_entity(book, made)
+        with book.changing() as contents:  # or the same request, twice at once, would give back twice
+            for known in contents.refunds:
+                if key is not None and known.key == key:
+                    if known.asked != asked:
+                        raise ApiError(
+                            "Different request with the same idempotency key has already been processed."
+                        )
+                    return refund_entity(book, known)
+            amount = body.get("amount", payment.amount_minor)
+            receipt = body.get("receipt")
+            made = book.add_refund(payment, amount, prefix="rfnd_", receipt=receipt, key=key, asked=asked)
+            return refund_entity(book, made)
 
     @router.get("/payments/{payment_id}/refunds")
     def refunds(payment_id: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import itertools
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,12 @@ import pytest
 from domain.gateway import GatewayUnavailable, NoticeRefused, PaymentGateway
 from domain.money import Currency
 from domain.payment_facts import Flag, PaymentStatus
-from domain.payment_refunds import AttemptBack, CreditsBack
+from domain.payment_refunds import AttemptBack, CreditsBack, FeeBack
 from domain.ports import Once
+from infra.bootstrap import open_ledger
 from infra.embedded.sandbox.server import SandboxGateway
 from tests.integration.gateways.shop import Ear, Heard, Payer
+from tests.integration.gateways.till import open_till
 from tests.integration.gateways.wire import Fault, Wire
 
 if TYPE_CHECKING:
@@ -303,6 +306,47 @@ def test_money_goes_back_once_whatever_is_lost(
         till.payments.attend(sale.payment_id, request=till.request())
         assert till.payment(sale).status is PaymentStatus.REFUNDED
         assert till.balance(sale) == 1_500
+    assert till.differences(gateway) == before
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
+def test_parts_that_go_back_at_once_go_back_once(
+    till: Till,
+    payer: Payer,
+    sandbox: SandboxGateway,
+    *,
+    adapters: dict[str, PaymentGateway],
+    ledger_url: str,
+    gateway: str,
+) -> None:
+    before = till.differences(gateway)
+    sale = till.sell_custom(gateway, 100_000)
+    till.come_back(sale, payer.choose(sale.checkout, "pay").fields)
+    with closing(open_ledger(ledger_url)) as ledger:
+        tills = [till, open_till(ledger, adapters, ledger_url)]
+
+        def give_back(number: int) -> None:
+            payments = tills[number % 2].payments
+            payments.refund(
+                sale.organisation_id,
+                sale.payment_id,
+                FeeBack(1_000 + number),
+                refund_id=f"part-{number}-{sale.payment_id}",
+                request=till.request(),
+            )
+            payments.attend(sale.payment_id, request=till.request())
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(give_back, range(16)))
+    payment = till.payment(sale)
+    assert payment.gateway_payment_id is not None
+    assert not payment.open_refunds
+    asked = {refund.asked.refund_id: refund.asked.total_minor for refund in payment.refunds.values()}
+    assert len(asked) == 16
+    given = sandbox.book.refunds_of(payment.gateway_payment_id)
+    assert sorted((refund.receipt or "", refund.amount_minor) for refund in given) == sorted(asked.items())
+    till.payments.recheck(sale.payment_id, request=till.request())
+    assert not till.payment(sale).flags
     assert till.differences(gateway) == before
 
 

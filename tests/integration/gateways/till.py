@@ -90,6 +90,22 @@ class Till:
         quote_id = self.quote(organisation_id, credits_count)
         return self.begin(organisation_id, gateway, quote_id=quote_id, credits_count=credits_count)
 
+    def sell_custom(self, gateway: str, amount_minor: int) -> Sale:
+        """Ask a new organisation for an amount, which adds no credits."""
+        organisation_id = self.open(Currency.USD)
+        standing = self.payments.begin_custom(
+            organisation_id,
+            amount_minor,
+            "as agreed",
+            gateway,
+            payment_id=f"custom-{next(_numbers)}-{int(datetime.now(UTC).timestamp())}",
+            request=self.request(),
+        )
+        assert standing.checkout is not None
+        sale = Sale(standing.payment.terms.payment_id, organisation_id, standing.checkout, 0)
+        self.sales.append(sale)
+        return sale
+
     def come_back(self, sale: Sale, fields: Mapping[str, str]) -> Payment:
         return self.payments.come_back(sale.payment_id, fields, self.request()).payment
 
