@@ -190,8 +190,8 @@ class Payment(Aggregate):
                 return True
             if self.gateway_payment_id != attempt.gateway_payment_id:
                 self.flag(Flag.PAID_TWICE, attempt, request)
-            elif attempt.refunded_minor > self._asked_back_minor():
-                self.flag(Flag.REFUND_UNKNOWN, attempt, request, amount_minor=attempt.refunded_minor)
+            else:
+                self._flag_unasked_refund(attempt, request)
         elif attempt.status is AttemptStatus.FAILED:
             self._end(PaymentFailed, attempt.reason or "failed", request)
         elif attempt.status is AttemptStatus.CANCELLED:
@@ -496,8 +496,16 @@ class Payment(Aggregate):
             return False
         return not any(isinstance(each, PaymentRefundRequested) for each in self.open_refunds)
 
-    def _asked_back_minor(self) -> int:
-        return sum(asked.total_minor for asked in self._taken_back())
+    def _flag_unasked_refund(self, attempt: Attempt, request: Request) -> None:
+        """Flag what went back of the money that paid and nobody asked for, in all, whenever it is more."""
+        unasked = attempt.refunded_minor - sum(asked.total_minor for asked in self._taken_back())
+        told = [
+            key.amount_minor
+            for key in self.flags
+            if (key.flag, key.gateway_payment_id) == (Flag.REFUND_UNKNOWN, attempt.gateway_payment_id)
+        ]
+        if unasked > max(told, default=0):
+            self.flag(Flag.REFUND_UNKNOWN, attempt, request, amount_minor=unasked)
 
     def _end(
         self, ending: type[PaymentFailed] | type[PaymentAbandoned], reason: str, request: Request

@@ -76,6 +76,23 @@ class PaymentMachine(RuleBasedStateMachine):
         self.under_way: dict[str, tuple[int, int, int]] = {}
         self.odd_under_way: dict[str, str] = {}
         self.asked = 0
+        self.unasked_told = 0
+
+    @precondition(lambda self: self.payment.status in PAID)
+    @rule(unasked_minor=st.sampled_from([0, 1, 500, 700, 1_000_000]), news_is_late=st.booleans())
+    def hear_of_money_back(self, unasked_minor: int, news_is_late: bool) -> None:
+        ours = self.credits_money_out + self.fee_money_out
+        refunded_minor = unasked_minor if news_is_late else ours + unasked_minor
+        paid_by = self.payment.gateway_payment_id
+        assert paid_by is not None
+        news = attempt(
+            gateway_payment_id=paid_by, amount_minor=PRO.total_minor, refunded_minor=refunded_minor
+        )
+        self.payment.learn(news, request())
+        self.unasked_told = max(self.unasked_told, refunded_minor - ours)
+        told = [key.amount_minor for key in self.payment.flags if key.flag is Flag.REFUND_UNKNOWN]
+        assert told == sorted(set(told))
+        assert max(told, default=0) == self.unasked_told
 
     @rule(news=news_of_pro)
     def hear(self, news: Attempt) -> None:

@@ -16,7 +16,7 @@ from domain.errors import (
 )
 from domain.gateway import AttemptStatus
 from domain.payment import CANCELLED, Payment, Terms, evolve
-from domain.payment_facts import Flag, PaymentFlagged, PaymentStatus
+from domain.payment_facts import Flag, FlagKey, PaymentFlagged, PaymentStatus
 from tests.unit.domain.builders import request
 from tests.unit.domain.payments import (
     CREDITS,
@@ -163,11 +163,38 @@ class TestFlags:
         payment.learn(attempt(refunded_minor=500), request())
         assert (Flag.REFUND_UNKNOWN, "pay_1", 500) in payment.flags
 
+    def test_later_news_of_it_are_flagged_only_when_more_went_back(self) -> None:
+        payment = completed()
+        payment.request_refund("refund-1", 100, request())
+        asked = 17_700
+        unasked: list[int] = []
+        for refunded_minor, more in [
+            (asked, []),
+            (asked + 500, [500]),
+            (asked + 500, []),
+            (asked + 499, []),  # news of earlier
+            (asked + 700, [700]),
+        ]:
+            payment.learn(attempt(refunded_minor=refunded_minor), request())
+            unasked += more
+            assert unknown_refunds(payment) == unasked
+        payment.settle_flag(FlagKey(Flag.REFUND_UNKNOWN, "pay_1", 700), request())
+        payment.request_refund("refund-2", 100, request())
+        for refunded_minor in (asked + 700, 2 * asked + 700):
+            payment.learn(attempt(refunded_minor=refunded_minor), request())
+            assert unknown_refunds(payment) == unasked
+        payment.learn(attempt(refunded_minor=2 * asked + 701), request())
+        assert unknown_refunds(payment) == [*unasked, 701]
+
     def test_a_refund_that_was_asked_for_is_not(self) -> None:
         payment = completed()
         payment.request_refund("refund-1", 1_000, request())
         payment.learn(attempt(refunded_minor=177_000), request())
         assert not payment.flags
+
+
+def unknown_refunds(payment: Payment) -> list[int]:
+    return [key.amount_minor for key in payment.flags if key.flag is Flag.REFUND_UNKNOWN]
 
 
 class TestRefunds:
