@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -37,6 +37,7 @@ from domain.ports import Once
 from domain.prices import CurrencyChange, Edition, PriceBook
 from domain.purchases import PurchasePlan, PurchaseQuote
 from infra.bootstrap import open_ledger
+from infra.event_store.recorder import LedgerEventStore
 from infra.payment_desk import PostgresDesk
 from tests.payment_gateway import SIGNATURE, BookGateway
 
@@ -506,6 +507,19 @@ class TestEnding:
         assert shop.attend(shop.payments.payment("payment-x")).status is PaymentStatus.PENDING
 
 
+def end_turns(shop: Shop) -> None:
+    """Let the database lose the connections that hold turns, as a failover does."""
+    with (
+        cast(LedgerEventStore, shop.ledger.events).recorder.datastore.get_connection() as connection,
+        connection.transaction(),
+    ):
+        connection.execute("SET LOCAL ROLE NONE")
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks JOIN pg_database ON oid = database"
+            " WHERE locktype = 'advisory' AND datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
 class TestRefunds:
     def test_unspent_credits_go_and_their_money_comes(self, shop: Shop) -> None:
         payment = shop.refund(shop.buy(), 400)
@@ -577,6 +591,7 @@ class TestRefunds:
         def somebody_else_asks(step: str) -> None:
             if step == "before refund":
                 shop.gateway._step = lambda _: None
+                end_turns(shop)
                 shop.attend(payment)
 
         shop.gateway._step = somebody_else_asks

@@ -12,10 +12,8 @@ from api.pages.formats import in_utc
 from domain.gateway import AttemptStatus
 from tests.integration.api.ledger_api import LedgerApi
 from tests.integration.api.pages.browsing import Browser
-from tests.integration.api.pages.test_money_pages import begin, gateway, pay
+from tests.integration.api.pages.test_money_pages import begin, pay
 from tests.payment_gateway import BookGateway
-
-__all__ = ["gateway"]
 
 
 def test_the_end_of_a_plan_is_a_day_as_people_write_it(
