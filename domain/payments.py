@@ -17,6 +17,7 @@ from domain.errors import (
     AutoTopUpIsOn,
     BillingDetailsMissing,
     GatewayUnknown,
+    InvalidInput,
     PaymentUnknown,
     PurchaseAlreadyRecorded,
     QuoteExpired,
@@ -40,7 +41,7 @@ from domain.payment_facts import Asked, FlagKey, PaymentOrdered, PaymentRequeste
 from domain.payment_orders import PaymentOrders
 from domain.payment_refunds import Back, PaymentRefunds
 from domain.ports import Once
-from domain.purchases import PurchasePlan, PurchaseQuote, check_may_buy, custom_terms, quote
+from domain.purchases import PurchasePlan, PurchaseQuote, check_may_buy, checked_amount, custom_terms, quote
 from domain.top_ups import TopUps
 
 NEVER_PAID: Final = "NEVER_PAID"
@@ -197,7 +198,8 @@ class Payments:
 
         def decide() -> tuple[Sequence[Aggregate], Named]:
             organisation = self.ledger.organisation(organisation_id)
-            terms = custom_terms(amount_minor, organisation, self.ledger.prices.at(request.at))
+            asked_minor = checked_amount(0, amount_minor, remark)
+            terms = custom_terms(asked_minor, organisation, self.ledger.prices.at(request.at))
             self._book.gateway(gateway, terms.currency)
             payment = Payment.request(
                 payment_id, organisation_id, terms, gateway=gateway, quote_id=None, request=request
@@ -348,8 +350,11 @@ class Payments:
 
         Raises:
             PaymentUnknown, IdempotencyConflict.
+            InvalidInput: the note says nothing.
             FlagNotOpen: there is no such flag, or it is settled.
         """
+        if not note.strip():
+            raise InvalidInput("note", "a note says what was done about it")
 
         def decide() -> tuple[Sequence[Aggregate], Named]:
             payment = self._book.payment(payment_id, organisation_id)

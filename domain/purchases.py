@@ -101,7 +101,7 @@ def quote(
         top_up.check()
     included = 0
     if plan is PurchasePlan.CUSTOM:
-        terms = custom_terms(_checked_amount(credits_count, amount_minor, remark), organisation, prices)
+        terms = custom_terms(checked_amount(credits_count, amount_minor, remark), organisation, prices)
     else:
         _check_has_no_amount(amount_minor, remark)
         included = prices.of(organisation.currency).pro_credits if plan is PurchasePlan.PRO else 0
@@ -179,8 +179,12 @@ def _check_can_be_paid(cost: Cost, field: str, currency: Currency, *, is_too_man
         )
 
 
-def _checked_amount(credits_count: int, amount_minor: int | None, remark: str | None) -> int:
-    """Return the amount of a custom payment, if it is one."""
+def checked_amount(credits_count: int, amount_minor: int | None, remark: str | None) -> int:
+    """Return the amount of a custom payment, if it is one.
+
+    Raises:
+        InvalidInput: it has no amount, no remark that says something, or has credits.
+    """
     faults = Faults()
     if credits_count:
         faults.add("credits", "a custom payment adds no credits")

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from domain.errors import FlagNotOpen, PaymentNotRefundable, PaymentUnknown, RefundExceedsPayment
+from domain.errors import (
+    FlagNotOpen,
+    InvalidInput,
+    PaymentNotRefundable,
+    PaymentUnknown,
+    RefundExceedsPayment,
+)
 from domain.facts import Plan
 from domain.gateway import AttemptStatus
 from domain.payment import Payment
@@ -229,6 +235,14 @@ class TestSettling:
         assert list(PostgresDesk(shop.ledger).notes([payment.terms.payment_id]).values()) == [
             "kept for later"
         ]
+
+    @pytest.mark.parametrize("note", ["", "  "])
+    def test_a_note_says_something(self, shop: Shop, note: str) -> None:
+        payment, _ = twice(shop)
+        with pytest.raises(InvalidInput, match="says what was done") as refused:
+            self.settle(shop, payment, note)
+        assert refused.value.field == "note"
+        assert shop.payments.payment(payment.terms.payment_id).open_flags
 
     def test_flags_of_others_are_unknown(self, shop: Shop) -> None:
         payment, _ = twice(shop)

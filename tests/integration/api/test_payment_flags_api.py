@@ -93,6 +93,8 @@ def test_somebody_settles_a_flag(
     path = custom(amount_minor=4_000)
     (flag,) = own_flags()
     body = {name: flag[name] for name in ("flag", "gateway_payment_id", "amount_minor")}
+    blank = client.post(f"{path}/flags/settle", json={**body, "note": "  "})
+    assert (blank.status_code, faulty_fields(blank)) == (422, ["note"])
     body["note"] = "The payer keeps it for the next order."
     for _ in range(2):
         settled = client.post(f"{path}/flags/settle", json=body, headers={"Idempotency-Key": "k"})

@@ -167,6 +167,8 @@ def test_staff_asks_for_an_amount(
     client: TestClient, organisation: str, read: Callable[..., Any], gateway: BookGateway
 ) -> None:
     body = {"amount_minor": 5_000, "remark": "a banner", "gateway": "razorpay"}
+    blank = client.post(f"{organisation}/custom-payments", json={**body, "remark": "  "})
+    assert (blank.status_code, faulty_fields(blank)) == (422, ["remark"])
     begun = client.post(f"{organisation}/custom-payments", json=body)
     assert begun.status_code == 201
     payment = read(f"{organisation}/payments")["payments"][0]
