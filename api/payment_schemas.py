@@ -52,7 +52,10 @@ class AskedPurchase(Body):
         examples=[1_000],
     )
     amount_minor: AskedAmount | None = Field(
-        default=None, description="Of custom: the amount in minor units; tax comes on top.", examples=[None]
+        default=None,
+        description="Of custom: the amount in minor units; tax comes on top. With it, at least 100:"
+        " gateways take no less.",
+        examples=[None],
     )
     remark: Name | None = Field(
         default=None,
@@ -132,7 +135,9 @@ class BeginCustomPayment(Body):
     """An amount to ask for."""
 
     amount_minor: AskedAmount = Field(
-        description="The amount in minor units; tax comes on top.", examples=[500_000]
+        description="The amount in minor units; tax comes on top. With it, at least 100: gateways take"
+        " no less.",
+        examples=[500_000],
     )
     remark: Name = Field(
         description="What it is for; it is kept where it can be erased.", examples=["Banner"]

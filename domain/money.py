@@ -10,6 +10,7 @@ import msgspec
 MILLIONTHS: Final = 1_000_000
 PRICE_MILLIONTHS_MAX: Final = 10_000_000_000  # with the most credits and tax, an amount still fits 64 bits
 AMOUNT_MINOR_MAX: Final = 1_000_000_000_000  # of a fee: ten thousand million currency units
+PAID_MINOR_MIN: Final = 100  # tax included: gateways take no less of either currency
 MINOR_UNITS: Final = 100  # in a currency unit: both currencies have two decimals
 MILLIONTHS_PER_MINOR_UNIT: Final = MILLIONTHS // MINOR_UNITS
 _PER_CENT: Final = 100

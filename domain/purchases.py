@@ -11,7 +11,7 @@ import msgspec
 from domain.auto_top_up import TopUpTerms
 from domain.errors import BillingIsCustom, Faults, InvalidInput, ProAlready
 from domain.facts import Plan
-from domain.money import AMOUNT_MINOR_MAX, MINOR_UNITS, Cost, Currency, cost_of
+from domain.money import AMOUNT_MINOR_MAX, MINOR_UNITS, PAID_MINOR_MIN, Cost, Currency, cost_of
 from domain.organisation import CREDITS_MAX, Organisation
 from domain.payment import Terms
 from domain.payment_facts import PaymentKind
@@ -136,11 +136,12 @@ def custom_terms(amount_minor: int, organisation: Organisation, prices: Prices) 
     """Return the terms of an amount that is no price of anything; tax comes on top.
 
     Raises:
-        InvalidInput: it is below 1, or more than one payment can be of.
+        InvalidInput: it is less than gateways take, or more than one payment can be of.
     """
-    if amount_minor < 1:
-        raise InvalidInput("amount_minor", "an amount above 0 is needed")
     cost = cost_of(0, 0, prices.of(organisation.currency).tax_per_cent, fee_minor=amount_minor)
+    if cost.total_minor < PAID_MINOR_MIN:
+        least = f"{organisation.currency.value} {PAID_MINOR_MIN // MINOR_UNITS}.00"
+        raise InvalidInput("amount_minor", f"at least {least} with tax")
     _check_can_be_paid(cost, "amount_minor", organisation.currency)
     return Terms(
         PaymentKind.CUSTOM, 0, 0, 0, amount_minor, cost.tax_minor, organisation.currency, prices.version

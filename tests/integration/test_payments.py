@@ -209,11 +209,11 @@ class TestQuotes:
         ]
         assert (quoted.terms.credits, quoted.terms.total_minor, quoted.remark) == (0, 590_000, "a banner")
         assert shop.payments.quoted(ORG, quoted.quote_id) == quoted
-        assert shop.quote_custom(1).terms.total_minor == 1
+        assert shop.quote_custom(85).terms.total_minor == 100
 
-    @pytest.mark.parametrize("amount_minor", [0, -1, 847_457_627_120, 10**12])
+    @pytest.mark.parametrize("amount_minor", [0, -1, 84, 847_457_627_120, 10**12])
     def test_an_amount_that_cannot_be_paid_is_not_quoted(self, shop: Shop, amount_minor: int) -> None:
-        """With 18 % of tax, a payment of 10,000,000,000.00 is of 8,474,576,271.19."""
+        """With 18 % of tax, a payment of 10,000,000,000.00 is of 8,474,576,271.19; one of 1.00 is of 0.85."""
         with pytest.raises(InvalidInput) as refusal:
             shop.quote_custom(amount_minor)
         assert refusal.value.field == "amount_minor"

@@ -169,6 +169,9 @@ def test_staff_asks_for_an_amount(
     body = {"amount_minor": 5_000, "remark": "a banner", "gateway": "razorpay"}
     blank = client.post(f"{organisation}/custom-payments", json={**body, "remark": "  "})
     assert (blank.status_code, faulty_fields(blank)) == (422, ["remark"])
+    refused = client.post(f"{organisation}/custom-payments", json={**body, "amount_minor": 99})
+    assert (refused.status_code, faulty_fields(refused)) == (422, ["amount_minor"])
+    assert "at least USD 1.00 with tax" in refused.json()["detail"]
     begun = client.post(f"{organisation}/custom-payments", json=body)
     assert begun.status_code == 201
     payment = read(f"{organisation}/payments")["payments"][0]
@@ -200,6 +203,7 @@ def test_an_admin_pays_an_amount_by_a_quote(
         ({"plan": "custom"}, ["amount_minor", "remark"]),
         ({"plan": "custom", "credits": 1_000, "amount_minor": 1, "remark": "x"}, ["credits"]),
         ({"plan": "custom", "amount_minor": 0, "remark": ""}, ["amount_minor", "remark"]),
+        ({"plan": "custom", "amount_minor": 99, "remark": "x"}, ["amount_minor"]),
         ({"credits": 1_000, "amount_minor": 1, "remark": "x"}, ["amount_minor", "remark"]),
         ({"plan": "pay_as_you_go"}, ["credits"]),
     ],

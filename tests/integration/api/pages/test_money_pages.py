@@ -160,7 +160,8 @@ def test_what_was_typed_is_there_again_and_the_remark_in_no_address(admin: Brows
         ("", "", ["Amount: this field is required", "Remark: this field is required"]),
         ("1.005", "x", ["Amount: an amount such as 1,250.50: a point before at most two decimals"]),
         ("12,50", "x" * 65, ["Amount: an amount such as", "Remark: at most 64 characters"]),
-        ("0.00", "x", ["Amount: an amount above 0 is needed"]),
+        ("0.00", "x", ["Amount: at least INR 1.00 with tax"]),
+        ("0.84", "x", ["Amount: at least INR 1.00 with tax"]),
         ("8,474,576,271.20", "x", ["Amount: this is more than one payment can be of"]),
     ],
 )
@@ -418,7 +419,7 @@ def test_staff_ask_for_an_amount(staff: Browser, admin: Browser, studio: str, le
     form = staff.get("/credits/staff/custom-payment", organisation=studio).form(
         "/credits/staff/custom-payment"
     )
-    for amount in ("1.005", "12,50", "1e3", "0"):
+    for amount in ("1.005", "12,50", "1e3", "0", "0.03"):
         refused = staff.submit(form, amount=amount, remark="Banner", gateway="razorpay")
         assert refused.status == 422, amount
         assert "Amount" in refused.text
