@@ -82,16 +82,19 @@ class Form:
             raise invalid(name, "no line breaks or control characters")
         return text
 
-    def whole(self, name: str, least: int, most: int) -> int:
+    def whole(self, name: str, least: int, most: int | None = None) -> int:
         """Return a field's whole number; separators between groups of digits are read over.
+
+        Without `most`, how much is too much is the ledger's to say, in money.
 
         Raises:
             HttpProblem: it is none, or outside its bounds.
         """
         text = self.text(name, 24)
         number = int(_ungrouped(text)) if _WHOLE_NUMBER.fullmatch(text) else -1
-        if not least <= number <= most:
-            raise invalid(name, f"a whole number from {least:,} to {most:,}")
+        if number < least or (most is not None and number > most):
+            bounds = f", at least {least:,}" if most is None else f" from {least:,} to {most:,}"
+            raise invalid(name, f"a whole number{bounds}")
         return number
 
     def price_millionths(self, name: str, most: int) -> int:

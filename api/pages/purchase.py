@@ -34,8 +34,6 @@ SECOND_STEPS: Final = {PurchasePlan.CUSTOM: ("Amount", "purchase_custom.html")}
 """What the second step is called, and its template, where it asks for something else than credits."""
 _CREDITS_STEP: Final = ("Credits", "purchase_credits.html")
 
-_TYPED_MAX: Final = 10**18 - 1  # how much can be paid is the ledger's to say, in money
-
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 _Credits = Annotated[str, Query(max_length=24)]
@@ -83,7 +81,7 @@ def post_purchase(page: Shown) -> Response:
     form = Form(page.http)
     plan = form.choice("plan", PurchasePlan)
     try:
-        credits_count, amount_minor, remark = _chosen(form, plan)
+        credits_count, amount_minor, remark = _chosen(page, form, plan)
         quote = page.services.payments.quote(
             page.organisation_id,
             plan,
@@ -198,7 +196,7 @@ def _give_up_untried(
         payments.abandon(organisation_id, payment_id, request=request)
 
 
-def _chosen(form: Form, plan: PurchasePlan) -> tuple[int, int | None, str | None]:
+def _chosen(page: Page, form: Form, plan: PurchasePlan) -> tuple[int, int | None, str | None]:
     """Return what the second step says: credits, or an amount and a remark.
 
     Raises:
@@ -206,9 +204,10 @@ def _chosen(form: Form, plan: PurchasePlan) -> tuple[int, int | None, str | None
     """
     if plan is PurchasePlan.CUSTOM:
         return 0, *custom_payments.read_custom(form)
-    if plan is PurchasePlan.PRO and not form.fields.get("credits", "").strip():
+    if plan is PurchasePlan.PRO and form.fields.get("credits", "").strip() in ("", "0"):
         return 0, None, None
-    return form.whole("credits", 0, _TYPED_MAX), None, None
+    minimum = page.services.ledger.prices.at(page.services.clock()).minimum_credits
+    return form.whole("credits", minimum), None, None
 
 
 def _fields_of(quoted: PurchaseQuote) -> Mapping[str, str]:

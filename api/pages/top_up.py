@@ -10,13 +10,12 @@ from starlette.responses import Response
 
 from api.dependencies import Connection
 from api.pages import words
-from api.pages.forms import ONCE, Form, Outcome, faults_of
+from api.pages.forms import ONCE, Form, Outcome, Reading, faults_of
 from api.pages.page import Page, Shown
 from api.pages.routing import PageRoute, redirect
 from domain.auto_top_up import A_DAY_AT_MOST, THRESHOLD_MAX, TopUpTerms
 from domain.errors import AutoTopUpIsOff, PaymentUnknown
 from domain.facts import Plan
-from domain.organisation import CREDITS_MAX
 from domain.purchases import PurchasePlan
 from projections import papers, payment_views, views
 from projections.payment_views import PaymentRow
@@ -51,7 +50,7 @@ def post_auto_top_up(page: Shown) -> Response:
     try:
         result = page.services.payments.top_ups.change(
             page.organisation_id,
-            _terms(form),
+            _terms(page, form),
             request=form.request,
             once=form.once(page.organisation_id),
         )
@@ -65,7 +64,7 @@ def post_switch_on(page: Shown) -> Response:
     """Quote the purchase that switches it on, and lead on to its review."""
     form = Form(page.http)
     try:
-        terms = _terms(form)
+        terms = _terms(page, form)
         quoted = page.services.payments.quote(
             page.organisation_id,
             PurchasePlan.PAY_AS_YOU_GO,
@@ -92,12 +91,19 @@ def post_switch_off(page: Shown) -> Response:
     return redirect(page.url(PATH, min_position=result.position))
 
 
-def _terms(form: Form) -> TopUpTerms:
-    return TopUpTerms(
-        form.whole("credits", 1, CREDITS_MAX),
-        form.whole("threshold", 1, THRESHOLD_MAX),
-        form.whole("per_day", 1, A_DAY_AT_MOST),
-    )
+def _terms(page: Page, form: Form) -> TopUpTerms:
+    """Return what a form asks for.
+
+    Raises:
+        HttpProblem: something of it cannot be; it names all that cannot.
+    """
+    minimum = page.services.ledger.prices.at(page.services.clock()).minimum_credits
+    reading = Reading()
+    threshold = reading.of(0, form.whole, "threshold", 1, THRESHOLD_MAX)
+    credits_count = reading.of(0, form.whole, "credits", minimum)
+    per_day = reading.of(0, form.whole, "per_day", 1, A_DAY_AT_MOST)
+    reading.check()
+    return TopUpTerms(credits_count, threshold, per_day)
 
 
 def _show(page: Page, outcome: Outcome | None = None, form: Form | None = None) -> Response:

@@ -79,9 +79,9 @@ def test_a_quote_is_paid_once_however_often_the_form_is_sent(admin: Browser, gat
 @pytest.mark.parametrize(
     ("credits", "fault"),
     [
-        ("999", "a purchase is of at least 1,000 credits"),
+        ("999", "a whole number, at least 1,000"),
         ("", "required"),
-        ("many", "a whole number"),
+        ("many", "a whole number, at least 1,000"),
         ("1,000,000,000,000", "at most INR 10,000,000,000, tax included"),
     ],
 )
