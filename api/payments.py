@@ -236,8 +236,8 @@ def refund_payment(
     """Give money back through the gateway, and take what it bought. Say one of these:
 
     - `credits`: unspent credits of a purchase, and their money; with an empty body all of them.
-    - `amount_minor`: of a custom payment, or of a plan's fee. All of the fee ends the subscription now, a
-      part leaves it.
+    - `amount_minor`: of a custom payment, which needs it, or of a plan's fee. All of the fee ends the
+      subscription now, a part leaves it.
     - `gateway_payment_id`: all that an attempt took which pays for nothing (flags `paid_twice` and
       `amount_differs`); the payment's status stays.
 

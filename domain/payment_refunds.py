@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from domain.aggregate import Aggregate
-from domain.errors import RefundExceedsPurchase
+from domain.errors import InvalidInput, RefundExceedsPurchase
 from domain.facts import Plan, PurchaseRefunded, Request
 from domain.gateway import GatewayRefused, GatewayUnavailable, Refund, RefundRequest, RefundStatus
 from domain.money import Cost
@@ -70,7 +70,8 @@ class PaymentRefunds:
         back.
 
         Raises:
-            PaymentUnknown, InvalidInput, IdempotencyConflict.
+            PaymentUnknown, IdempotencyConflict.
+            InvalidInput: below 1 is to go back, or all credits of a payment that bought none.
             PaymentNotRefundable: it is not paid, or took nothing of this kind.
             RefundExceedsPurchase: fewer credits can be taken back, or none.
             RefundExceedsPayment: less of the fee can go back, or nothing.
@@ -141,6 +142,8 @@ class PaymentRefunds:
         refund_id: str,
         request: Request,
     ) -> PaymentRefundRequested:
+        if credits_count is None and payment.purchase is None and payment.refundable_fee_minor:
+            raise InvalidInput("amount_minor", "say how much is to go back: the payment bought no credits")
         purchase = payment.refundable_purchase()
         wanted = organisation.refundable(purchase) if credits_count is None else credits_count
         if credits_count is None and wanted == 0:

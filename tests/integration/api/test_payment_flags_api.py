@@ -63,7 +63,10 @@ def test_a_refund_is_of_one_thing(client: TestClient, custom: Callable[..., str]
     assert (both.status_code, faulty_fields(both)) == (422, ["amount_minor"])
     nothing = client.post(f"{path}/refunds", json={"amount_minor": 0})
     assert (nothing.status_code, faulty_fields(nothing)) == (422, ["amount_minor"])
-    assert problem_of(client.post(f"{path}/refunds", json={})) == "payment-not-refundable"
+    unsaid = client.post(f"{path}/refunds", json={})
+    assert (unsaid.status_code, faulty_fields(unsaid)) == (422, ["amount_minor"])
+    assert "the payment bought no credits" in unsaid.json()["detail"]
+    assert problem_of(client.post(f"{path}/refunds", json={"credits": 1})) == "payment-not-refundable"
     unknown = client.post(f"{path}/refunds", json={"gateway_payment_id": "pay_x"})
     assert problem_of(unknown) == "payment-not-refundable"
 
