@@ -10,10 +10,14 @@ from starlette.responses import Response
 
 from api.fields import ID_LENGTH_MAX
 from api.pages import words
+from api.pages.custom_payments import FIELD_NAMES, typed
+from api.pages.formats import formats_of
 from api.pages.forms import ONCE, Form, Outcome, faults_of
 from api.pages.page import Page, Shown
 from api.pages.routing import PageRoute, redirect
-from domain.money import MINOR_UNITS
+from api.problem_types import FieldError
+from api.problems import invalid
+from domain.errors import RefundExceedsPayment
 from domain.organisation import CREDITS_MAX
 from domain.payment import PAID, Payment
 from domain.payment_facts import Asked, PaymentFlagged
@@ -39,7 +43,7 @@ def get_refund_payment(
         back = _back(Form(page.http, fields))
         asked = None if back is None else _preview(page, payment, back)
     except Exception as error:
-        return _show(page, payment, fields, outcome=faults_of(error))
+        return _show(page, payment, fields, error=error)
     return _show(page, payment, fields, asked)
 
 
@@ -57,7 +61,7 @@ def post_refund_payment(page: Shown, payment: _PaymentId) -> Response:
             once=form.once(page.organisation_id),
         )
     except Exception as error:
-        return _show(page, payment, form.fields, outcome=faults_of(error))
+        return _show(page, payment, form.fields, error=error)
     return redirect(page.url("/credits/billing", payment=payment, min_position=standing.position))
 
 
@@ -66,7 +70,10 @@ def _back(form: Form) -> Back | None:
     if form.fields.get("attempt"):
         return AttemptBack(form.text("attempt", ID_LENGTH_MAX))
     if form.fields.get("amount"):
-        return FeeBack(form.amount_minor("amount"))
+        amount_minor = form.amount_minor("amount")
+        if amount_minor < 1:
+            raise invalid("amount", "an amount above 0 is needed")
+        return FeeBack(amount_minor)
     if form.fields.get("credits"):
         return CreditsBack(form.whole("credits", 1, CREDITS_MAX))
     return None
@@ -82,15 +89,15 @@ def _show(
     fields: Mapping[str, str],
     asked: Asked | None = None,
     *,
-    outcome: Outcome | None = None,
+    error: Exception | None = None,
 ) -> Response:
-    outcome = outcome or Outcome()
     payment = page.services.payments.payment(payment_id, page.organisation_id)
+    outcome = Outcome() if error is None else _outcome_of(error, payment)
     unspent, fee_minor, odd = None, payment.refundable_fee_minor, _odd(payment)
     try:
         unspent = _preview(page, payment_id, CreditsBack())
-    except Exception as error:
-        nothing = faults_of(error)
+    except Exception as refusal:
+        nothing = faults_of(refusal)
         if not (fee_minor or odd or outcome.faults):
             outcome = nothing
     return page.render(
@@ -104,13 +111,23 @@ def _show(
         is_paid=payment.status in PAID,
         unspent=unspent,
         fee_minor=fee_minor,
-        fee_text=f"{fee_minor // MINOR_UNITS}.{fee_minor % MINOR_UNITS:02}",
+        fee_text=typed(fee_minor),
         odd=odd,
         asked=asked,
         fields={kind: fields.get(kind, "") for kind in _KINDS},
         currency=None if asked is None else payment.currency_of(asked),
         words=words,
     )
+
+
+def _outcome_of(error: Exception, payment: Payment) -> Outcome:
+    """Return what the page shows of an error; the ledger's minor units become money."""
+    outcome = faults_of(error, names=FIELD_NAMES)
+    if not isinstance(error, RefundExceedsPayment):
+        return outcome
+    left = formats_of(payment.terms.currency, "UTC").money(payment.refundable_fee_minor)
+    fault = FieldError(field="amount", message=f"{left} can still go back, tax not counted")
+    return Outcome([fault], outcome.status)
 
 
 def _odd(payment: Payment) -> list[PaymentFlagged]:

@@ -56,6 +56,10 @@ def test_a_custom_payment_goes_back_after_a_look_at_what_that_does(
     before = len(gateway.refunds)
     for amount in ("5,000.01", "0", "some", "12,50"):
         assert staff.submit(asking, amount=amount).status in (409, 422), amount
+    assert "Amount: an amount above 0 is needed" in staff.submit(asking, amount="0").text
+    too_much = staff.submit(asking, amount="5,000.01")
+    assert "Amount: ₹5,000.00 can still go back, tax not counted" in too_much.text
+    assert "#field-amount" in too_much.links.values()
     review = staff.submit(asking, amount="1,000.50")
     assert "₹1,180.59 go back through Razorpay, ₹180.09 of them tax." in review.text
     assert len(gateway.refunds) == before
