@@ -76,6 +76,13 @@ class AskedPurchase(Body):
         return None if asked is None else TopUpTerms(self.credits, asked.threshold, asked.per_day)
 
 
+class QuotedTopUp(View):
+    """When as many credits are bought again, by itself, once it is paid."""
+
+    threshold: int = Field(description="When fewer credits than this are available.", examples=[200])
+    per_day: int = Field(description="How often at most on a day of the organisation's zone.", examples=[1])
+
+
 class QuotedLine(View):
     """A line of a quote, before tax."""
 
@@ -101,6 +108,9 @@ class QuotedPurchase(View):
     currency: Currency = Field(description="The currency of all amounts.", examples=["INR"])
     price_version: str = Field(description="The prices it is made at.", examples=["published-1"])
     remark: str | None = Field(description="Of custom: what it is for.", examples=[None])
+    auto_top_up: QuotedTopUp | None = Field(
+        description="The auto top-up that it switches on; null where it switches none on.", examples=[None]
+    )
     expires_at: Instant = Field(description="Payments can be made from it until then.")
     position: Position
 
@@ -119,6 +129,7 @@ class QuotedPurchase(View):
             currency=terms.currency,
             price_version=terms.price_version,
             remark=quote.remark,
+            auto_top_up=None if quote.top_up is None else QuotedTopUp.model_validate(quote.top_up),
             expires_at=quote.expires_at,
             position=position,
         )

@@ -105,6 +105,12 @@ def test_terms_that_will_not_do_are_refused(
     assert faulty_fields(answer) == [field]
 
 
+def test_a_quote_says_what_it_switches_on(client: TestClient, organisation: str) -> None:
+    for asked in (ASKED, {"credits": 1_000}):
+        quoted = client.post(f"{organisation}/purchase-quotes", json=asked).json()
+        assert quoted["auto_top_up"] == asked.get("auto_top_up")
+
+
 def test_it_comes_with_credits_alone(client: TestClient, organisation: str) -> None:
     answer = client.post(f"{organisation}/purchase-quotes", json={**ASKED, "plan": "pro"})
     assert (answer.status_code, faulty_fields(answer)) == (422, ["plan"])
