@@ -318,7 +318,9 @@ class TimeZoneChanged(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class HoldPlaced(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Credits were set aside for a run: `credits` of those asked for."""
+    """Credits were set aside for a run: `credits` of those asked for. `reported` are the photos of each type
+    that the run was charged before.
+    """
 
     recorded_at: datetime
     actor: str | None
@@ -327,12 +329,13 @@ class HoldPlaced(msgspec.Struct, frozen=True, array_like=True, gc=False):
     request: HoldRequest
     credits: int
     expires_at: datetime
+    reported: dict[UsageType, int] = {}
 
     balance_delta: ClassVar[int] = 0
 
     def apply(self, organisation: Organisation) -> None:
         organisation.open_hold(
-            Hold(self.hold_id, self.request, self.credits, self.credits, self.expires_at, {})
+            Hold(self.hold_id, self.request, self.credits, self.credits, self.expires_at, self.reported)
         )
 
 

@@ -50,8 +50,8 @@ class HoldRequest(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Hold(msgspec.Struct, frozen=True, array_like=True):
-    """An open hold: 0 <= `remaining` <= `size`. `photos` of each type were reported or settled so far, and
-    `event_id` is the photo event that the run's messages named last; 0: none.
+    """An open hold: 0 <= `remaining` <= `size`. `photos` of each type its run reported so far, before it
+    as well, and `event_id` is the photo event that the run's messages named last; 0: none.
     """
 
     hold_id: str

@@ -370,7 +370,8 @@ class Ledger(Application[UUID]):
         """
 
         def decide(organisation: Organisation) -> Recorded:
-            hold = organisation.place_hold(wanted, request.at + lasts, request)
+            reported = self._store.photos_reported(organisation.id, wanted.run_id, organisation.version)
+            hold = organisation.place_hold(wanted, request.at + lasts, request, reported=reported)
             return _hold_standing(organisation, hold, "open")
 
         return self._change(organisation_id, decide, once, on_repeated=HoldClosed)

@@ -11,7 +11,7 @@ holds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import ClassVar, Final
@@ -667,10 +667,24 @@ class Organisation(Aggregate):
 
     # --------------------------------------------------------------------- holds
 
-    def place_hold(self, wanted: HoldRequest, expires_at: datetime, request: Request) -> Hold:
+    def place_hold(
+        self,
+        wanted: HoldRequest,
+        expires_at: datetime,
+        request: Request,
+        *,
+        reported: Mapping[UsageType, int],
+    ) -> Hold:
         """Set credits aside for a run: all it asks for, or as many as there are.
 
         Asking again for the same, while the hold is open, returns it as it is.
+
+        Args:
+            wanted: what the run asks for.
+            expires_at: when the hold lapses.
+            request: who asks, and when.
+            reported: photos of each type that the run was charged so far (`Store.photos_reported`); its
+                settlement does not charge them again.
 
         Raises:
             InvalidInput: credits outside 0 to `CREDITS_MAX`, or an end not within a day from now.
@@ -703,6 +717,7 @@ class Organisation(Aggregate):
                 wanted,
                 min(wanted.credits, available),
                 expires_at,
+                dict(reported),
             )
         )
         return self.holds[wanted.run_id]

@@ -13,6 +13,7 @@ import msgspec
 from domain.aggregate import Event
 from domain.facts import UsageCharged
 from domain.organisation import Organisation
+from domain.rate_card import UsageType
 
 Clock = Callable[[], datetime]
 """Returns the present moment as an aware UTC datetime."""
@@ -73,6 +74,9 @@ class Store(Protocol):
 
     def refunds_of(self, stream: UUID, charge: int) -> list[Event]:
         """Return all refunds of a charge, or of a purchase, oldest first."""
+
+    def photos_reported(self, stream: UUID, run_id: str, version: int) -> Mapping[UsageType, int]:
+        """Return a run's photos of each type in a history up to a version, without those that are free."""
 
 
 class PositionMove(msgspec.Struct, frozen=True):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from eventsourcing.persistence import EventStore, StoredEvent
 from eventsourcing.postgres import (
     BasePostgresFactory,
@@ -20,9 +22,12 @@ from psycopg.rows import tuple_row
 
 from domain.aggregate import Event
 from domain.errors import IdempotencyConflict, InvariantBroken
+from domain.facts import UsageCharged
 from domain.ports import Answer, Once
+from domain.rate_card import UsageType
 from infra.event_store.datastore import CHANNEL, TAKE_WRITE_LOCK, LedgerDatastore
 from infra.event_store.mapper import COPY_COLUMNS, LedgerMapper, copy_rows
+from projections.runs import counts
 
 COPY_EVENTS: Final = f"COPY ledger.events ({COPY_COLUMNS}) FROM STDIN (FORMAT BINARY)"
 
@@ -45,6 +50,27 @@ _SELECT_REFUNDS: Final = """
 """
 _SELECT_UNDER: Final = """
     SELECT originator_id, originator_version, topic, state FROM ledger.events WHERE dedupe_key = %s
+"""
+# Where a run's charges are: among two versions, or behind the last one whose statement is projected for sure.
+_SELECT_RUN: Final = """
+    SELECT balances.version, run.first_version, run.last_version
+    FROM projections.balances
+    JOIN projections.positions AS balance ON balance.projection = 'balance'
+    JOIN projections.positions AS statement
+        ON statement.projection = 'statement' AND statement."position" >= balance."position"
+    LEFT JOIN projections.transactions AS run
+        ON run.stream = balances.stream AND run.kind = 'usage' AND run.reference = %(run_id)s
+    WHERE balances.stream = %(stream)s
+"""
+_SELECT_NAMING: Final = """
+    SELECT originator_id, originator_version, topic, state FROM ledger.events
+    WHERE originator_id = %(stream)s AND originator_version BETWEEN %(first)s AND %(last)s
+        AND position(%(run)s IN state) > 0
+    UNION ALL
+    SELECT originator_id, originator_version, topic, state FROM ledger.events
+    WHERE originator_id = %(stream)s
+        AND originator_version > %(projected)s AND originator_version <= %(version)s
+        AND position(%(run)s IN state) > 0
 """
 _INSERT_SNAPSHOT: Final = """
     INSERT INTO ledger.snapshots (originator_id, originator_version, topic, state)
@@ -157,6 +183,27 @@ class LedgerRecorder(_Reader, PostgresProcessRecorder):
             cursor.execute(_SELECT_REFUNDS, (originator_id, charge), prepare=True)
             return [StoredEvent(*row) for row in cursor]
 
+    def select_naming(self, originator_id: UUID, run_id: str, version: int) -> Sequence[StoredEvent]:
+        """Return events up to a version with all charges of a run among them, whatever is projected yet."""
+        with (
+            self.datastore.get_connection() as connection,
+            connection.cursor(binary=True, row_factory=tuple_row) as cursor,
+        ):
+            found = {"stream": originator_id, "run_id": run_id}
+            row = cursor.execute(_SELECT_RUN, found, prepare=True).fetchone()
+            projected, first, last = (0, None, None) if row is None else row
+            projected = min(projected, version)
+            bounds = {
+                "stream": originator_id,
+                "run": msgspec.json.encode(run_id),  # as it stands in the events of the run
+                "first": 1 if first is None else first,
+                "last": 0 if last is None else min(last, projected),
+                "projected": projected,
+                "version": version,
+            }
+            cursor.execute(_SELECT_NAMING, bounds)
+            return [StoredEvent(*row) for row in cursor]
+
 
 class SnapshotRecorder(_Reader):
     """Keeps snapshots; the same one twice is one."""
@@ -204,6 +251,16 @@ class LedgerEventStore(EventStore[UUID]):
         """See `domain.ports.Store.refunds_of`."""
         mapper: Any = self.mapper
         return [mapper.to_domain_event(row) for row in self.recorder.select_refunds(stream, charge)]
+
+    def photos_reported(self, stream: UUID, run_id: str, version: int) -> Mapping[UsageType, int]:
+        """See `domain.ports.Store.photos_reported`."""
+        mapper: Any = self.mapper
+        photos: Counter[UsageType] = Counter()
+        for row in self.recorder.select_naming(stream, run_id, version):
+            fact = mapper.to_domain_event(row).fact
+            if isinstance(fact, UsageCharged) and fact.run_id == run_id and counts(fact):
+                photos[fact.usage_type] += fact.new_photos
+        return photos
 
 
 class LedgerFactory(PostgresFactory):

@@ -13,7 +13,7 @@ import pytest
 
 from consumers.usage import UsageIngest
 from domain.errors import HoldClosed, HoldConflict, HoldUnknown, InsufficientCredits, InvalidInput
-from domain.facts import HoldExpired, Request, UsageCharged
+from domain.facts import HoldExpired, HoldPlaced, Request, UsageCharged
 from domain.holds import HoldMode, HoldRequest
 from domain.ledger import HoldStanding, Ledger, Recorded
 from domain.ports import Once
@@ -192,6 +192,48 @@ class TestUsagePath:
         ]
         assert lab.ingest()._store.load([lab.ledger.organisation(ORG).id])
         assert ingest.counts.charges == 2
+
+    @pytest.mark.parametrize("projected", ["nothing", "a part", "all"])
+    def test_what_was_reported_before_the_hold_is_not_charged_again(self, lab: Lab, projected: str) -> None:
+        lab.grant(ORG, 1_000)
+        partition, ingest = lab.partition(), lab.ingest()
+        rotated = {"data.usage_type": "ai_image_rotation"}
+        other = {"data.run_id": 'run-"8'}
+        runner = ProjectionRunner(lab.service)
+        feed(ingest, partition, usage_record("m-1", ORG, 60), usage_record("m-2", ORG, 9, other))
+        feed(ingest, partition, usage_record("m-3", ORG, 7, rotated))
+        feed(ingest, partition, usage_record("m-6", ORG, 11, {"data.ai_search": False}))  # free
+        ingest.flush()
+        if projected == "a part":
+            runner.catch_up()
+        feed(ingest, partition, usage_record("m-4", ORG, 500, {"data.run_id": "run-8"}))
+        feed(ingest, partition, usage_record("m-5", ORG, 40), usage_record("m-1", ORG, 60))
+        ingest.flush()
+        if projected == "all":
+            runner.catch_up()
+        placed = place(lab, "run-88", 300)
+        assert facts(lab, HoldPlaced)[0].reported == {
+            UsageType.PHOTO_PROCESSING: 100,
+            UsageType.AI_IMAGE_ROTATION: 7,
+        }
+        assert hold_of(place(lab, 'run-"8', 10)).credits == 10
+        assert hold_of(place(lab, "run-89", 10)).credits == 10
+        assert [fact.reported for fact in facts(lab, HoldPlaced)[1:]] == [{UsageType.PHOTO_PROCESSING: 9}, {}]
+        balance = lab.ledger.organisation(ORG).balance
+        assert hold_of(settle(lab, hold_of(placed).hold_id, 300)).charged == 200
+        assert lab.ledger.organisation(ORG).balance == balance - 200
+
+    def test_a_statement_that_is_behind_the_balance_hides_nothing(self, lab: Lab) -> None:
+        partition, ingest = lab.partition(), lab.ingest()
+        feed(ingest, partition, usage_record("m-1", ORG, 10))
+        ingest.flush()
+        ProjectionRunner(lab.service).catch_up()
+        lab.connection.execute("TRUNCATE projections.transactions")
+        lab.connection.execute("UPDATE projections.positions SET position = 0 WHERE projection = 'statement'")
+        store: Any = lab.ledger.events
+        stream = lab.ledger.organisation(ORG).id
+        assert store.photos_reported(stream, "run-88", 3) == {UsageType.PHOTO_PROCESSING: 10}
+        assert store.photos_reported(stream, "run-88", 2) == {}
 
 
 class TestLapsing:

@@ -6,6 +6,7 @@ and says what each should have answered. A refusal has no version: it must fit s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,6 +22,7 @@ from domain.holds import HoldMode, HoldRequest
 from domain.ledger import Ledger, Recorded
 from domain.ports import Once
 from domain.rate_card import RateCard, UsageType
+from projections.runner import ProjectionRunner
 from tests.integration.consumers.lab import Lab
 from tests.unit.consumers.records import usage_record
 
@@ -158,18 +160,24 @@ class Writer:
 
 
 def publish(lab: Lab, writers: list[Writer], rnd: Random) -> None:
-    """Charge usage of whatever holds there are, some of it twice, as the consumer would."""
+    """Charge usage of holds and of runs without one, some of it twice, as the consumer would."""
     partition, ingest = lab.partition(), lab.ingest()
+    projections = ProjectionRunner(lab.service)
     sent = []
     for number in range(40):
         named = [hold for writer in writers for hold in list(writer.holds)]
-        hold_id, run_id = rnd.choice(named) if named and rnd.random() < 0.8 else (None, "run-free")
+        hold_id, run_id = (None, f"run-{rnd.randrange(WRITERS)}-{rnd.randrange(STEPS)}")  # perhaps held later
+        if named and rnd.random() < 0.5:
+            hold_id, run_id = rnd.choice(named)
         changes = {"data.hold_id": hold_id, "data.run_id": run_id}
         sent.append(usage_record(f"m-{number}", ORG, rnd.randrange(8), changes))
         partition.add(sent[-1])
         if rnd.random() < 0.2:
             partition.add(rnd.choice(sent))
         ingest.submit(*partition.next())
+        if rnd.random() < 0.2:
+            ingest.flush()
+            projections.catch_up()
     ingest.flush()
     assert ingest.counts.charges == 40
 
@@ -181,6 +189,8 @@ class Book:
     balance: int = 0
     holds: dict[str, int] = field(default_factory=dict)
     available_at: dict[int, int] = field(default_factory=dict)
+    reported: Counter[str] = field(default_factory=Counter)
+    """Photos in a run's messages, whether it has a hold or not."""
 
     @property
     def available(self) -> int:
@@ -193,6 +203,8 @@ class Book:
             self.balance -= fact.credits
             if fact.from_hold:
                 self.holds[str(fact.hold_id)] -= fact.from_hold
+            if _is_message(fact):
+                self.reported[fact.run_id] += fact.photos
         elif isinstance(fact, CreditsGranted | CreditsPurchased | ChargeRefunded):
             self.balance += fact.credits
         elif name == "HoldPlaced":
@@ -204,6 +216,8 @@ class Book:
             self.holds[fact.hold_id] = fact.credits
         elif name in ("HoldSettled", "HoldReleased", "HoldExpired"):
             assert self.holds.pop(fact.hold_id) == fact.released
+            if name == "HoldSettled":
+                assert fact.ahead == max(0, fact.photos - self.reported[fact.run_id])
         self.available_at[version] = self.available
 
 

@@ -121,11 +121,11 @@ class Runs:
 class Reservation:
     """A hold, as a run that knows what it may still take and when that ends."""
 
-    def __init__(self, hold_id: str, left: int, ends: datetime) -> None:
+    def __init__(self, hold_id: str, left: int, ends: datetime, photos: Counter[UsageType]) -> None:
         self.hold_id = hold_id
         self.left = left
         self.ends = ends
-        self.photos: Counter[UsageType] = Counter()
+        self.photos = photos
 
 
 class Reservations:
@@ -322,6 +322,7 @@ class OrganisationMachine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 15), mode=st.sampled_from(HoldMode), run=runs, hours=st.sampled_from([1, 24]))
     def place_hold(self, number: int, mode: HoldMode, run: str, hours: int) -> None:
+        reported = self.reported(run)
         still_open = {name: held for name, held in self.reservations.open.items() if held.ends > self.now}
         wanted = HoldRequest(run, number, mode, None, None, True, 1, "Marathon", "u-17")
         ends = self.now + timedelta(hours=hours)
@@ -329,20 +330,31 @@ class OrganisationMachine(RuleBasedStateMachine):
         before = still_open.get(run)
         if before is None and number > free and (mode is HoldMode.ALL_OR_NOTHING or free == 0):
             with pytest.raises(InsufficientCredits):
-                self.organisation.fork().place_hold(wanted, ends, self.request())
+                self.organisation.fork().place_hold(wanted, ends, self.request(), reported=reported)
             return
         if before is not None:
             standing = self.organisation.holds[run]
             if standing.request != wanted:
                 with pytest.raises(HoldConflict):
-                    self.organisation.fork().place_hold(wanted, ends, self.request())
+                    self.organisation.fork().place_hold(wanted, ends, self.request(), reported=reported)
             else:
-                assert self.organisation.fork().place_hold(wanted, ends, self.request()) == standing
+                again = self.organisation.fork().place_hold(wanted, ends, self.request(), reported=reported)
+                assert again == standing
             return
-        self.decide(lambda org: _latest(org, org.place_hold(wanted, ends, self.request())))
+        self.decide(lambda org: _latest(org, org.place_hold(wanted, ends, self.request(), reported=reported)))
         hold = self.organisation.holds[run]
         assert hold.size == min(number, free)
-        self.reservations.open[run] = Reservation(hold.hold_id, hold.size, ends)
+        self.reservations.open[run] = Reservation(hold.hold_id, hold.size, ends, reported)
+
+    def reported(self, run: str) -> Counter[UsageType]:
+        """Return the photos that a run was charged so far, as the store tells it."""
+        photos: Counter[UsageType] = Counter()
+        for charge in self.charges:
+            fact = charge.fact
+            assert isinstance(fact, UsageCharged)
+            if fact.run_id == run and fact.rate_millionths:
+                photos[fact.usage_type] += fact.photos - fact.settled
+        return photos
 
     @precondition(lambda self: self.reservations.open)
     @rule(data=st.data(), photos=st.integers(0, 20), rate=rates, usage_type=usage_types)

@@ -50,7 +50,9 @@ def wanted(credits_count: int, run_id: str = "run-88", **fields: Any) -> HoldReq
 def place(organisation: Organisation, credits_count: int, run_id: str = "run-88", **fields: Any) -> Hold:
     at: datetime = fields.pop("at", NOON)
     lasts: timedelta = fields.pop("lasts", HOUR)
-    return organisation.place_hold(wanted(credits_count, run_id, **fields), at + lasts, request(at))
+    reported = fields.pop("reported", {})
+    asked = wanted(credits_count, run_id, **fields)
+    return organisation.place_hold(asked, at + lasts, request(at), reported=reported)
 
 
 def settle(
@@ -246,6 +248,20 @@ class TestSettling:
         assert (settled.ahead, settled.released) == (0, 70)
         assert standing(organisation) == (170, 0, 170)
         assert use(organisation, hold, 5).credits == 5
+
+    @pytest.mark.parametrize(("photos", "ahead"), [(120, 50), (70, 0), (40, 0)])
+    def test_what_its_run_reported_before_the_hold_is_not_charged_again(
+        self, organisation: Organisation, photos: int, ahead: int
+    ) -> None:
+        use(organisation, None, 40)
+        before = organisation.fork()
+        hold = place(organisation, 100, reported={PROCESSING: 40, ROTATION: 7})
+        use(organisation, hold, 30)
+        for event in organisation.collect_events()[1:]:
+            event.mutate(before)
+        assert state_of(before) == state_of(organisation), "the facts alone say so"
+        assert settle(organisation, hold, photos).ahead == ahead
+        assert standing(organisation) == (130 - ahead, 0, 130 - ahead)
 
     def test_fractions_round_once_per_run_settlement_included(self, organisation: Organisation) -> None:
         hold = place(organisation, 100, usage_type=WATERMARK, photos=1_000)

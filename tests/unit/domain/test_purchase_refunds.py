@@ -63,6 +63,7 @@ def test_what_a_hold_counts_on_does_not_go_back() -> None:
         HoldRequest("run-1", 900, HoldMode.ALL_OR_NOTHING, None, None, True, 0, "", None),
         NOON + timedelta(hours=1),
         request(),
+        reported={},
     )
     assert organisation.refundable(bought.originator_version) == 100
 
