@@ -37,6 +37,9 @@ class Problem(BaseModel):
         description="The id of this request; quote it to support.", examples=["0198f0c2-6b7e-7c3a"]
     )
     errors: list[FieldError] | None = Field(default=None, description="The fields at fault, if any are.")
+    available: int | None = Field(
+        default=None, description="Of insufficient credits: how many are available.", examples=[200]
+    )
 
 
 @dataclass(frozen=True)

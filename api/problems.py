@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import psycopg
@@ -108,6 +108,8 @@ class HttpProblem(Exception):
     detail: str
     errors: Sequence[FieldError] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
+    available: int | None = None
+    """Of `insufficient-credits`: how many there are."""
 
     @property
     def type(self) -> ProblemType:
@@ -225,7 +227,8 @@ def _of_ledger(error: errors.LedgerError) -> HttpProblem:
         faults = [FieldError(field=name, message=why) for name, why in error.faults]
         return of_fields(faults) if len(faults) > 1 else HttpProblem(mapped.name, detail, faults)
     faults = [] if mapped.field is None else [FieldError(field=mapped.field, message=detail)]
-    return HttpProblem(mapped.name, detail, faults)
+    available = error.details["available"] if isinstance(error, errors.InsufficientCredits) else None
+    return HttpProblem(mapped.name, detail, faults, available=cast(int | None, available))
 
 
 def _of_name(name: str, headers: Mapping[str, str] | None = None) -> HttpProblem:
@@ -266,6 +269,8 @@ def _document(problem: HttpProblem, instance: str, request_id: str) -> dict[str,
             {"field": _encodable(each.field[:_FIELD_LENGTH_MAX]), "message": _encodable(each.message)}
             for each in problem.errors
         ]
+    if problem.available is not None:
+        document["available"] = problem.available
     return document
 
 
@@ -274,7 +279,8 @@ def _example(problem: ProblemType) -> HttpProblem:
     if problem.name == "invalid-request":
         return invalid("credits", "Input should be a valid integer")
     faults = [FieldError(field=mapped.field, message=problem.title)] if mapped and mapped.field else []
-    return HttpProblem(problem.name, problem.explanation.replace("`", ""), faults)
+    available = 200 if problem.name == "insufficient-credits" else None
+    return HttpProblem(problem.name, problem.explanation.replace("`", ""), faults, available=available)
 
 
 def _encodable(text: str) -> str:

@@ -64,6 +64,7 @@ def test_what_is_not_there_cannot_be_held(pipeline, organisation):
     assert problem_of(refused) == "insufficient-credits"
     assert refused.status_code == 402
     assert "200 are available" in refused.json()["detail"]
+    assert refused.json()["available"] == 200
     assert place(pipeline, organisation, photos=201, mode="up_to").json()["credits"] == 200
     assert problem_of(place(pipeline, organisation, run_id="run-89", mode="up_to")) == "insufficient-credits"
 
