@@ -17,7 +17,7 @@ _TESTS = Path(__file__).parent
 _LINES_NOT_COUNTED = tuple(
     _TESTS / folder
     for folder in (
-        *("auditor", "contract", "e2e", "property", "simulation", "integration/api/pages"),
+        *("auditor", "contract", "e2e", "property", "simulation"),
         *("integration/client", "integration/consumers"),
         *("integration/embedded", "integration/event_store", "integration/projections"),
         "integration/webhooks",

@@ -191,6 +191,13 @@ class TestSwitchingOn:
         assert office.standing.card_of == second.terms.payment_id
         assert office.shop.gateway.forgotten == [card.gateway_payment_id]
 
+    def test_a_purchase_that_fails_late_takes_nothing_from_the_other(self, office: Office) -> None:
+        first, second = office.order(), office.order()
+        office.shop.pay(first)
+        office.shop.pay(second, status=AttemptStatus.FAILED)
+        assert office.standing.card_of == first.terms.payment_id
+        assert office.shop.gateway.forgotten == []
+
     def test_it_comes_with_credits_alone(self, office: Office) -> None:
         with pytest.raises(InvalidInput):
             office.shop.payments.quote(

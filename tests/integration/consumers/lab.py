@@ -168,13 +168,19 @@ class Lab:
 
     def terminate(self, name: str = "ingest") -> int:
         """End the server's sessions of a store, and return how many there were."""
-        backends = self.connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND application_name = %s",
-            (name,),
-        ).fetchall()
+        backends = [
+            pid
+            for (pid, _) in self.connection.execute(
+                "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name = %s",
+                (name,),
+            ).fetchall()
+        ]
         deadline = time.monotonic() + TERMINATED_WITHIN_S
-        while self.sessions(name):
+        # These, and not those of the name: who was cut off may be back already.
+        while self.connection.execute(
+            "SELECT FROM pg_stat_activity WHERE pid = ANY(%s) LIMIT 1", (backends,)
+        ).fetchall():
             assert time.monotonic() < deadline
             time.sleep(0.001)
         return len(backends)
