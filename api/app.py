@@ -6,51 +6,44 @@ from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
 
-from api import (
-    billing,
-    documentation,
-    flags,
-    holds,
-    invoices,
-    keys,
-    openapi,
-    operations,
-    payments,
-    people,
-    reads,
-    top_ups,
-    webhook_endpoints,
-    writes,
-)
-from api.access import RuleMissing
-from api.dependencies import Services
-from api.middleware import Entrance
+from api.credits import auto_top_up, reads, writes
+from api.credits import holds as credit_holds
+from api.http import docs_routes, health, openapi
+from api.http.dependencies import Services
+from api.http.metrics import ProjectionPositions, RequestMetrics
+from api.http.middleware import RequestMiddleware
+from api.http.permissions import RuleMissing
+from api.http.problems import handlers
+from api.http.routes import StrictRoute
+from api.identity import api_keys as identity_api_keys
+from api.identity import people as identity_people
+from api.invoicing import billing_details, invoices
 from api.pages import routers as pages
-from api.problems import handlers
-from api.routes import StrictRoute
-from api.telemetry import ProjectionPositions, RequestMetrics
+from api.payments import flags as payment_flags
+from api.payments import payments
+from api.webhooks import endpoints as webhook_endpoints
 
 ROUTERS: Final = (
     writes.router,
-    holds.writes,
+    credit_holds.writes,
     reads.router,
-    holds.reads,
+    credit_holds.reads,
     payments.writes,
     payments.reads,
-    payments.news,
-    top_ups.writes,
-    top_ups.reads,
-    flags.writes,
-    flags.reads,
-    keys.router,
+    payments.gateway_callbacks,
+    auto_top_up.writes,
+    auto_top_up.reads,
+    payment_flags.writes,
+    payment_flags.reads,
+    identity_api_keys.router,
     webhook_endpoints.router,
-    people.router,
-    billing.writes,
-    billing.reads,
+    identity_people.router,
+    billing_details.writes,
+    billing_details.reads,
     invoices.writes,
     invoices.reads,
-    operations.router,
-    documentation.router,
+    health.router,
+    docs_routes.router,
     *pages.ROUTERS,
 )
 """Everything that is served."""
@@ -72,15 +65,15 @@ def create_app(services: Services) -> FastAPI:
     app = Api(
         title=openapi.TITLE,
         version=openapi.VERSION,
-        openapi_url=None,  # api.documentation serves it, and pages that need no network
+        openapi_url=None,  # api.http.docs_routes serves it, and pages that need no network
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         exception_handlers=handlers(),
     )
     app.state.services = services
-    app.add_middleware(Entrance, services=services, metrics=RequestMetrics(services.registry))
-    services.registry.register(ProjectionPositions(services.reading))
+    app.add_middleware(RequestMiddleware, services=services, metrics=RequestMetrics(services.registry))
+    services.registry.register(ProjectionPositions(services.read_connection))
     for router in ROUTERS:
         _check_routes(router)
         app.include_router(router)

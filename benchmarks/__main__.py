@@ -11,13 +11,13 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.cases import all_cases
-from benchmarks.lab import Lab
+from benchmarks.environment import BenchmarkEnvironment
 from benchmarks.machine import machine_facts
 from benchmarks.results import report
 from benchmarks.runner import Case, run_cases
 from benchmarks.sizes import FULL, QUICK
-from infra.process import tune_for_throughput
-from infra.telemetry import log_to_stderr
+from infra.service.process import tune_for_throughput
+from infra.service.telemetry import log_to_stderr
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,14 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cases = _chosen(all_cases(sizes), options.only)
     log_to_stderr("WARNING")
     tune_for_throughput()
-    with Lab(sizes) as lab:
+    with BenchmarkEnvironment(sizes) as bench_env:
         circumstances = {
             "quick": options.quick,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "rounds": rounds,
-            "machine": machine_facts(lab),
+            "machine": machine_facts(bench_env),
         }
-        outcome = run_cases(lab, cases, rounds)
+        outcome = run_cases(bench_env, cases, rounds)
     text, written = report(cases, outcome, circumstances)
     options.out.write_bytes(msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n")
     print(text)

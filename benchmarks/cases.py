@@ -8,17 +8,17 @@ from benchmarks.end_to_end import EndToEnd
 from benchmarks.history import LongHistory, PastLedger
 from benchmarks.ingest import ingest_fresh, ingest_with_far_repeats, ingest_with_repeats_and_api
 from benchmarks.library import library
-from benchmarks.limit import Limit
 from benchmarks.memory import consumer_memory
 from benchmarks.reads import PageReads
 from benchmarks.replay import ReplayedLedger
 from benchmarks.runner import Case
 from benchmarks.sizes import Sizes
+from benchmarks.storage_limit import StorageLimit
 
 
 def all_cases(sizes: Sizes) -> list[Case]:
     """Return the cases, new: what they prepare is kept in them."""
-    limit_2000, limit_500 = Limit(2_000), Limit(500)
+    limit_2000, limit_500 = StorageLimit(2_000), StorageLimit(500)
     small = PastLedger("small_ledger", sizes.small_ledger)
     large = LongHistory("large_ledger", sizes.large_ledger, sizes.long_history)
     replayed = ReplayedLedger()

@@ -11,10 +11,10 @@ import psutil
 import psycopg
 
 from benchmarks.checks import WrongResult, check_charges, check_position, check_projections
-from benchmarks.lab import Lab, Sample, Stopwatch, cpu_s
-from benchmarks.processes import Worker, ended_afterwards, start_worker, stop_worker
+from benchmarks.environment import BenchmarkEnvironment, Sample, Stopwatch, cpu_s
+from benchmarks.processes import Worker, ending_children, start_worker, stop_worker
 from benchmarks.traffic import HEADERS, TOPIC, Traffic
-from infra.kafka import Kafka
+from infra.kafka.connections import Kafka
 from infra.settings import Settings
 
 PARTITIONS: Final = 8
@@ -34,15 +34,15 @@ class EndToEnd:
     def __init__(self) -> None:
         self._runs = 0
 
-    def set_up(self, lab: Lab) -> None:
+    def set_up(self, bench_env: BenchmarkEnvironment) -> None:
         """Fill the topic."""
-        traffic = Traffic(lab.organisations)
-        settings = Settings(kafka_bootstrap_servers=lab.broker_address, usage_partitions=PARTITIONS)
+        traffic = Traffic(bench_env.organisations)
+        settings = Settings(kafka_bootstrap_servers=bench_env.broker_address, usage_partitions=PARTITIONS)
         with closing(Kafka(settings)) as kafka:
             kafka.ensure_topics()
             producer = kafka.producer()
             try:
-                for _ in range(0, lab.sizes.end_to_end, 10_000):
+                for _ in range(0, bench_env.sizes.end_to_end, 10_000):
                     sent = [
                         producer.send(TOPIC, key=record.key, value=record.value, headers=HEADERS)
                         for record in traffic.take(10_000)
@@ -53,22 +53,22 @@ class EndToEnd:
                 producer.close()
         self._credits = traffic.credits
 
-    def measure(self, lab: Lab) -> Sample:
+    def measure(self, bench_env: BenchmarkEnvironment) -> Sample:
         """Measure from when the consumer has its partitions, until the projections stand at the log's end.
 
         Both processes are up by then, nothing is charged yet, and how long a broker takes to let a
         consumer into its group is left out. When a consumer has a partition, it stores the position it
         begins at: this is what starts the watch.
         """
-        messages = lab.sizes.end_to_end
+        messages = bench_env.sizes.end_to_end
         self._runs += 1
-        task = {"broker": lab.broker_address, "group": f"run-{self._runs}", "topic": TOPIC}
-        with lab.database() as conninfo:
-            with lab.stopwatch() as watch, ExitStack() as stack:
+        task = {"broker": bench_env.broker_address, "group": f"run-{self._runs}", "topic": TOPIC}
+        with bench_env.database() as conninfo:
+            with bench_env.stopwatch() as watch, ExitStack() as stack:
                 workers = []
                 for name in ("project", "consume"):
                     workers.append(start_worker(name, {"database": conninfo, **task}))
-                    stack.enter_context(ended_afterwards(workers[-1]))
+                    stack.enter_context(ending_children(workers[-1]))
                 sample = _follow(conninfo, workers, messages, watch)
                 for worker in reversed(workers):
                     stop_worker(worker)

@@ -10,11 +10,11 @@ from typing import Any, Final
 import psycopg
 
 from benchmarks.traffic import TOPIC, UsageRecord
-from consumers.batch import Counts
-from consumers.positions import record_digest
-from consumers.usage import UsageIngest
-from domain.ports import PositionMove
-from domain.rate_card import RateCard
+from consumers.usage.batch import Counts
+from consumers.usage.ingest import UsageIngest
+from consumers.usage.ports import PositionMove
+from consumers.usage.positions import record_digest
+from domain.pricing.rate_card import RateCard
 from infra.event_store.usage_store import PostgresUsageStore
 
 TOPIC_ID: Final = "benchmark"

@@ -9,14 +9,14 @@ from contextlib import closing
 from typing import Final
 
 from benchmarks.checks import check_charges, must_equal
+from benchmarks.environment import MIGRATED, BenchmarkEnvironment, Sample
 from benchmarks.feeding import feed, open_ingest, start_position
 from benchmarks.ingest import ingest_into
-from benchmarks.lab import MIGRATED, Lab, Sample
 from benchmarks.organisations import EVENTS_EACH, open_organisations
 from benchmarks.traffic import Traffic
-from domain.ledger import SNAPSHOT_EVERY, Ledger
-from infra.bootstrap import open_ledger
+from domain.credits.ledger import SNAPSHOT_EVERY, Ledger
 from infra.event_store.usage_store import PostgresUsageStore
+from infra.service.composition import open_ledger
 
 LONG: Final = "org-long"
 SHORT: Final = "org-short"
@@ -35,26 +35,26 @@ class PastLedger:
         self._credits = 0
         self.conninfo = ""
 
-    def set_up(self, lab: Lab) -> None:
+    def set_up(self, bench_env: BenchmarkEnvironment) -> None:
         """Write the charges."""
-        self._create(lab, lab.organisations)
-        self._complete(lab)
+        self._create(bench_env, bench_env.organisations)
+        self._complete(bench_env)
 
-    def ingest(self, lab: Lab) -> Sample:
+    def ingest(self, bench_env: BenchmarkEnvironment) -> Sample:
         """Measure new messages into this ledger."""
-        return ingest_into(lab, self.conninfo, self._new_traffic, _BATCH)
+        return ingest_into(bench_env, self.conninfo, self._new_traffic, _BATCH)
 
-    def _create(self, lab: Lab, organisations: Sequence[str]) -> None:
-        self.conninfo = lab.create_database(self._name, MIGRATED)
+    def _create(self, bench_env: BenchmarkEnvironment, organisations: Sequence[str]) -> None:
+        self.conninfo = bench_env.create_database(self._name, MIGRATED)
         open_organisations(self.conninfo, organisations)
         start_position(self.conninfo)
 
-    def _complete(self, lab: Lab) -> None:
-        self._write(lab.organisations, self._charges - self._written)
+    def _complete(self, bench_env: BenchmarkEnvironment) -> None:
+        self._write(bench_env.organisations, self._charges - self._written)
         check_charges(self.conninfo, self._written, self._credits)
-        lab.tidy(self._name)
+        bench_env.vacuum(self._name)
         self._new_traffic = Traffic(
-            lab.organisations, seed=0, first_message=self._written, first_offset=self._written
+            bench_env.organisations, seed=0, first_message=self._written, first_offset=self._written
         )
 
     def _write(self, organisations: Sequence[str], charges: int) -> None:
@@ -76,31 +76,31 @@ class LongHistory(PastLedger):
         super().__init__(name, charges)
         self._long_history = long_history
 
-    def set_up(self, lab: Lab) -> None:
+    def set_up(self, bench_env: BenchmarkEnvironment) -> None:
         """Write both histories, then all others'.
 
         The long one ends half an interval past its last snapshot, as histories do on average.
         """
-        self._create(lab, [*lab.organisations, LONG, SHORT])
+        self._create(bench_env, [*bench_env.organisations, LONG, SHORT])
         self._write([LONG], self._long_history - EVENTS_EACH)
         self._write([LONG], SNAPSHOT_EVERY // 2)
         self._write([SHORT], SHORT_EVENTS - EVENTS_EACH)
-        self._complete(lab)
+        self._complete(bench_env)
 
-    def load(self, lab: Lab) -> Sample:
+    def load(self, bench_env: BenchmarkEnvironment) -> Sample:
         """Measure loading both organisations, in turns, over connections that are open."""
         long_us: list[float] = []
         short_us: list[float] = []
-        with open_ledger(lab.service_url(self._name)) as ledger:
+        with open_ledger(bench_env.service_url(self._name)) as ledger:
             for _ in range(10):
                 self._load_both(ledger)
-            with lab.stopwatch() as watch:
-                for _ in range(lab.sizes.loads):
+            with bench_env.stopwatch() as watch:
+                for _ in range(bench_env.sizes.loads):
                     seconds = self._load_both(ledger)
                     long_us.append(seconds[0] * 1e6)
                     short_us.append(seconds[1] * 1e6)
         return watch.sample(
-            2 * lab.sizes.loads,
+            2 * bench_env.sizes.loads,
             long_history_load_us=statistics.median(long_us),
             short_history_load_us=statistics.median(short_us),
         )

@@ -7,9 +7,9 @@ from contextlib import closing
 from typing import Final
 
 from benchmarks.checks import ask, check_charges, check_position, log_end, must_equal
+from benchmarks.environment import BenchmarkEnvironment, Sample
 from benchmarks.feeding import feed, feed_all, open_ingest, start_position
-from benchmarks.lab import Lab, Sample
-from benchmarks.processes import ended_afterwards, start_worker, stop_worker
+from benchmarks.processes import ending_children, start_worker, stop_worker
 from benchmarks.traffic import TOPIC, Traffic, UsageRecord, with_repeats
 from infra.event_store.usage_store import PostgresUsageStore
 
@@ -17,37 +17,37 @@ REPEATED_SHARE: Final = 0.05
 GRANTED_ORGANISATIONS: Final = 10
 
 
-def ingest_fresh(lab: Lab, batch_size: int) -> Sample:
+def ingest_fresh(bench_env: BenchmarkEnvironment, batch_size: int) -> Sample:
     """Measure new messages into a new ledger."""
-    records, credits_count = lab.usage
-    with lab.database() as conninfo:
+    records, credits_count = bench_env.usage
+    with bench_env.database() as conninfo:
         start_position(conninfo)
-        sample = _measure(lab, conninfo, records, batch_size)
+        sample = _measure(bench_env, conninfo, records, batch_size)
         check_charges(conninfo, len(records), credits_count)
         check_position(conninfo, TOPIC, len(records))
     return sample
 
 
-def ingest_into(lab: Lab, conninfo: str, traffic: Traffic, batch_size: int) -> Sample:
+def ingest_into(bench_env: BenchmarkEnvironment, conninfo: str, traffic: Traffic, batch_size: int) -> Sample:
     """Measure new messages into a ledger that has events already."""
     after, credits_before = log_end(conninfo), traffic.credits
-    records = traffic.take(lab.sizes.ingest)
-    sample = _measure(lab, conninfo, records, batch_size)
+    records = traffic.take(bench_env.sizes.ingest)
+    sample = _measure(bench_env, conninfo, records, batch_size)
     check_charges(conninfo, len(records), traffic.credits - credits_before, after=after)
     check_position(conninfo, TOPIC, records[-1].offset + 1)
     return sample
 
 
-def ingest_with_repeats_and_api(lab: Lab, batch_size: int) -> Sample:
+def ingest_with_repeats_and_api(bench_env: BenchmarkEnvironment, batch_size: int) -> Sample:
     """Measure messages of which a share repeats recent ones, while the API grants credits."""
-    new, credits_count = lab.usage
+    new, credits_count = bench_env.usage
     records = with_repeats(new, REPEATED_SHARE)
-    with lab.database() as conninfo:
+    with bench_env.database() as conninfo:
         start_position(conninfo)
-        organisations = lab.organisations[:GRANTED_ORGANISATIONS]
+        organisations = bench_env.organisations[:GRANTED_ORGANISATIONS]
         granting = start_worker("grant", {"database": conninfo, "organisations": organisations})
-        with ended_afterwards(granting):
-            sample = _measure(lab, conninfo, records, batch_size, repeats=len(records) - len(new))
+        with ending_children(granting):
+            sample = _measure(bench_env, conninfo, records, batch_size, repeats=len(records) - len(new))
             grants = int(stop_worker(granting)["grants"])
         check_charges(conninfo, len(new), credits_count)
         check_position(conninfo, TOPIC, len(records))
@@ -55,27 +55,31 @@ def ingest_with_repeats_and_api(lab: Lab, batch_size: int) -> Sample:
     return sample._replace(figures={"grants": grants})
 
 
-def ingest_with_far_repeats(lab: Lab, batch_size: int) -> Sample:
+def ingest_with_far_repeats(bench_env: BenchmarkEnvironment, batch_size: int) -> Sample:
     """Measure messages of which a share repeats ones that no hint remembers: as after a restart."""
-    traffic = Traffic(lab.organisations)
-    earlier = traffic.take(lab.sizes.ingest // 4)
-    new = traffic.take(lab.sizes.ingest)
+    traffic = Traffic(bench_env.organisations)
+    earlier = traffic.take(bench_env.sizes.ingest // 4)
+    new = traffic.take(bench_env.sizes.ingest)
     mixed = with_repeats(new, REPEATED_SHARE, of=earlier)
     records = [record._replace(offset=len(earlier) + record.offset) for record in mixed]
-    with lab.database() as conninfo:
+    with bench_env.database() as conninfo:
         start_position(conninfo)
         feed_all(conninfo, earlier, batch_size)
-        sample = _measure(lab, conninfo, records, batch_size, repeats=len(records) - len(new))
+        sample = _measure(bench_env, conninfo, records, batch_size, repeats=len(records) - len(new))
         check_charges(conninfo, len(earlier) + len(new), traffic.credits)
         check_position(conninfo, TOPIC, len(earlier) + len(records))
     return sample
 
 
 def _measure(
-    lab: Lab, conninfo: str, records: Sequence[UsageRecord], batch_size: int, repeats: int = 0
+    bench_env: BenchmarkEnvironment,
+    conninfo: str,
+    records: Sequence[UsageRecord],
+    batch_size: int,
+    repeats: int = 0,
 ) -> Sample:
     with closing(PostgresUsageStore(conninfo)) as store, open_ingest(store) as ingest:
-        with lab.stopwatch() as watch:
+        with bench_env.stopwatch() as watch:
             feed(ingest, records, batch_size)
         counts = ingest.counts
     must_equal("charges counted", counts.charges, len(records) - repeats)

@@ -16,7 +16,7 @@ from eventsourcing.domain import Aggregate, event
 from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.checks import must_equal
-from benchmarks.lab import MIGRATED, Lab, Sample
+from benchmarks.environment import MIGRATED, BenchmarkEnvironment, Sample
 from benchmarks.traffic import Traffic
 
 
@@ -52,17 +52,17 @@ class LedgerOfTheLibrary(Application[UUID]):
     """Keeps organisations."""
 
 
-def library(lab: Lab) -> Sample:
+def library(bench_env: BenchmarkEnvironment) -> Sample:
     """Measure charges, one save each."""
-    records = Traffic(lab.organisations).take(lab.sizes.library_charges)
+    records = Traffic(bench_env.organisations).take(bench_env.sizes.library_charges)
     # An owner's database: the library creates its own table.
     name = "library"
-    with lab.database(MIGRATED) as conninfo:
+    with bench_env.database(MIGRATED) as conninfo:
         name = str(conninfo_to_dict(conninfo)["dbname"])
-        with LedgerOfTheLibrary(_environment(lab.owner_url(name))) as app:
-            organisations = {key: Organisation(key, 1_000_000) for key in lab.organisations}
+        with LedgerOfTheLibrary(_environment(bench_env.owner_url(name))) as app:
+            organisations = {key: Organisation(key, 1_000_000) for key in bench_env.organisations}
             app.save(*organisations.values())
-            with lab.stopwatch() as watch:
+            with bench_env.stopwatch() as watch:
                 for record in records:
                     organisation = _charge(organisations, json.loads(record.value))
                     app.save(organisation)

@@ -9,10 +9,10 @@ from typing import Any
 
 import psutil
 
-from benchmarks.lab import Lab
+from benchmarks.environment import BenchmarkEnvironment
 
 
-def machine_facts(lab: Lab) -> dict[str, Any]:
+def machine_facts(bench_env: BenchmarkEnvironment) -> dict[str, Any]:
     """Return facts to read figures by; `commit_us` is the median time of a small durable write."""
     return {
         "system": platform.platform(),
@@ -20,9 +20,9 @@ def machine_facts(lab: Lab) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "load_before": round(os.getloadavg()[0], 2),
-        "commit_us": round(lab.commit_us()),
+        "commit_us": round(bench_env.commit_us()),
         "python": platform.python_version(),
-        "postgres": lab.postgres_version(),
+        "postgres": bench_env.postgres_version(),
         "packages": {name: version(name) for name in ("eventsourcing", "kafka-python", "msgspec", "psycopg")},
     }
 

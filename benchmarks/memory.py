@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Final
 
 from benchmarks.checks import check_charges, check_position
+from benchmarks.environment import MIGRATED, BenchmarkEnvironment, Sample
 from benchmarks.feeding import start_position
-from benchmarks.lab import MIGRATED, Lab, Sample
 from benchmarks.organisations import open_organisations
-from benchmarks.processes import ended_afterwards, finish_worker, start_worker
+from benchmarks.processes import ending_children, finish_worker, start_worker
 from benchmarks.traffic import TOPIC, organisation_ids
 
 _TIMEOUT_S: Final = 900.0
 
 
-def consumer_memory(lab: Lab) -> Sample:
+def consumer_memory(bench_env: BenchmarkEnvironment) -> Sample:
     """Measure the highest resident size of a process that ingests, and how fast it is meanwhile."""
-    messages, organisations = lab.sizes.memory, lab.sizes.memory_organisations
-    with lab.database(MIGRATED) as conninfo:
+    messages, organisations = bench_env.sizes.memory, bench_env.sizes.memory_organisations
+    with bench_env.database(MIGRATED) as conninfo:
         open_organisations(conninfo, organisation_ids(organisations))
         start_position(conninfo)
         task = {
@@ -26,9 +26,9 @@ def consumer_memory(lab: Lab) -> Sample:
             "organisations": organisations,
             "batch_size": 2_000,
         }
-        with lab.stopwatch() as watch:
+        with bench_env.stopwatch() as watch:
             worker = start_worker("ingest", task)
-            with ended_afterwards(worker):
+            with ending_children(worker):
                 report = finish_worker(worker, _TIMEOUT_S)
         check_charges(conninfo, messages, report["credits"])
         check_position(conninfo, TOPIC, messages)

@@ -8,10 +8,11 @@ from typing import Final
 
 import psycopg
 
-from domain.facts import GrantKind, Request
-from domain.money import Currency
-from domain.organisation import Organisation
-from domain.prices import PUBLISHED_PRICES
+from domain.credits.events import GrantKind
+from domain.credits.organisation import Organisation
+from domain.pricing.price_book import PUBLISHED_PRICES
+from domain.shared.command_context import CommandContext
+from domain.shared.money import Currency
 from infra.event_store.mapper import LedgerMapper, copy_rows
 from infra.event_store.recorder import COPY_EVENTS
 
@@ -23,7 +24,7 @@ EVENTS_EACH: Final = 3
 def open_organisations(conninfo: str, organisation_ids: Sequence[str]) -> None:
     """Open organisations, each with trial credits and a grant that no case uses up."""
     mapper = LedgerMapper()
-    request = Request(datetime.now(UTC), "u-benchmark", "benchmark")
+    request = CommandContext(datetime.now(UTC), "u-benchmark", "benchmark")
     rows = []
     for organisation_id in organisation_ids:
         organisation = Organisation.open(
@@ -32,10 +33,10 @@ def open_organisations(conninfo: str, organisation_ids: Sequence[str]) -> None:
             currency=Currency.USD,
             price_millionths=PUBLISHED_PRICES.of(Currency.USD).credit_price_millionths,
             trial_credits=TRIAL_CREDITS,
-            request=request,
+            context=request,
         )
         organisation.grant(GRANTED_CREDITS, GrantKind.ADMIN, "benchmark", request)
-        rows += [mapper.to_stored_event(event) for event in organisation.collect_events()]
+        rows += [mapper.to_stored_event(envelope) for envelope in organisation.collect_events()]
     assert len(rows) == EVENTS_EACH * len(organisation_ids)
     with psycopg.connect(conninfo) as connection, connection.cursor().copy(COPY_EVENTS) as copy:
         copy.write(copy_rows(rows))

@@ -11,12 +11,12 @@ from typing import Any, Final
 
 import psycopg
 
+from benchmarks.environment import BenchmarkEnvironment
 from benchmarks.feeding import feed_all, start_position
-from benchmarks.lab import Lab
 from benchmarks.organisations import open_organisations
 from benchmarks.traffic import Traffic, UsageRecord
-from domain.identity import stream_id
-from projections.runner import ProjectionRunner
+from domain.shared.stream_keys import stream_id
+from projections.engine.runner import ProjectionRunner
 
 ORGANISATION: Final = "org-read"
 RUNS_AN_EVENT: Final = 10
@@ -114,9 +114,11 @@ _A_REAL_RUN: Final = """
 """
 
 
-def write_organisation(lab: Lab, database: str, *, runs: int, times_the_smallest: int, now: datetime) -> str:
+def write_organisation(
+    bench_env: BenchmarkEnvironment, database: str, *, runs: int, times_the_smallest: int, now: datetime
+) -> str:
     """Fill a migrated database with an organisation of so many runs; return the id of a real one."""
-    service = lab.service_url(database)
+    service = bench_env.service_url(database)
     open_organisations(service, [ORGANISATION])
     start_position(service)
     feed_all(service, _interleaved(min(times_the_smallest, 20)), 2_000)
@@ -133,7 +135,7 @@ def write_organisation(lab: Lab, database: str, *, runs: int, times_the_smallest
         "open_holds": OPEN_HOLDS,
         "over_days": _OVER_DAYS,
     }
-    with psycopg.connect(lab.owner_url(database), autocommit=True) as connection:
+    with psycopg.connect(bench_env.owner_url(database), autocommit=True) as connection:
         run_id = _real_run(connection)
         for statement in _ROWS:
             connection.execute(statement, told if "%(" in statement else None)

@@ -55,7 +55,7 @@ def stop_worker(worker: Worker) -> dict[str, Any]:
 
 
 @contextmanager
-def ended_afterwards(*workers: Worker) -> Iterator[None]:
+def ending_children(*workers: Worker) -> Iterator[None]:
     """Close the pipes of workers, and kill those that still run because something inside failed."""
     try:
         yield

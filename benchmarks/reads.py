@@ -18,14 +18,14 @@ import httpx
 
 from api.app import create_app
 from benchmarks.checks import must_equal
-from benchmarks.lab import MIGRATED, Lab, Sample
+from benchmarks.environment import MIGRATED, BenchmarkEnvironment, Sample
 from benchmarks.page_rows import ORGANISATION, write_organisation
 from infra.embedded.issuer import AUDIENCE, ISSUER, EmbeddedIssuer
-from infra.identity import TokenVerifier
-from infra.jwks import FixedKeys
-from infra.serve import api_services
+from infra.identity.signing_keys import StaticKeys
+from infra.identity.tokens import TokenVerifier
+from infra.service.api_server import api_services
 from infra.settings import Settings
-from projections.cursors import PaymentCursor, TransactionCursor, encode_cursor
+from projections.query.cursors import PaymentCursor, TransactionCursor, encode_cursor
 
 _AN_EVENT: Final = 42
 
@@ -33,31 +33,35 @@ _AN_EVENT: Final = 42
 class PageReads:
     """Two databases, and somebody signed in to the pages of each."""
 
-    def set_up(self, lab: Lab) -> None:
+    def set_up(self, bench_env: BenchmarkEnvironment) -> None:
         """Write what the pages read."""
         self._now = datetime.now(UTC)
-        self._counts = {"few": lab.sizes.small_ledger, "many": lab.sizes.large_ledger}
+        self._counts = {"few": bench_env.sizes.small_ledger, "many": bench_env.sizes.large_ledger}
         self._runs: dict[str, str] = {}
         for name, count in self._counts.items():
             database = f"reads_{name}"
-            lab.create_database(database, MIGRATED)
+            bench_env.create_database(database, MIGRATED)
             self._runs[name] = write_organisation(
-                lab, database, runs=count, times_the_smallest=count // lab.sizes.small_ledger, now=self._now
+                bench_env,
+                database,
+                runs=count,
+                times_the_smallest=count // bench_env.sizes.small_ledger,
+                now=self._now,
             )
-            lab.tidy(database)
+            bench_env.vacuum(database)
 
-    def measure(self, lab: Lab) -> Sample:
+    def measure(self, bench_env: BenchmarkEnvironment) -> Sample:
         """Measure every page of both, in turns."""
-        issuer = EmbeddedIssuer(lab.directory / "issuer")
+        issuer = EmbeddedIssuer(bench_env.directory / "issuer")
         issuer.start()
         took_us: dict[tuple[str, str], list[float]] = {}
         pages = {name: self._pages(name) for name in self._counts}
         with (
-            _browser(lab, issuer, "few") as few,
-            _browser(lab, issuer, "many") as many,
-            lab.stopwatch() as watch,
+            _browser(bench_env, issuer, "few") as few,
+            _browser(bench_env, issuer, "many") as many,
+            bench_env.stopwatch() as watch,
         ):
-            for _ in range(lab.sizes.page_reads):
+            for _ in range(bench_env.sizes.page_reads):
                 for page in pages["few"]:
                     for name, client in (("few", few), ("many", many)):
                         path = pages[name][page]
@@ -108,16 +112,16 @@ class _Browser:
 
 
 @contextmanager
-def _browser(lab: Lab, issuer: EmbeddedIssuer, name: str) -> Iterator[_Browser]:
+def _browser(bench_env: BenchmarkEnvironment, issuer: EmbeddedIssuer, name: str) -> Iterator[_Browser]:
     """Lend a browser that is signed in to the pages of a database."""
     settings = Settings(
         embedded_issuer_keys=issuer.published,
         api_requests_per_minute=1_000_000,
         api_organisation_requests_per_minute=1_000_000,
     )
-    verifier = TokenVerifier(FixedKeys(issuer.jwks()), issuer=ISSUER, audience=AUDIENCE)
+    verifier = TokenVerifier(StaticKeys(issuer.jwks()), issuer=ISSUER, audience=AUDIENCE)
     with (
-        api_services(settings, lab.service_url(f"reads_{name}"), verifier) as services,
+        api_services(settings, bench_env.service_url(f"reads_{name}"), verifier) as services,
         asyncio.Runner() as runner,
     ):
         app = httpx.ASGITransport(create_app(services))

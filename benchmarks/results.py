@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from benchmarks.lab import Sample
+from benchmarks.environment import Sample
 from benchmarks.runner import Case, Outcome
 
 

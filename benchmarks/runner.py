@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from benchmarks.lab import Lab, Sample
+from benchmarks.environment import BenchmarkEnvironment, Sample
 
 
 class Case(NamedTuple):
@@ -19,8 +19,8 @@ class Case(NamedTuple):
 
     name: str
     title: str
-    measure: Callable[[Lab], Sample]
-    set_up: Callable[[Lab], None] | None = None
+    measure: Callable[[BenchmarkEnvironment], Sample]
+    set_up: Callable[[BenchmarkEnvironment], None] | None = None
     rounds: int | None = None
 
 
@@ -31,17 +31,17 @@ class Outcome(NamedTuple):
     failures: dict[str, str]
 
 
-def run_cases(lab: Lab, cases: Sequence[Case], rounds: int) -> Outcome:
+def run_cases(bench_env: BenchmarkEnvironment, cases: Sequence[Case], rounds: int) -> Outcome:
     """Set cases up and measure them in turns. A case that fails once is not tried again."""
     outcome = Outcome({case.name: [] for case in cases}, {})
-    _set_up(lab, cases, outcome)
+    _set_up(bench_env, cases, outcome)
     for number in range(rounds):
         for case in cases:
             if case.name in outcome.failures or (case.rounds is not None and number >= case.rounds):
                 continue
             _say(f"round {number + 1} of {rounds}: {case.name}")
             try:
-                sample = case.measure(lab)
+                sample = case.measure(bench_env)
             except Exception as error:
                 _fail(outcome, case, error)
             else:
@@ -49,15 +49,15 @@ def run_cases(lab: Lab, cases: Sequence[Case], rounds: int) -> Outcome:
     return outcome
 
 
-def _set_up(lab: Lab, cases: Sequence[Case], outcome: Outcome) -> None:
-    done: dict[Callable[[Lab], None], Exception | None] = {}
+def _set_up(bench_env: BenchmarkEnvironment, cases: Sequence[Case], outcome: Outcome) -> None:
+    done: dict[Callable[[BenchmarkEnvironment], None], Exception | None] = {}
     for case in cases:
         if case.set_up is None:
             continue
         if case.set_up not in done:
             _say(f"preparing {case.name}")
             try:
-                case.set_up(lab)
+                case.set_up(bench_env)
                 done[case.set_up] = None
             except Exception as error:
                 done[case.set_up] = error

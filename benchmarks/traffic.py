@@ -47,7 +47,7 @@ class _Run:
     def __init__(self, organisation: str, run_id: str, rnd: Random) -> None:
         (chosen,) = rnd.choices(_USAGE_TYPES, weights=[often for _, often, _ in _USAGE_TYPES])
         usage_type, _, self.photos_per_credit = chosen
-        event = rnd.randrange(1, 5_000)
+        photo_event = rnd.randrange(1, 5_000)
         self.key = organisation.encode()
         self.after_id = (
             f'","source":"/photo-processing/worker-{rnd.randrange(16)}",'
@@ -55,7 +55,7 @@ class _Run:
         )
         self.after_time = f'","data":{{"run_id":"{run_id}","usage_type":"{usage_type}","photos":'
         self.tail = (
-            f',"ai_search":true,"event":{{"id":{event},"name":"City Marathon {event}"}},'
+            f',"ai_search":true,"event":{{"id":{photo_event},"name":"City Marathon {photo_event}"}},'
             f'"user":{{"id":"u-{rnd.randrange(100)}"}},"hold_id":null}}}}'
         )
         self.left = rnd.randrange(MESSAGES_PER_RUN // 2, MESSAGES_PER_RUN * 3 // 2)

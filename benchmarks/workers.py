@@ -17,13 +17,14 @@ import psutil
 
 from benchmarks.feeding import feed, open_ingest
 from benchmarks.traffic import Traffic, organisation_ids
-from domain.facts import GrantKind, Request
-from infra.bootstrap import open_ledger, usage_consumer
+from domain.credits.events import GrantKind
+from domain.shared.command_context import CommandContext
 from infra.event_store.usage_store import PostgresUsageStore
-from infra.process import stop_on_signals, tune_for_throughput
+from infra.service.composition import open_ledger, usage_consumer
+from infra.service.process import stop_on_signals, tune_for_throughput
+from infra.service.telemetry import log_to_stderr
 from infra.settings import Settings
-from infra.telemetry import log_to_stderr
-from projections.runner import ProjectionRunner
+from projections.engine.runner import ProjectionRunner
 
 Task = Mapping[str, Any]
 Report = dict[str, Any]
@@ -72,7 +73,7 @@ def grant(task: Task) -> Report:
                 1,
                 kind=GrantKind.ADMIN,
                 reason="api",
-                request=Request(datetime.now(UTC), "u-benchmark", f"request-{grants}"),
+                context=CommandContext(datetime.now(UTC), "u-benchmark", f"request-{grants}"),
             )
             grants += 1
     return {"grants": grants}

@@ -11,11 +11,11 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from domain.errors import InvalidInput
-from domain.money import Currency
-from domain.prices import Edition, PriceBook
-from domain.rate_card import RateCard, RateChange
-from infra.jwks import is_safe
+from domain.pricing.price_book import Edition, PriceBook
+from domain.pricing.rate_card import RateCard, RateChange
+from domain.shared.errors import InvalidInput
+from domain.shared.money import Currency
+from infra.url_safety import is_safe
 
 Entry = TypeVar("Entry")
 Built = TypeVar("Built")
@@ -24,7 +24,7 @@ LOOPBACK: Final = {"127.0.0.1": "127.0.0.1", "localhost": "localhost", "::1": "[
 """Addresses that only this machine reaches, and how URLs write them."""
 
 
-class WrongSetting(Exception):
+class InvalidSetting(Exception):
     """A setting cannot be used; the message is a sentence that names it."""
 
 
@@ -220,7 +220,7 @@ def load_rate_card(path: Path | None) -> RateCard:
     Each change is `{"usage_type": ..., "rate_millionths": ..., "effective_from": ...}`.
 
     Raises:
-        WrongSetting: the file cannot be read or a change is wrong; the message says which.
+        InvalidSetting: the file cannot be read or a change is wrong; the message says which.
     """
     return _load("RATE_CARD", path, list[RateChange], "list of rate changes", RateCard)
 
@@ -229,10 +229,10 @@ def load_price_book(path: Path | None) -> PriceBook:
     """Return the published prices, with the editions listed in a JSON file.
 
     Each edition is `{"version": ..., "effective_from": ..., "currencies": {"INR": {...}}}`; see
-    `domain.prices.Edition`.
+    `domain.pricing.price_book.Edition`.
 
     Raises:
-        WrongSetting: the file cannot be read or an edition is wrong; the message names the field.
+        InvalidSetting: the file cannot be read or an edition is wrong; the message names the field.
     """
     return _load("PRICE_BOOK", path, list[Edition], "list of price editions", PriceBook)
 
@@ -250,8 +250,8 @@ def _load(
     try:
         return build(msgspec.json.decode(path.read_bytes(), type=entries))
     except OSError as error:
-        raise WrongSetting(f"{setting}: {path} cannot be read: {error.strerror}") from error
+        raise InvalidSetting(f"{setting}: {path} cannot be read: {error.strerror}") from error
     except InvalidInput as error:
-        raise WrongSetting(f"{setting}: {path} is no {what}: {error.field}: {error}") from error
+        raise InvalidSetting(f"{setting}: {path} is no {what}: {error.field}: {error}") from error
     except (ValueError, msgspec.MsgspecError) as error:
-        raise WrongSetting(f"{setting}: {path} is no {what}: {error}") from error
+        raise InvalidSetting(f"{setting}: {path} is no {what}: {error}") from error

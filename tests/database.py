@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from infra.migrate import SERVICE_ROLE, migrate
+from infra.migrations.migrate import SERVICE_ROLE, migrate
 from tests.servers import new_database
 
 if TYPE_CHECKING:

@@ -9,18 +9,20 @@ from typing import Any
 
 import psycopg
 
-from domain.aggregate import Event, Fact
-from domain.catalogue import FactCodec
-from domain.facts import ChargeRefunded, GrantKind, Request, UsageCharged
-from domain.identity import stream_id
-from domain.money import Currency, cost_of
-from domain.organisation import Organisation, lot_opened_by
-from domain.prices import PUBLISHED_PRICES
-from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType
+from domain.credits.events import ChargeRefunded, GrantKind, UsageCharged
+from domain.credits.organisation import Organisation
+from domain.credits.refund_allocation import lot_opened_by
+from domain.event_catalogue import EventCodec
+from domain.pricing.price_book import PUBLISHED_PRICES
+from domain.pricing.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType
+from domain.shared.aggregate import DomainEvent, EventEnvelope
+from domain.shared.command_context import CommandContext
+from domain.shared.money import Currency, cost_of
+from domain.shared.stream_keys import stream_id
 from infra.event_store.datastore import CHANNEL, TAKE_WRITE_LOCK
 from tests.usage_reports import usage_report
 
-CODEC = FactCodec()
+CODEC = EventCodec()
 START = datetime(2026, 7, 1, 12, tzinfo=UTC)
 
 _message_numbers = count(1)
@@ -44,14 +46,14 @@ class Account:
             currency=currency,
             price_millionths=1_500_000,
             trial_credits=trial_credits,
-            request=self.request(),
+            context=self.request(),
         )
-        self.history: list[Event] = []
+        self.history: list[EventEnvelope] = []
         self._collected = 0
 
-    def request(self) -> Request:
+    def request(self) -> CommandContext:
         self.now += timedelta(seconds=1)
-        return Request(self.now, "u-1", "request-1")
+        return CommandContext(self.now, "u-1", "request-1")
 
     def charge(
         self,
@@ -64,7 +66,7 @@ class Account:
         event_id: int = 1042,
         event_name: str = "City Marathon 2026",
         user: str | None = "u-17",
-    ) -> Event:
+    ) -> EventEnvelope:
         """Charge photos of a run that happened at a time."""
         report = usage_report(
             source="/photo-processing/worker-7",
@@ -81,10 +83,10 @@ class Account:
         )
         return self.organisation.charge(report, rate_millionths, self.request().at)
 
-    def grant(self, credits_count: int, kind: GrantKind = GrantKind.ADMIN) -> Event:
+    def grant(self, credits_count: int, kind: GrantKind = GrantKind.ADMIN) -> EventEnvelope:
         return self.organisation.grant(credits_count, kind, "goodwill", self.request())
 
-    def purchase(self, credits_count: int) -> Event:
+    def purchase(self, credits_count: int) -> EventEnvelope:
         organisation = self.organisation
         tax_per_cent = PUBLISHED_PRICES.of(organisation.currency).tax_per_cent
         return organisation.purchase(
@@ -95,40 +97,43 @@ class Account:
             unit_price_millionths=organisation.price_millionths,
             cost=cost_of(credits_count, organisation.price_millionths, tax_per_cent),
             currency=organisation.currency,
-            request=self.request(),
+            context=self.request(),
         )
 
-    def refund(self, charge: Event, credits_count: int | None = None) -> Event:
+    def refund(self, charge: EventEnvelope, credits_count: int | None = None) -> EventEnvelope:
         """Refund a charge of this account, all that is left of it unless a number is given."""
         self._gather()
-        assert isinstance(charge.fact, UsageCharged)
-        facts = [event.fact for event in self.history]
+        assert isinstance(charge.event, UsageCharged)
+        facts = [envelope.event for envelope in self.history]
         return self.organisation.refund(
             charge,
             credits_count,
             earlier_refunds=[
-                fact
-                for fact in facts
-                if isinstance(fact, ChargeRefunded) and fact.charge == charge.originator_version
+                event
+                for event in facts
+                if isinstance(event, ChargeRefunded) and event.charge == charge.originator_version
             ],
             opened_lots=[
-                lot for portion in charge.fact.draws for lot in lot_opened_by(self.history[portion.lot - 1])
+                lot
+                for allocation in charge.event.draws
+                for lot in lot_opened_by(self.history[allocation.lot - 1])
             ],
             reason="blurred",
-            request=self.request(),
+            context=self.request(),
         )
 
-    def refundable(self, charge: Event) -> int:
+    def refundable(self, charge: EventEnvelope) -> int:
         """Return the credits of a charge that are not refunded yet."""
         self._gather()
-        assert isinstance(charge.fact, UsageCharged)
-        return charge.fact.credits - sum(
-            event.fact.credits
-            for event in self.history
-            if isinstance(event.fact, ChargeRefunded) and event.fact.charge == charge.originator_version
+        assert isinstance(charge.event, UsageCharged)
+        return charge.event.credits - sum(
+            envelope.event.credits
+            for envelope in self.history
+            if isinstance(envelope.event, ChargeRefunded)
+            and envelope.event.charge == charge.originator_version
         )
 
-    def collect(self) -> list[Event]:
+    def collect(self) -> list[EventEnvelope]:
         """Return what happened since the last call, to be appended."""
         self._gather()
         new, self._collected = self.history[self._collected :], len(self.history)
@@ -138,7 +143,7 @@ class Account:
         self.history += self.organisation.collect_events()
 
 
-def append(connection: psycopg.Connection[Any], events: Iterable[Event]) -> int:
+def append(connection: psycopg.Connection[Any], events: Iterable[EventEnvelope]) -> int:
     """Commit events to `ledger.events`, tell listeners, and return the log's last notification id."""
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(TAKE_WRITE_LOCK)
@@ -146,16 +151,16 @@ def append(connection: psycopg.Connection[Any], events: Iterable[Event]) -> int:
             "COPY ledger.events (originator_id, originator_version, topic, state) FROM STDIN BINARY"
         ) as copy:
             copy.set_types(["uuid", "int8", "text", "bytea"])
-            for event in events:
-                topic, state = CODEC.topic_of[type(event.fact)], CODEC.encode(event.fact)
-                copy.write_row((event.originator_id, event.originator_version, topic, state))
+            for envelope in events:
+                topic, state = CODEC.topic_of[type(envelope.event)], CODEC.encode(envelope.event)
+                copy.write_row((envelope.originator_id, envelope.originator_version, topic, state))
         cursor.execute(f"NOTIFY {CHANNEL}")
         row = cursor.execute("SELECT coalesce(max(notification_id), 0) FROM ledger.events").fetchone()
         assert row is not None
         return int(row[0])
 
 
-def history(conninfo: str, organisation_id: str) -> list[Fact]:
+def history(conninfo: str, organisation_id: str) -> list[DomainEvent]:
     """Return the facts of an organisation, oldest first, as they lie in a database."""
     with psycopg.connect(conninfo) as connection:
         rows = connection.execute(

@@ -9,19 +9,19 @@ from itertools import count
 
 import msgspec
 
-from domain.gateway import (
+from domain.payments.gateway import (
     Attempt,
     AttemptStatus,
     ChargeRequest,
     Checkout,
+    GatewayNotification,
+    GatewayRefund,
+    GatewayRefundRequest,
     GatewayRefused,
     GatewayUnavailable,
-    Notice,
-    NoticeRefused,
+    InvalidWebhookSignature,
     OpenedOrder,
     OrderRequest,
-    Refund,
-    RefundRequest,
     RefundStatus,
     SettlementLine,
 )
@@ -29,18 +29,18 @@ from domain.gateway import (
 SIGNATURE = "signed by the gateway"
 
 
-class BookGateway:
+class InMemoryGateway:
     """Opens an order once per payment, and gives money back once per refund id. `step` may raise anywhere."""
 
     name = "bookpay"
-    charges_again = True
+    supports_recurring_charges = True
     currencies = frozenset({"INR", "USD"})
 
     def __init__(self, step: Callable[[str], None] = lambda _: None) -> None:
         self.orders: dict[str, OrderRequest] = {}
         self.order_ids: dict[str, str] = {}
         self.attempts_of: dict[str, list[Attempt]] = {}
-        self.refunds: dict[str, tuple[RefundRequest, RefundStatus]] = {}
+        self.refunds: dict[str, tuple[GatewayRefundRequest, RefundStatus]] = {}
         self.refuses_orders = False
         self.refuses_refunds = False
         self.refunds_pend = False
@@ -72,24 +72,24 @@ class BookGateway:
             raise GatewayRefused("no such order", code="BAD_REQUEST_ERROR")
         return list(self.attempts_of[order_id])
 
-    def read_return(self, fields: Mapping[str, str]) -> Notice:
-        return self.read_notice(fields.get("notice", "").encode(), {"x-signature": fields.get("by", "")})
+    def verify_return(self, fields: Mapping[str, str]) -> GatewayNotification:
+        return self.verify_webhook(fields.get("notice", "").encode(), {"x-signature": fields.get("by", "")})
 
-    def read_notice(self, body: bytes, headers: Mapping[str, str]) -> Notice:
+    def verify_webhook(self, body: bytes, headers: Mapping[str, str]) -> GatewayNotification:
         if headers.get("x-signature") != SIGNATURE:
-            raise NoticeRefused("the signature is wrong")
-        return msgspec.convert(json.loads(body), Notice)
+            raise InvalidWebhookSignature("the signature is wrong")
+        return msgspec.convert(json.loads(body), GatewayNotification)
 
-    def refund(self, request: RefundRequest) -> Refund:
+    def refund(self, request: GatewayRefundRequest) -> GatewayRefund:
         self._begin("refund")
         if self.refuses_refunds and request.refund_id not in self.refunds:
             raise GatewayRefused("no", code="REFUND_NOT_POSSIBLE")
         if self.refunds_fail:
-            return Refund("", RefundStatus.FAILED, request.amount_minor)
+            return GatewayRefund("", RefundStatus.FAILED, request.amount_minor)
         status = RefundStatus.PENDING if self.refunds_pend else RefundStatus.DONE
         self.refunds[request.refund_id] = (request, status)
         self._step("after refund")
-        return Refund(f"rfnd_{request.refund_id}", status, request.amount_minor)
+        return GatewayRefund(f"rfnd_{request.refund_id}", status, request.amount_minor)
 
     def charge(self, request: ChargeRequest) -> Attempt:
         self._begin("charge")
@@ -109,7 +109,7 @@ class BookGateway:
         self._begin("forget_card")
         self.forgotten.append(mandate)
 
-    def settled(self, first: date, last: date) -> Iterable[SettlementLine]:
+    def settlement_lines(self, first: date, last: date) -> Iterable[SettlementLine]:
         raise GatewayRefused("no list is kept")
 
     # ----------------------------------------------------------------------------------- the payer
@@ -135,10 +135,10 @@ class BookGateway:
         self.attempts_of[order_id].append(attempt)
         return attempt
 
-    def notice_of(self, attempt: Attempt) -> bytes:
+    def notification_of(self, attempt: Attempt) -> bytes:
         """Return the body of the webhook that tells of an attempt."""
-        notice = Notice(f"notice-{next(self._numbers)}", "payment", attempt)
-        return msgspec.json.encode(notice)
+        notification = GatewayNotification(f"notice-{next(self._numbers)}", "payment", attempt)
+        return msgspec.json.encode(notification)
 
     @property
     def taken_minor(self) -> int:

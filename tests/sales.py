@@ -7,18 +7,12 @@ from typing import Any
 
 import msgspec
 
-from domain.billing import Address, BillingDetails
-from domain.facts import Request
-from domain.invoice import InvoiceSeries, series_at
-from domain.invoice_documents import (
-    DocumentKind,
-    InvoiceDocument,
-    Seller,
-    Wording,
-)
-from domain.invoice_writing import credit_note_of, invoice_of
-from domain.money import Currency
-from domain.payment_facts import (
+from domain.invoicing.billing_details import Address, BillingDetails
+from domain.invoicing.document_builder import credit_note_of, invoice_of
+from domain.invoicing.documents import DocumentKind, InvoiceDocument, InvoiceText, Seller
+from domain.invoicing.invoice_series import InvoiceSeries, series_at
+from domain.invoicing.sale import Sale, sale_of
+from domain.payments.events import (
     PaymentCompleted,
     PaymentKind,
     PaymentOrdered,
@@ -26,13 +20,14 @@ from domain.payment_facts import (
     PaymentRefundRequested,
     PaymentRequested,
 )
-from domain.prices import PriceBook
-from domain.sale import Sale, sale_of
+from domain.pricing.price_book import PriceBook
+from domain.shared.command_context import CommandContext
+from domain.shared.money import Currency
 
 KOLKATA = "Asia/Kolkata"
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 OF_PAYMENT = (NOON, "u-1", "request-1", "org-4711", "payment-1")
-REQUEST = Request(NOON, "u-1", "request-1")
+REQUEST = CommandContext(NOON, "u-1", "request-1")
 SELLER = Seller(
     "Seller Pvt Ltd",
     "accounts@seller.example",
@@ -47,7 +42,7 @@ MUMBAI = Address("IN", "Maharashtra", "Mumbai", "400001", ("1 Fort",))
 BERLIN = Address("DE", "", "Berlin", "10115", ("Invalidenstraße 1",))
 
 
-class PlainWording:
+class PlainInvoiceText:
     def amount_in_words(self, amount_minor: int, currency: Currency) -> str:
         return f"{amount_minor} of {currency}"
 
@@ -73,7 +68,7 @@ def requested(**changes: Any) -> PaymentRequested:
     return msgspec.structs.replace(terms, **changes)
 
 
-def sold(*more: Any, **changes: Any) -> Sale:
+def make_sale(*more: Any, **changes: Any) -> Sale:
     sale = sale_of(
         [
             requested(**changes),
@@ -99,7 +94,7 @@ def invoice(
     details: BillingDetails | None = None,
     seller: Seller = SELLER,
     book: PriceBook | None = None,
-    wording: Wording | None = None,
+    invoice_text: InvoiceText | None = None,
 ) -> InvoiceDocument:
     prices = (book or PriceBook()).edition(sale.terms.price_version)
     return invoice_of(
@@ -107,8 +102,8 @@ def invoice(
         details or billed_to(),
         seller=seller,
         prices=prices,
-        heading=series().heading(NOON),
-        wording=wording or PlainWording(),
+        header=series().next_header(NOON),
+        invoice_text=invoice_text or PlainInvoiceText(),
     )
 
 
@@ -120,8 +115,11 @@ def given_back(refund_id: str, credits_count: int, amount_minor: int, tax_minor:
 
 
 def credit_note(
-    sale: Sale, number: int = 0, details: BillingDetails | None = None, wording: Wording | None = None
+    sale: Sale,
+    number: int = 0,
+    details: BillingDetails | None = None,
+    invoice_text: InvoiceText | None = None,
 ) -> InvoiceDocument:
-    original = invoice(sale, details, wording=wording)
-    heading = series(DocumentKind.CREDIT_NOTE).heading(NOON)
-    return credit_note_of(original, sale, sale.given_back[number], heading, wording or PlainWording())
+    original = invoice(sale, details, invoice_text=invoice_text)
+    header = series(DocumentKind.CREDIT_NOTE).next_header(NOON)
+    return credit_note_of(original, sale, sale.refunds[number], header, invoice_text or PlainInvoiceText())

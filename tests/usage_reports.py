@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from domain.rate_card import UsageType
-from domain.usage import PhotoEvent, Usage, UsageReport, User
+from domain.credits.usage import PhotoEvent, Usage, UsageReport, User
+from domain.pricing.rate_card import UsageType
 
 
 def usage_report(

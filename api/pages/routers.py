@@ -4,38 +4,36 @@ from __future__ import annotations
 
 from typing import Final
 
-from api.pages import (
-    assets,
+from api.pages import staff
+from api.pages.credits import details, exports, subscription
+from api.pages.credits import overview as credit_overview
+from api.pages.identity import organisation_picker, sign_in
+from api.pages.payments import (
+    auto_top_up,
     billing,
-    credits,
-    details,
-    exports,
-    flags,
-    organisations,
     purchase,
-    reconciling,
-    refunding,
-    sign_in,
-    staff,
-    subscription,
-    top_up,
-    unknown,
+    reconciliation,
+    refunds,
 )
+from api.pages.payments import (
+    flags as payment_flags,
+)
+from api.pages.shell import assets, not_found
 
 ROUTERS: Final = (
     sign_in.router,
-    credits.router,
+    credit_overview.router,
     details.router,
     exports.router,
     billing.router,
     purchase.router,
     subscription.router,
-    top_up.router,
-    organisations.router,
+    auto_top_up.router,
+    organisation_picker.router,
     staff.router,
-    refunding.router,
-    flags.router,
-    reconciling.router,
+    refunds.router,
+    payment_flags.router,
+    reconciliation.router,
     assets.router,
-    unknown.router,  # the last: it takes every address that is left
+    not_found.router,  # the last: it takes every address that is left
 )

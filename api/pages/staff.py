@@ -11,24 +11,25 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.dependencies import Provided
-from api.fields import REASON_LENGTH_MAX
-from api.pages import words
-from api.pages.custom_payments import FIELD_NAMES, read_custom
-from api.pages.formats import in_utc
-from api.pages.forms import ONCE, Form, Outcome, faults_of
-from api.pages.page import Page, Shown
-from api.pages.rendering import render
-from api.pages.routing import PageRoute, redirect
-from api.problems import invalid
-from domain.errors import InvalidInput
-from domain.facts import GrantKind, Plan
-from domain.ledger import Recorded
-from domain.money import PRICE_MILLIONTHS_MAX
-from domain.organisation import CREDITS_MAX
-from domain.payment_book import PaymentStanding
-from domain.recording import Result
-from projections import views
+from api.http.dependencies import ServicesDep
+from api.http.fields import REASON_LENGTH_MAX
+from api.http.problems import invalid
+from api.pages.payments.custom_payment_form import FIELD_NAMES, read_custom_payment
+from api.pages.shell import labels
+from api.pages.shell.formats import in_utc
+from api.pages.shell.forms import IDEMPOTENCY_FIELD, Form, FormResult, form_result_of
+from api.pages.shell.page import Page, PageDep
+from api.pages.shell.rendering import render
+from api.pages.shell.routing import PageRoute, redirect
+from domain.credits.events import GrantKind
+from domain.credits.ledger import CommandResult
+from domain.credits.limits import CREDITS_MAX
+from domain.payments.repository import PaymentResult
+from domain.pricing.plans import Plan
+from domain.shared.command_runner import RecordedResult
+from domain.shared.errors import InvalidInput
+from domain.shared.money import PRICE_MILLIONTHS_MAX
+from projections.credits import queries as credit_queries
 
 GRANT_KINDS: Final = ((GrantKind.ADMIN, "Admin Grant"), (GrantKind.PROMOTIONAL, "Free Credits"))
 
@@ -39,130 +40,139 @@ _Version = Annotated[int, Query(ge=1, le=2**62)]
 
 
 @router.get("/credits/staff/grant")
-def get_grant(page: Shown) -> Response:
+def get_grant(page: PageDep) -> Response:
     """Show the form that adds credits."""
     return _show(page, "grant.html")
 
 
 @router.post("/credits/staff/grant")
-def post_grant(page: Shown) -> Response:
+def post_grant(page: PageDep) -> Response:
     """Add credits."""
 
-    def grant(form: Form) -> Result[Recorded]:
+    def grant(form: Form) -> RecordedResult[CommandResult]:
         return page.services.ledger.grant(
             page.organisation_id,
-            form.whole("credits", 1, CREDITS_MAX),
+            form.whole_number("credits", 1, CREDITS_MAX),
             kind=form.choice("kind", GrantKind),
             reason=form.text("reason", REASON_LENGTH_MAX),
-            request=form.request,
-            once=form.once(page.organisation_id),
+            context=form.request,
+            idempotency_key=form.idempotency_key(page.organisation_id),
         )
 
-    return _decide(page, grant, "grant.html", "/credits", tab="purchases")
+    return _submit(page, grant, "grant.html", "/credits", tab="purchases")
 
 
 @router.get("/credits/staff/refund")
-def get_refund(page: Shown, run: _RunId, charge: _Version) -> Response:
+def get_refund(page: PageDep, run: _RunId, charge: _Version) -> Response:
     """Show the form that refunds a charge."""
     return _show(page, "refund.html", run_id=run, charge=charge)
 
 
 @router.post("/credits/staff/refund")
-def post_refund(page: Shown, run: _RunId, charge: _Version) -> Response:
+def post_refund(page: PageDep, run: _RunId, charge: _Version) -> Response:
     """Return credits of a charge: some, or all that is left of it."""
 
-    def refund(form: Form) -> Result[Recorded]:
+    def refund(form: Form) -> RecordedResult[CommandResult]:
         return page.services.ledger.refund_charge(
             page.organisation_id,
             charge,
-            form.whole("credits", 1, CREDITS_MAX) if form.fields.get("credits", "").strip() else None,
+            form.whole_number("credits", 1, CREDITS_MAX) if form.fields.get("credits", "").strip() else None,
             reason=form.text("reason", REASON_LENGTH_MAX),
-            request=form.request,
-            once=form.once(page.organisation_id),
+            context=form.request,
+            idempotency_key=form.idempotency_key(page.organisation_id),
         )
 
-    return _decide(
-        page, refund, "refund.html", "/credits", shown={"run_id": run, "charge": charge}, tab="purchases"
+    return _submit(
+        page,
+        refund,
+        "refund.html",
+        "/credits",
+        extra_context={"run_id": run, "charge": charge},
+        tab="purchases",
     )
 
 
 @router.get("/credits/staff/custom-payment")
-def get_custom_payment(page: Shown) -> Response:
+def get_custom_payment(page: PageDep) -> Response:
     """Show the form that asks for an amount."""
     return _show(page, "custom_payment.html")
 
 
 @router.post("/credits/staff/custom-payment")
-def post_custom_payment(page: Shown) -> Response:
+def post_custom_payment(page: PageDep) -> Response:
     """Ask for an amount, tax on top; it adds no credits."""
 
-    def ask(form: Form) -> PaymentStanding:
-        amount_minor, remark = read_custom(form)
+    def ask(form: Form) -> PaymentResult:
+        amount_minor, remark = read_custom_payment(form)
         return page.services.payments.begin_custom(
             page.organisation_id,
             amount_minor,
             remark,
             form.text("gateway", 64),
             payment_id=f"pay-{page.services.new_id()}"[:40],
-            request=form.request,
-            once=form.once(page.organisation_id),
+            context=form.request,
+            idempotency_key=form.idempotency_key(page.organisation_id),
         )
 
-    return _decide(page, ask, "custom_payment.html", "/credits/billing")
+    return _submit(page, ask, "custom_payment.html", "/credits/billing")
 
 
 @router.get("/credits/staff/terms")
-def get_terms(page: Shown) -> Response:
+def get_terms(page: PageDep) -> Response:
     """Show the forms of price and plan."""
     return _show(page, "terms.html")
 
 
 @router.post("/credits/staff/price")
-def post_price(page: Shown) -> Response:
+def post_price(page: PageDep) -> Response:
     """Set the price of one credit from now on."""
 
-    def change(form: Form) -> Result[Recorded]:
+    def change(form: Form) -> RecordedResult[CommandResult]:
         return page.services.ledger.change_price(
             page.organisation_id,
             form.price_millionths("price", PRICE_MILLIONTHS_MAX),
-            request=form.request,
-            once=form.once(page.organisation_id),
+            context=form.request,
+            idempotency_key=form.idempotency_key(page.organisation_id),
         )
 
-    return _decide(page, change, "terms.html", "/credits/staff/terms")
+    return _submit(page, change, "terms.html", "/credits/staff/terms")
 
 
 @router.post("/credits/staff/plan")
-def post_plan(page: Shown) -> Response:
+def post_plan(page: PageDep) -> Response:
     """Move to another plan, which ends with a day of the organisation's, or never."""
-    zone = ZoneInfo(page.view(views.balance).time_zone)
+    zone = ZoneInfo(page.view(credit_queries.balance).time_zone)
 
-    def change(form: Form) -> Result[Recorded]:
+    def change(form: Form) -> RecordedResult[CommandResult]:
         plan = form.choice("plan", Plan)
-        expires_at = _end_of(form.text("last_day", 10, required=False), zone)
-        once = form.once(page.organisation_id)
+        expires_at = _end_of_day(form.text("last_day", 10, required=False), zone)
+        idempotency_key = form.idempotency_key(page.organisation_id)
         try:
             return page.services.ledger.change_plan(
-                page.organisation_id, plan, expires_at=expires_at, request=form.request, once=once
+                page.organisation_id,
+                plan,
+                expires_at=expires_at,
+                context=form.request,
+                idempotency_key=idempotency_key,
             )
         except InvalidInput as error:  # about the end, which the form calls otherwise
             raise invalid("last_day", str(error)) from None
 
-    return _decide(page, change, "terms.html", "/credits/staff/terms")
+    return _submit(page, change, "terms.html", "/credits/staff/terms")
 
 
 @router.get("/credits/dead-letters")
-def get_dead_letters(http: Request, services: Provided) -> Response:
+def get_dead_letters(http: Request, services: ServicesDep) -> Response:
     """List usage messages that were refused, the latest first."""
     return render(http, "dead_letters.html", letters=services.pages.dead_letters(), in_utc=in_utc)
 
 
-def _decide(
+def _submit(
     page: Page,
-    decide: Callable[[Form], Result[Recorded] | PaymentStanding],
+    decide: Callable[[Form], RecordedResult[CommandResult] | PaymentResult],
     template: str,
-    then: str,
-    shown: dict[str, Any] | None = None,
+    next_path: str,
+    extra_context: dict[str, Any] | None = None,
     **query: str,
 ) -> Response:
     """Take a decision, and lead on to where it shows; or show the form again, with what is wrong."""
@@ -170,40 +180,42 @@ def _decide(
     try:
         result = decide(form)
     except Exception as error:
-        return _show(page, template, faults_of(error, names=FIELD_NAMES), form.fields, **(shown or {}))
-    return redirect(page.url(then, min_position=result.position, **query))
+        return _show(
+            page, template, form_result_of(error, names=FIELD_NAMES), form.fields, **(extra_context or {})
+        )
+    return redirect(page.url(next_path, min_position=result.position, **query))
 
 
 def _show(
     page: Page,
     template: str,
-    outcome: Outcome | None = None,
+    outcome: FormResult | None = None,
     fields: Any = None,
-    **shown: Any,
+    **extra_context: Any,
 ) -> Response:
-    outcome = outcome or Outcome()
-    balance = page.view(views.balance)
+    outcome = outcome or FormResult()
+    balance = page.view(credit_queries.balance)
     gateways = page.services.payments.gateways.items()
     prices = page.services.ledger.prices.at(page.services.clock())
     return page.render(
         template,
         balance,
         outcome.status,
-        faults=outcome.faults,
+        field_errors=outcome.field_errors,
         fields=fields or {},
-        once=(fields or {}).get(ONCE) or page.services.new_id(),
+        once=(fields or {}).get(IDEMPOTENCY_FIELD) or page.services.new_id(),
         kinds=[(kind.value, name) for kind, name in GRANT_KINDS],
-        plans=[(plan.value, words.PLANS[plan]) for plan in Plan],
+        plans=[(plan.value, labels.PLANS[plan]) for plan in Plan],
         gateways=[
-            (name, words.gateway(name)) for name, each in gateways if balance.currency in each.currencies
+            (name, labels.gateway(name)) for name, each in gateways if balance.currency in each.currencies
         ],
         tax_per_cent=prices.of(balance.currency).tax_per_cent,
-        words=words,
-        **shown,
+        words=labels,
+        **extra_context,
     )
 
 
-def _end_of(day: str, zone: ZoneInfo) -> datetime | None:
+def _end_of_day(day: str, zone: ZoneInfo) -> datetime | None:
     """Return the last moment of a day, as the next midnight; None for no day."""
     if not day:
         return None

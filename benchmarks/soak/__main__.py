@@ -27,17 +27,17 @@ from benchmarks.soak import load
 from benchmarks.soak.load import Caller, Findings, Writer
 from benchmarks.soak.receiver import WebhookReceiver, receiving
 from benchmarks.soak.service import Service, audit, running
-from benchmarks.soak.watch import Watch, kill_now_and_then
+from benchmarks.soak.watch import ProcessMonitor, kill_at_random_times
 from infra.simulator.demo import DEMO_ORGANISATIONS
 
 CLOSING_S: Final = 30.0
 KILLS_FOR: Final = 2 / 3
-DELIVERED_WITHIN_S: Final = 25.0
+DELIVERY_TIMEOUT_S: Final = 25.0
 THRESHOLD: Final = 300
 ORGANISATIONS: Final = [each.id for each in DEMO_ORGANISATIONS]
 
 _ADDED: Final = "SELECT organisation_id, granted, purchased FROM projections.balances"
-_TOLD: Final = """
+_DELIVERED: Final = """
     SELECT count(*) FROM ledger.events JOIN ledger.webhook_endpoints ON stream = originator_id
     WHERE organisation_id = %s AND notification_id > since_position AND topic = ANY(%s)
 """
@@ -72,7 +72,7 @@ def _soak(folder: Path, seconds: float, rate: float, seed: int, log: Path) -> di
         )
         _set_up(service, findings, receivers)
         before = _added(service)
-        writer, watch = Writer(service, findings, ORGANISATIONS, loading), Watch(service, findings)
+        writer, watch = Writer(service, findings, ORGANISATIONS, loading), ProcessMonitor(service, findings)
         threads = [
             Thread(target=load.read, args=(service, findings, ORGANISATIONS, loading, seed + n))
             for n in range(3)
@@ -80,7 +80,7 @@ def _soak(folder: Path, seconds: float, rate: float, seed: int, log: Path) -> di
         threads += [
             Thread(target=writer.run, args=(seed,)),
             Thread(target=watch.run, args=(watching,)),
-            Thread(target=kill_now_and_then, args=(service, killed, killing, seed)),
+            Thread(target=kill_at_random_times, args=(service, killed, killing, seed)),
         ]
         for thread in threads:
             thread.start()
@@ -93,7 +93,7 @@ def _soak(folder: Path, seconds: float, rate: float, seed: int, log: Path) -> di
             thread.join()
         for receiver in receivers.values():
             receiver.refuses = False
-        watch.judge()
+        watch.check_limits()
         _check_deliveries(service, findings, receivers)
         _check_additions(_added(service), before, writer, findings)
         for finding in audit(service.data_dir):
@@ -164,12 +164,12 @@ def _check_additions(
 
 
 def _check_deliveries(service: Service, findings: Findings, receivers: dict[str, WebhookReceiver]) -> None:
-    deadline = time.monotonic() + DELIVERED_WITHIN_S
+    deadline = time.monotonic() + DELIVERY_TIMEOUT_S
     with psycopg.connect(service.database_url, autocommit=True) as connection:
         for name, receiver in receivers.items():
             told = missing = -1
             while missing and time.monotonic() < deadline:
-                row = connection.execute(_TOLD, [name, _TOPICS]).fetchone()
+                row = connection.execute(_DELIVERED, [name, _TOPICS]).fetchone()
                 told = row[0] if row else 0
                 missing = told - len(receiver.taken)
                 time.sleep(0.2)

@@ -21,7 +21,7 @@ READS_PER_S: Final = 4.0
 WRITES_PER_S: Final = 2.0
 CREDITS_MAX: Final = 4_000
 """Of one addition: runs pause now and then, and have credits most of the time."""
-PATIENCE_S: Final = 60.0
+REQUEST_TIMEOUT_S: Final = 60.0
 _READS: Final = (
     *("balance", "usage-summary", "transactions", "transactions?kind=usage&limit=50", "events"),
     *("subscription", "holds", "daily-usage?from=2026-01-01&to=2026-01-31"),
@@ -62,7 +62,7 @@ class Caller:
         self, method: str, path: str, headers: Mapping[str, str], **content: Any
     ) -> httpx.Response | None:
         """Return the answer; None where none came in time, which is a finding."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + REQUEST_TIMEOUT_S
         while time.monotonic() < deadline:
             try:
                 answer = self._client.request(method, path, headers=dict(headers), **content)
@@ -73,7 +73,7 @@ class Caller:
                 if answer.status_code != 503:
                     return answer
             time.sleep(0.2)
-        self._findings.add(f"{method} {path}: no answer within {PATIENCE_S:.0f} s")
+        self._findings.add(f"{method} {path}: no answer within {REQUEST_TIMEOUT_S:.0f} s")
         return None
 
     def close(self) -> None:
@@ -157,7 +157,7 @@ class Writer:
                 case 6:
                     self._make_and_revoke_a_key(caller, path, staff)
                 case _:
-                    self._tell_of_a_person(caller, number)
+                    self._put_person(caller, number)
         caller.close()
 
     def _make_and_revoke_a_key(self, caller: Caller, path: str, staff: Mapping[str, str]) -> None:
@@ -171,7 +171,7 @@ class Writer:
             caller.call("DELETE", f"{path}/api-keys/{made.json()['key_id']}", staff)
             self.keys += 1
 
-    def _tell_of_a_person(self, caller: Caller, number: int) -> None:
+    def _put_person(self, caller: Caller, number: int) -> None:
         staff = self._service.bearer("soak-sign-in", roles=["staff"])
         path = f"/v1/people/soak-staff-{number % 6}"
         self._done(caller.call("PUT", path, staff, json={"name": f"Person {number}"}))

@@ -17,7 +17,7 @@ from benchmarks.soak.service import Service
 
 SAMPLE_EVERY_S: Final = 2.0
 KILL_EVERY_S: Final = (8.0, 25.0)
-SPARED: Final = ("simulate-pipeline", "sandbox-gateway")
+NEVER_KILLED: Final = ("simulate-pipeline", "sandbox-gateway")
 """The account of the one and the payments of the other are in memory: their end would end the recount."""
 GROWTH_MB_MAX: Final = 40.0
 RSS_MB_MAX: Final = 500.0
@@ -45,7 +45,7 @@ class Memory(msgspec.Struct):
     samples: int = 1
 
 
-class Watch:
+class ProcessMonitor:
     """Samples until told to stop."""
 
     def __init__(self, service: Service, findings: Findings) -> None:
@@ -72,7 +72,7 @@ class Watch:
             if row is not None and None not in row:
                 self.lags.append(row)
 
-    def judge(self) -> None:
+    def check_limits(self) -> None:
         """Find fault with memory that grows and with readers that fall behind."""
         for name, memory in self.memory.items():
             if name != "servers" and memory.most > RSS_MB_MAX:
@@ -115,9 +115,9 @@ class Watch:
 _SETTLED_AFTER: Final = 8
 
 
-def kill_now_and_then(service: Service, killed: Counter[str], stop: Event, seed: int) -> None:
+def kill_at_random_times(service: Service, killed: Counter[str], stop: Event, seed: int) -> None:
     """Kill a part of the service now and then, until told to stop."""
     random = Random(seed)
     while not stop.wait(random.uniform(*KILL_EVERY_S)):
-        name = random.choice([each for each in sorted(service.parts()) if each not in SPARED])
+        name = random.choice([each for each in sorted(service.parts()) if each not in NEVER_KILLED])
         killed[name] += service.kill(name)

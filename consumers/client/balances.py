@@ -16,8 +16,8 @@ from kafka.errors import KafkaError
 
 BALANCES_TOPIC: Final = "credit-ledger.balances.v1"
 _POLL_MS: Final = 200
-_BACKOFF_FIRST_S: Final = 0.2
-_BACKOFF_MOST_S: Final = 5.0
+_BACKOFF_INITIAL_S: Final = 0.2
+_BACKOFF_MAX_S: Final = 5.0
 _TOPIC_CHECKED_EVERY_S: Final = 5.0
 
 log = logging.getLogger(__name__)
@@ -88,17 +88,19 @@ class Balances:
         self._thread.join()
 
     def _follow(self) -> None:
-        backoff_s = _BACKOFF_FIRST_S
+        backoff_s = _BACKOFF_INITIAL_S
         while not self._stop.is_set():
             consumer = None
             try:
                 consumer = self._consumer_factory()
                 with closing(_TopicWatch(consumer.config, self._topic)) as watch:
-                    partitions = consumer.partitions_for_topic(self._topic) if watch.has_begun() else None
+                    partitions = (
+                        consumer.partitions_for_topic(self._topic) if watch.remember_topic() else None
+                    )
                     if partitions:
                         places = [TopicPartition(self._topic, number) for number in partitions]
                         self._read(consumer, places, watch)
-                        backoff_s = _BACKOFF_FIRST_S
+                        backoff_s = _BACKOFF_INITIAL_S
             except (KafkaError, OSError) as error:
                 log.warning("balances are not followed, next try in %.1f s: %s", backoff_s, error)
             finally:
@@ -106,14 +108,14 @@ class Balances:
                     with suppress(KafkaError, OSError):
                         consumer.close()
             self._stop.wait(backoff_s)
-            backoff_s = min(2 * backoff_s, _BACKOFF_MOST_S)
+            backoff_s = min(2 * backoff_s, _BACKOFF_MAX_S)
 
     def _read(self, consumer: Any, partitions: list[TopicPartition], watch: _TopicWatch) -> None:
         """Follow until told to stop, or until the topic is another one."""
         consumer.assign(partitions)
         consumer.seek_to_beginning(*partitions)
         ends: dict[TopicPartition, int] = consumer.end_offsets(partitions)
-        while not self._stop.is_set() and not watch.sees_another():
+        while not self._stop.is_set() and not watch.has_changed():
             for records in consumer.poll(_POLL_MS).values():
                 for record in records:
                     self._take(record)
@@ -151,23 +153,23 @@ class _TopicWatch:
         """Disconnect."""
         self._admin.close()
 
-    def has_begun(self) -> bool:
+    def remember_topic(self) -> bool:
         """Remember the topic there is; tell whether there is one.
 
         Raises:
             KafkaError, OSError: the broker does not answer.
         """
-        self._topic_id = self._present()
+        self._topic_id = self._current_topic_id()
         return self._topic_id is not None
 
-    def sees_another(self) -> bool:
+    def has_changed(self) -> bool:
         """Tell, looking every few seconds, whether there is another topic; False while nobody can tell."""
         now = time.monotonic()
         if now < self._due:
             return False
         self._due = now + _TOPIC_CHECKED_EVERY_S
         try:
-            present = self._present()
+            present = self._current_topic_id()
         except (KafkaError, OSError):
             return False
         if present is None or present == self._topic_id:
@@ -175,6 +177,6 @@ class _TopicWatch:
         log.warning("%s was made anew: it is read from its beginning", self._topic)
         return True
 
-    def _present(self) -> Any:
+    def _current_topic_id(self) -> Any:
         (description,) = self._admin.describe_topics([self._topic])
         return None if description["error_code"] else description["topic_id"]

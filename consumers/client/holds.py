@@ -13,14 +13,14 @@ from urllib.parse import quote
 import msgspec
 
 from consumers.client.usage import uuid7
-from domain.holds import HoldMode
-from domain.rate_card import UsageType
+from domain.credits.holds import HoldMode
+from domain.pricing.rate_card import UsageType
 
 RETRY_FOR_S: Final = 30.0
 _TIMEOUT_S: Final = 10.0
-_BACKOFF_FIRST_S: Final = 0.1
-_BACKOFF_MOST_S: Final = 2.0
-_TRY_AGAIN: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE)
+_BACKOFF_INITIAL_S: Final = 0.1
+_BACKOFF_MAX_S: Final = 2.0
+_RETRYABLE: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 class PlacedHold(msgspec.Struct, frozen=True):
@@ -118,7 +118,7 @@ class Holds:
     def _post(self, organisation_id: str, what: str, body: Mapping[str, Any]) -> PlacedHold:
         url = f"{self._api_url}/v1/organisations/{quote(organisation_id, safe='')}/{what}"
         key = str(uuid7())
-        deadline, backoff_s = time.monotonic() + self._retry_for_s, _BACKOFF_FIRST_S
+        deadline, backoff_s = time.monotonic() + self._retry_for_s, _BACKOFF_INITIAL_S
         while True:
             request = urllib.request.Request(  # noqa: S310 - the URL is the pipeline's own setting
                 url,
@@ -130,7 +130,7 @@ class Holds:
                     return msgspec.json.decode(answer.read(), type=PlacedHold)
             except urllib.error.HTTPError as error:
                 with error:
-                    if error.code not in _TRY_AGAIN:
+                    if error.code not in _RETRYABLE:
                         raise _refusal(error) from None
                     reason: Exception = error
             except (urllib.error.URLError, OSError) as error:
@@ -138,7 +138,7 @@ class Holds:
             if time.monotonic() + backoff_s > deadline:
                 raise LedgerUnreachable(str(reason)) from reason
             time.sleep(backoff_s)
-            backoff_s = min(2 * backoff_s, _BACKOFF_MOST_S)
+            backoff_s = min(2 * backoff_s, _BACKOFF_MAX_S)
 
 
 class _Problem(msgspec.Struct):

@@ -32,11 +32,11 @@ PRODUCER_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
 )
 """For the `KafkaProducer` of a factory: nothing lost, nothing out of order, and no long silence."""
 
-UNDER_WAY_MAX: Final = 5_000
+IN_FLIGHT_MAX: Final = 5_000
 SILENCE_MAX_S: Final = 10.0
 _WAIT_S: Final = 0.05
-_BACKOFF_FIRST_S: Final = 0.1
-_BACKOFF_MOST_S: Final = 2.0
+_BACKOFF_INITIAL_S: Final = 0.1
+_BACKOFF_MAX_S: Final = 2.0
 _CLOSE_S: Final = 2.0
 _Recoverable: Final = (KafkaError, OSError)
 
@@ -58,7 +58,7 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 
 class ReliableSender(Generic[RecordT]):
-    """Owns the producer. At most `UNDER_WAY_MAX` records wait for their acknowledgement.
+    """Owns the producer. At most `IN_FLIGHT_MAX` records wait for their acknowledgement.
 
     A producer that failed, or was silent for `SILENCE_MAX_S`, is replaced, and what was not acknowledged
     is sent again as it was and in the same order. Only one thread may use it at a time.
@@ -76,34 +76,34 @@ class ReliableSender(Generic[RecordT]):
         self._producer_factory = producer_factory
         self._topic = topic
         self._stop = stop
-        self._tell = acknowledged
+        self._on_acknowledged = acknowledged
         self._producer: Any = None
         self._generation = 0
-        self._under_way: dict[int, RecordT] = {}
+        self._in_flight: dict[int, RecordT] = {}
         self._unsent: deque[int] = deque()
-        self._taken = 0
+        self._next_number = 0
         self._changed = Condition()
         self._failure: BaseException | None = None
-        self._heard_at_s = 0.0
-        self._backoff_s = _BACKOFF_FIRST_S
+        self._last_heard_at_s = 0.0
+        self._backoff_s = _BACKOFF_INITIAL_S
 
     def send(self, record: RecordT) -> bool:
         """Send a record, and wait while too many are under way; tell whether it was taken before the stop."""
-        room = 0 if record.waits else UNDER_WAY_MAX - 1
-        while not self._stop.is_set() and len(self._under_way) > room:
+        room = 0 if record.waits else IN_FLIGHT_MAX - 1
+        while not self._stop.is_set() and len(self._in_flight) > room:
             self._wait()
         if self._stop.is_set():
             return False
         with self._changed:
-            if not self._under_way:
-                self._heard_at_s = time.monotonic()
-            self._under_way[self._taken] = record
-        self._unsent.append(self._taken)
-        self._taken += 1
-        self.tend()
+            if not self._in_flight:
+                self._last_heard_at_s = time.monotonic()
+            self._in_flight[self._next_number] = record
+        self._unsent.append(self._next_number)
+        self._next_number += 1
+        self.maintain()
         return True
 
-    def tend(self) -> None:
+    def maintain(self) -> None:
         """Replace a failed producer and send what is unsent; returns at once where all is well."""
         try:
             self._check()
@@ -111,60 +111,60 @@ class ReliableSender(Generic[RecordT]):
                 self._hand_over(self._unsent[0])
                 self._unsent.popleft()
         except _Recoverable as error:
-            self._start_over(error)
+            self._restart_producer(error)
 
-    def settle(self, seconds: float) -> bool:
+    def wait_acknowledged(self, seconds: float) -> bool:
         """Wait until everything is acknowledged, or so many seconds; tell whether it is."""
         deadline_s = time.monotonic() + seconds
-        while self._under_way and time.monotonic() < deadline_s:
+        while self._in_flight and time.monotonic() < deadline_s:
             self._wait()
-        return not self._under_way
+        return not self._in_flight
 
     @property
-    def under_way(self) -> list[RecordT]:
+    def in_flight(self) -> list[RecordT]:
         """What is not acknowledged: the broker may have it or not."""
         with self._changed:
-            return list(self._under_way.values())
+            return list(self._in_flight.values())
 
     def close(self) -> None:
         """Close the producer; what is under way stays there."""
         self._drop_producer()
 
     def _wait(self) -> None:
-        self.tend()
+        self.maintain()
         with self._changed:
-            if self._under_way:
+            if self._in_flight:
                 self._changed.wait(_WAIT_S)
 
     def _check(self) -> None:
         with self._changed:
             failure = self._failure
-            waits = self._producer is not None and bool(self._under_way)
-            silent = waits and time.monotonic() - self._heard_at_s > SILENCE_MAX_S
+            waits = self._producer is not None and bool(self._in_flight)
+            silent = waits and time.monotonic() - self._last_heard_at_s > SILENCE_MAX_S
         if failure is not None:
             raise failure
         if silent:
             raise TimeoutError(f"nothing was acknowledged for {SILENCE_MAX_S:.0f} s")
 
     def _hand_over(self, number: int) -> None:
-        record = self._under_way.get(number)
+        record = self._in_flight.get(number)
         if record is None:
             return  # acknowledged to the producer before this one, after all
         if self._producer is None:
             self._producer = self._producer_factory()
-            self._heard_at_s = time.monotonic()
+            self._last_heard_at_s = time.monotonic()
         future = self._producer.send(self._topic, key=record.key, value=record.value, headers=record.headers)
         future.add_callback(partial(self._acknowledged, number))
         future.add_errback(partial(self._failed, self._generation))
 
     def _acknowledged(self, number: int, metadata: Any) -> None:
         with self._changed:
-            record = self._under_way.pop(number, None)
+            record = self._in_flight.pop(number, None)
             if record is None:
                 return  # the copy sent again was acknowledged first
-            self._tell(record, metadata.partition, metadata.offset)
-            self._heard_at_s = time.monotonic()
-            self._backoff_s = _BACKOFF_FIRST_S
+            self._on_acknowledged(record, metadata.partition, metadata.offset)
+            self._last_heard_at_s = time.monotonic()
+            self._backoff_s = _BACKOFF_INITIAL_S
             self._changed.notify_all()
 
     def _failed(self, generation: int, error: BaseException) -> None:
@@ -173,17 +173,17 @@ class ReliableSender(Generic[RecordT]):
                 self._failure = error if isinstance(error, _Recoverable) else KafkaError(str(error))
                 self._changed.notify_all()
 
-    def _start_over(self, error: BaseException) -> None:
-        log.warning("the producer failed: %s; %d records are sent again", error, len(self._under_way))
+    def _restart_producer(self, error: BaseException) -> None:
+        log.warning("the producer failed: %s; %d records are sent again", error, len(self._in_flight))
         self._drop_producer()
         with self._changed:
             self._failure = None
-            self._unsent = deque(self._under_way)
+            self._unsent = deque(self._in_flight)
         if self._stop.is_set():
-            time.sleep(_BACKOFF_FIRST_S)  # the drain is short: keep trying
+            time.sleep(_BACKOFF_INITIAL_S)  # the drain is short: keep trying
         else:
             self._stop.wait(self._backoff_s)
-        self._backoff_s = min(2 * self._backoff_s, _BACKOFF_MOST_S)
+        self._backoff_s = min(2 * self._backoff_s, _BACKOFF_MAX_S)
 
     def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None
@@ -191,7 +191,7 @@ class ReliableSender(Generic[RecordT]):
             self._generation += 1
         if producer is None:
             return
-        if self._under_way:
+        if self._in_flight:
             # `close` would first wait for records that nobody is going to acknowledge, and then fail.
             sender = getattr(producer, "_sender", None)
             if sender is not None:

@@ -14,13 +14,13 @@ from uuid import UUID
 import msgspec
 
 from consumers.client.sending import ReliableSender
-from domain.rate_card import UsageType
-from domain.usage import PhotoEvent, Usage, UsageReport, User
+from domain.credits.usage import PhotoEvent, Usage, UsageReport, User
+from domain.pricing.rate_card import UsageType
 
 USAGE_TOPIC: Final = "photo-processing.usage.v1"
 FLUSH_S: Final = 30.0
 _HEADERS: Final = [("content-type", b"application/cloudevents+json")]
-_TEND_EVERY_S: Final = 0.1
+_MAINTENANCE_INTERVAL_S: Final = 0.1
 _encode: Final = msgspec.json.Encoder().encode
 _check: Final = msgspec.json.Decoder(UsageReport).decode
 
@@ -64,8 +64,8 @@ class UsageReporter:
         self._closed = Event()
         self._sender: ReliableSender[_Message] = ReliableSender(producer_factory, topic, self._stop)
         self._lock = Lock()
-        self._tending = Thread(target=self._tend, name="usage-reporter", daemon=True)
-        self._tending.start()
+        self._maintenance_thread = Thread(target=self._maintain, name="usage-reporter", daemon=True)
+        self._maintenance_thread.start()
 
     def __enter__(self) -> Self:
         return self
@@ -131,7 +131,7 @@ class UsageReporter:
         deadline = time.monotonic() + within_s
         while not self._settled():
             if time.monotonic() > deadline:
-                raise NotReported(sorted(message.message_id for message in self._sender.under_way))
+                raise NotReported(sorted(message.message_id for message in self._sender.in_flight))
 
     def close(self, within_s: float = FLUSH_S) -> None:
         """Flush, and give up the producer.
@@ -145,20 +145,20 @@ class UsageReporter:
             self.flush(within_s)
         finally:
             self._closed.set()
-            self._tending.join()
+            self._maintenance_thread.join()
             with self._lock:
                 self._stop.set()
                 self._sender.close()
 
     def _settled(self) -> bool:
         with self._lock:
-            return self._sender.settle(_TEND_EVERY_S)
+            return self._sender.wait_acknowledged(_MAINTENANCE_INTERVAL_S)
 
-    def _tend(self) -> None:
+    def _maintain(self) -> None:
         """Notice failures, and send again, while nobody reports."""
-        while not self._closed.wait(_TEND_EVERY_S):
+        while not self._closed.wait(_MAINTENANCE_INTERVAL_S):
             with self._lock:
-                self._sender.tend()
+                self._sender.maintain()
 
 
 def uuid7(milliseconds: int | None = None, random_bits: Callable[[int], int] = secrets.randbits) -> UUID:

@@ -31,11 +31,11 @@ ISSUER: Final = "urn:creditledger:embedded"
 AUDIENCE: Final = "creditledger"
 TICKET_AUDIENCE: Final = "creditledger-sign-in"
 """A sign-in link stands in histories and logs: its ticket opens one session, and no API."""
-LASTS: Final = timedelta(hours=12)
-TICKET_LASTS: Final = timedelta(hours=1)
+TOKEN_LIFETIME: Final = timedelta(hours=12)
+TICKET_LIFETIME: Final = timedelta(hours=1)
 _KEY: Final = "issuer-key.pem"
-_PUBLISHED: Final = "issuer-jwks.json"
-_TURN_TIMEOUT_S: Final = 10.0
+_JWKS_FILE: Final = "issuer-jwks.json"
+_LOCK_TIMEOUT_S: Final = 10.0
 
 
 class EmbeddedIssuer:
@@ -51,7 +51,7 @@ class EmbeddedIssuer:
             EmbeddedServerError: the key cannot be read as one.
         """
         self._data_dir.mkdir(parents=True, exist_ok=True)
-        with exclusive(self._data_dir / "issuer.lock", timeout_seconds=_TURN_TIMEOUT_S):
+        with exclusive(self._data_dir / "issuer.lock", timeout_seconds=_LOCK_TIMEOUT_S):
             if not (self._data_dir / _KEY).exists():
                 write_atomically(self._data_dir / _KEY, _pem(Ed25519PrivateKey.generate()))
             write_atomically(self.published, json.dumps(self.jwks()))
@@ -65,7 +65,7 @@ class EmbeddedIssuer:
     @property
     def published(self) -> Path:
         """The file with the public keys."""
-        return self._data_dir / _PUBLISHED
+        return self._data_dir / _JWKS_FILE
 
     def jwks(self) -> dict[str, object]:
         """Return the public keys, as a key set."""
@@ -80,10 +80,10 @@ class EmbeddedIssuer:
         roles: Sequence[str] = (),
         organisations: Mapping[str, str] | None = None,
         now: datetime | None = None,
-        lasts: timedelta = LASTS,
+        lasts: timedelta = TOKEN_LIFETIME,
     ) -> str:
         """Return a token for a subject with these roles, and with a role in each of these organisations."""
-        return self._signed(AUDIENCE, _bearer(subject, roles, organisations), now, lasts)
+        return self._sign(AUDIENCE, _bearer(subject, roles, organisations), now, lasts)
 
     def ticket(
         self,
@@ -92,12 +92,12 @@ class EmbeddedIssuer:
         roles: Sequence[str] = (),
         organisations: Mapping[str, str] | None = None,
         now: datetime | None = None,
-        lasts: timedelta = TICKET_LASTS,
+        lasts: timedelta = TICKET_LIFETIME,
     ) -> str:
         """Return what a sign-in link carries: good for one session of this subject."""
-        return self._signed(TICKET_AUDIENCE, _bearer(subject, roles, organisations), now, lasts)
+        return self._sign(TICKET_AUDIENCE, _bearer(subject, roles, organisations), now, lasts)
 
-    def _signed(
+    def _sign(
         self, audience: str, bearer: Mapping[str, object], now: datetime | None, lasts: timedelta
     ) -> str:
         key = self._key()

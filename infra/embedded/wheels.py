@@ -30,12 +30,12 @@ def copy_package(folder: Path, distribution: str, into: Path) -> Path:
                 shutil.copytree(
                     source, scratch / source.name, ignore=shutil.ignore_patterns("include", "__pycache__")
                 )
-        _let_everyone_run(scratch)
+        _make_executable(scratch)
         scratch.rename(target)
     return target / folder.name
 
 
-def _let_everyone_run(folder: Path) -> None:
+def _make_executable(folder: Path) -> None:
     for path in (folder, *folder.rglob("*")):
         executable = path.is_dir() or path.parent.name == "bin"
         path.chmod(0o755 if executable else 0o644)

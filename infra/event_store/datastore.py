@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow
 from psycopg_pool import PoolTimeout
 
-from domain.errors import RepeatedKey, StaleVersion, StoreError, StoreUnavailable
+from domain.shared.errors import DuplicateKey, StoreError, StoreUnavailable, VersionConflict
 
 SCHEMA: Final = "ledger"
 CHANNEL: Final = "ledger_events"
@@ -27,7 +27,7 @@ TAKE_WRITE_LOCK: Final = f"SELECT pg_advisory_xact_lock({WRITE_LOCK})"
 
 LOCK_TIMEOUT_S: Final = 20
 IDLE_IN_TRANSACTION_TIMEOUT_S: Final = 10
-_NOTICE_A_DEAD_SERVER: Final[Mapping[str, str]] = MappingProxyType(
+_KEEPALIVE_OPTIONS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "connect_timeout": "5",
         "keepalives_idle": "10",
@@ -43,7 +43,7 @@ class LedgerDatastore(PostgresDatastore):
     """A pool of connections in autocommit mode; a thread inside `exclusive` keeps one for itself."""
 
     def __init__(self, conninfo: str, *, pool_size: int = 4) -> None:
-        self._conninfo = watchful(conninfo)
+        self._conninfo = with_keepalives(conninfo)
         options = conninfo_to_dict(self._conninfo)
         super().__init__(
             dbname=str(options.pop("dbname", "")),
@@ -74,7 +74,7 @@ class LedgerDatastore(PostgresDatastore):
         """Lend a connection.
 
         Raises:
-            StaleVersion, RepeatedKey: a statement met rows of another writer.
+            VersionConflict, DuplicateKey: a statement met rows of another writer.
             StoreUnavailable: the database cannot be reached, or is too busy to answer in time.
         """
         held = self._held.get()
@@ -99,9 +99,9 @@ class LedgerDatastore(PostgresDatastore):
                 self._held.reset(token)
 
 
-def watchful(conninfo: str) -> str:
+def with_keepalives(conninfo: str) -> str:
     """Return a connection string that notices a server which is gone, unless it says how itself."""
-    return make_conninfo("", **{**_NOTICE_A_DEAD_SERVER, **conninfo_to_dict(conninfo)})
+    return make_conninfo("", **{**_KEEPALIVE_OPTIONS, **conninfo_to_dict(conninfo)})
 
 
 @contextmanager
@@ -125,8 +125,8 @@ def unique_violation(error: errors.UniqueViolation) -> StoreError:
     """Tell a lost race from a repeat by the constraint that refused the row."""
     constraint = error.diag.constraint_name
     if constraint in ("events_pkey", "snapshots_pkey"):
-        return StaleVersion(constraint=constraint)
-    return RepeatedKey(constraint=constraint)
+        return VersionConflict(constraint=constraint)
+    return DuplicateKey(constraint=constraint)
 
 
 def _first_line(error: Exception) -> str:

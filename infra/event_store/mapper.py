@@ -11,13 +11,19 @@ from uuid import UUID
 from eventsourcing.persistence import JSONTranscoder, StoredEvent
 from eventsourcing.persistence import Mapper as EventMapper
 
-from domain.aggregate import Event, Fact
-from domain.catalogue import FactCodec
-from domain.facts import ChargeRefunded, CreditsPurchased, HoldPlaced, PurchaseRefunded, UsageCharged
-from domain.identity import dedupe_key, order_key, purchase_key, quote_key
-from domain.invoice_facts import CreditNoteIssued, InvoiceIssued
-from domain.organisation import SETTLEMENT_SOURCE
-from domain.payment_facts import PaymentOrdered, PaymentRequested
+from domain.credits.events import (
+    ChargeRefunded,
+    CreditsPurchased,
+    HoldPlaced,
+    PurchaseRefunded,
+    UsageCharged,
+)
+from domain.credits.limits import SETTLEMENT_SOURCE
+from domain.event_catalogue import EventCodec
+from domain.invoicing.events import CreditNoteIssued, InvoiceIssued
+from domain.payments.events import PaymentOrdered, PaymentRequested
+from domain.shared.aggregate import DomainEvent, EventEnvelope
+from domain.shared.stream_keys import dedupe_key, order_key, purchase_key, quote_key
 
 COPY_COLUMNS: Final = "originator_id, originator_version, dedupe_key, refers_to, topic, state"
 _FIELD_COUNT: Final = 6
@@ -44,34 +50,34 @@ class KeyedStoredEvent(StoredEvent):
 class LedgerMapper(EventMapper[UUID]):
     """Events as rows: stream, version, topic, and the fact as a JSON array."""
 
-    def __init__(self, codec: FactCodec | None = None, **_: Any) -> None:
+    def __init__(self, codec: EventCodec | None = None, **_: Any) -> None:
         super().__init__(JSONTranscoder())
-        self.codec = codec or FactCodec()
+        self.codec = codec or EventCodec()
         self._charge_topic = self.codec.topic_of[UsageCharged].encode()
         self._charge_head = Struct(f">hi16siqi16sii{len(self._charge_topic)}si").pack
 
     def to_stored_event(self, domain_event: Any) -> KeyedStoredEvent:
         """Return the row of one event, with its dedupe key and reference."""
-        fact = domain_event.fact
+        event = domain_event.event
         return KeyedStoredEvent(
             domain_event.originator_id,
             domain_event.originator_version,
-            self.codec.topic_of[type(fact)],
-            self.codec.encode(fact),
-            dedupe_key=key_of(domain_event),
-            refers_to=_reference(fact),
+            self.codec.topic_of[type(event)],
+            self.codec.encode(event),
+            dedupe_key=dedupe_key_of(domain_event),
+            refers_to=_reference(event),
         )
 
-    def to_domain_event(self, stored_event: StoredEvent) -> Event:
+    def to_domain_event(self, stored_event: StoredEvent) -> EventEnvelope:
         """Return the event of one row.
 
         Raises:
             UnknownEventType: the topic is not in the catalogue.
         """
-        fact = self.codec.decode(stored_event.topic, stored_event.state)
-        return Event(_uuid(stored_event.originator_id), stored_event.originator_version, fact)
+        event = self.codec.decode(stored_event.topic, stored_event.state)
+        return EventEnvelope(_uuid(stored_event.originator_id), stored_event.originator_version, event)
 
-    def charge_rows(self, events: Iterable[Event], keys: Iterable[bytes]) -> bytes:
+    def charge_rows(self, events: Iterable[EventEnvelope], keys: Iterable[bytes]) -> bytes:
         """Return the COPY payload of the usage path's events; the keys of its charges are known already.
 
         A test holds this equal to `copy_rows` of the same events one by one.
@@ -85,23 +91,23 @@ class LedgerMapper(EventMapper[UUID]):
         parts = [_HEADER]
         append = parts.append
         left = iter(keys)
-        for event in events:
-            fact = event.fact
-            if type(fact) is not UsageCharged:  # a hold that lapsed, or a balance that ran out
-                append(_row(self.to_stored_event(event)))
+        for envelope in events:
+            event = envelope.event
+            if type(event) is not UsageCharged:  # a hold that lapsed, or a balance that ran out
+                append(_row(self.to_stored_event(envelope)))
                 continue
-            stream = event.originator_id
+            stream = envelope.originator_id
             stream_bytes = streams.get(id(stream))
             if stream_bytes is None:
                 stream_bytes = streams[id(stream)] = stream.bytes
-            state = encode(fact)
+            state = encode(event)
             append(
                 head(
                     _FIELD_COUNT,
                     16,
                     stream_bytes,
                     8,
-                    event.originator_version,
+                    envelope.originator_version,
                     16,
                     next(left, None),
                     -1,  # refers_to: NULL
@@ -139,67 +145,67 @@ def _row(stored: StoredEvent) -> bytes:
     )
 
 
-def _reference(fact: Fact) -> int | None:
-    if isinstance(fact, ChargeRefunded):
-        return fact.charge
-    return fact.purchase if isinstance(fact, PurchaseRefunded) else None
+def _reference(event: DomainEvent) -> int | None:
+    if isinstance(event, ChargeRefunded):
+        return event.charge
+    return event.purchase if isinstance(event, PurchaseRefunded) else None
 
 
-def key_of(event: Event) -> bytes | None:
+def dedupe_key_of(envelope: EventEnvelope) -> bytes | None:
     """Return what may be in the ledger only once, None where nothing can repeat.
 
     It is a message, a run's hold and its settlement, a gateway's payment and its order, a quote's payment, a
     payment's invoice or a refund's credit note. No message's source holds NUL: a message never takes the
     place of another thing, nor that of a message.
     """
-    key = _KEYS.get(type(event.fact))
-    return None if key is None else key(event)
+    key = _KEYS.get(type(envelope.event))
+    return None if key is None else key(envelope)
 
 
-def _of_charge(event: Event) -> bytes:
-    fact = cast(UsageCharged, event.fact)
-    if fact.source == SETTLEMENT_SOURCE:
-        return dedupe_key(f"settlement\0{event.originator_id}", fact.cause)
-    return dedupe_key(fact.source, fact.cause)
+def _charge_key(envelope: EventEnvelope) -> bytes:
+    event = cast("UsageCharged", envelope.event)
+    if event.source == SETTLEMENT_SOURCE:
+        return dedupe_key(f"settlement\0{envelope.originator_id}", event.cause)
+    return dedupe_key(event.source, event.cause)
 
 
-def _of_purchase(event: Event) -> bytes:
-    fact = cast(CreditsPurchased, event.fact)
-    return purchase_key(fact.gateway, fact.payment_id)
+def _purchase_key(envelope: EventEnvelope) -> bytes:
+    event = cast("CreditsPurchased", envelope.event)
+    return purchase_key(event.gateway, event.payment_id)
 
 
-def _of_hold(event: Event) -> bytes:
-    fact = cast(HoldPlaced, event.fact)
-    return dedupe_key(f"hold\0{event.originator_id}", fact.request.run_id)
+def _hold_key(envelope: EventEnvelope) -> bytes:
+    event = cast("HoldPlaced", envelope.event)
+    return dedupe_key(f"hold\0{envelope.originator_id}", event.request.run_id)
 
 
-def _of_payment(event: Event) -> bytes | None:
-    fact = cast(PaymentRequested, event.fact)
-    return None if fact.quote_id is None else quote_key(fact.organisation_id, fact.quote_id)
+def _payment_key(envelope: EventEnvelope) -> bytes | None:
+    event = cast("PaymentRequested", envelope.event)
+    return None if event.quote_id is None else quote_key(event.organisation_id, event.quote_id)
 
 
-def _of_order(event: Event) -> bytes:
-    fact = cast(PaymentOrdered, event.fact)
-    return order_key(fact.gateway, fact.order_id)
+def _order_key(envelope: EventEnvelope) -> bytes:
+    event = cast("PaymentOrdered", envelope.event)
+    return order_key(event.gateway, event.order_id)
 
 
-def _of_invoice(event: Event) -> bytes:
-    return dedupe_key("invoice\0", cast(InvoiceIssued, event.fact).payment_id)
+def _invoice_key(envelope: EventEnvelope) -> bytes:
+    return dedupe_key("invoice\0", cast("InvoiceIssued", envelope.event).payment_id)
 
 
-def _of_credit_note(event: Event) -> bytes:
-    fact = cast(CreditNoteIssued, event.fact)
-    return dedupe_key(f"credit note\0{fact.payment_id}", fact.refund_id)
+def _credit_note_key(envelope: EventEnvelope) -> bytes:
+    event = cast("CreditNoteIssued", envelope.event)
+    return dedupe_key(f"credit note\0{event.payment_id}", event.refund_id)
 
 
-_KEYS: Final[Mapping[type[Any], Callable[[Event], bytes | None]]] = {
-    UsageCharged: _of_charge,
-    CreditsPurchased: _of_purchase,
-    HoldPlaced: _of_hold,
-    PaymentRequested: _of_payment,
-    PaymentOrdered: _of_order,
-    InvoiceIssued: _of_invoice,
-    CreditNoteIssued: _of_credit_note,
+_KEYS: Final[Mapping[type[Any], Callable[[EventEnvelope], bytes | None]]] = {
+    UsageCharged: _charge_key,
+    CreditsPurchased: _purchase_key,
+    HoldPlaced: _hold_key,
+    PaymentRequested: _payment_key,
+    PaymentOrdered: _order_key,
+    InvoiceIssued: _invoice_key,
+    CreditNoteIssued: _credit_note_key,
 }
 
 

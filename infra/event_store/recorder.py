@@ -20,14 +20,13 @@ from eventsourcing.utils import Environment
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
-from domain.aggregate import Event
-from domain.errors import IdempotencyConflict, InvariantBroken
-from domain.facts import UsageCharged
-from domain.ports import Answer, Once
-from domain.rate_card import UsageType
+from domain.credits.events import UsageCharged, is_billable
+from domain.pricing.rate_card import UsageType
+from domain.shared.aggregate import EventEnvelope
+from domain.shared.errors import IdempotencyConflict, InvariantViolation
+from domain.shared.event_store import IdempotencyKey, StoredResponse
 from infra.event_store.datastore import CHANNEL, TAKE_WRITE_LOCK, LedgerDatastore
 from infra.event_store.mapper import COPY_COLUMNS, LedgerMapper, copy_rows
-from projections.runs import counts
 
 COPY_EVENTS: Final = f"COPY ledger.events ({COPY_COLUMNS}) FROM STDIN (FORMAT BINARY)"
 
@@ -48,7 +47,7 @@ _SELECT_REFUNDS: Final = """
     SELECT originator_id, originator_version, topic, state FROM ledger.events
     WHERE originator_id = %s AND refers_to = %s ORDER BY originator_version
 """
-_SELECT_UNDER: Final = """
+_SELECT_BY_DEDUPE_KEY: Final = """
     SELECT originator_id, originator_version, topic, state FROM ledger.events WHERE dedupe_key = %s
 """
 # Where a run's charges are: among two versions, or behind the last one whose statement is projected for sure.
@@ -62,7 +61,7 @@ _SELECT_RUN: Final = """
         ON run.stream = balances.stream AND run.kind = 'usage' AND run.reference = %(run_id)s
     WHERE balances.stream = %(stream)s
 """
-_SELECT_NAMING: Final = """
+_SELECT_EVENTS_OF_RUN: Final = """
     SELECT originator_id, originator_version, topic, state FROM ledger.events
     WHERE originator_id = %(stream)s AND originator_version BETWEEN %(first)s AND %(last)s
         AND position(%(run)s IN state) > 0
@@ -76,11 +75,11 @@ _INSERT_SNAPSHOT: Final = """
     INSERT INTO ledger.snapshots (originator_id, originator_version, topic, state)
     VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING
 """
-_INSERT_ANSWER: Final = """
+_INSERT_RESPONSE: Final = """
     INSERT INTO ledger.idempotency_keys (scope, key, request_digest, answer, "position")
     VALUES (%s, %s, %s, %s, %s)
 """
-_SELECT_ANSWER: Final = """
+_SELECT_RESPONSE: Final = """
     SELECT request_digest, answer, "position" FROM ledger.idempotency_keys WHERE scope = %s AND key = %s
 """
 LOG_END: Final = "SELECT coalesce(max(notification_id), 0) FROM ledger.events"
@@ -118,23 +117,29 @@ class LedgerRecorder(_Reader, PostgresProcessRecorder):
     statement = _SELECT_EVENTS
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int]:
-        """Append rows; `once` and `answer` make a request count once.
+        """Append rows; `idempotency_key` and `answer` make a request count once.
 
         Returns:
             Their positions in the log, or its end if there are none.
 
         Raises:
-            StaleVersion, RepeatedKey, StoreUnavailable.
+            VersionConflict, DuplicateKey, StoreUnavailable.
         """
-        once: Once | None = kwargs.get("once")
-        if not stored_events and once is None:
+        idempotency_key: IdempotencyKey | None = kwargs.get("idempotency_key")
+        if not stored_events and idempotency_key is None:
             return [self.log_end()]
         with self.datastore.get_connection() as connection, connection.transaction():
             connection.execute(f"{TAKE_WRITE_LOCK}; NOTIFY {CHANNEL}")
             positions = _copy_in(connection, stored_events)
-            if once is not None:
-                row = (once.scope, once.key, once.request_digest, kwargs["answer"], positions[-1])
-                connection.execute(_INSERT_ANSWER, row, prepare=True)
+            if idempotency_key is not None:
+                row = (
+                    idempotency_key.scope,
+                    idempotency_key.key,
+                    idempotency_key.request_digest,
+                    kwargs["response"],
+                    positions[-1],
+                )
+                connection.execute(_INSERT_RESPONSE, row, prepare=True)
         return positions
 
     def log_end(self) -> int:
@@ -147,16 +152,16 @@ class LedgerRecorder(_Reader, PostgresProcessRecorder):
         assert row is not None
         return int(row[0])
 
-    def select_under(self, key: bytes) -> StoredEvent | None:
+    def select_by_dedupe_key(self, key: bytes) -> StoredEvent | None:
         """Return the event of a dedupe key."""
         with (
             self.datastore.get_connection() as connection,
             connection.cursor(binary=True, row_factory=tuple_row) as cursor,
         ):
-            row = cursor.execute(_SELECT_UNDER, (UUID(bytes=key),), prepare=True).fetchone()
+            row = cursor.execute(_SELECT_BY_DEDUPE_KEY, (UUID(bytes=key),), prepare=True).fetchone()
         return None if row is None else StoredEvent(*row)
 
-    def select_answer(self, once: Once) -> Answer | None:
+    def select_stored_response(self, idempotency_key: IdempotencyKey) -> StoredResponse | None:
         """Return the answer stored under a request's key.
 
         Raises:
@@ -166,13 +171,15 @@ class LedgerRecorder(_Reader, PostgresProcessRecorder):
             self.datastore.get_connection() as connection,
             connection.cursor(binary=True, row_factory=tuple_row) as cursor,
         ):
-            row = cursor.execute(_SELECT_ANSWER, (once.scope, once.key), prepare=True).fetchone()
+            row = cursor.execute(
+                _SELECT_RESPONSE, (idempotency_key.scope, idempotency_key.key), prepare=True
+            ).fetchone()
         if row is None:
             return None
         digest, answer, position = row
-        if digest != once.request_digest:
+        if digest != idempotency_key.request_digest:
             raise IdempotencyConflict
-        return Answer(answer, position)
+        return StoredResponse(answer, position)
 
     def select_refunds(self, originator_id: UUID, charge: int) -> Sequence[StoredEvent]:
         """Return the refunds of a charge, or of a purchase, in version order."""
@@ -183,7 +190,7 @@ class LedgerRecorder(_Reader, PostgresProcessRecorder):
             cursor.execute(_SELECT_REFUNDS, (originator_id, charge), prepare=True)
             return [StoredEvent(*row) for row in cursor]
 
-    def select_naming(self, originator_id: UUID, run_id: str, version: int) -> Sequence[StoredEvent]:
+    def select_events_of_run(self, originator_id: UUID, run_id: str, version: int) -> Sequence[StoredEvent]:
         """Return events up to a version with all charges of a run among them, whatever is projected yet."""
         with (
             self.datastore.get_connection() as connection,
@@ -201,7 +208,7 @@ class LedgerRecorder(_Reader, PostgresProcessRecorder):
                 "projected": projected,
                 "version": version,
             }
-            cursor.execute(_SELECT_NAMING, bounds)
+            cursor.execute(_SELECT_EVENTS_OF_RUN, bounds)
             return [StoredEvent(*row) for row in cursor]
 
 
@@ -224,42 +231,44 @@ class LedgerEventStore(EventStore[UUID]):
 
     recorder: LedgerRecorder
 
-    def append(self, events: Sequence[Event], *, once: Once | None, answer: bytes) -> int:
-        """See `domain.ports.Store.append`."""
-        rows = [self.mapper.to_stored_event(event) for event in events]
-        return self.recorder.insert_events(rows, once=once, answer=answer)[-1]
+    def append(
+        self, events: Sequence[EventEnvelope], *, idempotency_key: IdempotencyKey | None, response: bytes
+    ) -> int:
+        """See `domain.shared.event_store.EventStore.append`."""
+        rows = [self.mapper.to_stored_event(envelope) for envelope in events]
+        return self.recorder.insert_events(rows, idempotency_key=idempotency_key, response=response)[-1]
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """See `domain.ports.Store.exclusive`."""
+        """See `domain.shared.event_store.EventStore.exclusive`."""
         return self.recorder.datastore.exclusive()
 
-    def answer_to(self, once: Once) -> Answer | None:
-        """See `domain.ports.Store.answer_to`."""
-        return self.recorder.select_answer(once)
+    def find_stored_response(self, idempotency_key: IdempotencyKey) -> StoredResponse | None:
+        """See `domain.shared.event_store.EventStore.find_stored_response`."""
+        return self.recorder.select_stored_response(idempotency_key)
 
     def log_end(self) -> int:
-        """See `domain.ports.Store.log_end`."""
+        """See `domain.shared.event_store.EventStore.log_end`."""
         return self.recorder.log_end()
 
-    def event_under(self, key: bytes) -> Event | None:
-        """See `domain.ports.Store.event_under`."""
-        row = self.recorder.select_under(key)
+    def find_by_dedupe_key(self, key: bytes) -> EventEnvelope | None:
+        """See `domain.shared.event_store.EventStore.find_by_dedupe_key`."""
+        row = self.recorder.select_by_dedupe_key(key)
         mapper: Any = self.mapper
         return None if row is None else mapper.to_domain_event(row)
 
-    def refunds_of(self, stream: UUID, charge: int) -> list[Event]:
-        """See `domain.ports.Store.refunds_of`."""
+    def refunds_of(self, stream: UUID, charge: int) -> list[EventEnvelope]:
+        """See `domain.shared.event_store.EventStore.refunds_of`."""
         mapper: Any = self.mapper
         return [mapper.to_domain_event(row) for row in self.recorder.select_refunds(stream, charge)]
 
     def photos_reported(self, stream: UUID, run_id: str, version: int) -> Mapping[UsageType, int]:
-        """See `domain.ports.Store.photos_reported`."""
+        """See `domain.shared.event_store.EventStore.photos_reported`."""
         mapper: Any = self.mapper
         photos: Counter[UsageType] = Counter()
-        for row in self.recorder.select_naming(stream, run_id, version):
-            fact = mapper.to_domain_event(row).fact
-            if isinstance(fact, UsageCharged) and fact.run_id == run_id and counts(fact):
-                photos[fact.usage_type] += fact.new_photos
+        for row in self.recorder.select_events_of_run(stream, run_id, version):
+            event = mapper.to_domain_event(row).event
+            if isinstance(event, UsageCharged) and event.run_id == run_id and is_billable(event):
+                photos[event.usage_type] += event.new_photos
         return photos
 
 
@@ -303,7 +312,7 @@ def _copy_in(connection: Connection[Any], stored_events: Sequence[StoredEvent]) 
         with cursor.copy(COPY_EVENTS) as copy:
             copy.write(copy_rows(stored_events))
         if cursor.rowcount != len(stored_events):
-            raise InvariantBroken(f"{cursor.rowcount} of {len(stored_events)} events were stored")
+            raise InvariantViolation(f"{cursor.rowcount} of {len(stored_events)} events were stored")
         row = cursor.execute("SELECT lastval()").fetchone()
         assert row is not None
         # Ids are drawn under the write lock, so those of one COPY have no gaps.

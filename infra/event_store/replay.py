@@ -11,9 +11,9 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from domain.aggregate import Event
-from domain.catalogue import TOPICS_BESIDE_ORGANISATIONS, FactCodec
-from domain.organisation import Organisation
+from domain.credits.organisation import Organisation
+from domain.event_catalogue import NON_ORGANISATION_TOPICS, EventCodec
+from domain.shared.aggregate import EventEnvelope
 from infra.event_store.datastore import as_store_errors
 
 _FETCH: Final = 5_000
@@ -31,7 +31,7 @@ class Replay(msgspec.Struct, frozen=True):
     events: int
 
 
-def replay_log(connection: psycopg.Connection[Any], codec: FactCodec) -> Replay:
+def replay_log(connection: psycopg.Connection[Any], codec: EventCodec) -> Replay:
     """Apply every event of organisations, as one snapshot of the database has it, in the order of the log.
 
     Memory grows with the number of organisations, not with the log. The connection must be outside of
@@ -39,7 +39,7 @@ def replay_log(connection: psycopg.Connection[Any], codec: FactCodec) -> Replay:
 
     Raises:
         UnknownEventType: the log was written by a newer version of the ledger.
-        InvariantBroken: a history has a gap, or its events are not in order.
+        InvariantViolation: a history has a gap, or its events are not in order.
         StoreUnavailable: the database cannot be reached.
     """
     organisations: dict[UUID, Organisation] = {}
@@ -49,12 +49,12 @@ def replay_log(connection: psycopg.Connection[Any], codec: FactCodec) -> Replay:
         cursor.execute(_LOG, binary=True)
         while rows := cursor.fetchmany(_FETCH):
             for _, stream, version, topic, state in rows:
-                if topic in TOPICS_BESIDE_ORGANISATIONS:
+                if topic in NON_ORGANISATION_TOPICS:
                     continue
                 organisation = known(stream)
                 if organisation is None:
                     organisation = organisations[stream] = Organisation(stream)
-                Event(stream, version, decode(topic, state)).mutate(organisation)
+                EventEnvelope(stream, version, decode(topic, state)).mutate(organisation)
             position = rows[-1][0]
             events += len(rows)
     return Replay(organisations, position, events)

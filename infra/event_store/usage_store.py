@@ -14,20 +14,20 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 from psycopg.sql import SQL, Literal
 
-from domain.aggregate import Event
-from domain.catalogue import FactCodec
-from domain.errors import InvariantBroken, PositionMoved, StoreUnavailable
-from domain.facts import UsageCharged
-from domain.organisation import Organisation, evolve
-from domain.ports import ParkedMessage, PositionMove
-from infra.event_store.copying import outcomes, start, start_copy
+from consumers.usage.ports import ParkedMessage, PositionMove
+from domain.credits.events import UsageCharged
+from domain.credits.organisation import Organisation, evolve
+from domain.event_catalogue import EventCodec
+from domain.shared.aggregate import EventEnvelope
+from domain.shared.errors import CheckpointConflict, InvariantViolation, StoreUnavailable
+from infra.event_store.async_copy import fetch_results, send_statements, start_copy
 from infra.event_store.datastore import (
     CHANNEL,
     IDLE_IN_TRANSACTION_TIMEOUT_S,
     LOCK_TIMEOUT_S,
     TAKE_WRITE_LOCK,
     as_store_errors,
-    watchful,
+    with_keepalives,
 )
 from infra.event_store.mapper import LedgerMapper
 from infra.event_store.recorder import COPY_EVENTS, LOG_END
@@ -97,14 +97,14 @@ _PARK: Final = """
          partition, record_offset, parked_at)
     VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
 """
-_KEEP_SNAPSHOT: Final = SQL(
+_INSERT_SNAPSHOT: Final = SQL(
     "INSERT INTO ledger.snapshots (originator_id, originator_version, topic, state)"
     " VALUES ({}, {}, {}, {}) ON CONFLICT DO NOTHING"
 )
 
 
 class PostgresUsageStore:
-    """See `domain.ports.UsageStore`. One connection writes while another one reads ahead."""
+    """See `consumers.usage.ports.UsageStore`. One connection writes while another one reads ahead."""
 
     def __init__(self, conninfo: str, mapper: LedgerMapper | None = None) -> None:
         self.mapper = mapper or LedgerMapper()
@@ -133,16 +133,16 @@ class PostgresUsageStore:
             decode = self.mapper.codec.decode
             found = {}
             for key, stream, topic, state in cursor:
-                fact = decode(topic, state)
-                if isinstance(fact, UsageCharged):
-                    found[key.bytes] = (stream, fact)
+                event = decode(topic, state)
+                if isinstance(event, UsageCharged):
+                    found[key.bytes] = (stream, event)
             return found
 
     def parked(self, keys: Sequence[bytes]) -> Mapping[bytes, ParkedMessage]:
         messages = self._parked_where(_PARKED_UNDER_KEYS, (_uuids(keys),))
         return {message.dedupe_key: message for message in messages}
 
-    def parked_for_known(self, limit: int) -> list[ParkedMessage]:
+    def parked_with_open_organisation(self, limit: int) -> list[ParkedMessage]:
         """Return messages whose organisation has opened since, oldest first."""
         known = """
             WHERE EXISTS (SELECT 1 FROM ledger.events e
@@ -161,7 +161,7 @@ class PostgresUsageStore:
         """
         return self._parked_where(unknown, (moment, limit))
 
-    def rows(self, events: Sequence[Event], charge_keys: Sequence[bytes]) -> bytes:
+    def rows(self, events: Sequence[EventEnvelope], charge_keys: Sequence[bytes]) -> bytes:
         return self.mapper.charge_rows(events, charge_keys)
 
     def begin(self, moves: Sequence[PositionMove]) -> PostgresUsageTransaction:
@@ -177,14 +177,14 @@ class PostgresUsageStore:
                 cursor.nextset()
                 if cursor.rowcount != 1:
                     connection.execute("ROLLBACK")
-                    raise PositionMoved(
+                    raise CheckpointConflict(
                         f"the position of {move.topic}/{move.partition} is not {move.expected_offset}"
                     )
             while cursor.nextset():
                 pass
             row = cursor.fetchone()
             assert row is not None
-            return PostgresUsageTransaction(self, connection, log_end=row[0], any_parked=row[1])
+            return PostgresUsageTransaction(self, connection, log_end=row[0], has_parked=row[1])
 
     @contextmanager
     def _use(self, purpose: str) -> Iterator[Connection]:
@@ -198,7 +198,7 @@ class PostgresUsageStore:
                 raise
 
     def _connect(self, purpose: str) -> Connection:
-        connection = psycopg.connect(watchful(self._conninfo), autocommit=True, row_factory=tuple_row)
+        connection = psycopg.connect(with_keepalives(self._conninfo), autocommit=True, row_factory=tuple_row)
         try:
             connection.execute(_SESSION)
         except BaseException:
@@ -221,13 +221,13 @@ class PostgresUsageStore:
 
 
 class PostgresUsageTransaction:
-    """See `domain.ports.UsageTransaction`. After any error the transaction is over."""
+    """See `consumers.usage.ports.UsageTransaction`. After any error the transaction is over."""
 
     def __init__(
-        self, store: PostgresUsageStore, connection: Connection, *, log_end: int, any_parked: bool
+        self, store: PostgresUsageStore, connection: Connection, *, log_end: int, has_parked: bool
     ) -> None:
         self.log_end = log_end
-        self.any_parked = any_parked
+        self.has_parked = has_parked
         self._store = store
         self._connection = connection
         self._rows = 0
@@ -253,7 +253,7 @@ class PostgresUsageTransaction:
             cursor.execute(_AFTER, (list(by_stream), versions), prepare=True)
             decode = self._store.mapper.codec.decode
             for stream, version, topic, state in cursor:
-                Event(stream, version, decode(topic, state)).mutate(by_stream[stream])
+                EventEnvelope(stream, version, decode(topic, state)).mutate(by_stream[stream])
 
     def load(self, streams: Collection[UUID]) -> dict[UUID, Organisation]:
         with self._guard():
@@ -288,30 +288,32 @@ class PostgresUsageTransaction:
             )
             return cursor.rowcount
 
-    def start_commit(self, events: Sequence[Event], payload: bytes, snapshots: Sequence[Event]) -> None:
+    def start_commit(
+        self, events: Sequence[EventEnvelope], payload: bytes, snapshots: Sequence[EventEnvelope]
+    ) -> None:
         with self._guard():
             self._rows = len(events)
             if events:
-                kept = [self._keep_snapshot(snapshot) for snapshot in snapshots]
+                kept = [self._save_snapshot(snapshot) for snapshot in snapshots]
                 statements = "; ".join([COPY_EVENTS, "SELECT lastval()", *kept, "COMMIT"])
                 start_copy(self._connection.pgconn, statements.encode(), payload)
             else:
-                start(self._connection.pgconn, b"COMMIT")
+                send_statements(self._connection.pgconn, b"COMMIT")
 
     def finish_commit(self) -> int:
         with self._guard():
-            results = outcomes(self._connection.pgconn)
+            results = fetch_results(self._connection.pgconn)
         if not self._rows:
             return self.log_end
         copied, last_position, *_ = results
         if copied.command_tuples != self._rows:
-            raise InvariantBroken(f"{copied.command_tuples} of {self._rows} events were stored")
+            raise InvariantViolation(f"{copied.command_tuples} of {self._rows} events were stored")
         return int(last_position.get_value(0, 0) or 0)
 
-    def _keep_snapshot(self, snapshot: Event) -> str:
+    def _save_snapshot(self, snapshot: EventEnvelope) -> str:
         row = self._store.mapper.to_stored_event(snapshot)
         values = (row.originator_id, row.originator_version, row.topic, row.state)
-        return _KEEP_SNAPSHOT.format(*map(Literal, values)).as_string(self._connection)
+        return _INSERT_SNAPSHOT.format(*map(Literal, values)).as_string(self._connection)
 
     def rollback(self) -> None:
         with suppress(StoreUnavailable), self._guard():
@@ -338,15 +340,15 @@ class PostgresUsageTransaction:
 
 
 def load_organisations(
-    connection: Connection, codec: FactCodec, streams: Iterable[UUID]
+    connection: Connection, codec: EventCodec, streams: Iterable[UUID]
 ) -> dict[UUID, Organisation]:
     """Return organisations from their latest snapshots and what came after, in one query."""
     organisations: dict[UUID, Organisation] = {}
     with _binary(connection) as cursor:
         cursor.execute(_LOAD, (list(streams),), prepare=True)
         for stream, version, topic, state in cursor:
-            event = Event(stream, version, codec.decode(topic, state))
-            organisations[stream] = evolve(organisations.get(stream), event)
+            envelope = EventEnvelope(stream, version, codec.decode(topic, state))
+            organisations[stream] = evolve(organisations.get(stream), envelope)
     return organisations
 
 

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from infra.simulator.options import CHUNK_PHOTOS_MIN, OrganisationTraffic
 from infra.simulator.photo_events import Month, events_of
 from infra.simulator.rates import PHOTO_PROCESSING, Rates
-from infra.simulator.runs import Chunk, Run, runs_of, squeezed
+from infra.simulator.runs import Chunk, Run, fit_between, runs_of
 
 MONTHS_BACK: Final = (3, 2, 1, 0)
 _RUNNING_MONTH_RUNS_MIN: Final = 4
@@ -27,12 +27,12 @@ def history_of(organisation: OrganisationTraffic, now: datetime, seed: int, rate
         month = running.earlier(months_back)
         randomness = Random(f"runs/{seed}/{organisation.id}/{month}")  # noqa: S311
         events = events_of(organisation, month, seed, months_back)
-        by_event = [runs_of(event, organisation, randomness) for event in events]
+        by_event = [runs_of(photo_event, organisation, randomness) for photo_event in events]
         finished = [run for of_event in by_event for run in of_event if _end(run) <= now]
         if months_back == 0 and len(_uploads(finished)) < _RUNNING_MONTH_RUNS_MIN:
             # The month has only begun: let its first event have happened already.
             month_start = datetime(month.year, month.number, 1, tzinfo=zone).astimezone(UTC)
-            finished = squeezed(by_event[0], month_start, now)
+            finished = fit_between(by_event[0], month_start, now)
         if organisation.history_credits is not None:
             finished = _tried_out(finished, organisation.history_credits[index], rates, randomness)
         runs += finished

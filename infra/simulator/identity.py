@@ -8,7 +8,7 @@ from random import Random
 from consumers.client.usage import uuid7
 
 
-class Mint:
+class IdGenerator:
     """Makes ids from a seed and the name of this process.
 
     The name keeps two processes of one seed apart: the same id with another body would be a conflict.

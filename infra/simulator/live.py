@@ -10,9 +10,9 @@ from random import Random
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from infra.simulator.identity import Mint
+from infra.simulator.identity import IdGenerator
 from infra.simulator.options import OrganisationTraffic, SimulatorOptions
-from infra.simulator.photo_events import HABITS, Month, PhotoEvent, events_of
+from infra.simulator.photo_events import USAGE_PROFILES, Month, PhotoEvent, events_of
 from infra.simulator.rates import (
     AI_IMAGE_ROTATION,
     PHOTO_PROCESSING,
@@ -20,7 +20,7 @@ from infra.simulator.rates import (
     WATERMARK_REPROCESS,
     Rates,
 )
-from infra.simulator.runs import Chunk, Run, new_run, shortened
+from infra.simulator.runs import Chunk, Run, new_run, truncate_run
 
 _TYPES: Final = (PHOTO_PROCESSING, AI_IMAGE_ROTATION, WATERMARK_REPROCESS, STORE_ORIGINALS)
 _TYPE_WEIGHTS: Final = (82, 6, 6, 6)
@@ -50,15 +50,19 @@ class LiveTraffic:
     """
 
     def __init__(
-        self, options: SimulatorOptions, rates: Rates, spent: MutableMapping[str, int], mint: Mint
+        self,
+        options: SimulatorOptions,
+        rates: Rates,
+        spent: MutableMapping[str, int],
+        id_generator: IdGenerator,
     ) -> None:
         self._options = options
-        self._desk = options.desk
+        self._credit_checks = options.credit_checks
         self._rates = rates
         self._spent = spent
-        self._mint = mint
+        self._id_generator = id_generator
         self._randomness = Random(f"live/{options.seed}")  # noqa: S311
-        self._under_way: dict[str, deque[LiveChunk]] = {
+        self._running: dict[str, deque[LiveChunk]] = {
             organisation.id: deque() for organisation in options.organisations
         }
 
@@ -68,7 +72,7 @@ class LiveTraffic:
         It happened now, unless its run is a late one.
         """
         organisation = self._randomness.choice(self._options.organisations)
-        waiting = self._under_way[organisation.id]
+        waiting = self._running[organisation.id]
         if not waiting:
             waiting.extend(self._start(organisation, now))
         if not waiting:
@@ -77,19 +81,19 @@ class LiveTraffic:
         return dealt if dealt.late else replace(dealt, chunk=replace(dealt.chunk, at=now))
 
     def _start(self, organisation: OrganisationTraffic, now: datetime) -> list[LiveChunk]:
-        if self._desk is not None and not self._desk.may_run(organisation.id):
+        if self._credit_checks is not None and not self._credit_checks.may_run(organisation.id):
             return []
         run, late = self._new_run(organisation, now)
-        run_id, hold_id = self._mint.run_id(), None
-        if self._desk is not None:
-            held = self._desk.hold(
+        run_id, hold_id = self._id_generator.run_id(), None
+        if self._credit_checks is not None:
+            held = self._credit_checks.hold(
                 organisation.id, run_id, run.usage_type, run.photos, ai_search=run.ai_search
             )
             if held is None:
                 return []
             hold_id = held.hold_id
             if held.credits < run.credits(self._rates):
-                run = shortened(run, held.credits)
+                run = truncate_run(run, held.credits)
         self._spent[organisation.id] = self._spent.get(organisation.id, 0) + run.credits(self._rates)
         last = len(run.chunks) - 1
         return [
@@ -101,28 +105,30 @@ class LiveTraffic:
 
     def _new_run(self, organisation: OrganisationTraffic, now: datetime) -> tuple[Run, bool]:
         randomness = self._randomness
-        late = randomness.random() < self._options.disturbances.late
-        event, started_at = self._late(organisation, now) if late else (self._latest(organisation, now), now)
+        late = randomness.random() < self._options.fault_rates.late
+        photo_event, started_at = (
+            self._late(organisation, now) if late else (self._latest(organisation, now), now)
+        )
         chunk_photos_max = self._options.live_chunk_photos_max
         (usage_type,) = randomness.choices(_TYPES, _TYPE_WEIGHTS)
         run = new_run(
-            event,
+            photo_event,
             usage_type,
             randomness.randint(chunk_photos_max // 2, chunk_photos_max * randomness.randint(*_RUN_CHUNKS)),
             started_at,
             randomness,
-            ai_search=randomness.random() < HABITS[organisation.style].ai_search
+            ai_search=randomness.random() < USAGE_PROFILES[organisation.style].ai_search
             or usage_type != PHOTO_PROCESSING,
             chunk_photos_max=chunk_photos_max,
         )
-        return (run if self._desk is not None else self._affordable(run, organisation)), late
+        return (run if self._credit_checks is not None else self._affordable(run, organisation)), late
 
     def _affordable(self, run: Run, organisation: OrganisationTraffic) -> Run:
         left = self._credits_left(organisation)
         if left is None or run.credits(self._rates) <= left:
             return run
         if run.usage_type in (PHOTO_PROCESSING, AI_IMAGE_ROTATION) and left > 0:
-            return shortened(run, left)
+            return truncate_run(run, left)
         return replace(run, usage_type=PHOTO_PROCESSING, ai_search=False)
 
     def _credits_left(self, organisation: OrganisationTraffic) -> int | None:
@@ -132,7 +138,9 @@ class LiveTraffic:
 
     def _latest(self, organisation: OrganisationTraffic, now: datetime) -> PhotoEvent:
         today = now.astimezone(ZoneInfo(organisation.time_zone)).date()
-        events = [event for event in self._events(organisation, now, (1, 0)) if event.day <= today]
+        events = [
+            photo_event for photo_event in self._events(organisation, now, (1, 0)) if photo_event.day <= today
+        ]
         return self._randomness.choice(events[-_LATEST_EVENTS:])
 
     def _late(self, organisation: OrganisationTraffic, now: datetime) -> tuple[PhotoEvent, datetime]:
@@ -140,13 +148,13 @@ class LiveTraffic:
         latest_at = now - timedelta(days=2)
         zone = ZoneInfo(organisation.time_zone)
         events = [
-            event
-            for event in self._events(organisation, now, (2, 1, 0))
-            if datetime.combine(event.day, time(13), zone) <= latest_at
+            photo_event
+            for photo_event in self._events(organisation, now, (2, 1, 0))
+            if datetime.combine(photo_event.day, time(13), zone) <= latest_at
         ]
-        event = self._randomness.choice(events)
-        evening = datetime.combine(event.day, time(13), zone).astimezone(UTC)
-        return event, min(latest_at, evening + timedelta(hours=self._randomness.uniform(0, 96)))
+        photo_event = self._randomness.choice(events)
+        evening = datetime.combine(photo_event.day, time(13), zone).astimezone(UTC)
+        return photo_event, min(latest_at, evening + timedelta(hours=self._randomness.uniform(0, 96)))
 
     def _events(
         self, organisation: OrganisationTraffic, now: datetime, months_back: tuple[int, ...]
@@ -154,7 +162,7 @@ class LiveTraffic:
         running = Month.of(now.astimezone(ZoneInfo(organisation.time_zone)).date())
         seed = self._options.seed
         return [
-            event
+            photo_event
             for back in months_back
-            for event in events_of(organisation, running.earlier(back), seed, back)
+            for photo_event in events_of(organisation, running.earlier(back), seed, back)
         ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from infra.simulator.desk import Desk
+from infra.simulator.credit_checks import CreditChecks
 
 USAGE_TOPIC: Final = "photo-processing.usage.v1"
 CHUNK_PHOTOS_MIN: Final = 5
@@ -38,7 +38,7 @@ class OrganisationTraffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Disturbances:
+class FaultRates:
     """What goes wrong between a pipeline and its ledger, each as a share of the messages, 0 to 1.
 
     `repeated` messages are sent again, some at once and some much later; `out_of_order` ones are
@@ -60,10 +60,8 @@ class Disturbances:
                 raise ValueError(f"{name} is a share of the messages, from 0 to 1")
 
 
-NO_DISTURBANCES: Final = Disturbances(repeated=0, out_of_order=0, late=0)
-ROUGH_DISTURBANCES: Final = Disturbances(
-    repeated=0.08, out_of_order=0.1, late=0.05, conflicting=0.01, malformed=0.02
-)
+NO_FAULTS: Final = FaultRates(repeated=0, out_of_order=0, late=0)
+MANY_FAULTS: Final = FaultRates(repeated=0.08, out_of_order=0.1, late=0.05, conflicting=0.01, malformed=0.02)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ class SimulatorOptions:
     """A simulation: for whom, how fast, how badly.
 
     `live_per_second` 0 ends it after the history. `live_chunk_photos_max` bounds the photos of a live
-    message, and so how fast live traffic spends. With a `desk`, live runs take holds, and pause where there
+    message, and so how fast live traffic spends. With a `credit_checks`, live runs take holds, and pause where there
     are no credits; `credits_max` then means nothing. `process` names this process: it tells its run and
     message ids from those of any other, and is drawn at random when left out.
     """
@@ -83,9 +81,9 @@ class SimulatorOptions:
     live_per_second: float = 1.0
     live_messages_max: int | None = None
     live_chunk_photos_max: int = 60
-    disturbances: Disturbances = field(default_factory=Disturbances)
+    fault_rates: FaultRates = field(default_factory=FaultRates)
     store_originals_rate_millionths: int = 0
-    desk: Desk | None = None
+    credit_checks: CreditChecks | None = None
     process: str | None = None
     drain_seconds: float = 5.0
 

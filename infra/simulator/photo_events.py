@@ -20,7 +20,7 @@ _IDS_PER_MONTH: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Habits:
+class UsageProfile:
     """How an organisation of a style works.
 
     `events` and `runs` bound events a month and Process Photos runs an event. `photos` are those of the
@@ -40,8 +40,8 @@ class Habits:
     originals: float
 
 
-HABITS: Final = {
-    Style.SPORTS: Habits(
+USAGE_PROFILES: Final = {
+    Style.SPORTS: UsageProfile(
         places=("City", "Lakeside", "Hill Country", "Old Town", "Harbour", "Valley", "Monsoon", "Sunrise"),
         occasions=("Marathon", "Half Marathon", "10K Run", "Cyclothon", "Trail Run", "Triathlon"),
         events=(6, 8),
@@ -53,7 +53,7 @@ HABITS: Final = {
         watermark=0.2,
         originals=0.2,
     ),
-    Style.WEDDINGS: Habits(
+    Style.WEDDINGS: UsageProfile(
         places=("Rosewood", "Harbor View", "Maple Hall", "The Conservatory", "Willow Farm", "Grand Plaza"),
         occasions=("Wedding", "Engagement Party", "Wedding Reception", "Corporate Gala", "Charity Gala"),
         events=(8, 11),
@@ -65,7 +65,7 @@ HABITS: Final = {
         watermark=0.3,
         originals=0.5,
     ),
-    Style.CAMPUS: Habits(
+    Style.CAMPUS: UsageProfile(
         places=("Junior", "Senior", "Northgate", "Southfield", "St Mary's", "Riverside"),
         occasions=("School Sports Day", "Graduation", "Swim Gala", "Prize Giving", "Freshers' Ball"),
         events=(5, 7),
@@ -117,26 +117,26 @@ def events_of(
 ) -> tuple[PhotoEvent, ...]:
     """Return the events of a month, the earliest first; the further back, the smaller they were."""
     randomness = Random(f"events/{seed}/{organisation.id}/{month}")  # noqa: S311
-    habits = HABITS[organisation.style]
+    profile = USAGE_PROFILES[organisation.style]
     days = month.days
-    count = randomness.randint(*habits.events)
+    count = randomness.randint(*profile.events)
     chosen = sorted(randomness.choices(days, [_DAY_WEIGHTS[day.weekday()] for day in days], k=count))
     names = randomness.sample(
-        [f"{place} {occasion} {month.year}" for place in habits.places for occasion in habits.occasions],
+        [f"{place} {occasion} {month.year}" for place in profile.places for occasion in profile.occasions],
         count,
     )
     first_id = _first_id(organisation, month)
-    sizes = _sizes(habits, count, months_back, randomness)
+    sizes = _sizes(profile, count, months_back, randomness)
     return tuple(
         PhotoEvent(first_id + index, name, day, photos)
         for index, (name, day, photos) in enumerate(zip(names, chosen, sizes, strict=True))
     )
 
 
-def _sizes(habits: Habits, count: int, months_back: int, randomness: Random) -> list[int]:
+def _sizes(profile: UsageProfile, count: int, months_back: int, randomness: Random) -> list[int]:
     """Return the photos of each event: together about what the organisation had reached by that month."""
-    together = habits.photos * GROWTH_PER_MONTH**-months_back * randomness.uniform(0.95, 1.05)
-    weights = [randomness.lognormvariate(0, habits.spread) for _ in range(count)]
+    together = profile.photos * GROWTH_PER_MONTH**-months_back * randomness.uniform(0.95, 1.05)
+    weights = [randomness.lognormvariate(0, profile.spread) for _ in range(count)]
     scale = together / sum(weights)
     return [round(min(max(weight * scale, EVENT_PHOTOS_MIN), EVENT_PHOTOS_MAX)) for weight in weights]
 

@@ -10,12 +10,12 @@ from typing import Any, Final
 from consumers.client.sending import ReliableSender
 from infra.simulator.options import SimulatorOptions
 from infra.simulator.rates import Rates
-from infra.simulator.tally import Tally
+from infra.simulator.sent_totals import SentTotals
 from infra.simulator.traffic import Clock, Traffic
 from infra.simulator.wire import Outgoing
 
 _CATCH_UP_MAX_S: Final = 1.0
-_TEND_EVERY_S: Final = 0.1
+_MAINTENANCE_INTERVAL_S: Final = 0.1
 
 
 def run(
@@ -23,34 +23,36 @@ def run(
     producer_factory: Callable[[], Any],
     stop: Event,
     clock: Clock,
-    tally: Tally | None = None,
-) -> Tally:
+    sent_totals: SentTotals | None = None,
+) -> SentTotals:
     """Publish until the traffic ends or `stop` is set, drain, and return the account of what was sent.
 
     `producer_factory` returns a new `kafka.KafkaProducer` (with `consumers.client.sending.PRODUCER_OPTIONS`)
     and is called again after a failure. A tally handed in can be read meanwhile; it needs the rates of the
     options. The topic has to exist, or to come into being: records wait for it.
     """
-    tally = tally if tally is not None else Tally(Rates(options.store_originals_rate_millionths))
+    sent_totals = (
+        sent_totals if sent_totals is not None else SentTotals(Rates(options.store_originals_rate_millionths))
+    )
     traffic = Traffic(options)
-    sender = ReliableSender(producer_factory, options.topic, stop, tally.acknowledge)
+    sender = ReliableSender(producer_factory, options.topic, stop, sent_totals.acknowledge)
     try:
         if options.history:
             for record in traffic.history(clock()):
                 if not sender.send(record):
                     break
         if options.live_per_second > 0:
-            if options.desk is not None:
-                sender.settle(options.drain_seconds)
-                options.desk.open()
+            if options.credit_checks is not None:
+                sender.wait_acknowledged(options.drain_seconds)
+                options.credit_checks.open()
             _publish_live(traffic, options, sender, stop, clock)
-        while not stop.is_set() and not sender.settle(_TEND_EVERY_S):
+        while not stop.is_set() and not sender.wait_acknowledged(_MAINTENANCE_INTERVAL_S):
             continue
-        sender.settle(options.drain_seconds)
+        sender.wait_acknowledged(options.drain_seconds)
     finally:
         sender.close()
-        tally.leave_unconfirmed(sender.under_way)
-    return tally
+        sent_totals.set_unconfirmed(sender.in_flight)
+    return sent_totals
 
 
 def _publish_live(
@@ -62,8 +64,8 @@ def _publish_live(
     due_s = time.monotonic()
     while options.live_messages_max is None or published < options.live_messages_max:
         while not stop.is_set() and (wait_s := due_s - time.monotonic()) > 0:
-            sender.tend()
-            stop.wait(min(wait_s, _TEND_EVERY_S))
+            sender.maintain()
+            stop.wait(min(wait_s, _MAINTENANCE_INTERVAL_S))
         record = None if stop.is_set() else next(records, None)
         if record is None or not sender.send(record):
             return

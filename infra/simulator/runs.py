@@ -8,7 +8,7 @@ from random import Random
 from zoneinfo import ZoneInfo
 
 from infra.simulator.options import CHUNK_PHOTOS_MAX, CHUNK_PHOTOS_MIN, OrganisationTraffic
-from infra.simulator.photo_events import HABITS, PhotoEvent
+from infra.simulator.photo_events import USAGE_PROFILES, PhotoEvent
 from infra.simulator.rates import (
     AI_IMAGE_ROTATION,
     PHOTO_PROCESSING,
@@ -35,7 +35,7 @@ class Chunk:
 class Run:
     """A run on an event's photos. `user_id` None means the System started it."""
 
-    event: PhotoEvent
+    photo_event: PhotoEvent
     usage_type: str
     ai_search: bool
     user_id: str | None
@@ -54,31 +54,33 @@ class Run:
         return whole_credits(self.photos, rates.rate_millionths(self.usage_type, ai_search=self.ai_search))
 
 
-def runs_of(event: PhotoEvent, organisation: OrganisationTraffic, randomness: Random) -> list[Run]:
+def runs_of(photo_event: PhotoEvent, organisation: OrganisationTraffic, randomness: Random) -> list[Run]:
     """Return every run of an event: uploads on the day and just after it, reworking within the week."""
-    habits = HABITS[organisation.style]
-    evening = datetime.combine(event.day, time(13), ZoneInfo(organisation.time_zone)).astimezone(UTC)
-    uploads = split(event.photos, randomness.randint(*habits.runs), randomness)
+    profile = USAGE_PROFILES[organisation.style]
+    evening = datetime.combine(photo_event.day, time(13), ZoneInfo(organisation.time_zone)).astimezone(UTC)
+    uploads = split(photo_event.photos, randomness.randint(*profile.runs), randomness)
     runs = []
     for number, photos in enumerate(uploads):
         # Most photographers upload the same evening, the rest on the next day.
         hours = randomness.uniform(0, 9) if number < len(uploads) * 0.75 else randomness.uniform(20, 32)
-        ai_search = randomness.random() < habits.ai_search
+        ai_search = randomness.random() < profile.ai_search
         started_at = evening + timedelta(hours=hours)
-        runs.append(new_run(event, PHOTO_PROCESSING, photos, started_at, randomness, ai_search=ai_search))
+        runs.append(
+            new_run(photo_event, PHOTO_PROCESSING, photos, started_at, randomness, ai_search=ai_search)
+        )
     for usage_type, share, photos in (
-        (AI_IMAGE_ROTATION, habits.rotation, min(randomness.randint(20, 400), event.photos)),
-        (WATERMARK_REPROCESS, habits.watermark, event.photos),
-        (STORE_ORIGINALS, habits.originals, event.photos),
+        (AI_IMAGE_ROTATION, profile.rotation, min(randomness.randint(20, 400), photo_event.photos)),
+        (WATERMARK_REPROCESS, profile.watermark, photo_event.photos),
+        (STORE_ORIGINALS, profile.originals, photo_event.photos),
     ):
         if randomness.random() < share:
             started_at = evening + timedelta(hours=randomness.uniform(24, 120))
-            runs.append(new_run(event, usage_type, photos, started_at, randomness))
+            runs.append(new_run(photo_event, usage_type, photos, started_at, randomness))
     return runs
 
 
 def new_run(
-    event: PhotoEvent,
+    photo_event: PhotoEvent,
     usage_type: str,
     photos: int,
     started_at: datetime,
@@ -93,14 +95,14 @@ def new_run(
         processed -= int(photos * randomness.uniform(0, _FAILED_SHARE_MAX))
     at = started_at
     chunks = []
-    for chunk in cut(processed, chunk_photos_max, randomness):
+    for chunk in split_into_chunks(processed, chunk_photos_max, randomness):
         at += timedelta(seconds=chunk * randomness.uniform(0.05, 0.2))
         chunks.append(Chunk(chunk, at))
     user_id = None if randomness.random() < _SYSTEM_SHARE else f"u-{randomness.randint(1, _USERS):02}"
-    return Run(event, usage_type, ai_search, user_id, tuple(chunks))
+    return Run(photo_event, usage_type, ai_search, user_id, tuple(chunks))
 
 
-def cut(photos: int, chunk_photos_max: int, randomness: Random) -> list[int]:
+def split_into_chunks(photos: int, chunk_photos_max: int, randomness: Random) -> list[int]:
     """Return the photos of each message: 5 to `chunk_photos_max`, less only where a run has no more."""
     usual = randomness.randint(max(2 * CHUNK_PHOTOS_MIN, chunk_photos_max // 4), chunk_photos_max)
     chunks = [usual] * (photos // usual)
@@ -117,7 +119,7 @@ def split(photos: int, parts: int, randomness: Random) -> list[int]:
     return [end - start for start, end in zip([0, *cuts], [*cuts, photos], strict=True)]
 
 
-def shortened(run: Run, photos: int) -> Run:
+def truncate_run(run: Run, photos: int) -> Run:
     """Return the run ended after its first photos, when the credits were gone."""
     chunks = []
     for chunk in run.chunks:
@@ -128,7 +130,7 @@ def shortened(run: Run, photos: int) -> Run:
     return replace(run, chunks=tuple(chunks))
 
 
-def squeezed(runs: list[Run], start: datetime, end: datetime) -> list[Run]:
+def fit_between(runs: list[Run], start: datetime, end: datetime) -> list[Run]:
     """Return the runs with all their times moved into a span, in the same order, the last one at its end."""
     first = min(run.started_at for run in runs)
     last = max(run.chunks[-1].at for run in runs)

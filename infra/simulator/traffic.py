@@ -9,9 +9,9 @@ from datetime import datetime
 from random import Random
 from typing import Final
 
-from infra.simulator.disturbance import Disturber
+from infra.simulator.fault_injection import FaultInjector
 from infra.simulator.history import history_of
-from infra.simulator.identity import Mint
+from infra.simulator.identity import IdGenerator
 from infra.simulator.live import LiveTraffic
 from infra.simulator.options import OrganisationTraffic, SimulatorOptions
 from infra.simulator.rates import Rates
@@ -31,36 +31,36 @@ class Traffic:
         process = options.process if options.process is not None else secrets.token_hex(4)
         self._options = options
         self._rates = Rates(options.store_originals_rate_millionths)
-        self._mint = Mint(options.seed, process)
-        self._disturber = Disturber(options.disturbances, self._mint, options.seed)
+        self._id_generator = IdGenerator(options.seed, process)
+        self._fault_injector = FaultInjector(options.fault_rates, self._id_generator, options.seed)
         self._workers = Random(f"workers/{options.seed}")  # noqa: S311
         self._spent: Counter[str] = Counter()
 
     def history(self, now: datetime) -> Iterator[Outgoing]:
         """Return the messages of the months before now, the earliest first."""
-        yield from self._disturber.disturbed(self._past_usages(now))
+        yield from self._fault_injector.with_faults(self._past_usages(now))
 
     def live(self, clock: Clock) -> Iterator[Outgoing]:
         """Return messages of the present, each made at the moment it is asked for; they end with the desk."""
-        yield from self._disturber.disturbed(self._present_usages(clock))
+        yield from self._fault_injector.with_faults(self._present_usages(clock))
 
     def _past_usages(self, now: datetime) -> list[Usage]:
         usages = []
         for organisation in self._options.organisations:
             for run in history_of(organisation, now, self._options.seed, self._rates):
                 self._spent[organisation.id] += run.credits(self._rates)
-                run_id, worker = self._mint.run_id(), self._worker()
+                run_id, worker = self._id_generator.run_id(), self._worker()
                 usages += [self._usage(organisation, run, run_id, worker, chunk) for chunk in run.chunks]
         return sorted(usages, key=lambda usage: usage.occurred_at)
 
     def _present_usages(self, clock: Clock) -> Iterator[Usage]:
-        live = LiveTraffic(self._options, self._rates, self._spent, self._mint)
-        desk = self._options.desk
+        live = LiveTraffic(self._options, self._rates, self._spent, self._id_generator)
+        credit_checks = self._options.credit_checks
         workers: dict[str, str] = {}
         while True:
             dealt = live.next_chunk(clock())
             if dealt is None:
-                if desk is None or desk.wait():
+                if credit_checks is None or credit_checks.wait():
                     return
                 continue
             organisation = dealt.organisation
@@ -68,8 +68,8 @@ class Traffic:
                 workers[organisation.id] = self._worker()
             worker, run_id = workers[organisation.id], dealt.run_id
             yield self._usage(organisation, dealt.run, run_id, worker, dealt.chunk, hold_id=dealt.hold_id)
-            if dealt.last and desk is not None and dealt.hold_id is not None:
-                desk.settle(organisation.id, dealt.hold_id, dealt.run.photos)
+            if dealt.last and credit_checks is not None and dealt.hold_id is not None:
+                credit_checks.settle(organisation.id, dealt.hold_id, dealt.run.photos)
 
     def _usage(
         self,
@@ -84,13 +84,13 @@ class Traffic:
         return Usage(
             organisation_id=organisation.id,
             source=worker,
-            message_id=self._mint.message_id(chunk.at),
+            message_id=self._id_generator.message_id(chunk.at),
             run_id=run_id,
             usage_type=run.usage_type,
             photos=chunk.photos,
             ai_search=run.ai_search,
-            event_id=run.event.id,
-            event_name=run.event.name,
+            event_id=run.photo_event.id,
+            event_name=run.photo_event.name,
             user_id=run.user_id,
             occurred_at=chunk.at,
             hold_id=hold_id,

@@ -32,7 +32,7 @@ class Usage:
     hold_id: str | None = None
 
 
-class Flaw(StrEnum):
+class MalformedKind(StrEnum):
     """How a malformed message breaks the contract."""
 
     NOT_JSON = "not_json"
@@ -48,7 +48,7 @@ class Outgoing:
     key: bytes
     value: bytes
     headers: Headers
-    flaw: Flaw | None = None
+    malformed_kind: MalformedKind | None = None
     waits: bool = False
 
 
@@ -65,19 +65,19 @@ def binary(usage: Usage) -> Outgoing:
     return Outgoing(usage, usage.organisation_id.encode(), _json(_data(usage)), headers)
 
 
-def malformed(usage: Usage, flaw: Flaw) -> Outgoing:
+def malformed(usage: Usage, malformed_kind: MalformedKind) -> Outgoing:
     """Return a record that no consumer may accept."""
     key = usage.organisation_id.encode()
     value = _json({**_attributes(usage), "data": _data(usage)})
-    if flaw is Flaw.NOT_JSON:
+    if malformed_kind is MalformedKind.NOT_JSON:
         value = value[: len(value) // 2]
-    elif flaw is Flaw.MISSING_FIELD:
+    elif malformed_kind is MalformedKind.MISSING_FIELD:
         data = _data(usage)
         del data["photos"]
         value = _json({**_attributes(usage), "data": data})
     else:
         key += b"-other"
-    return Outgoing(usage, key, value, _STRUCTURED, flaw)
+    return Outgoing(usage, key, value, _STRUCTURED, malformed_kind)
 
 
 def _attributes(usage: Usage) -> dict[str, str]:

@@ -8,13 +8,15 @@ from functools import partial
 
 import psycopg
 
-from domain.errors import OrganisationAlreadyOpen
-from domain.facts import GrantKind, Request
-from domain.ledger import Ledger
-from domain.money import Currency
-from domain.ports import Once
-from infra.bootstrap import open_ledger, utc_now
-from infra.people import PostgresPeople
+from domain.credits.errors import OrganisationAlreadyOpen
+from domain.credits.events import GrantKind
+from domain.credits.ledger import Ledger
+from domain.shared.command_context import CommandContext
+from domain.shared.event_store import IdempotencyKey
+from domain.shared.money import Currency
+from infra.clock import utc_now
+from infra.identity.people import PostgresPeople
+from infra.service.composition import open_ledger
 from infra.simulator.demo import (
     DEMO_ORGANISATIONS,
     DEMO_PEOPLE,
@@ -57,7 +59,7 @@ def _open(ledger: Ledger, organisation: DemoOrganisation, now: datetime) -> None
             time_zone=organisation.time_zone,
             currency=Currency(organisation.currency),
             trial_credits=TRIAL_CREDITS,
-            request=_request(organisation.opened_at(now), "open"),
+            context=_request(organisation.opened_at(now), "open"),
         )
     for number, addition in enumerate(organisation.additions):
         _add(ledger, organisation, addition, number, now)
@@ -67,7 +69,7 @@ def _add(
     ledger: Ledger, organisation: DemoOrganisation, addition: Addition, number: int, now: datetime
 ) -> None:
     cause = f"demo-addition-{number}"
-    once = Once(f"demo {organisation.id}", cause, b"demo")
+    idempotency_key = IdempotencyKey(f"demo {organisation.id}", cause, b"demo")
     request = _request(addition.at(organisation.time_zone, now), cause)
     if addition.kind is AdditionKind.PURCHASE:
         ledger.record_purchase(
@@ -76,8 +78,8 @@ def _add(
             payment_id=addition.payment_id,
             order_id=addition.order_id,
             gateway=addition.gateway,
-            request=request,
-            once=once,
+            context=request,
+            idempotency_key=idempotency_key,
         )
     else:
         ledger.grant(
@@ -85,8 +87,8 @@ def _add(
             addition.credits,
             kind=GrantKind(addition.kind.value),
             reason=addition.reason,
-            request=request,
-            once=once,
+            context=request,
+            idempotency_key=idempotency_key,
         )
 
 
@@ -95,5 +97,5 @@ def _has_usage(ledger: Ledger, organisation: DemoOrganisation) -> bool:
     return ledger.organisation(organisation.id).balance != added
 
 
-def _request(at: datetime, cause: str) -> Request:
-    return Request(at, _ACTOR, cause)
+def _request(at: datetime, cause: str) -> CommandContext:
+    return CommandContext(at, _ACTOR, cause)

@@ -14,19 +14,19 @@ from typing import Any, Final
 
 import msgspec
 
-from infra.bootstrap import gateways
 from infra.embedded.errors import EmbeddedServerError
-from infra.kafka import Kafka
-from infra.process import stop_on_signals
-from infra.seller import seller_of
+from infra.invoicing.seller import seller_of
+from infra.kafka.connections import Kafka
+from infra.payments.gateways.wiring import gateways
+from infra.service.process import stop_on_signals
 from infra.settings import Settings, load_price_book, load_rate_card
 from infra.simulator.demo import DEMO_ORGANISATIONS, DEMO_SUPPORT_CONTACT
-from infra.up.alone import AlreadyUp, alone_in, tell
+from infra.up.child_processes import ChildProcess, Terminal
 from infra.up.demo import open_demo
-from infra.up.parts import Part, Terminal
-from infra.up.reckoning import Books, Published, Reckoner
+from infra.up.instance_lock import AlreadyRunning, single_instance, write_environment
 from infra.up.servers import Servers
 from infra.up.tokens import examples, require_service_token, sign_in_links
+from infra.up.verification import LedgerTotals, LoadVerifier, PublishedTotals
 
 READY_WITHIN_S: Final = 60.0
 DRAINED_WITHIN_S: Final = 60.0
@@ -53,12 +53,12 @@ def run_up(settings: Settings, *, demo: bool, for_s: float | None, rate: float) 
     terminal = Terminal(sys.stderr)
     servers = Servers(settings)
     try:
-        with alone_in(servers.data_dir):
+        with single_instance(servers.data_dir):
             _check_port_is_free(settings)
             servers.check_given()
             return _run(settings, servers, terminal, stop, demo=demo, for_s=for_s, rate=rate)
-    except AlreadyUp as error:
-        terminal.say("up", str(error))
+    except AlreadyRunning as error:
+        terminal.print_line("up", str(error))
         return 1
 
 
@@ -77,16 +77,16 @@ def _run(
         if demo and not settings.support_contact:
             servers.environment["SUPPORT_CONTACT"] = DEMO_SUPPORT_CONTACT
         reached = {"API_HOST": settings.api_host, "API_PORT": str(settings.api_port)}
-        tell(servers.data_dir, {**servers.environment, **reached})
+        write_environment(servers.data_dir, {**servers.environment, **reached})
         for line in servers.described:
-            terminal.say("up", line)
+            terminal.print_line("up", line)
         return _Up(settings, servers, terminal, stop).run(demo=demo, for_s=for_s, rate=rate)
     except EmbeddedServerError as error:
-        terminal.say("up", str(error))
+        terminal.print_line("up", str(error))
         return 1
     finally:
         servers.stop()
-        terminal.say("up", "stopped")
+        terminal.print_line("up", "stopped")
 
 
 class _Up:
@@ -96,8 +96,8 @@ class _Up:
         self._terminal = terminal
         self._stop = stop
         self._url = f"http://{settings.api_host}:{settings.api_port}"
-        self._parts = [
-            Part(name, [command], servers.environment, terminal)
+        self._children = [
+            ChildProcess(name, [command], servers.environment, terminal)
             for name, command in (
                 ("consumer", "consume"),
                 ("projector", "project"),
@@ -108,57 +108,61 @@ class _Up:
             )
         ]
         self._demo = False
-        self._simulator: Part | None = None
-        self._tally = servers.data_dir / "tally.json"
-        self._reckoner = Reckoner(settings, servers.database_url, servers.bootstrap_servers)
+        self._simulator: ChildProcess | None = None
+        self._sent_totals_file = servers.data_dir / "tally.json"
+        self._verifier = LoadVerifier(settings, servers.database_url, servers.bootstrap_servers)
 
     def run(self, *, demo: bool, for_s: float | None, rate: float) -> int:
         kafka = Kafka(self._settings, self._servers.bootstrap_servers)
         kafka.ensure_topics()
         kafka.close()
-        for part in self._parts:
+        for part in self._children:
             part.start()
         try:
             if not self._wait_until_ready():
                 return 0 if self._stop.is_set() else 1
             self._start_sandbox()
             before = self._begin(demo, rate)
-            self._terminal.say("up", f"the API is at {self._url} and explains itself at {self._url}/docs")
+            self._terminal.print_line(
+                "up", f"the API is at {self._url} and explains itself at {self._url}/docs"
+            )
             if self._settings.oidc_issuer is None:
                 organisation_id = DEMO_ORGANISATIONS[0].id if demo else "acme"
                 opened = [organisation.id for organisation in DEMO_ORGANISATIONS] if demo else []
                 for line in sign_in_links(self._settings, self._url, opened):
-                    self._terminal.say("up", line)
+                    self._terminal.print_line("up", line)
                 for line in examples(self._settings, self._url, organisation_id, is_open=demo):
-                    self._terminal.say("up", line)
+                    self._terminal.print_line("up", line)
             self._supervise(for_s)
             published = self._drain()
             if for_s is None:
                 return 0
             return self._report(before, published)
         finally:
-            self._stop_parts()
+            self._stop_children()
 
     def _start_sandbox(self) -> None:
         """Start the sandbox gateway, which nobody needs before the API is ready."""
         port = self._servers.sandbox_port
         if port is not None:
             arguments = ["sandbox-gateway", "--port", str(port)]
-            self._parts.append(Part("gateway", arguments, self._servers.environment, self._terminal))
-            self._parts[-1].start()
+            self._children.append(
+                ChildProcess("gateway", arguments, self._servers.environment, self._terminal)
+            )
+            self._children[-1].start()
 
-    def _begin(self, demo: bool, rate: float) -> Books:
+    def _begin(self, demo: bool, rate: float) -> LedgerTotals:
         """Open the demo's organisations, note the books, and start the traffic."""
         self._demo = demo
-        self._tally.unlink(missing_ok=True)
+        self._sent_totals_file.unlink(missing_ok=True)
         history = open_demo(self._servers.database_url) if demo else False
-        self._reckoner.wait_until_drained({}, DRAINED_WITHIN_S)
-        before = self._reckoner.read()
+        self._verifier.wait_until_drained({}, DRAINED_WITHIN_S)
+        before = self._verifier.read()
         if demo:
-            arguments = ["simulate-pipeline", "--rate", str(rate), "--tally", str(self._tally)]
+            arguments = ["simulate-pipeline", "--rate", str(rate), "--tally", str(self._sent_totals_file)]
             if history:
                 arguments.append("--history")
-            self._simulator = Part("pipeline", arguments, self._servers.environment, self._terminal)
+            self._simulator = ChildProcess("pipeline", arguments, self._servers.environment, self._terminal)
             self._simulator.start()
         return before
 
@@ -168,7 +172,7 @@ class _Up:
             if ends_at is not None and time.monotonic() >= ends_at:
                 return
             self._servers.supervise()
-            for part in self._parts:
+            for part in self._children:
                 part.supervise()
             self._watch_simulator(restart=for_s is None)
 
@@ -179,35 +183,37 @@ class _Up:
         if restart:
             self._simulator.supervise()
         elif self._simulator.pid is None:
-            self._terminal.say("up", "the simulated pipeline died: the report cannot be equal")
+            self._terminal.print_line("up", "the simulated pipeline died: the report cannot be equal")
             self._simulator = None
 
-    def _drain(self) -> Published:
+    def _drain(self) -> PublishedTotals:
         """Let everything that was published reach the ledger: the embedded broker forgets it on exit."""
-        self._terminal.say("up", "stopping: charging what is still under way")
+        self._terminal.print_line("up", "stopping: charging what is still under way")
         published = self._stop_simulator()
-        ends = self._reckoner.ends()
-        targets = {p: max(ends.get(p, 0), published.next_offsets.get(p, 0)) for p in ends}
+        read_end_offsets = self._verifier.read_end_offsets()
+        targets = {
+            p: max(read_end_offsets.get(p, 0), published.next_offsets.get(p, 0)) for p in read_end_offsets
+        }
         deadline = time.monotonic() + DRAINED_WITHIN_S
-        while not self._reckoner.wait_until_drained(targets, SUPERVISE_EVERY_S):
+        while not self._verifier.wait_until_drained(targets, SUPERVISE_EVERY_S):
             if time.monotonic() > deadline:
-                self._terminal.say("up", "not all was charged in time")
+                self._terminal.print_line("up", "not all was charged in time")
                 break
-            for part in self._parts:
+            for part in self._children:
                 part.supervise()
         return published
 
-    def _stop_simulator(self) -> Published:
+    def _stop_simulator(self) -> PublishedTotals:
         if self._simulator is not None:
             self._simulator.stop()
-        published = _read_tally(self._tally)
+        published = _read_sent_totals(self._sent_totals_file)
         if published is None:
-            return Published(0, 0, {}, {}, account_lost=self._demo)
+            return PublishedTotals(0, 0, {}, {}, account_lost=self._demo)
         return published
 
-    def _report(self, before: Books, published: Published) -> int:
-        self._reckoner.wait_until_published(DRAINED_WITHIN_S)
-        report: dict[str, Any] = self._reckoner.report(before, self._reckoner.read(), published)
+    def _report(self, before: LedgerTotals, published: PublishedTotals) -> int:
+        self._verifier.wait_until_published(DRAINED_WITHIN_S)
+        report: dict[str, Any] = self._verifier.report(before, self._verifier.read(), published)
         print(json.dumps(report, default=msgspec.to_builtins), flush=True)  # noqa: T201 - the output
         return 0 if report["equal"] else 1
 
@@ -218,22 +224,22 @@ class _Up:
                 with urllib.request.urlopen(f"{self._url}/readyz", timeout=2):  # noqa: S310 - loopback
                     return True
             except (urllib.error.URLError, OSError):
-                for part in self._parts:
+                for part in self._children:
                     part.supervise()
         if not self._stop.is_set():
-            self._terminal.say("up", f"the API did not get ready within {READY_WITHIN_S:.0f} s")
+            self._terminal.print_line("up", f"the API did not get ready within {READY_WITHIN_S:.0f} s")
         return False
 
-    def _stop_parts(self) -> None:
+    def _stop_children(self) -> None:
         if self._simulator is not None:
             self._simulator.stop()
-        for part in self._parts:
+        for part in self._children:
             part.stop()
 
 
-def _read_tally(path: Path) -> Published | None:
+def _read_sent_totals(path: Path) -> PublishedTotals | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Published)
+        return msgspec.json.decode(path.read_bytes(), type=PublishedTotals)
     except FileNotFoundError:
         return None
 

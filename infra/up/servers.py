@@ -12,12 +12,12 @@ from typing import Final
 from psycopg.conninfo import conninfo_to_dict
 
 from infra.embedded.broker import EmbeddedBroker
+from infra.embedded.gateway_sandbox.keys import KeyFolder
 from infra.embedded.issuer import EmbeddedIssuer
 from infra.embedded.postgres import EmbeddedPostgres
-from infra.embedded.sandbox.keys import KeyFolder
 from infra.embedded.server import EmbeddedServer
-from infra.migrate import migrate
-from infra.process import check_broker, check_database
+from infra.migrations.migrate import migrate
+from infra.service.process import check_broker, check_database
 from infra.settings import Settings
 
 SERVICE_LOGIN: Final = "creditledger_app"
@@ -102,7 +102,7 @@ class Servers:
         server = EmbeddedPostgres(self.data_dir / "postgres")
         self._embedded.append(server)
         owner_url = server.start()
-        password = _kept_secret(self.data_dir / "service-password")
+        password = _stored_secret(self.data_dir / "service-password")
         migrate(owner_url, service_login=(SERVICE_LOGIN, password))
         database = conninfo_to_dict(owner_url)["dbname"]
         self.environment["DATABASE_URL"] = (
@@ -147,7 +147,7 @@ def reachable(data_dir: Path) -> Path:
     return SYSTEM_DATA / blake2b(bytes(data_dir), digest_size=6).hexdigest()
 
 
-def _kept_secret(path: Path) -> str:
+def _stored_secret(path: Path) -> str:
     """Return the secret in a file that only we can read, made on first use."""
     try:
         return path.read_text()

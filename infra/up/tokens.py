@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Final, TypedDict
 from urllib.parse import urlencode
 
-from api.pages.sessions import SIGN_IN
+from api.http.sessions import SIGN_IN
 from infra.embedded.issuer import EmbeddedIssuer
-from infra.settings import Settings, WrongSetting
+from infra.settings import InvalidSetting, Settings
 from infra.up.servers import reachable
 
-_OF_ORGANISATIONS: Final = {"admin": "u-1", "member": "u-2"}
-_OF_NONE: Final = {"staff": "s-1", "auditor": "a-1", "service": "pipeline"}
-ROLES: Final = (*_OF_ORGANISATIONS, *_OF_NONE)
+_ORGANISATION_ROLES: Final = {"admin": "u-1", "member": "u-2"}
+_GLOBAL_ROLES: Final = {"staff": "s-1", "auditor": "a-1", "service": "pipeline"}
+ROLES: Final = (*_ORGANISATION_ROLES, *_GLOBAL_ROLES)
 """What a bearer can be."""
-PEOPLE: Final = (*_OF_ORGANISATIONS, "staff", "auditor")
+PEOPLE: Final = (*_ORGANISATION_ROLES, "staff", "auditor")
 """Who can sign in to the pages."""
 _JSON: Final = "-H 'Content-Type: application/json'"
 _OPEN: Final = f"""-X PUT {_JSON} -d '{{"time_zone":"UTC","currency":"USD"}}'"""
@@ -38,7 +38,7 @@ def embedded_token(
     """Return a token of the issuer in the data directory.
 
     Raises:
-        WrongSetting: tokens come from elsewhere, there is no issuer, or no organisation is named.
+        InvalidSetting: tokens come from elsewhere, there is no issuer, or no organisation is named.
         EmbeddedServerError: the issuer's key cannot be used.
     """
     issuer = _issuer(settings)
@@ -51,7 +51,7 @@ def sign_in_link(
     """Return a link that opens the pages at `url` as somebody, once, within an hour.
 
     Raises:
-        WrongSetting: people sign in elsewhere, there is no issuer, or no organisation is named.
+        InvalidSetting: people sign in elsewhere, there is no issuer, or no organisation is named.
         EmbeddedServerError: the issuer's key cannot be used.
     """
     issuer = _issuer(settings)
@@ -66,33 +66,33 @@ def sign_in_links(settings: Settings, url: str, organisation_ids: Sequence[str])
     """Return lines with a link for every role that has pages, of organisations where it is of one."""
     yield "the pages, as ... (each link works once, within an hour; `creditledger sign-in` makes others)"
     for organisation_id in organisation_ids:
-        for role in _OF_ORGANISATIONS:
+        for role in _ORGANISATION_ROLES:
             link = sign_in_link(settings, url, role, organisation_id)
             yield f"{role} of {organisation_id}: {link}"
     for role in PEOPLE:
-        if role in _OF_NONE:
+        if role in _GLOBAL_ROLES:
             yield f"{role}: {sign_in_link(settings, url, role)}"
 
 
 def _issuer(settings: Settings) -> EmbeddedIssuer:
     if settings.oidc_issuer is not None:
-        raise WrongSetting(f"OIDC_ISSUER is set: tokens come from {settings.oidc_issuer}")
+        raise InvalidSetting(f"OIDC_ISSUER is set: tokens come from {settings.oidc_issuer}")
     data_dir = reachable(settings.data_dir.resolve())
     issuer = EmbeddedIssuer(data_dir)
     if not issuer.exists:
-        raise WrongSetting(f"DATA_DIR: {data_dir} has no token issuer: `creditledger up` makes one")
+        raise InvalidSetting(f"DATA_DIR: {data_dir} has no token issuer: `creditledger up` makes one")
     return issuer
 
 
 def _subject(role: str) -> str:
-    return {**_OF_NONE, **_OF_ORGANISATIONS}[role]
+    return {**_GLOBAL_ROLES, **_ORGANISATION_ROLES}[role]
 
 
 def _what(role: str, organisation_id: str | None) -> _Claims:
-    if role in _OF_NONE:
+    if role in _GLOBAL_ROLES:
         return {"roles": [role]}
     if organisation_id is None:
-        raise WrongSetting(f"name the organisation of the {role}: --organisation ID")
+        raise InvalidSetting(f"name the organisation of the {role}: --organisation ID")
     return {"organisations": {organisation_id: role}}
 
 
@@ -100,7 +100,7 @@ def service_token(settings: Settings) -> Callable[[], str]:
     """Return what gives a token of the service: the one that is given, or a new one of the embedded issuer.
 
     Raises:
-        WrongSetting: there is neither.
+        InvalidSetting: there is neither.
         EmbeddedServerError: the embedded issuer's key cannot be used.
     """
     if settings.pipeline_token is not None:
@@ -114,10 +114,10 @@ def require_service_token(settings: Settings) -> None:
     """Check that a token of the service is given where none can be made.
 
     Raises:
-        WrongSetting: it is not.
+        InvalidSetting: it is not.
     """
     if settings.oidc_issuer is not None and settings.pipeline_token is None:
-        raise WrongSetting("PIPELINE_TOKEN is not set: a token of OIDC_ISSUER with the role service")
+        raise InvalidSetting("PIPELINE_TOKEN is not set: a token of OIDC_ISSUER with the role service")
 
 
 def examples(settings: Settings, url: str, organisation_id: str, *, is_open: bool) -> Iterator[str]:

@@ -23,26 +23,26 @@ from typing import Any, Final
 import psycopg
 from psycopg import errors
 
-from domain.errors import StoreError
-from domain.facts import Request
-from domain.webhooks import DELIVERIES_KEPT, FAILING_AT_MOST, signed_headers
-from infra.webhooks import due
-from infra.webhooks.due import Due
+from domain.shared.command_context import CommandContext
+from domain.shared.errors import StoreError
+from domain.webhooks.endpoints import DELIVERY_RETENTION, FAILURE_PERIOD_MAX, signed_headers
+from infra.webhooks import delivery_queue
+from infra.webhooks.delivery_queue import DueDelivery
 from infra.webhooks.endpoints import PostgresWebhookEndpoints
+from infra.webhooks.http_sender import HttpSender, Outcome
 from infra.webhooks.outbox import Outbox
-from infra.webhooks.sending import Outcome, Sender
-from projections.leading import lead
-from projections.log import CHANNEL, wait_for_entries
+from projections.engine.event_log import EVENTS_CHANNEL, wait_for_events
+from projections.engine.leader_election import wait_for_leadership
 
 log = logging.getLogger(__name__)
 
 THREADS: Final = 32
 POLL_S: Final = 0.5
-BACKOFF_FIRST_S: Final = 0.1
-BACKOFF_MOST_S: Final = 5.0
+BACKOFF_MIN_S: Final = 0.1
+BACKOFF_MAX_S: Final = 5.0
 _LOOK_EVERY: Final = timedelta(seconds=2)
 _PURGE_EVERY: Final = timedelta(hours=1)
-_BELL_BYTES: Final = 4_096
+_WAKEUP_BYTES: Final = 4_096
 _CAUSE: Final = "webhook-delivery"
 
 _LOCK: Final = 0x5745_4248_4F4F_4B53  # "WEBHOOKS": one deliverer per database
@@ -68,7 +68,7 @@ class WebhookDeliverer:
         self,
         conninfo: str,
         endpoints: PostgresWebhookEndpoints,
-        sender: Sender,
+        sender: HttpSender,
         clock: Callable[[], datetime],
         jitter: Callable[[], float],
         *,
@@ -78,9 +78,9 @@ class WebhookDeliverer:
         self.failed = 0
         self.disabled = 0
         self.failures = 0
-        self.leads = False
+        self.is_leader = False
         self.lag = 0
-        self.backlog = due.Backlog(0, 0.0)
+        self.backlog = delivery_queue.Backlog(0, 0.0)
         self._conninfo = conninfo
         self._endpoints = endpoints
         self._sender = sender
@@ -88,12 +88,12 @@ class WebhookDeliverer:
         self._jitter = jitter
         self._threads = threads
         self._outbox = Outbox()
-        self._under_way: dict[str, Due] = {}
-        self._ended: SimpleQueue[tuple[Due, Outcome]] = SimpleQueue()
-        self._bell, self._ring = socketpair()
-        self._bell.setblocking(False)
-        self._ring.setblocking(False)
-        self._backoff_s = BACKOFF_FIRST_S
+        self._in_flight: dict[str, DueDelivery] = {}
+        self._ended: SimpleQueue[tuple[DueDelivery, Outcome]] = SimpleQueue()
+        self._wakeup_receiver, self._wakeup_sender = socketpair()
+        self._wakeup_receiver.setblocking(False)
+        self._wakeup_sender.setblocking(False)
+        self._backoff_s = BACKOFF_MIN_S
         self._looked_at: datetime | None = None
         self._purged_at: datetime | None = None
 
@@ -108,96 +108,98 @@ class WebhookDeliverer:
             while not stop.is_set():
                 try:
                     with closing(psycopg.connect(self._conninfo, autocommit=True)) as connection:
-                        self.leads = lead(connection, _TAKE_LOCK, stop, "deliverer of webhooks")
-                        if self.leads:
+                        self.is_leader = wait_for_leadership(
+                            connection, _TAKE_LOCK, stop, "deliverer of webhooks"
+                        )
+                        if self.is_leader:
                             self._follow(connection, pool, stop)
                 except Recoverable as error:
                     self.failures += 1
                     log.warning("webhooks interrupted, go on in %.1f s: %s", self._backoff_s, error)
                     stop.wait(self._backoff_s)
-                    self._backoff_s = min(2 * self._backoff_s, BACKOFF_MOST_S)
+                    self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
                 finally:
-                    self.leads = False
-        self._bell.close()
-        self._ring.close()
+                    self.is_leader = False
+        self._wakeup_receiver.close()
+        self._wakeup_sender.close()
 
     def _follow(self, connection: Connection, pool: ThreadPoolExecutor, stop: Event) -> None:
-        connection.execute(f"LISTEN {CHANNEL}")
+        connection.execute(f"LISTEN {EVENTS_CHANNEL}")
         while not stop.is_set():
             self.lag = self._outbox.fill(connection, self._clock())
-            self._keep(connection)
+            self._record_outcomes(connection)
             self._start(connection, pool)
-            self._look(connection)
-            self._backoff_s = BACKOFF_FIRST_S
+            self._refresh_metrics(connection)
+            self._backoff_s = BACKOFF_MIN_S
             if not self.lag:
                 self._wait(connection)
-        while self._under_way:
-            self._keep(connection, wait=True)
+        while self._in_flight:
+            self._record_outcomes(connection, wait=True)
 
     def _wait(self, connection: Connection) -> None:
         """Wait for a writer's word, or for a delivery to end."""
-        ready, _, _ = select([connection.fileno(), self._bell.fileno()], [], [], POLL_S)
-        if self._bell.fileno() in ready:
-            self._bell.recv(_BELL_BYTES)
-        wait_for_entries(connection, 0)
+        ready, _, _ = select([connection.fileno(), self._wakeup_receiver.fileno()], [], [], POLL_S)
+        if self._wakeup_receiver.fileno() in ready:
+            self._wakeup_receiver.recv(_WAKEUP_BYTES)
+        wait_for_events(connection, 0)
 
     def _start(self, connection: Connection, pool: ThreadPoolExecutor) -> None:
         """Send what is due, as far as there are threads for it."""
         now = self._clock()
-        free = self._threads - len(self._under_way)
-        for delivery in due.deliveries(connection, now, free, list(self._under_way)):
-            failing = sum(1 for each in self._under_way.values() if each.failures)
+        free = self._threads - len(self._in_flight)
+        for delivery in delivery_queue.select_due(connection, now, free, list(self._in_flight)):
+            failing = sum(1 for each in self._in_flight.values() if each.failures)
             if delivery.failures and failing >= self._threads // 2:
                 break  # those that do not fail came before
-            self._under_way[delivery.endpoint_id] = delivery
+            self._in_flight[delivery.endpoint_id] = delivery
             future = pool.submit(self._send, delivery, now)
             future.add_done_callback(partial(self._end, delivery))
 
-    def _send(self, delivery: Due, now: datetime) -> Outcome:
+    def _send(self, delivery: DueDelivery, now: datetime) -> Outcome:
         headers = signed_headers(delivery.live_secrets(now), delivery.message_id, delivery.body, now)
         return self._sender.send(delivery.url, headers, delivery.body)
 
-    def _end(self, delivery: Due, done: Future[Outcome]) -> None:
+    def _end(self, delivery: DueDelivery, done: Future[Outcome]) -> None:
         error = done.exception()
         if error is not None:
             log.error("delivery %s to %s", delivery.message_id, delivery.endpoint_id, exc_info=error)
         self._ended.put((delivery, Outcome(None, "an error of ours") if error else done.result()))
         with suppress(BlockingIOError):  # it rings already
-            self._ring.send(b"!")
+            self._wakeup_sender.send(b"!")
 
-    def _keep(self, connection: Connection, *, wait: bool = False) -> None:
+    def _record_outcomes(self, connection: Connection, *, wait: bool = False) -> None:
         """Keep what became of the deliveries that have ended, after one has if asked to wait."""
-        while self._under_way:
+        while self._in_flight:
             try:
                 delivery, outcome = self._ended.get(block=wait)
             except Empty:
                 return
             wait = False
-            del self._under_way[delivery.endpoint_id]
-            self._keep_one(connection, delivery, outcome)
+            del self._in_flight[delivery.endpoint_id]
+            self._record_outcome(connection, delivery, outcome)
 
-    def _keep_one(self, connection: Connection, delivery: Due, outcome: Outcome) -> None:
+    def _record_outcome(self, connection: Connection, delivery: DueDelivery, outcome: Outcome) -> None:
         now = self._clock()
         if outcome.delivered:
             self.delivered += 1
-            due.keep_success(connection, delivery, outcome, now)
+            delivery_queue.record_success(connection, delivery, outcome, now)
             return
         self.failed += 1
-        failing_since = due.keep_failure(connection, delivery, outcome, now, self._jitter())
+        failing_since = delivery_queue.record_failure(connection, delivery, outcome, now, self._jitter())
         log.info("delivery %s to %s: %s", delivery.message_id, delivery.endpoint_id, outcome.error)
         if failing_since is None:
             return  # it was removed meanwhile
-        hopeless = outcome.is_gone or now - failing_since >= FAILING_AT_MOST
-        if hopeless and self._endpoints.disable(delivery.endpoint_id, Request(now, None, _CAUSE)):
+        hopeless = outcome.is_gone or now - failing_since >= FAILURE_PERIOD_MAX
+        if hopeless and self._endpoints.disable(delivery.endpoint_id, CommandContext(now, None, _CAUSE)):
             self.disabled += 1
             log.warning("webhook endpoint %s is disabled: %s", delivery.endpoint_id, outcome.error)
 
-    def _look(self, connection: Connection) -> None:
+    def _refresh_metrics(self, connection: Connection) -> None:
         """Count what waits, and forget what is old; each now and then."""
         now = self._clock()
         if self._looked_at is None or now - self._looked_at >= _LOOK_EVERY:
-            self.backlog = due.backlog(connection, now)
+            self.backlog = delivery_queue.backlog(connection, now)
             self._looked_at = now
         if self._purged_at is None or now - self._purged_at >= _PURGE_EVERY:
-            due.purge(connection, now - DELIVERIES_KEPT)
+            delivery_queue.purge(connection, now - DELIVERY_RETENTION)
             self._purged_at = now

@@ -16,24 +16,32 @@ from typing import Any, Final
 import psycopg
 from psycopg.rows import class_row, tuple_row
 
-from consumers.webhook_messages import trial_message
-from domain import audit_facts
-from domain.addresses import check_url
-from domain.audit_facts import WebhookEndpointAdded, WebhookEndpointRemoved, WebhookSecretRotated
-from domain.errors import WebhookEndpointIsDisabled, WebhookEndpointsExhausted, WebhookEndpointUnknown
-from domain.facts import Request
-from domain.identity import stream_id
-from domain.ledger import Ledger
-from domain.webhooks import (
-    DELIVERIES_SHOWN,
+from consumers.publishing.webhook_messages import endpoint_test_message
+from domain.credits import audit_events
+from domain.credits.audit_events import (
+    WebhookEndpointAdded,
+    WebhookEndpointRemoved,
+    WebhookSecretRotated,
+)
+from domain.credits.ledger import Ledger
+from domain.shared.command_context import CommandContext
+from domain.shared.stream_keys import stream_id
+from domain.webhooks.endpoints import (
+    DELIVERIES_LISTED_MAX,
     ENDPOINTS_MAX,
-    OLD_SECRET_LIVES,
+    OLD_SECRET_VALIDITY,
     SECRET_PREFIX,
     Delivery,
     Endpoint,
 )
-from infra.event_store.together import together
-from infra.webhooks.outbox import queue
+from domain.webhooks.errors import (
+    WebhookEndpointLimitReached,
+    WebhookEndpointNotEnabled,
+    WebhookEndpointNotFound,
+)
+from domain.webhooks.url_policy import check_url
+from infra.event_store.shared_transaction import shared_transaction
+from infra.webhooks.outbox import insert_deliveries
 
 _SECRET_BYTES: Final = 32
 _COLUMNS: Final = "endpoint_id, url, added_at, added_by, failing_since, disabled_at"
@@ -78,7 +86,7 @@ Connection = psycopg.Connection[Any]
 
 
 class PostgresWebhookEndpoints:
-    """See `domain.webhooks.WebhookEndpoints`. `connecting` lends a connection in autocommit mode."""
+    """See `domain.webhooks.endpoints.WebhookEndpoints`. `connecting` lends a connection in autocommit mode."""
 
     def __init__(
         self,
@@ -91,22 +99,22 @@ class PostgresWebhookEndpoints:
         self._ledger = ledger
         self._allow_private = allow_private
 
-    def add(self, organisation_id: str, url: str, request: Request) -> tuple[Endpoint, str]:
+    def add(self, organisation_id: str, url: str, context: CommandContext) -> tuple[Endpoint, str]:
         check_url(url, allow_private=self._allow_private)
         endpoint_id, secret = f"whe_{secrets.token_hex(6)}", _new_secret()
         digest = sha256(url.encode()).hexdigest()
-        with together(self._ledger) as connection:
-            added = self._ledger.note(
+        with shared_transaction(self._ledger) as connection:
+            added = self._ledger.record_audit_event(
                 organisation_id,
-                WebhookEndpointAdded(request.at, request.actor, request.cause, endpoint_id, digest),
+                WebhookEndpointAdded(context.at, context.actor, context.cause, endpoint_id, digest),
             )
             counting = connection.cursor(row_factory=tuple_row).execute(_COUNT, [organisation_id])
             if counting.fetchall()[0][0] >= ENDPOINTS_MAX:
-                raise WebhookEndpointsExhausted(
+                raise WebhookEndpointLimitReached(
                     f"the organisation has {ENDPOINTS_MAX} webhook endpoints; remove one first"
                 )
             stream = stream_id(organisation_id)
-            values = [endpoint_id, organisation_id, stream, url, secret, request.at, request.actor]
+            values = [endpoint_id, organisation_id, stream, url, secret, context.at, context.actor]
             (endpoint,) = _endpoints(connection, _ADD, [*values, added.position])
         return endpoint, secret
 
@@ -114,70 +122,70 @@ class PostgresWebhookEndpoints:
         with self._connecting() as connection:
             return _endpoints(connection, _OF_ORGANISATION, [organisation_id])
 
-    def remove(self, organisation_id: str, endpoint_id: str, request: Request) -> None:
-        removed = WebhookEndpointRemoved(request.at, request.actor, request.cause, endpoint_id)
-        with together(self._ledger) as connection:
-            self._ledger.note(organisation_id, removed)
+    def remove(self, organisation_id: str, endpoint_id: str, context: CommandContext) -> None:
+        removed = WebhookEndpointRemoved(context.at, context.actor, context.cause, endpoint_id)
+        with shared_transaction(self._ledger) as connection:
+            self._ledger.record_audit_event(organisation_id, removed)
             _expect_one(connection.execute(_REMOVE, [organisation_id, endpoint_id]), endpoint_id)
 
-    def rotate_secret(self, organisation_id: str, endpoint_id: str, request: Request) -> str:
+    def rotate_secret(self, organisation_id: str, endpoint_id: str, context: CommandContext) -> str:
         secret = _new_secret()
-        rotated = WebhookSecretRotated(request.at, request.actor, request.cause, endpoint_id)
-        with together(self._ledger) as connection:
-            self._ledger.note(organisation_id, rotated)
-            values = [secret, request.at + OLD_SECRET_LIVES, organisation_id, endpoint_id]
+        rotated = WebhookSecretRotated(context.at, context.actor, context.cause, endpoint_id)
+        with shared_transaction(self._ledger) as connection:
+            self._ledger.record_audit_event(organisation_id, rotated)
+            values = [secret, context.at + OLD_SECRET_VALIDITY, organisation_id, endpoint_id]
             _expect_one(connection.execute(_ROTATE, values), endpoint_id)
         return secret
 
-    def enable(self, organisation_id: str, endpoint_id: str, request: Request) -> Endpoint:
-        with together(self._ledger) as connection:
+    def enable(self, organisation_id: str, endpoint_id: str, context: CommandContext) -> Endpoint:
+        with shared_transaction(self._ledger) as connection:
             endpoint = _one(connection, organisation_id, endpoint_id)
             if endpoint.disabled_at is None:
                 return endpoint
-            enabled = self._ledger.note(
+            enabled = self._ledger.record_audit_event(
                 organisation_id,
-                audit_facts.WebhookEndpointEnabled(request.at, request.actor, request.cause, endpoint_id),
+                audit_events.WebhookEndpointEnabled(context.at, context.actor, context.cause, endpoint_id),
             )
             (endpoint,) = _endpoints(connection, _ENABLE, [enabled.position, endpoint_id])
         return endpoint
 
-    def disable(self, endpoint_id: str, request: Request) -> bool:
+    def disable(self, endpoint_id: str, context: CommandContext) -> bool:
         """Send nothing to an endpoint any more, and give up what waits; tell False if that was so already.
 
         Raises:
             StoreUnavailable.
         """
-        with together(self._ledger) as connection:
+        with shared_transaction(self._ledger) as connection:
             row = (
                 connection.cursor(row_factory=tuple_row)
-                .execute(_DISABLE, [request.at, endpoint_id])
+                .execute(_DISABLE, [context.at, endpoint_id])
                 .fetchone()
             )
             if row is None:
                 return False
             organisation_id, failing_since = row
             connection.execute(_GIVE_UP, [endpoint_id])
-            self._ledger.note(
+            self._ledger.record_audit_event(
                 organisation_id,
-                audit_facts.WebhookEndpointDisabled(
-                    request.at, request.actor, request.cause, endpoint_id, failing_since
+                audit_events.WebhookEndpointDisabled(
+                    context.at, context.actor, context.cause, endpoint_id, failing_since
                 ),
             )
         return True
 
-    def send_test(self, organisation_id: str, endpoint_id: str, request: Request) -> str:
-        message = trial_message(organisation_id, endpoint_id, secrets.token_hex(8), request.at)
+    def send_test(self, organisation_id: str, endpoint_id: str, context: CommandContext) -> str:
+        message = endpoint_test_message(organisation_id, endpoint_id, secrets.token_hex(8), context.at)
         with self._connecting() as connection, connection.transaction():
             if _one(connection, organisation_id, endpoint_id, keep=True).disabled_at is not None:
-                raise WebhookEndpointIsDisabled(endpoint_id=endpoint_id)
-            queue(connection, [(endpoint_id, message)], request.at)
+                raise WebhookEndpointNotEnabled(endpoint_id=endpoint_id)
+            insert_deliveries(connection, [(endpoint_id, message)], context.at)
         return message.message_id
 
     def deliveries(self, organisation_id: str, endpoint_id: str) -> list[Delivery]:
         with self._connecting() as connection:
             _one(connection, organisation_id, endpoint_id)
             cursor = connection.cursor(row_factory=class_row(Delivery))
-            return cursor.execute(_DELIVERIES, [endpoint_id, DELIVERIES_SHOWN]).fetchall()
+            return cursor.execute(_DELIVERIES, [endpoint_id, DELIVERIES_LISTED_MAX]).fetchall()
 
 
 def _one(connection: Connection, organisation_id: str, endpoint_id: str, *, keep: bool = False) -> Endpoint:
@@ -198,8 +206,8 @@ def _expect_one(done: psycopg.Cursor[Any], endpoint_id: str) -> None:
         raise _unknown(endpoint_id)
 
 
-def _unknown(endpoint_id: str) -> WebhookEndpointUnknown:
-    return WebhookEndpointUnknown(f"the organisation has no webhook endpoint {endpoint_id}")
+def _unknown(endpoint_id: str) -> WebhookEndpointNotFound:
+    return WebhookEndpointNotFound(f"the organisation has no webhook endpoint {endpoint_id}")
 
 
 def _new_secret() -> str:

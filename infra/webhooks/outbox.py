@@ -13,15 +13,15 @@ from typing import Any, Final
 import psycopg
 from psycopg.rows import tuple_row
 
-from consumers.webhook_messages import WebhookMessage, event_message
-from domain.catalogue import FactCodec
-from domain.webhooks import TOLD
-from projections.log import log_end
+from consumers.publishing.webhook_messages import WebhookMessage, event_message
+from domain.event_catalogue import EventCodec
+from domain.webhooks.endpoints import WEBHOOK_EVENTS
+from projections.engine.event_log import log_end
 
 READER: Final = "webhooks"
 POSITIONS_AT_ONCE: Final = 20_000
 
-_STANDING: Final = 'SELECT "position" FROM ledger.log_readers WHERE reader = %s FOR UPDATE'
+_CHECKPOINT: Final = 'SELECT "position" FROM ledger.log_readers WHERE reader = %s FOR UPDATE'
 _MOVE: Final = 'UPDATE ledger.log_readers SET "position" = %s, updated_at = now() WHERE reader = %s'
 # Materialized: the log is read by its positions, not by the whole histories of who has endpoints. The lock
 # keeps an endpoint from being removed before its deliveries are written.
@@ -49,8 +49,8 @@ class Outbox:
     """The deliveries that the log asks for. Connections are in autocommit mode."""
 
     def __init__(self) -> None:
-        self._codec = FactCodec()
-        self._topics = [self._codec.topic_of[fact] for fact in TOLD]
+        self._codec = EventCodec()
+        self._topics = [self._codec.topic_of[event] for event in WEBHOOK_EVENTS]
 
     def fill(self, connection: Connection, now: datetime) -> int:
         """Read the log a way on; return how many positions are still ahead.
@@ -60,24 +60,26 @@ class Outbox:
         """
         with connection.transaction():
             cursor = connection.cursor(row_factory=tuple_row)
-            row = cursor.execute(_STANDING, [READER]).fetchone()
+            row = cursor.execute(_CHECKPOINT, [READER]).fetchone()
             assert row is not None
             end = log_end(connection)
             up_to = min(end, row[0] + POSITIONS_AT_ONCE)
             if up_to > row[0]:
                 # A plan kept for any range would read the whole log.
                 cursor.execute(_TOLD, [row[0], up_to, self._topics], prepare=False)
-                queue(connection, [self._message(*told) for told in cursor.fetchall()], now)
+                insert_deliveries(connection, [self._message(*told) for told in cursor.fetchall()], now)
                 connection.execute(_MOVE, [up_to, READER])
         return int(end - up_to)
 
     def _message(self, *told: Any) -> tuple[str, WebhookMessage]:
         endpoint_id, organisation_id, stream, version, position, topic, state = told
-        fact = self._codec.decode(topic, state)
-        return endpoint_id, event_message(organisation_id, stream, version, position, fact)
+        event = self._codec.decode(topic, state)
+        return endpoint_id, event_message(organisation_id, stream, version, position, event)
 
 
-def queue(connection: Connection, messages: Sequence[tuple[str, WebhookMessage]], now: datetime) -> None:
+def insert_deliveries(
+    connection: Connection, messages: Sequence[tuple[str, WebhookMessage]], now: datetime
+) -> None:
     """Have messages delivered, each to the endpoint it comes with, in this order."""
     if messages:
         connection.cursor().executemany(

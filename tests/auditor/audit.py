@@ -10,10 +10,10 @@ from uuid import UUID
 import psycopg
 
 from tests.auditor.accounts import Account, Rates
-from tests.auditor.books import Statement, Table
 from tests.auditor.dead_letters import compare_letters
 from tests.auditor.differences import compare_tables
 from tests.auditor.history import HistoryAudit, StoredEvent, read_histories, read_log_end, read_snapshots
+from tests.auditor.statement_rows import Statement, Table
 from tests.auditor.tables import (
     read_consumer_positions,
     read_parked,
@@ -44,7 +44,7 @@ class Auditor:
             *compare_letters(self.verdicts.refused, letters, self._topic),
             *self._compare_positions(connection),
             *self._compare_parked(connection),
-            *self._compare_books(connection),
+            *self._compare_statements(connection),
         ]
 
     def _compare_positions(self, connection: Connection) -> list[str]:
@@ -66,7 +66,7 @@ class Auditor:
                 }
         return compare_tables("parked_messages", expected, read_parked(connection))
 
-    def _compare_books(self, connection: Connection) -> list[str]:
+    def _compare_statements(self, connection: Connection) -> list[str]:
         histories = read_histories(connection)
         names = {stream: _name(events) for stream, events in histories.items()}
         by_name = {names[stream]: stream for stream in histories}
@@ -113,7 +113,7 @@ class Auditor:
 
 def _name(events: Sequence[StoredEvent]) -> str:
     first = events[0]
-    return str(first.fact[3]) if first.topic == "organisation_opened.v1" else f"? {first.topic}"
+    return str(first.event[3]) if first.topic == "organisation_opened.v1" else f"? {first.topic}"
 
 
 def _compare_names(names: dict[UUID, str], accounts: Iterable[str]) -> list[str]:

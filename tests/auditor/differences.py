@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.auditor.books import Row, Table
+from tests.auditor.statement_rows import Row, Table
 
 
 def compare_tables(name: str, expected: Table, found: Table) -> list[str]:

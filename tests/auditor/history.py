@@ -18,9 +18,9 @@ from uuid import UUID
 import psycopg
 
 from tests.auditor.accounts import Account, Rates
-from tests.auditor.books import Charge, Row, Statement, Table, charges_of
 from tests.auditor.differences import compare_rows
 from tests.auditor.lots import FREE, PAID, Lots
+from tests.auditor.statement_rows import Charge, Row, Statement, Table, charges_of
 from tests.auditor.verdicts import Accepted, Place
 
 _EVENTS = """
@@ -40,22 +40,22 @@ _SNAPSHOT_LOTS, _SNAPSHOT_OVERDRAFT = 7, 8
 
 
 class StoredEvent(NamedTuple):
-    """A row of the event store; `fact` is its JSON array."""
+    """A row of the event store; `event` is its JSON array."""
 
     version: int
     position: int
     dedupe_key: UUID | None
     topic: str
-    fact: list[Any]
+    event: list[Any]
 
     @property
     def identity(self) -> tuple[str, str]:
         """Of a charge: source and id of its message."""
-        return (self.fact[3], self.fact[2])
+        return (self.event[3], self.event[2])
 
     @property
     def recorded_at(self) -> datetime:
-        return datetime.fromisoformat(self.fact[0])
+        return datetime.fromisoformat(self.event[0])
 
 
 def read_histories(connection: psycopg.Connection[Any]) -> dict[UUID, list[StoredEvent]]:
@@ -106,12 +106,12 @@ class HistoryAudit:
         self._check_frame()
         by_identity = {accepted.message.identity: accepted for accepted in self.accepted}
         found = self._known_charges(by_identity)
-        in_order = [by_identity[event.identity] for event in found]
+        in_order = [by_identity[envelope.identity] for envelope in found]
         self._check_order([accepted.place for accepted in in_order])
         messages = [accepted.message for accepted in in_order]
         charges = charges_of(messages, self.account.time_zone, self.rates)
-        for event, charge in zip(found, charges, strict=True):
-            self._check_charge(event, charge)
+        for envelope, charge in zip(found, charges, strict=True):
+            self._check_charge(envelope, charge)
         self._replay()
         self._check_crossings()
         self._add_to(statement, found, charges)
@@ -131,35 +131,39 @@ class HistoryAudit:
             "plan": self.plan,
             "time_zone": self.account.time_zone,
             "version": len(self.events),
-            "position": max(event.position for event in self.events),
+            "position": max(envelope.position for envelope in self.events),
         }
 
     def _report(self, what: str) -> None:
         self.differences.append(f"history of {self.account.organisation_id}: {what}")
 
     def _check_frame(self) -> None:
-        versions = [event.version for event in self.events]
+        versions = [envelope.version for envelope in self.events]
         if versions != list(range(1, len(versions) + 1)):
             self._report("versions have gaps or repeat")
-        if sorted(event.position for event in self.events) != [event.position for event in self.events]:
+        if sorted(envelope.position for envelope in self.events) != [
+            envelope.position for envelope in self.events
+        ]:
             self._report("positions in the log do not follow the versions")
         opened = self.events[0]
-        if opened.topic != "organisation_opened.v1" or opened.fact[4] != self.account.time_zone:
-            self._report(f"begins with {opened.topic} {opened.fact}")
+        if opened.topic != "organisation_opened.v1" or opened.event[4] != self.account.time_zone:
+            self._report(f"begins with {opened.topic} {opened.event}")
         for version in self.snapshots.keys() - set(versions):
             self._report(f"snapshot of version {version}, which does not exist")
 
     def _known_charges(self, by_identity: dict[tuple[str, str], Accepted]) -> list[StoredEvent]:
         known: dict[tuple[str, str], StoredEvent] = {}
-        for event in self.events:
-            if event.topic != _CHARGED:
+        for envelope in self.events:
+            if envelope.topic != _CHARGED:
                 continue
-            if event.identity not in by_identity:
-                self._report(f"charge {event.version} for {event.identity}, which nobody may be charged for")
-            elif event.identity in known:
-                self._report(f"charge {event.version} for {event.identity}, a second one")
+            if envelope.identity not in by_identity:
+                self._report(
+                    f"charge {envelope.version} for {envelope.identity}, which nobody may be charged for"
+                )
+            elif envelope.identity in known:
+                self._report(f"charge {envelope.version} for {envelope.identity}, a second one")
             else:
-                known[event.identity] = event
+                known[envelope.identity] = envelope
         for identity in by_identity.keys() - known.keys():
             self._report(f"no charge for {identity} at {by_identity[identity].place}")
         return list(known.values())
@@ -172,11 +176,11 @@ class HistoryAudit:
         if not self.account.opened_in_the_middle or max(overtaken) >= min(overtaking):
             self._report(f"charges are not in the order of the log: {min(overtaken)} was overtaken")
 
-    def _check_charge(self, event: StoredEvent, charge: Charge) -> None:
-        message, fact = charge.message, event.fact
-        found = dict(zip(_CHARGE_FIELDS, fact, strict=True)) | {
-            "occurred_at": datetime.fromisoformat(fact[14]),
-            "dedupe_key": event.dedupe_key,
+    def _check_charge(self, envelope: StoredEvent, charge: Charge) -> None:
+        message, event = charge.message, envelope.event
+        found = dict(zip(_CHARGE_FIELDS, event, strict=True)) | {
+            "occurred_at": datetime.fromisoformat(event[14]),
+            "dedupe_key": envelope.dedupe_key,
         }
         expected = {
             "actor": message.user,
@@ -195,36 +199,40 @@ class HistoryAudit:
             "from_hold": 0,
             "dedupe_key": key_of(message.source, message.id),
         }
-        name = f"history of {self.account.organisation_id}: charge {event.version}"
+        name = f"history of {self.account.organisation_id}: charge {envelope.version}"
         self.differences += compare_rows(name, expected, found)
 
     def _replay(self) -> None:
         """Recount lots and additions in the order of the history."""
         added: Counter[tuple[str, int]] = Counter()
-        for event in self.events:
-            fact = event.fact
-            match event.topic:
+        for envelope in self.events:
+            event = envelope.event
+            match envelope.topic:
                 case "usage_charged.v1":
-                    self.charged += fact[9]
-                    self._expect(event, "draws", [fact[10], fact[11]], list(self.lots.charge(fact[9])))
+                    self.charged += event[9]
+                    self._expect(envelope, "draws", [event[10], event[11]], list(self.lots.charge(event[9])))
                 case "credits_exhausted.v1" | "credits_replenished.v1":
                     pass
                 case "credits_granted.v1":
-                    added[_GRANT_KINDS[fact[4]], fact[3]] += 1
-                    self._expect(event, "covered", fact[6], self.lots.add(event.version, FREE, fact[3]))
-                    self._add_row(event, _GRANT_KINDS[fact[4]])
+                    added[_GRANT_KINDS[event[4]], event[3]] += 1
+                    self._expect(
+                        envelope, "covered", event[6], self.lots.add(envelope.version, FREE, event[3])
+                    )
+                    self._add_row(envelope, _GRANT_KINDS[event[4]])
                 case "credits_purchased.v1":
-                    added["purchase", fact[3]] += 1
-                    self._expect(event, "covered", fact[11], self.lots.add(event.version, PAID, fact[3]))
-                    self._add_row(event, "purchase")
+                    added["purchase", event[3]] += 1
+                    self._expect(
+                        envelope, "covered", event[11], self.lots.add(envelope.version, PAID, event[3])
+                    )
+                    self._add_row(envelope, "purchase")
                 case "plan_changed.v1":
-                    self.plan = fact[3]
-                case "organisation_opened.v1" if event.version == 1:
+                    self.plan = event[3]
+                case "organisation_opened.v1" if envelope.version == 1:
                     pass
                 case _:
-                    self._report(f"event {event.version} is a {event.topic} that nobody asked for")
-            if event.version in self.snapshots:
-                self._check_snapshot(event, self.snapshots[event.version])
+                    self._report(f"event {envelope.version} is a {envelope.topic} that nobody asked for")
+            if envelope.version in self.snapshots:
+                self._check_snapshot(envelope, self.snapshots[envelope.version])
         expected_plan = "pay_as_you_go" if any(kind == "purchase" for kind, _ in added) else "trial"
         if self.plan != expected_plan:
             self._report(f"the plan is {self.plan}")
@@ -235,48 +243,48 @@ class HistoryAudit:
     def _check_crossings(self) -> None:
         """Every crossing of zero is marked once, with what was available then."""
         balance, allowed = 0, True
-        for event in self.events:
-            if event.topic == _CHARGED:
-                balance -= event.fact[9]
-            elif event.topic in _ADDITIONS:
-                balance += event.fact[3]
-            elif event.topic in _CROSSINGS:
-                self._expect(event, "available", event.fact[3], balance)
-                self._expect(event, "crossing", _CROSSINGS[event.topic], (allowed, balance > 0))
+        for envelope in self.events:
+            if envelope.topic == _CHARGED:
+                balance -= envelope.event[9]
+            elif envelope.topic in _ADDITIONS:
+                balance += envelope.event[3]
+            elif envelope.topic in _CROSSINGS:
+                self._expect(envelope, "available", envelope.event[3], balance)
+                self._expect(envelope, "crossing", _CROSSINGS[envelope.topic], (allowed, balance > 0))
                 allowed = balance > 0
-            if event.version == 1 or event.fact[4:5] == ["trial"]:  # what it opens with is no crossing
+            if envelope.version == 1 or envelope.event[4:5] == ["trial"]:  # what it opens with is no crossing
                 allowed = balance > 0
         if allowed != (balance > 0):
             self._report("the last crossing of zero is not marked")
 
-    def _check_snapshot(self, event: StoredEvent, snapshot: list[Any]) -> None:
+    def _check_snapshot(self, envelope: StoredEvent, snapshot: list[Any]) -> None:
         found = [sorted(snapshot[_SNAPSHOT_LOTS]), snapshot[_SNAPSHOT_OVERDRAFT]]
-        self._expect(event, "snapshot", found, [self.lots.held, self.lots.overdraft])
+        self._expect(envelope, "snapshot", found, [self.lots.held, self.lots.overdraft])
 
-    def _expect(self, event: StoredEvent, what: str, found: Any, expected: Any) -> None:
+    def _expect(self, envelope: StoredEvent, what: str, found: Any, expected: Any) -> None:
         if found != expected:
-            self._report(f"event {event.version}: {what} is {found}, expected {expected}")
+            self._report(f"event {envelope.version}: {what} is {found}, expected {expected}")
 
-    def _add_row(self, event: StoredEvent, kind: str) -> None:
-        self.additions[self.account.organisation_id, str(event.version)] = {
+    def _add_row(self, envelope: StoredEvent, kind: str) -> None:
+        self.additions[self.account.organisation_id, str(envelope.version)] = {
             "type": kind,
-            "credits": event.fact[3],
-            "occurred_at": event.recorded_at,
-            "recorded_at": event.recorded_at,
-            "actor": event.fact[1],
-            "first_version": event.version,
-            "last_version": event.version,
+            "credits": envelope.event[3],
+            "occurred_at": envelope.recorded_at,
+            "recorded_at": envelope.recorded_at,
+            "actor": envelope.event[1],
+            "first_version": envelope.version,
+            "last_version": envelope.version,
         }
 
     def _add_to(self, statement: Statement, found: Sequence[StoredEvent], charges: Sequence[Charge]) -> None:
         name = self.account.organisation_id
         statement.add(name, charges)
-        for event, charge in zip(found, charges, strict=True):
+        for envelope, charge in zip(found, charges, strict=True):
             if charge.counts:
                 row = statement.runs[name, charge.message.run_id]
-                row.setdefault("first_version", event.version)
-                row.setdefault("recorded_at", event.recorded_at)
-                row["last_version"] = event.version
+                row.setdefault("first_version", envelope.version)
+                row.setdefault("recorded_at", envelope.recorded_at)
+                row["last_version"] = envelope.version
 
 
 _CHARGE_FIELDS = (

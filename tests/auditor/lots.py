@@ -16,12 +16,12 @@ class Lots:
 
     def add(self, number: int, kind: int, credits_count: int) -> int:
         """Take in an addition, and return how much of it paid the overdraft."""
-        covered = min(credits_count, self.overdraft)
-        self.overdraft -= covered
-        if left := credits_count - covered:
+        overdraft_covered = min(credits_count, self.overdraft)
+        self.overdraft -= overdraft_covered
+        if left := credits_count - overdraft_covered:
             self.held.append([kind, number, left, left])
             self.held.sort()
-        return covered
+        return overdraft_covered
 
     def charge(self, credits_count: int) -> tuple[list[list[int]], int]:
         """Spend credits, and return what was drawn from which lot, and the overdraft."""

@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
-from tests.auditor.books import Table
+from tests.auditor.statement_rows import Table
 
 KEYS = {
     "balances": (),

@@ -10,7 +10,13 @@ import pytest
 
 from tests.auditor.verdicts import judge
 from tests.auditor.wire import Malformed, Message, Record, in_log_order, read_message
-from tests.e2e.flaws import FLAWS, Flaw, Parts, binary, structured
+from tests.e2e.malformed_messages import (
+    MALFORMED_ENCODERS,
+    MalformedEncoder,
+    Parts,
+    binary,
+    structured,
+)
 
 EVENT: dict[str, Any] = {
     "specversion": "1.0",
@@ -59,8 +65,8 @@ def test_both_modes_say_the_same(encode: Any) -> None:
     )
 
 
-@pytest.mark.parametrize(("flaw", "field"), FLAWS.values(), ids=FLAWS)
-def test_each_flaw_is_blamed_on_its_field(flaw: Flaw, field: str | None) -> None:
+@pytest.mark.parametrize(("flaw", "field"), MALFORMED_ENCODERS.values(), ids=MALFORMED_ENCODERS)
+def test_each_flaw_is_blamed_on_its_field(flaw: MalformedEncoder, field: str | None) -> None:
     with pytest.raises(Malformed) as refused:
         read_message(record(flaw(copy.deepcopy(EVENT))))
     assert refused.value.field == field

@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 
 from tests.auditor.accounts import RateChange, Rates
-from tests.auditor.books import Statement, charges_of
 from tests.auditor.history import inversions, key_of
 from tests.auditor.lots import FREE, PAID, Lots
+from tests.auditor.statement_rows import Statement, charges_of
 from tests.auditor.wire import Message
 
 RATES = Rates([RateChange("watermark_reprocess", 250_000, datetime(2026, 9, 1, tzinfo=UTC))])

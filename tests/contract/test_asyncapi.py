@@ -9,14 +9,14 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from consumers.public_events import PUBLIC_FORMS
-from domain.catalogue import FactCodec
-from infra.kafka import COMPACTED
+from consumers.publishing.public_events import PUBLIC_MAPPINGS
+from domain.event_catalogue import EventCodec
+from infra.kafka.connections import COMPACTED
 from infra.settings import Settings
 from tests.contract.asyncapi import DOCUMENT, accept, check, check_message, messages_of, payload_of, resolve
 from tests.contract.test_public_messages import EXAMPLES, published
 from tests.contract.test_stored_events import LINES
-from tests.unit.consumers.records import usage_event, without
+from tests.unit.usage.records import usage_event, without
 
 USAGE_EXAMPLES = sorted((Path(__file__).parent / "usage_messages").glob("structured*.json"))
 
@@ -37,7 +37,7 @@ def test_the_addresses_are_the_defaults_of_the_settings(monkeypatch: pytest.Monk
 
 def test_every_type_of_event_is_described_once() -> None:
     names = [message["name"] for message in messages_of("events")]
-    assert sorted(names) == sorted(form.type for form in PUBLIC_FORMS.values())
+    assert sorted(names) == sorted(form.type for form in PUBLIC_MAPPINGS.values())
     for message in messages_of("events"):
         properties = message["payload"]["allOf"][1]["properties"]
         assert properties["type"]["const"] == message["name"]
@@ -76,7 +76,7 @@ def test_all_that_an_event_says_is_promised(line: bytes) -> None:
 
 
 def test_whatever_a_database_holds_is_described() -> None:
-    codec = FactCodec()
+    codec = EventCodec()
     for topic, state in LINES:
         if topic != b"organisation_snapshot.v1":
             check_message("events", json.loads(published(codec.decode(topic.decode(), state))))

@@ -9,12 +9,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from domain.aggregate import Event
-from domain.credits import Portion
-from domain.facts import CreditsPurchased, UsageCharged
-from domain.identity import dedupe_key
+from domain.credits.events import CreditsPurchased, UsageCharged
+from domain.credits.lots import LotAllocation
+from domain.shared.aggregate import EventEnvelope
+from domain.shared.stream_keys import dedupe_key
 from infra.event_store.datastore import LedgerDatastore
-from infra.event_store.mapper import KeyedStoredEvent, LedgerMapper, copy_rows, key_of
+from infra.event_store.mapper import KeyedStoredEvent, LedgerMapper, copy_rows, dedupe_key_of
 from infra.event_store.recorder import COPY_EVENTS, LedgerRecorder
 from tests.histories import Account
 
@@ -23,7 +23,7 @@ MAPPER = LedgerMapper()
 NAMES = ["City Marathon 2026", "", 'a "quoted" \\ name', "组织 🏃 ünïcode", "x" * 256, "\x7f\u2028"]
 
 
-def charges() -> list[Event]:
+def charges() -> list[EventEnvelope]:
     """Charges of every shape: names, empty users, fractions, several lots, overdraft, zero credits."""
     first, second = Account("org-1", trial_credits=5), Account("org-2", time_zone="Asia/Kolkata")
     first.grant(7)
@@ -34,7 +34,7 @@ def charges() -> list[Event]:
     return found
 
 
-def whole_history() -> list[Event]:
+def whole_history() -> list[EventEnvelope]:
     account = Account("org-3", trial_credits=20)
     charge = account.charge(15)
     account.grant(100)
@@ -43,8 +43,8 @@ def whole_history() -> list[Event]:
     return account.collect()
 
 
-def charge_rows(events: Sequence[Event]) -> bytes:
-    keys = [key for event in events if (key := key_of(event))]
+def charge_rows(events: Sequence[EventEnvelope]) -> bytes:
+    keys = [key for envelope in events if (key := dedupe_key_of(envelope))]
     return MAPPER.charge_rows(events, keys)
 
 
@@ -67,17 +67,17 @@ def copy_in(connection: psycopg.Connection[Any], payload: bytes) -> None:
 
 
 def test_the_charges_cover_every_shape() -> None:
-    facts = [event.fact for event in charges()]
-    assert all(isinstance(fact, UsageCharged) for fact in facts)
-    assert any(len(fact.draws) > 1 for fact in facts)  # type: ignore[attr-defined]
-    assert any(fact.overdraft for fact in facts)  # type: ignore[attr-defined]
-    assert any(fact.draws == () for fact in facts)  # type: ignore[attr-defined]
+    facts = [envelope.event for envelope in charges()]
+    assert all(isinstance(event, UsageCharged) for event in facts)
+    assert any(len(event.draws) > 1 for event in facts)  # type: ignore[attr-defined]
+    assert any(event.overdraft for event in facts)  # type: ignore[attr-defined]
+    assert any(event.draws == () for event in facts)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("count", [0, 1, len(charges())])
 def test_bulk_and_single_rows_are_equal_byte_for_byte(count: int) -> None:
     events = charges()[:count]
-    assert charge_rows(events) == copy_rows([MAPPER.to_stored_event(event) for event in events])
+    assert charge_rows(events) == copy_rows([MAPPER.to_stored_event(envelope) for envelope in events])
 
 
 def test_keys_must_match_charges() -> None:
@@ -93,10 +93,12 @@ def test_rows_read_back_equal_the_events(
 ) -> None:
     events = [*charges(), *whole_history()]
     copy_in(connection, charge_rows(charges_alone := events[: len(charges())]))
-    copy_in(connection, copy_rows([MAPPER.to_stored_event(event) for event in events[len(charges_alone) :]]))
+    copy_in(
+        connection, copy_rows([MAPPER.to_stored_event(envelope) for envelope in events[len(charges_alone) :]])
+    )
     read = [
         MAPPER.to_domain_event(stored)
-        for stream in dict.fromkeys(event.originator_id for event in events)
+        for stream in dict.fromkeys(envelope.originator_id for envelope in events)
         for stored in recorder.select_events(stream)
     ]
     assert sorted(read, key=_place) == sorted(events, key=_place)
@@ -104,7 +106,7 @@ def test_rows_read_back_equal_the_events(
 
 def test_columns_are_what_the_event_says(connection: psycopg.Connection[Any]) -> None:
     events = whole_history()
-    copy_in(connection, copy_rows([MAPPER.to_stored_event(event) for event in events]))
+    copy_in(connection, copy_rows([MAPPER.to_stored_event(envelope) for envelope in events]))
     rows = connection.execute(
         "SELECT originator_version, topic, dedupe_key, refers_to FROM ledger.events ORDER BY 1"
     ).fetchall()
@@ -113,35 +115,35 @@ def test_columns_are_what_the_event_says(connection: psycopg.Connection[Any]) ->
         *("credits_purchased.v1", "plan_changed.v1", "charge_refunded.v1"),
     ]
     keyed = {version: key.bytes for version, _, key, _ in rows if key is not None}
-    charge = events[2].fact
+    charge = events[2].event
     assert isinstance(charge, UsageCharged)
-    assert keyed == {3: dedupe_key(charge.source, charge.cause), 5: key_of(events[4])}
+    assert keyed == {3: dedupe_key(charge.source, charge.cause), 5: dedupe_key_of(events[4])}
     assert [(version, refers_to) for version, _, _, refers_to in rows if refers_to] == [(7, 3)]
 
 
 def test_no_message_can_take_the_place_of_a_payment() -> None:
-    event = whole_history()[4]
-    purchase = event.fact
+    envelope = whole_history()[4]
+    purchase = envelope.event
     assert isinstance(purchase, CreditsPurchased)
     for source in (f"payment:{purchase.gateway}", f"payment{purchase.gateway}", purchase.gateway, "payment"):
         for message_id in (purchase.payment_id, f"{purchase.gateway}{purchase.payment_id}"):
-            assert dedupe_key(source, message_id) != key_of(event)
+            assert dedupe_key(source, message_id) != dedupe_key_of(envelope)
 
 
 def test_a_plain_stored_event_has_no_key() -> None:
-    event = whole_history()[0]
-    stored = MAPPER.to_stored_event(event)
+    envelope = whole_history()[0]
+    stored = MAPPER.to_stored_event(envelope)
     assert isinstance(stored, KeyedStoredEvent)
     assert (stored.dedupe_key, stored.refers_to) == (None, None)
-    assert MAPPER.to_domain_event(stored) == event
+    assert MAPPER.to_domain_event(stored) == envelope
 
 
 def test_draws_survive_the_way_there_and_back() -> None:
-    event = next(event for event in charges() if len(event.fact.draws) > 1)  # type: ignore[attr-defined]
-    fact = MAPPER.to_domain_event(MAPPER.to_stored_event(event)).fact
-    assert isinstance(fact, UsageCharged)
-    assert all(isinstance(portion, Portion) for portion in fact.draws)
+    envelope = next(envelope for envelope in charges() if len(envelope.event.draws) > 1)  # type: ignore[attr-defined]
+    event = MAPPER.to_domain_event(MAPPER.to_stored_event(envelope)).event
+    assert isinstance(event, UsageCharged)
+    assert all(isinstance(allocation, LotAllocation) for allocation in event.draws)
 
 
-def _place(event: Event) -> tuple[bytes, int]:
-    return event.originator_id.bytes, event.originator_version
+def _place(envelope: EventEnvelope) -> tuple[bytes, int]:
+    return envelope.originator_id.bytes, envelope.originator_version

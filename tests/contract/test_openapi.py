@@ -10,25 +10,21 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from api import (
-    billing,
-    flag_schemas,
-    hold_schemas,
-    keys,
-    payment_schemas,
-    people,
-    requests,
-    top_ups,
-    webhook_endpoints,
-)
 from api.app import create_app
-from api.dependencies import Services
-from api.limits import rate_limits
-from api.pages.sessions import PageServices
-from api.problem_types import PROBLEM_TYPES
-from api.problems import PROBLEM_MEDIA_TYPE
-from api.schema_text import example_of
-from infra.sessions import PostgresSessions
+from api.credits import auto_top_up, hold_schemas, write_schemas
+from api.http.dependencies import Services
+from api.http.page_services import PageServices
+from api.http.problem_types import PROBLEM_TYPES
+from api.http.problems import PROBLEM_MEDIA_TYPE
+from api.http.rate_limits import rate_limits
+from api.http.schema_text import example_of
+from api.identity import api_keys as identity_api_keys
+from api.identity import people as identity_people
+from api.invoicing import billing_details
+from api.payments import flag_schemas
+from api.payments import schemas as payment_schemas
+from api.webhooks import endpoints as webhook_endpoints
+from infra.identity.sessions import PostgresSessions
 
 # No operation documents what happens before one is found.
 BEFORE_ROUTING = {"method-not-allowed"}
@@ -36,31 +32,31 @@ BEFORE_ROUTING = {"method-not-allowed"}
 OF_PAGES = {"form-expired", "photo-event-unknown"}
 
 BODIES = {
-    "openOrganisation": requests.OpenOrganisation,
-    "grantCredits": requests.Grant,
-    "recordPurchase": requests.Purchase,
-    "refundCharge": requests.Refund,
-    "quotePurchase": payment_schemas.AskedPurchase,
+    "openOrganisation": write_schemas.OpenOrganisation,
+    "grantCredits": write_schemas.Grant,
+    "recordPurchase": write_schemas.Purchase,
+    "refundCharge": write_schemas.Refund,
+    "quotePurchase": payment_schemas.PurchaseQuoteRequest,
     "beginPayment": payment_schemas.BeginPayment,
     "beginCustomPayment": payment_schemas.BeginCustomPayment,
-    "checkOutPayment": payment_schemas.Nothing,
-    "recheckPayment": payment_schemas.Nothing,
-    "abandonPayment": payment_schemas.Nothing,
+    "checkOutPayment": payment_schemas.EmptyBody,
+    "recheckPayment": payment_schemas.EmptyBody,
+    "abandonPayment": payment_schemas.EmptyBody,
     "refundPayment": payment_schemas.RefundPayment,
     "settlePaymentFlag": flag_schemas.SettleFlag,
-    "changeAutoTopUp": top_ups.AutoTopUpTerms,
-    "changePrice": requests.PriceChange,
-    "changePlan": requests.PlanChange,
-    "changeTimeZone": requests.TimeZoneChange,
-    "setLowBalanceThreshold": requests.LowBalanceThreshold,
+    "changeAutoTopUp": auto_top_up.AutoTopUpTerms,
+    "changePrice": write_schemas.PriceChange,
+    "changePlan": write_schemas.PlanChange,
+    "changeTimeZone": write_schemas.TimeZoneChange,
+    "setLowBalanceThreshold": write_schemas.LowBalanceThreshold,
     "placeHold": hold_schemas.PlaceHold,
     "settleHold": hold_schemas.SettleHold,
     "releaseHold": hold_schemas.ReleaseHold,
     "quote": hold_schemas.WantedUsage,
-    "issueApiKey": keys.NewKey,
-    "putPerson": people.PersonDetails,
+    "issueApiKey": identity_api_keys.NewKey,
+    "putPerson": identity_people.PersonDetails,
     "addWebhookEndpoint": webhook_endpoints.NewEndpoint,
-    "putBillingDetails": billing.BillingDetails,
+    "putBillingDetails": billing_details.BillingDetails,
 }
 
 
@@ -74,7 +70,7 @@ def document() -> dict[str, Any]:
     store: Any = None
     services = Services(
         ledger=ledger,
-        reading=_nothing,
+        read_connection=_nothing,
         identify=_nothing,
         api_keys=store,
         webhooks=store,

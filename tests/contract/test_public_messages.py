@@ -13,18 +13,18 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from consumers.public_balances import public_balance
-from consumers.public_events import LIST_MOST, PUBLIC_FORMS, public_event
-from consumers.sending import PRODUCER_BATCH_BYTES
-from domain.aggregate import Fact
-from domain.catalogue import CURRENT, FactCodec
-from domain.credits import Lot, LotKind, Portion
-from domain.errors import UnknownEventType
-from domain.identity import stream_id
-from domain.organisation import OrganisationSnapshot
+from consumers.publishing.ordered_producer import PRODUCER_BATCH_BYTES
+from consumers.publishing.public_balances import public_balance
+from consumers.publishing.public_events import LIST_MAX, PUBLIC_MAPPINGS, public_event
+from domain.credits.lots import Lot, LotAllocation, LotKind
+from domain.credits.organisation import OrganisationSnapshot
+from domain.event_catalogue import CURRENT_TYPES, EventCodec
+from domain.shared.aggregate import DomainEvent
+from domain.shared.errors import UnknownEventType
+from domain.shared.stream_keys import stream_id
 from tests.contract.asyncapi import check_message
 from tests.contract.test_stored_events import LINES
-from tests.unit.domain.facts import FACTS, HOLD_REQUEST
+from tests.unit.shared.events import EVENTS, HOLD_REQUEST
 
 ORGANISATION: Final = "org-4711"
 STREAM: Final = str(stream_id(ORGANISATION))
@@ -32,12 +32,12 @@ VERSION: Final = 7
 POSITION: Final = 90_210
 EXAMPLES_FILE: Final = Path(__file__).with_name("public_events.jsonl")
 EXAMPLES: Final = EXAMPLES_FILE.read_bytes().splitlines()
-TOPICS: Final = [topic for topic in FACTS if CURRENT[topic] is not OrganisationSnapshot]
-CODEC: Final = FactCodec()
+TOPICS: Final = [topic for topic in EVENTS if CURRENT_TYPES[topic] is not OrganisationSnapshot]
+CODEC: Final = EventCodec()
 
 
-def published(fact: Fact) -> bytes:
-    return public_event(ORGANISATION, STREAM, VERSION, POSITION, fact)
+def published(event: DomainEvent) -> bytes:
+    return public_event(ORGANISATION, STREAM, VERSION, POSITION, event)
 
 
 def public_type(topic: str) -> str:
@@ -49,25 +49,27 @@ def example(topic: str) -> bytes:
     return line
 
 
-def data(fact: Fact) -> dict[str, Any]:
-    return dict(json.loads(published(fact))["data"])
+def data(event: DomainEvent) -> dict[str, Any]:
+    return dict(json.loads(published(event))["data"])
 
 
 def test_every_fact_has_a_public_form() -> None:
-    assert set(PUBLIC_FORMS) == {shape for shape in CURRENT.values() if shape is not OrganisationSnapshot}
+    assert set(PUBLIC_MAPPINGS) == {
+        shape for shape in CURRENT_TYPES.values() if shape is not OrganisationSnapshot
+    }
 
 
 def test_every_fact_has_a_committed_example() -> None:
     known = {json.loads(line)["type"] for line in EXAMPLES}
     missing = [topic for topic in TOPICS if public_type(topic) not in known]
     assert not missing, f"append to tests/contract/{EXAMPLES_FILE.name}:\n" + "\n".join(
-        published(FACTS[topic]).decode() for topic in missing
+        published(EVENTS[topic]).decode() for topic in missing
     )
 
 
 @pytest.mark.parametrize("topic", TOPICS)
 def test_the_public_form_is_what_it_was(topic: str) -> None:
-    assert published(FACTS[topic]) == example(topic)
+    assert published(EVENTS[topic]) == example(topic)
 
 
 @pytest.mark.parametrize("topic", TOPICS)
@@ -83,10 +85,10 @@ def test_the_envelope(topic: str) -> None:
         "time": "2026-12-31T18:30:00.250000Z",
         "datacontenttype": "application/json",
     }
-    fact = FACTS[topic]
+    event = EVENTS[topic]
     common = {name: message["data"][name] for name in ("version", "position", "actor", "cause")}
-    assert common == {"version": 7, "position": POSITION, "actor": fact.actor, "cause": fact.cause}
-    assert message["data"]["balance_change"] == fact.balance_delta
+    assert common == {"version": 7, "position": POSITION, "actor": event.actor, "cause": event.cause}
+    assert message["data"]["balance_change"] == event.balance_delta
 
 
 @pytest.mark.parametrize(
@@ -95,13 +97,13 @@ def test_the_envelope(topic: str) -> None:
         ("credits_granted.v1", {"reason": "SECRET"}),
         ("usage_charged.v1", {"event_name": "SECRET"}),
         ("charge_refunded.v1", {"reason": "SECRET", "event_name": "SECRET"}),
-        ("hold_placed.v1", {"request": msgspec.structs.replace(HOLD_REQUEST, event_name="SECRET")}),
+        ("hold_placed.v1", {"context": msgspec.structs.replace(HOLD_REQUEST, event_name="SECRET")}),
     ],
 )
 def test_what_people_typed_stays_in_the_ledger(topic: str, changes: dict[str, Any]) -> None:
-    fact: Any = msgspec.structs.replace(FACTS[topic], **changes)  # type: ignore[type-var]
-    assert b"SECRET" in CODEC.encode(fact)
-    assert b"SECRET" not in published(fact)
+    event: Any = msgspec.structs.replace(EVENTS[topic], **changes)  # type: ignore[type-var]
+    assert b"SECRET" in CODEC.encode(event)
+    assert b"SECRET" not in published(event)
 
 
 def test_stored_facts_of_every_kind_can_be_told() -> None:
@@ -123,20 +125,20 @@ LARGEST: Final = 2**53 - 1
 @pytest.mark.parametrize(
     ("topic", "field", "entry"),
     [
-        ("usage_charged.v1", "draws", Portion(LARGEST, LARGEST)),
+        ("usage_charged.v1", "draws", LotAllocation(LARGEST, LARGEST)),
         ("charge_refunded.v1", "returned", Lot(LotKind.PAID, LARGEST, LARGEST, LARGEST)),
     ],
 )
 def test_a_list_that_would_make_a_message_too_large_is_left_out_and_named(
     topic: str, field: str, entry: Any
 ) -> None:
-    fact: Any = msgspec.structs.replace(FACTS[topic], **{field: (entry,) * LIST_MOST})  # type: ignore[type-var]
-    assert len(data(fact)[field]) == LIST_MOST
-    assert "left_out" not in data(fact)
-    assert len(published(fact)) < PRODUCER_BATCH_BYTES
+    event: Any = msgspec.structs.replace(EVENTS[topic], **{field: (entry,) * LIST_MAX})  # type: ignore[type-var]
+    assert len(data(event)[field]) == LIST_MAX
+    assert "left_out" not in data(event)
+    assert len(published(event)) < PRODUCER_BATCH_BYTES
 
-    longer = msgspec.structs.replace(fact, **{field: (entry,) * (LIST_MOST + 1)})
-    assert data(longer) == {**data(fact), field: [], "left_out": [field]}
+    longer = msgspec.structs.replace(event, **{field: (entry,) * (LIST_MAX + 1)})
+    assert data(longer) == {**data(event), field: [], "left_out": [field]}
     check_message("events", json.loads(published(longer)))
 
 
@@ -147,26 +149,26 @@ def test_a_time_of_another_zone_is_told_in_utc() -> None:
 
 def test_a_charge_of_photos_settled_before() -> None:
     charge: Any = msgspec.structs.replace(  # type: ignore[type-var]
-        FACTS["usage_charged.v1"], hold_id="hold-8", settled=12, from_hold=300
+        EVENTS["usage_charged.v1"], hold_id="hold-8", settled=12, from_hold=300
     )
     told = data(charge)
     assert (told["hold_id"], told["photos_settled"], told["credits_from_hold"]) == ("hold-8", 12, 300)
 
 
 def test_a_plan_without_an_end() -> None:
-    fact = msgspec.structs.replace(FACTS["plan_changed.v1"], expires_at=None)  # type: ignore[type-var]
-    assert data(fact)["expires_at"] is None
+    event = msgspec.structs.replace(EVENTS["plan_changed.v1"], expires_at=None)  # type: ignore[type-var]
+    assert data(event)["expires_at"] is None
 
 
 def test_a_refund_to_a_free_lot() -> None:
-    fact = msgspec.structs.replace(  # type: ignore[type-var]
-        FACTS["charge_refunded.v1"], returned=(Lot(LotKind.FREE, 7, 30, 30),)
+    event = msgspec.structs.replace(  # type: ignore[type-var]
+        EVENTS["charge_refunded.v1"], returned=(Lot(LotKind.FREE, 7, 30, 30),)
     )
-    assert data(fact)["returned"] == [{"lot": 7, "kind": "free", "size": 30, "credits": 30}]
+    assert data(event)["returned"] == [{"lot": 7, "kind": "free", "size": 30, "credits": 30}]
 
 
 def test_a_fact_without_a_public_form_is_refused() -> None:
-    snapshot = FACTS["organisation_snapshot.v1"]
+    snapshot = EVENTS["organisation_snapshot.v1"]
     with pytest.raises(UnknownEventType, match="OrganisationSnapshot has no public form"):
         published(snapshot)
 

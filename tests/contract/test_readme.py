@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from domain.webhooks import signed_headers
+from domain.webhooks.endpoints import signed_headers
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 OLD, NEW, OTHER = "whsec_AAAA", "whsec_BBBB", "whsec_CCCC"

@@ -1,7 +1,7 @@
 """What was stored once loads for ever.
 
 `stored_events.tsv` has lines of a topic, a tab, and the bytes of a fact as they lie in databases. Lines
-are only ever added. A topic's first line is the fact of that topic in `tests/unit/domain/facts.py`.
+are only ever added. A topic's first line is the fact of that topic in `tests/unit/shared/events.py`.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from domain.auto_top_up import HeldReason, OffReason
-from domain.catalogue import CURRENT, SUPERSEDED, FactCodec
-from domain.facts import CreditsGranted, GrantKind, Plan
-from domain.money import Currency
-from domain.payment_facts import Flag, PaymentKind
-from domain.rate_card import UsageType
-from tests.unit.domain.facts import FACTS, SNAPSHOT_WITH_HOLDS, SNAPSHOT_WITH_TOP_UP
+from domain.credits.auto_top_up import HeldReason, OffReason
+from domain.credits.events import CreditsGranted, GrantKind
+from domain.event_catalogue import CURRENT_TYPES, UPCASTERS, EventCodec
+from domain.payments.events import Flag, PaymentKind
+from domain.pricing.plans import Plan
+from domain.pricing.rate_card import UsageType
+from domain.shared.money import Currency
+from tests.unit.shared.events import EVENTS, SNAPSHOT_WITH_HOLDS, SNAPSHOT_WITH_TOP_UP
 
 GOLDEN_FILE: Final = Path(__file__).with_name("stored_events.tsv")
 LINES: Final = [
     (topic, state)
     for topic, _, state in (line.partition(b"\t") for line in GOLDEN_FILE.read_bytes().splitlines())
 ]
-CODEC: Final = FactCodec()
+CODEC: Final = EventCodec()
 
 
 def first_line(topic: str) -> bytes:
@@ -35,11 +36,11 @@ def first_line(topic: str) -> bytes:
 
 def test_every_topic_has_a_golden_line() -> None:
     known = {topic.decode() for topic, _ in LINES}
-    missing = [topic for topic in (*CURRENT, *SUPERSEDED) if topic not in known]
+    missing = [topic for topic in (*CURRENT_TYPES, *UPCASTERS) if topic not in known]
     lines = [
-        f"{topic}\t{CODEC.encode(FACTS[topic]).decode()}"
-        if topic in FACTS
-        else f"(add a fact of {topic} to tests/unit/domain/facts.py first)"
+        f"{topic}\t{CODEC.encode(EVENTS[topic]).decode()}"
+        if topic in EVENTS
+        else f"(add a fact of {topic} to tests/unit/shared/events.py first)"
         for topic in missing
     ]
     assert not missing, (
@@ -67,15 +68,15 @@ def test_every_word_a_fact_may_use_is_on_some_golden_line(words: type[StrEnum]) 
     assert [word for word in words if f'"{word.value}"' not in stored] == []
 
 
-@pytest.mark.parametrize("topic", FACTS)
+@pytest.mark.parametrize("topic", EVENTS)
 def test_stored_bytes_mean_what_they_meant(topic: str) -> None:
-    assert CODEC.decode(topic, first_line(topic)) == FACTS[topic]
+    assert CODEC.decode(topic, first_line(topic)) == EVENTS[topic]
 
 
-@pytest.mark.parametrize("topic", FACTS)
+@pytest.mark.parametrize("topic", EVENTS)
 def test_today_the_same_bytes_are_stored_but_for_fields_appended_since(topic: str) -> None:
     stored_then = first_line(topic).removesuffix(b"]")
-    assert CODEC.encode(FACTS[topic]).startswith(stored_then)
+    assert CODEC.encode(EVENTS[topic]).startswith(stored_then)
 
 
 class _Campaign(CreditsGranted, frozen=True, array_like=True, gc=False):
@@ -91,17 +92,17 @@ class TestEvolution:
 
     TOPIC = "credits_granted.v1"
 
-    def codec_of(self, shape: type[Any]) -> FactCodec:
-        return FactCodec({**CURRENT, self.TOPIC: shape})
+    def codec_of(self, shape: type[Any]) -> EventCodec:
+        return EventCodec({**CURRENT_TYPES, self.TOPIC: shape})
 
     def test_a_field_appended_with_a_default_loads_old_bytes(self) -> None:
-        old = FACTS[self.TOPIC]
+        old = EVENTS[self.TOPIC]
         assert isinstance(old, CreditsGranted)
         grown = self.codec_of(_Campaign).decode(self.TOPIC, first_line(self.TOPIC))
         assert grown == _Campaign(**msgspec.structs.asdict(old), campaign=None)
 
     def test_an_older_version_reads_newer_bytes_and_ignores_the_new_field(self) -> None:
-        old = FACTS[self.TOPIC]
+        old = EVENTS[self.TOPIC]
         assert isinstance(old, CreditsGranted)
         grown = _Campaign(**msgspec.structs.asdict(old), campaign="spring")
         newer_bytes = self.codec_of(_Campaign).encode(grown)

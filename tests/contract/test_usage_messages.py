@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 
-from consumers.messages import REASON_MAX_LENGTH, VALUE_MAX_BYTES, Refused, decode_usage
-from domain.rate_card import UsageType
-from domain.usage import UsageReport
-from tests.unit.consumers.records import (
+from consumers.usage.wire_format import (
+    REASON_MAX_LENGTH,
+    VALUE_MAX_BYTES,
+    InvalidUsageMessage,
+    decode_usage,
+)
+from domain.credits.usage import UsageReport
+from domain.pricing.rate_card import UsageType
+from tests.unit.usage.records import (
     ORGANISATION,
     Header,
     KafkaRecord,
@@ -47,7 +52,7 @@ def decode(record: KafkaRecord) -> UsageReport:
 
 
 def refusal(record: KafkaRecord) -> tuple[str | None, str]:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(InvalidUsageMessage) as refused:
         decode(record)
     return refused.value.field, refused.value.reason
 

@@ -11,7 +11,7 @@ from tests.auditor.accounts import Account, Rates
 from tests.auditor.audit import Auditor
 from tests.auditor.topic import read_topic
 from tests.auditor.verdicts import Verdicts
-from tests.e2e.stage import Stage
+from tests.e2e.pipeline_environment import PipelineEnvironment
 from tests.e2e.traffic import RATE_CHANGES
 
 
@@ -25,16 +25,16 @@ class Report:
 
 
 def audit(
-    stage: Stage,
+    pipeline_env: PipelineEnvironment,
     accounts: Sequence[Account],
     ends: Mapping[int, int],
     up_to: Mapping[int, int] | None = None,
 ) -> Report:
     """Recount the records of a stage, or only those before the offsets `up_to`."""
-    records = read_topic(stage.bootstrap_servers, stage.topic, ends)
+    records = read_topic(pipeline_env.bootstrap_servers, pipeline_env.topic, ends)
     if up_to is not None:
         records = [record for record in records if record.offset < up_to.get(record.partition, 0)]
-    letters = read_topic(stage.bootstrap_servers, stage.dead_letter_topic)
-    auditor = Auditor(stage.topic, records, accounts, Rates(RATE_CHANGES))
-    with psycopg.connect(stage.postgres.address) as connection:
+    letters = read_topic(pipeline_env.bootstrap_servers, pipeline_env.dead_letter_topic)
+    auditor = Auditor(pipeline_env.topic, records, accounts, Rates(RATE_CHANGES))
+    with psycopg.connect(pipeline_env.postgres.address) as connection:
         return Report(len(records), auditor.verdicts, auditor.differences(connection, letters))

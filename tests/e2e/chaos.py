@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from random import Random
 
 from tests.e2e.auditing import Report, audit
-from tests.e2e.office import Office
+from tests.e2e.ledger_writer import LedgerWriter
+from tests.e2e.pipeline_environment import PipelineEnvironment, Publisher, running_pipeline
 from tests.e2e.processes import Worker, run_command
-from tests.e2e.stage import Publisher, Stage, staged
 from tests.e2e.traffic import Outgoing, Traffic
 
-GOES_ON_WITHIN_S = 120.0
+RESUMES_WITHIN_S = 120.0
 """A killed member holds its group up until its session ends (6 s), and the embedded broker's joins are slow;
 the rest is for a busy machine."""
 
@@ -45,7 +45,7 @@ class Plan:
 
 
 @dataclass
-class Tally:
+class KillCounts:
     """What was done to the service."""
 
     kills: int = 0
@@ -57,53 +57,55 @@ class Tally:
 class Chaos:
     """One run of a plan on a stage. `restart_broker` kills a broker and brings it back."""
 
-    def __init__(self, plan: Plan, stage: Stage, restart_broker: Callable[[], None] | None = None) -> None:
-        self.tally = Tally()
+    def __init__(
+        self, plan: Plan, pipeline_env: PipelineEnvironment, restart_broker: Callable[[], None] | None = None
+    ) -> None:
+        self.tally = KillCounts()
         self._plan = plan
-        self._stage = stage
+        self._pipeline_env = pipeline_env
         self._restart_broker = restart_broker
         self._random = Random(plan.seed)
         self._traffic = Traffic(
             plan.seed,
             messages=plan.messages,
             organisations=plan.organisations,
-            partitions=stage.partitions,
+            partitions=pipeline_env.partitions,
         )
         # A static member is known to the group by its name, and comes back without a new round of joins.
-        self._steady = stage.worker("steady", "consume", KAFKA_GROUP_INSTANCE_ID="steady")
-        self._guest = stage.worker("guest", "consume")
-        self._projector = stage.worker("projector", "project")
-        stage.when_stuck = self._leave_group if plan.leaves_broken_groups else None
+        self._steady = pipeline_env.worker("steady", "consume", KAFKA_GROUP_INSTANCE_ID="steady")
+        self._guest = pipeline_env.worker("guest", "consume")
+        self._projector = pipeline_env.worker("projector", "project")
+        pipeline_env.when_stuck = self._leave_group if plan.leaves_broken_groups else None
 
     def run(self) -> Report:
         """Publish and kill, wait until all is worked off, stop in good order, and let the auditor count."""
         sys.stderr.write(f"chaos seed {self._plan.seed}\n")
-        with staged(self._stage) as publisher:
-            office = Office(self._stage.database_url, self._plan.seed)
+        with running_pipeline(self._pipeline_env) as publisher:
+            ledger_writer = LedgerWriter(self._pipeline_env.database_url, self._plan.seed)
             try:
-                self._open(office, "at the start")
+                self._open(ledger_writer, "at the start")
                 for worker in (self._steady, self._projector):
                     worker.start()
-                office.start()
+                ledger_writer.start()
                 for number in range(self._plan.rounds):
-                    self._round(number, publisher, office)
+                    self._round(number, publisher, ledger_writer)
             finally:
-                office.close()
-            self._stage.wait_until_drained(publisher.ends, office.names)
-            for worker in self._stage.workers:
+                ledger_writer.close()
+            self._pipeline_env.wait_until_drained(publisher.ends, ledger_writer.names)
+            for worker in self._pipeline_env.workers:
                 if worker.is_running:
-                    self._stage.wait_until_up(worker)  # before, a signal just ends it
+                    self._pipeline_env.wait_until_up(worker)  # before, a signal just ends it
                     assert worker.stop(within_s=10) == 0, worker.log
-            run_command("audit check", self._stage.environment)
-            report = audit(self._stage, office.accounts, publisher.ends)
+            run_command("audit check", self._pipeline_env.environment)
+            report = audit(self._pipeline_env, ledger_writer.accounts, publisher.ends)
         assert report.records >= len(self._traffic.records), "the broker lost what it acknowledged"
         return report
 
-    def _round(self, number: int, publisher: Publisher, office: Office) -> None:
-        plan, stage = self._plan, self._stage
+    def _round(self, number: int, publisher: Publisher, ledger_writer: LedgerWriter) -> None:
+        plan, pipeline_env = self._plan, self._pipeline_env
         self._come_and_go(number)
         if number == plan.rounds // 2:
-            self._open(office, "in the middle")
+            self._open(ledger_writer, "in the middle")
         before_kill, after_kill = self._parts(number)
         publisher.send(before_kill)
         self._wait()
@@ -117,12 +119,12 @@ class Chaos:
             self._kill(victim)
         publisher.send(after_kill)
         publisher.settle()
-        consumed = stage.consumed()
+        consumed = pipeline_env.consumed()
         for victim in victims:
             victim.start()
-        stage.wait_for_progress(consumed, within_s=GOES_ON_WITHIN_S)
+        pipeline_env.wait_for_progress(consumed, within_s=RESUMES_WITHIN_S)
         for _ in range(plan.projector_kills):
-            stage.wait_until_up(self._projector)
+            pipeline_env.wait_until_up(self._projector)
             self._wait()
             self._kill(self._projector)
             self._projector.start()
@@ -139,7 +141,7 @@ class Chaos:
         if number == self._plan.pair_rounds.start:
             self._guest.start()
         elif number == self._plan.pair_rounds.stop and self._guest.is_running:
-            self._stage.wait_until_up(self._guest)
+            self._pipeline_env.wait_until_up(self._guest)
             assert self._guest.stop(within_s=10) == 0, self._guest.log
 
     def _leave_group(self) -> None:
@@ -162,13 +164,13 @@ class Chaos:
 
     def _restart_database(self) -> None:
         """Kill the postmaster as a power failure would, and start it on what reached the disk."""
-        os.kill(self._stage.postgres.pid, signal.SIGKILL)
+        os.kill(self._pipeline_env.postgres.pid, signal.SIGKILL)
         self._wait()
-        self._stage.postgres.start()
+        self._pipeline_env.postgres.start()
         self.tally.database_kills += 1
 
-    def _open(self, office: Office, when: str) -> None:
-        office.open([each for each in self._traffic.organisations if each.opens == when])
+    def _open(self, ledger_writer: LedgerWriter, when: str) -> None:
+        ledger_writer.open([each for each in self._traffic.organisations if each.opens == when])
 
     def _wait(self) -> None:
         time.sleep(self._random.uniform(0, self._plan.longest_wait_s))

@@ -9,20 +9,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from consumers.dead_letters import KafkaDeadLetters
-from consumers.positions import record_digest
-from consumers.usage import UsageIngest
-from domain.ports import PositionMove
-from infra.bootstrap import utc_now
+from consumers.usage.dead_letters import KafkaDeadLetters
+from consumers.usage.ingest import UsageIngest
+from consumers.usage.ports import PositionMove
+from consumers.usage.positions import record_digest
+from infra.clock import utc_now
 from infra.event_store.datastore import LedgerDatastore
-from infra.event_store.positions import PostgresPositions
+from infra.event_store.kafka_positions import PostgresKafkaPositions
 from infra.event_store.usage_store import PostgresUsageStore
-from infra.migrate import migrate
+from infra.migrations.migrate import migrate
 from infra.settings import load_rate_card
-from projections.runner import ProjectionRunner
+from projections.engine.runner import ProjectionRunner
 from tests.auditor.accounts import Account
 from tests.auditor.wire import Record
-from tests.e2e.office import Office
+from tests.e2e.ledger_writer import LedgerWriter
 from tests.e2e.traffic import Outgoing, Traffic, rate_card_json
 
 TOPIC = "photo-processing.usage.v1"
@@ -55,7 +55,7 @@ class _Acknowledged:
         pass
 
 
-class _LetterBox:
+class _InMemoryDeadLetters:
     """Stands for a producer, and keeps what it is given."""
 
     def __init__(self) -> None:
@@ -81,26 +81,26 @@ def ingest(database: str, traffic: Traffic) -> Ingested:
     migrate(database)
     records = _as_kept(traffic.records)
     half = len(records) // 2
-    office, box = Office(database, seed=1), _LetterBox()
+    ledger_writer, box = LedgerWriter(database, seed=1), _InMemoryDeadLetters()
     datastore, store = LedgerDatastore(database, pool_size=2), PostgresUsageStore(database)
     consumer = UsageIngest(store, _rate_card(), KafkaDeadLetters(lambda: box, f"{TOPIC}.dlq"), utc_now)
     try:
-        positions = PostgresPositions(datastore)
+        positions = PostgresKafkaPositions(datastore)
         for partition in sorted({record.partition for record in records}):
             positions.start_log(TOPIC, partition, TOPIC_ID, 0, None)
         next_offsets: Counter[int] = Counter()
         for when, part in (("at the start", records[:half]), ("in the middle", records[half:])):
-            office.open([each for each in traffic.organisations if each.opens == when])
-            office.add(40)
+            ledger_writer.open([each for each in traffic.organisations if each.opens == when])
+            ledger_writer.add(40)
             _charge(consumer, part, next_offsets)
             consumer.charge_parked(10_000)
         consumer.flush()
-        accounts = office.accounts
+        accounts = ledger_writer.accounts
     finally:
         consumer.close()
         store.close()
         datastore.close()
-        office.close()
+        ledger_writer.close()
     ProjectionRunner(database).catch_up()
     return Ingested([Record(*each[1:5], tuple(each.headers)) for each in records], box.letters, accounts)
 

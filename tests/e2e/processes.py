@@ -71,7 +71,7 @@ class Worker:
             self._process.kill()
             self._process.wait(timeout=10)
 
-    def has_said(self, words: str) -> bool:
+    def has_logged(self, words: str) -> bool:
         """Whether it logged these words in its present life."""
         return words.encode() in self._log.read_bytes()[self._log_start :]
 

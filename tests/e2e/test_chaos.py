@@ -10,7 +10,7 @@ import pytest
 
 from infra.embedded.postgres import EmbeddedPostgres
 from tests.e2e.chaos import Chaos, Plan
-from tests.e2e.stage import Stage
+from tests.e2e.pipeline_environment import PipelineEnvironment
 
 
 @pytest.mark.slow(seconds=90)
@@ -27,7 +27,7 @@ def test_the_books_are_right_after_chaos(
         leaves_broken_groups=True,
     )
     with EmbeddedPostgres(servers_root / "chaos-postgres") as postgres:
-        chaos = Chaos(plan, Stage(postgres, broker, topic_name("usage"), tmp_path))
+        chaos = Chaos(plan, PipelineEnvironment(postgres, broker, topic_name("usage"), tmp_path))
         report = chaos.run()
     assert report.differences == []
     assert report.verdicts.repeats > plan.messages // 25

@@ -15,12 +15,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from api.identity import Kind, Membership
-from infra.cli import main
+from domain.identity.principals import PrincipalKind, Role
+from infra.cli.main import main
 from infra.embedded import issuer as issuing
 from infra.embedded.issuer import EmbeddedIssuer
-from infra.identity import TokenVerifier
-from infra.jwks import FixedKeys
+from infra.identity.signing_keys import StaticKeys
+from infra.identity.tokens import TokenVerifier
 from tests.e2e.processes import service_environment
 from tests.e2e.test_up import READY_WITHIN_S, environment, get, stop, up, wait_until  # noqa: F401
 
@@ -214,12 +214,12 @@ def test_tokens_of_the_embedded_issuer(data_dir: Path) -> None:
     issuer = EmbeddedIssuer(data_dir)
     issuer.start()
     here = {"DATA_DIR": str(data_dir)}
-    verifier = TokenVerifier(FixedKeys(issuer.jwks()), issuer=issuing.ISSUER, audience=issuing.AUDIENCE)
+    verifier = TokenVerifier(StaticKeys(issuer.jwks()), issuer=issuing.ISSUER, audience=issuing.AUDIENCE)
 
     staff = verifier.principal(run("token staff --subject s-9", here).stdout.strip())
-    assert (staff.subject, staff.kind) == ("s-9", Kind.STAFF)
+    assert (staff.subject, staff.kind) == ("s-9", PrincipalKind.STAFF)
     member = verifier.principal(run("token member --organisation org-1", here).stdout.strip())
-    assert (member.kind, member.memberships) == (Kind.PERSON, {"org-1": Membership.MEMBER})
+    assert (member.kind, member.memberships) == (PrincipalKind.PERSON, {"org-1": Role.MEMBER})
     assert "--organisation ID" in sentence_of(run("token admin", here), code=2)
 
 

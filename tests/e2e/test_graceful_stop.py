@@ -12,8 +12,8 @@ import pytest
 
 from infra.embedded.postgres import EmbeddedPostgres
 from tests.e2e.auditing import audit
-from tests.e2e.office import Office
-from tests.e2e.stage import Publisher, Stage, staged
+from tests.e2e.ledger_writer import LedgerWriter
+from tests.e2e.pipeline_environment import PipelineEnvironment, Publisher, running_pipeline
 from tests.e2e.traffic import Outgoing, Traffic
 from tests.servers import FAST
 
@@ -22,11 +22,11 @@ PIECE = 100
 
 
 @pytest.fixture
-def stage(
+def pipeline_env(
     servers_root: Path, tmp_path: Path, broker: str, topic_name: Callable[[str], str]
-) -> Iterator[Stage]:
+) -> Iterator[PipelineEnvironment]:
     with EmbeddedPostgres(servers_root / "stop-postgres", settings=FAST) as postgres:
-        yield Stage(postgres, broker, topic_name("usage"), tmp_path)
+        yield PipelineEnvironment(postgres, broker, topic_name("usage"), tmp_path)
 
 
 @contextmanager
@@ -51,40 +51,43 @@ def flowing(publisher: Publisher, records: list[Outgoing]) -> Iterator[Event]:
 
 
 @pytest.mark.slow
-def test_what_a_stopped_consumer_took_is_charged_or_read_again(stage: Stage) -> None:
+def test_what_a_stopped_consumer_took_is_charged_or_read_again(pipeline_env: PipelineEnvironment) -> None:
     traffic = Traffic(17, messages=20_000, organisations=100, in_the_middle=0)
     records = list(traffic.records)
-    with staged(stage) as publisher:
-        office = Office(stage.database_url, seed=17)
+    with running_pipeline(pipeline_env) as publisher:
+        ledger_writer = LedgerWriter(pipeline_env.database_url, seed=17)
         try:
-            office.open([each for each in traffic.organisations if each.opens == "at the start"])
+            ledger_writer.open([each for each in traffic.organisations if each.opens == "at the start"])
         finally:
-            office.close()
-        consumer, projector = stage.worker("consumer", "consume"), stage.worker("projector", "project")
+            ledger_writer.close()
+        consumer, projector = (
+            pipeline_env.worker("consumer", "consume"),
+            pipeline_env.worker("projector", "project"),
+        )
         consumer.start()
         projector.start()
         publisher.send(records[:PIECE])
         del records[:PIECE]
         publisher.settle()
-        stage.wait_for_progress({}, within_s=60)  # it has joined its group
+        pipeline_env.wait_for_progress({}, within_s=60)  # it has joined its group
         with flowing(publisher, records):
-            stage.wait_for_progress(publisher.ends, within_s=30)
+            pipeline_env.wait_for_progress(publisher.ends, within_s=30)
             started_at = time.monotonic()
             assert consumer.stop(within_s=LEAVES_WITHIN_S) == 0, consumer.log
             assert time.monotonic() - started_at < LEAVES_WITHIN_S
             assert records, "all was published before the stop: nothing flowed any more"
             time.sleep(0.2)  # so that something is left in the topic for the next one
-        taken = stage.consumed()
+        taken = pipeline_env.consumed()
         assert 0 < sum(taken.values()) < sum(publisher.ends.values())
 
         # What it took is charged, all of it and nothing else: the books are right up to where it stands.
-        stage.wait_until_drained(taken, office.names)
-        assert audit(stage, office.accounts, publisher.ends, up_to=taken).differences == []
+        pipeline_env.wait_until_drained(taken, ledger_writer.names)
+        assert audit(pipeline_env, ledger_writer.accounts, publisher.ends, up_to=taken).differences == []
 
         # The next one goes on from there.
         publisher.send(records)
         publisher.settle()
         consumer.start()
-        stage.wait_until_drained(publisher.ends, office.names)
+        pipeline_env.wait_until_drained(publisher.ends, ledger_writer.names)
         assert projector.stop(within_s=LEAVES_WITHIN_S) == 0, projector.log
-        assert audit(stage, office.accounts, publisher.ends).differences == []
+        assert audit(pipeline_env, ledger_writer.accounts, publisher.ends).differences == []

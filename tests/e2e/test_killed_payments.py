@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 import pytest
 
-from domain.gateway import Checkout
+from domain.payments.gateway import Checkout
 from infra.embedded.files import pick_free_port
+from infra.embedded.gateway_sandbox.keys import KeyFolder
+from infra.embedded.gateway_sandbox.server import SandboxGateway
 from infra.embedded.issuer import EmbeddedIssuer
-from infra.embedded.sandbox.keys import KeyFolder
-from infra.embedded.sandbox.server import SandboxGateway
 from tests.e2e.processes import Worker, run_command
-from tests.integration.gateways.shop import Form, Payer
-from tests.integration.gateways.wire import Fault, Wire, wire_to
+from tests.integration.payments.gateways.faulty_proxy import Fault, FaultyProxy, faulty_proxy_to
+from tests.integration.payments.gateways.gateway_client import Form, Payer
 
 if TYPE_CHECKING:
     from infra.embedded.postgres import EmbeddedPostgres
@@ -38,14 +38,14 @@ T = TypeVar("T")
 
 
 @dataclass
-class Shop:
+class PaymentService:
     """The service's processes, the gateway, and the wire from the one to the other."""
 
     api: Worker
     projector: Worker
     url: str
     sandbox: SandboxGateway
-    wire: Wire
+    proxy: FaultyProxy
     issuer: EmbeddedIssuer
     payer: Payer
     organisations: list[str] = field(default_factory=list)
@@ -84,7 +84,7 @@ class Shop:
         assert answer.status_code == 201, answer.text
         return answer.json()
 
-    def come_back(self, back: Form) -> None:
+    def handle_return(self, back: Form) -> None:
         """Send the browser back to the shop, as the gateway's page does."""
         answer = httpx.request(back.method, back.action, data=back.fields, timeout=WITHIN_S)
         assert answer.status_code == 303, answer.text
@@ -99,20 +99,22 @@ class Shop:
 
     def credits_paid_for(self) -> int:
         """Count the credits again, from the money in the gateway's book alone."""
-        book = self.sandbox.book
+        state = self.sandbox.state
         return sum(
-            (payment.amount_minor - book.refunded_minor(payment)) // _CREDIT_MINOR[payment.currency]
-            for payment in book.contents.payments
+            (payment.amount_minor - state.refunded_minor(payment)) // _CREDIT_MINOR[payment.currency]
+            for payment in state.contents.payments
             if payment.was_captured
         )
 
 
 @pytest.fixture(scope="module")
-def shop(postgres_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+def payment_service(
+    postgres_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PaymentService]:
     """A shop that is open."""
     from psycopg.conninfo import make_conninfo
 
-    from infra.migrate import SERVICE_ROLE, migrate
+    from infra.migrations.migrate import SERVICE_ROLE, migrate
     from tests.servers import new_database
 
     folder: Path = tmp_path_factory.mktemp("shop")
@@ -129,10 +131,10 @@ def shop(postgres_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFac
             retries_after_s=0.2,
         )
         stack.enter_context(sandbox.serving())
-        wire = stack.enter_context(wire_to(sandbox.port, slow_s=1.0))
+        proxy = stack.enter_context(faulty_proxy_to(sandbox.port, slow_s=1.0))
         issuer = EmbeddedIssuer(folder)
         environment = {
-            **keys.settings(wire.url),
+            **keys.settings(proxy.url),
             "PAYGLOCAL_CURRENCIES": "USD,INR",
             "DATABASE_URL": make_conninfo(database, options=f"-c role={SERVICE_ROLE}"),
             "EMBEDDED_ISSUER_KEYS": str(issuer.start()),
@@ -145,10 +147,13 @@ def shop(postgres_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFac
         stack.callback(projector.end)
         payer = Payer(sandbox.url)
         stack.callback(payer.close)
-        shop = Shop(api, projector, url, sandbox, wire, issuer, payer)
-        shop.start()
-        yield shop
-        assert sum(map(shop.balance, shop.organisations)) == shop.credits_paid_for()
+        payment_service = PaymentService(api, projector, url, sandbox, proxy, issuer, payer)
+        payment_service.start()
+        yield payment_service
+        assert (
+            sum(map(payment_service.balance, payment_service.organisations))
+            == payment_service.credits_paid_for()
+        )
         for gateway in ("razorpay", "payglocal"):
             # It fails on any difference between the gateway's list and the ledger.
             today = datetime.now(UTC).date()
@@ -171,83 +176,95 @@ def eventually(condition: Callable[[], T]) -> T:
 
 
 @pytest.mark.parametrize("gateway", ["razorpay", "payglocal"])
-def test_a_purchase_from_the_quote_to_the_credits(shop: Shop, gateway: str) -> None:
-    organisation = shop.open("INR")
-    payment = shop.begin(organisation, shop.quote(organisation), gateway)
-    back = shop.payer.choose(Checkout(**payment["checkout"]), "pay")
+def test_a_purchase_from_the_quote_to_the_credits(payment_service: PaymentService, gateway: str) -> None:
+    organisation = payment_service.open("INR")
+    payment = payment_service.begin(organisation, payment_service.quote(organisation), gateway)
+    back = payment_service.payer.choose(Checkout(**payment["checkout"]), "pay")
 
-    assert back.action == f"{shop.url}/credits/payments/{payment['payment_id']}/return"
-    shop.come_back(back)
+    assert back.action == f"{payment_service.url}/credits/payments/{payment['payment_id']}/return"
+    payment_service.handle_return(back)
 
-    assert shop.balance(organisation) == 1_000
-    assert eventually(lambda: shop.status(organisation, payment) == "completed")
-
-
-def test_webhooks_alone_complete_a_payment_once(shop: Shop) -> None:
-    shop.sandbox.courier.copies, shop.sandbox.courier.newest_first = 3, True
-    organisation = shop.open("USD")
-    payment = shop.begin(organisation, shop.quote(organisation), "razorpay")
-    shop.payer.choose(Checkout(**payment["checkout"]), "pay")
-    eventually(lambda: not shop.sandbox.book.contents.outbox)
-    shop.sandbox.courier.copies, shop.sandbox.courier.newest_first = 1, False
-    assert shop.balance(organisation) == 1_000
+    assert payment_service.balance(organisation) == 1_000
+    assert eventually(lambda: payment_service.status(organisation, payment) == "completed")
 
 
-def test_killed_while_the_gateway_opens_the_order(shop: Shop) -> None:
-    organisation = shop.open("USD")
-    quote_id = shop.quote(organisation)
-    shop.wire.break_requests(Fault.NONE, Fault.HOLD)
-    kill_while_asked(shop, lambda: shop.begin(organisation, quote_id, "razorpay"))
+def test_webhooks_alone_complete_a_payment_once(payment_service: PaymentService) -> None:
+    (
+        payment_service.sandbox.webhook_sender.copies_per_event,
+        payment_service.sandbox.webhook_sender.sends_newest_first,
+    ) = 3, True
+    organisation = payment_service.open("USD")
+    payment = payment_service.begin(organisation, payment_service.quote(organisation), "razorpay")
+    payment_service.payer.choose(Checkout(**payment["checkout"]), "pay")
+    eventually(lambda: not payment_service.sandbox.state.contents.outbox)
+    (
+        payment_service.sandbox.webhook_sender.copies_per_event,
+        payment_service.sandbox.webhook_sender.sends_newest_first,
+    ) = 1, False
+    assert payment_service.balance(organisation) == 1_000
 
-    payment = shop.begin(organisation, quote_id, "razorpay")
 
-    orders = [order for order in shop.sandbox.book.contents.orders if order.receipt == payment["payment_id"]]
+def test_killed_while_the_gateway_opens_the_order(payment_service: PaymentService) -> None:
+    organisation = payment_service.open("USD")
+    quote_id = payment_service.quote(organisation)
+    payment_service.proxy.break_requests(Fault.NONE, Fault.HOLD)
+    kill_while_asked(payment_service, lambda: payment_service.begin(organisation, quote_id, "razorpay"))
+
+    payment = payment_service.begin(organisation, quote_id, "razorpay")
+
+    orders = [
+        order
+        for order in payment_service.sandbox.state.contents.orders
+        if order.receipt == payment["payment_id"]
+    ]
     assert len(orders) == 1, "the order that nobody heard of was found again"
-    shop.come_back(shop.payer.choose(Checkout(**payment["checkout"]), "pay"))
-    assert shop.balance(organisation) == 1_000
+    payment_service.handle_return(payment_service.payer.choose(Checkout(**payment["checkout"]), "pay"))
+    assert payment_service.balance(organisation) == 1_000
 
 
-def test_killed_while_the_browser_comes_back(shop: Shop) -> None:
-    organisation = shop.open("USD")
-    payment = shop.begin(organisation, shop.quote(organisation), "payglocal")
-    back = shop.payer.choose(Checkout(**payment["checkout"]), "pay")
-    shop.wire.break_requests(Fault.HOLD)
-    kill_while_asked(shop, lambda: shop.come_back(back))
-    assert shop.balance(organisation) == 0
+def test_killed_while_the_browser_comes_back(payment_service: PaymentService) -> None:
+    organisation = payment_service.open("USD")
+    payment = payment_service.begin(organisation, payment_service.quote(organisation), "payglocal")
+    back = payment_service.payer.choose(Checkout(**payment["checkout"]), "pay")
+    payment_service.proxy.break_requests(Fault.HOLD)
+    kill_while_asked(payment_service, lambda: payment_service.handle_return(back))
+    assert payment_service.balance(organisation) == 0
 
-    rechecked = shop.ask("POST", f"{organisation}/payments/{payment['payment_id']}/recheck", {})
+    rechecked = payment_service.ask("POST", f"{organisation}/payments/{payment['payment_id']}/recheck", {})
 
     assert rechecked.json()["status"] == "completed"
-    assert shop.balance(organisation) == 1_000
+    assert payment_service.balance(organisation) == 1_000
 
 
-def test_killed_while_money_goes_back(shop: Shop) -> None:
-    organisation = shop.open("USD")
-    payment = shop.begin(organisation, shop.quote(organisation), "razorpay")
-    shop.come_back(shop.payer.choose(Checkout(**payment["checkout"]), "pay"))
+def test_killed_while_money_goes_back(payment_service: PaymentService) -> None:
+    organisation = payment_service.open("USD")
+    payment = payment_service.begin(organisation, payment_service.quote(organisation), "razorpay")
+    payment_service.handle_return(payment_service.payer.choose(Checkout(**payment["checkout"]), "pay"))
     path = f"{organisation}/payments/{payment['payment_id']}/refunds"
-    shop.wire.break_requests(Fault.NONE, Fault.HOLD)
-    kill_while_asked(shop, lambda: shop.ask("POST", path, {"credits": 400}, key="refund"))
+    payment_service.proxy.break_requests(Fault.NONE, Fault.HOLD)
+    kill_while_asked(
+        payment_service, lambda: payment_service.ask("POST", path, {"credits": 400}, key="refund")
+    )
 
-    again = shop.ask("POST", path, {"credits": 400}, key="refund")
+    again = payment_service.ask("POST", path, {"credits": 400}, key="refund")
 
     assert again.json()["status"] == "refunded", again.text
-    assert shop.balance(organisation) == 600
-    [paid] = shop.sandbox.book.payments_of(again.json()["order_id"])
-    assert shop.sandbox.book.refunded_minor(paid) == 800
+    assert payment_service.balance(organisation) == 600
+    [paid] = payment_service.sandbox.state.payments_of(again.json()["order_id"])
+    assert payment_service.sandbox.state.refunded_minor(paid) == 800
 
 
-def test_webhooks_wait_for_an_api_that_is_down(shop: Shop) -> None:
-    organisation = shop.open("USD")
-    payment = shop.begin(organisation, shop.quote(organisation), "razorpay")
-    shop.api.kill()
-    shop.payer.choose(Checkout(**payment["checkout"]), "pay")
-    assert shop.sandbox.book.contents.outbox
-    shop.start()
-    eventually(lambda: shop.balance(organisation) == 1_000)
+def test_webhooks_wait_for_an_api_that_is_down(payment_service: PaymentService) -> None:
+    organisation = payment_service.open("USD")
+    payment = payment_service.begin(organisation, payment_service.quote(organisation), "razorpay")
+    payment_service.api.kill()
+    payment_service.payer.choose(Checkout(**payment["checkout"]), "pay")
+    assert payment_service.sandbox.state.contents.outbox
+    payment_service.start()
+    eventually(lambda: payment_service.balance(organisation) == 1_000)
 
 
-def kill_while_asked(shop: Shop, ask: Callable[[], object]) -> None:
+def kill_while_asked(payment_service: PaymentService, ask: Callable[[], object]) -> None:
     """Kill the API when the gateway has done what was asked and its answer is on the wire; start it again."""
     from threading import Thread
 
@@ -255,10 +272,10 @@ def kill_while_asked(shop: Shop, ask: Callable[[], object]) -> None:
         with pytest.raises(httpx.TransportError):
             ask()
 
-    shop.wire.holds.clear()
+    payment_service.proxy.holds.clear()
     asker = Thread(target=asking)
     asker.start()
-    assert shop.wire.holds.wait(WITHIN_S)
-    shop.api.kill()
+    assert payment_service.proxy.holds.wait(WITHIN_S)
+    payment_service.api.kill()
     asker.join()
-    shop.start()
+    payment_service.start()

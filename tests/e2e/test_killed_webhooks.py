@@ -9,25 +9,25 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.processes import Worker
-from tests.integration.webhooks.lab import Lab
 from tests.integration.webhooks.receiver import Receiver, receiving
+from tests.integration.webhooks.webhook_environment import WebhookEnvironment
 
 
 @pytest.fixture
-def lab(migrated_database: str, service_database: str) -> Iterator[Lab]:
-    lab = Lab(migrated_database, service_database)
-    yield lab
-    lab.ledger.close()
+def webhook_env(migrated_database: str, service_database: str) -> Iterator[WebhookEnvironment]:
+    webhook_env = WebhookEnvironment(migrated_database, service_database)
+    yield webhook_env
+    webhook_env.ledger.close()
 
 
 def test_killed_between_sending_and_recording_it_sends_again_under_the_same_id(
-    lab: Lab, tmp_path: Path
+    webhook_env: WebhookEnvironment, tmp_path: Path
 ) -> None:
-    environment = {"DATABASE_URL": lab.service, "WEBHOOK_ALLOW_PRIVATE": "true"}
+    environment = {"DATABASE_URL": webhook_env.service, "WEBHOOK_ALLOW_PRIVATE": "true"}
     worker = Worker("webhooks", "deliver-webhooks", environment, tmp_path)
     with receiving(Receiver()) as receiver:
-        lab.add(receiver)
-        lab.purchase("pay-1")
+        webhook_env.add(receiver)
+        webhook_env.purchase("pay-1")
         receiver.on_receipt = worker.kill  # it has sent, and never learns what came of it
         try:
             worker.start()
@@ -37,7 +37,7 @@ def test_killed_between_sending_and_recording_it_sends_again_under_the_same_id(
             receiver.on_receipt = lambda: None
             worker.start()
             _, again = receiver.wait_for(2)
-            lab.purchase("pay-2")
+            webhook_env.purchase("pay-2")
             *_, last = receiver.wait_for(3)
             assert worker.stop(within_s=10) == 0, worker.log
         finally:

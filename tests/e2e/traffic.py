@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from tests.auditor.accounts import PUBLISHED_MILLIONTHS, RateChange
-from tests.e2e.flaws import FLAWS, Headers, Parts, binary, structured
+from tests.e2e.malformed_messages import MALFORMED_ENCODERS, Headers, Parts, binary, structured
 
 ZONES = ("UTC", "Asia/Kolkata", "America/New_York", "Pacific/Auckland", "Asia/Kathmandu", "Europe/London")
 SOURCES = 10
@@ -89,7 +89,7 @@ class Traffic:
     ) -> None:
         self._random = Random(seed)
         self._partitions = partitions
-        self._flaws = cycle(self._random.sample(sorted(FLAWS), len(FLAWS)))
+        self._flaws = cycle(self._random.sample(sorted(MALFORMED_ENCODERS), len(MALFORMED_ENCODERS)))
         self._numbers = 0
         self.organisations = [
             self._organisation(number, organisations, in_the_middle) for number in range(organisations)
@@ -216,7 +216,7 @@ class Traffic:
             if random.random() < CONFLICTING:
                 put(place + random.uniform(0, 300), self._encoded(self._conflict(event)), organisation)
             if random.random() < MALFORMED:
-                flaw, _ = FLAWS[next(self._flaws)]
+                flaw, _ = MALFORMED_ENCODERS[next(self._flaws)]
                 broken = copy.deepcopy(event) | self._identity()
                 put(place, flaw(broken), organisation)
         for place, event, organisation in random.sample(sent, min(3, len(sent))):

@@ -12,7 +12,7 @@ import pytest
 from infra.embedded.apache_kafka import ApacheKafkaCluster
 from infra.embedded.postgres import EmbeddedPostgres
 from tests.e2e.chaos import Chaos, Plan
-from tests.e2e.stage import Stage
+from tests.e2e.pipeline_environment import PipelineEnvironment
 from tests.servers import servers_folder
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow(seconds=120)]
@@ -47,8 +47,8 @@ def test_the_books_are_right_after_chaos_on_a_cluster(
             time.sleep(DOWN_S)  # long enough for the others to take over, and for clients to notice
             cluster.start_broker(victim)
 
-        stage = Stage(postgres, cluster.bootstrap_servers, topic_name("usage"), tmp_path)
-        chaos = Chaos(plan, stage, restart_broker)
+        pipeline_env = PipelineEnvironment(postgres, cluster.bootstrap_servers, topic_name("usage"), tmp_path)
+        chaos = Chaos(plan, pipeline_env, restart_broker)
         report = chaos.run()
     assert report.differences == []
     assert report.verdicts.repeats > plan.messages // 25

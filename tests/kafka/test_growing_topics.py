@@ -10,7 +10,7 @@ from kafka import ConsumerRebalanceListener, TopicPartition
 from kafka.admin import KafkaAdminClient, NewPartitions
 
 from infra.embedded.apache_kafka import ApacheKafkaCluster
-from infra.kafka import Kafka
+from infra.kafka.connections import Kafka
 from infra.settings import Settings
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]

@@ -15,10 +15,10 @@ from kafka.errors import KafkaError
 from infra.embedded.apache_kafka import ApacheKafkaCluster
 from infra.embedded.files import pick_free_port
 from infra.embedded.postgres import EmbeddedPostgres
-from tests.e2e.flaws import structured
-from tests.e2e.office import Office
+from tests.e2e.ledger_writer import LedgerWriter
+from tests.e2e.malformed_messages import structured
+from tests.e2e.pipeline_environment import PipelineEnvironment, Publisher, running_pipeline
 from tests.e2e.processes import run_command
-from tests.e2e.stage import Publisher, Stage, staged
 from tests.e2e.traffic import Organisation, Outgoing
 from tests.servers import FAST
 
@@ -35,30 +35,32 @@ def postgres(servers_root: Path) -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture
-def stage(
+def pipeline_env(
     cluster: ApacheKafkaCluster, postgres: EmbeddedPostgres, tmp_path: Path, topic_name: Callable[[str], str]
-) -> Stage:
-    return Stage(postgres, cluster.bootstrap_servers, topic_name("usage"), tmp_path, partitions=2)
+) -> PipelineEnvironment:
+    return PipelineEnvironment(
+        postgres, cluster.bootstrap_servers, topic_name("usage"), tmp_path, partitions=2
+    )
 
 
 @pytest.fixture
-def publisher(stage: Stage) -> Iterator[Publisher]:
-    with staged(stage) as publisher:
-        office = Office(stage.database_url, seed=1)
+def publisher(pipeline_env: PipelineEnvironment) -> Iterator[Publisher]:
+    with running_pipeline(pipeline_env) as publisher:
+        ledger_writer = LedgerWriter(pipeline_env.database_url, seed=1)
         try:
-            names = [organisation_of(stage, partition) for partition in range(stage.partitions)]
-            office.open([Organisation(name, "UTC", "USD", 0, "at the start") for name in names])
+            names = [organisation_of(pipeline_env, partition) for partition in range(pipeline_env.partitions)]
+            ledger_writer.open([Organisation(name, "UTC", "USD", 0, "at the start") for name in names])
         finally:
-            office.close()
+            ledger_writer.close()
         yield publisher
 
 
-def organisation_of(stage: Stage, partition: int) -> str:
+def organisation_of(pipeline_env: PipelineEnvironment, partition: int) -> str:
     """The one organisation of a partition; the topic's name keeps tests apart."""
-    return f"{stage.topic}-{partition}"
+    return f"{pipeline_env.topic}-{partition}"
 
 
-def messages(stage: Stage, partition: int, numbers: range) -> list[Outgoing]:
+def messages(pipeline_env: PipelineEnvironment, partition: int, numbers: range) -> list[Outgoing]:
     """One photo each, numbered, of the organisation of the partition."""
     return [
         Outgoing(
@@ -67,9 +69,9 @@ def messages(stage: Stage, partition: int, numbers: range) -> list[Outgoing]:
                 {
                     "specversion": "1.0",
                     "id": str(number),
-                    "source": f"/{stage.topic}/{partition}",
+                    "source": f"/{pipeline_env.topic}/{partition}",
                     "type": "photo_processing.usage_reported.v1",
-                    "subject": organisation_of(stage, partition),
+                    "subject": organisation_of(pipeline_env, partition),
                     "time": "2026-11-22T09:15:00Z",
                     "data": {
                         "run_id": "run-88",
@@ -85,9 +87,9 @@ def messages(stage: Stage, partition: int, numbers: range) -> list[Outgoing]:
     ]
 
 
-def charged(stage: Stage, partition: int) -> list[int]:
+def charged(pipeline_env: PipelineEnvironment, partition: int) -> list[int]:
     """The numbers of the messages that were charged to the organisation of a partition, in order."""
-    events = stage.query(
+    events = pipeline_env.query(
         """
         SELECT convert_from(charge.state, 'UTF8')::jsonb ->> 2
         FROM ledger.events AS charge JOIN ledger.events AS opened USING (originator_id)
@@ -95,7 +97,7 @@ def charged(stage: Stage, partition: int) -> list[int]:
             AND convert_from(opened.state, 'UTF8')::jsonb ->> 3 = %s
         ORDER BY charge.originator_version
         """,
-        organisation_of(stage, partition),
+        organisation_of(pipeline_env, partition),
     )
     return [int(message_id) for (message_id,) in events]
 
@@ -105,10 +107,10 @@ def send(publisher: Publisher, records: list[Outgoing]) -> None:
     publisher.settle()
 
 
-def wait_for_positions(stage: Stage, positions: dict[int, int]) -> None:
-    stage.wait_until(
+def wait_for_positions(pipeline_env: PipelineEnvironment, positions: dict[int, int]) -> None:
+    pipeline_env.wait_until(
         f"the consumer stands at {positions}",
-        lambda: stage.consumed() == positions,
+        lambda: pipeline_env.consumed() == positions,
         within_s=NOTICED_WITHIN_S,
     )
 
@@ -122,77 +124,79 @@ def stopped_partitions(port: int) -> float:
 
 
 def test_a_partition_stops_where_records_were_lost_until_someone_accepts_it(
-    stage: Stage, publisher: Publisher
+    pipeline_env: PipelineEnvironment, publisher: Publisher
 ) -> None:
     port = pick_free_port()
-    consumer = stage.worker("consumer", "consume", METRICS_PORT=str(port))
+    consumer = pipeline_env.worker("consumer", "consume", METRICS_PORT=str(port))
     consumer.start()
-    send(publisher, [*messages(stage, 0, range(10)), *messages(stage, 1, range(10))])
-    wait_for_positions(stage, {0: 10, 1: 10})
+    send(publisher, [*messages(pipeline_env, 0, range(10)), *messages(pipeline_env, 1, range(10))])
+    wait_for_positions(pipeline_env, {0: 10, 1: 10})
     assert consumer.stop(within_s=10) == 0, consumer.log
 
-    send(publisher, [*messages(stage, 0, range(10, 20)), *messages(stage, 1, range(10, 20))])
-    with KafkaAdminClient(bootstrap_servers=stage.bootstrap_servers) as admin:
-        admin.delete_records({TopicPartition(stage.topic, 0): 15})
+    send(publisher, [*messages(pipeline_env, 0, range(10, 20)), *messages(pipeline_env, 1, range(10, 20))])
+    with KafkaAdminClient(bootstrap_servers=pipeline_env.bootstrap_servers) as admin:
+        admin.delete_records({TopicPartition(pipeline_env.topic, 0): 15})
     consumer.start()
-    wait_for_positions(stage, {0: 10, 1: 20})
-    stage.wait_until(
+    wait_for_positions(pipeline_env, {0: 10, 1: 20})
+    pipeline_env.wait_until(
         "the alarm is raised",
-        lambda: consumer.has_said("partition 0 stopped: offsets 10 to 14 are gone"),
+        lambda: consumer.has_logged("partition 0 stopped: offsets 10 to 14 are gone"),
         within_s=NOTICED_WITHIN_S,
     )
     assert stopped_partitions(port) == 1
 
     # It does not creep on by itself: neither after a while, nor with new records, nor after a restart.
-    send(publisher, [*messages(stage, 0, range(20, 25)), *messages(stage, 1, range(20, 25))])
-    wait_for_positions(stage, {0: 10, 1: 25})
+    send(publisher, [*messages(pipeline_env, 0, range(20, 25)), *messages(pipeline_env, 1, range(20, 25))])
+    wait_for_positions(pipeline_env, {0: 10, 1: 25})
     assert consumer.stop(within_s=10) == 0, consumer.log
     consumer.start()
-    send(publisher, messages(stage, 1, range(25, 30)))
-    wait_for_positions(stage, {0: 10, 1: 30})
+    send(publisher, messages(pipeline_env, 1, range(25, 30)))
+    wait_for_positions(pipeline_env, {0: 10, 1: 30})
     time.sleep(6)  # longer than the five seconds after which it looks again
-    assert stage.consumed() == {0: 10, 1: 30}
+    assert pipeline_env.consumed() == {0: 10, 1: 30}
 
-    run_command("positions accept-loss --partition 0", stage.environment)
-    wait_for_positions(stage, {0: 25, 1: 30})
-    stage.wait_until("the alarm is over", lambda: stopped_partitions(port) == 0, within_s=NOTICED_WITHIN_S)
-    assert charged(stage, 0) == [*range(10), *range(15, 25)]
-    assert charged(stage, 1) == list(range(30))
+    run_command("positions accept-loss --partition 0", pipeline_env.environment)
+    wait_for_positions(pipeline_env, {0: 25, 1: 30})
+    pipeline_env.wait_until(
+        "the alarm is over", lambda: stopped_partitions(port) == 0, within_s=NOTICED_WITHIN_S
+    )
+    assert charged(pipeline_env, 0) == [*range(10), *range(15, 25)]
+    assert charged(pipeline_env, 1) == list(range(30))
 
 
 @pytest.mark.parametrize("running", [False, True], ids=["while stopped", "while running"])
 def test_a_topic_made_anew_is_read_from_its_beginning_and_charges_nothing_twice(
-    stage: Stage, publisher: Publisher, running: bool
+    pipeline_env: PipelineEnvironment, publisher: Publisher, running: bool
 ) -> None:
-    consumer = stage.worker("consumer", "consume")
+    consumer = pipeline_env.worker("consumer", "consume")
     consumer.start()
-    send(publisher, [*messages(stage, 0, range(20)), *messages(stage, 1, range(20))])
-    wait_for_positions(stage, {0: 20, 1: 20})
+    send(publisher, [*messages(pipeline_env, 0, range(20)), *messages(pipeline_env, 1, range(20))])
+    wait_for_positions(pipeline_env, {0: 20, 1: 20})
     if not running:
         assert consumer.stop(within_s=10) == 0, consumer.log
 
-    make_anew(stage)
+    recreate_topic(pipeline_env)
     # The producer still has the number of a sequence that the new topic does not know: a new one is needed.
-    second = Publisher(stage.bootstrap_servers, stage.topic)
+    second = Publisher(pipeline_env.bootstrap_servers, pipeline_env.topic)
     try:
         # Partition 0 ends before the old position, and partition 1 beyond it.
-        send(second, [*messages(stage, 0, range(10, 25)), *messages(stage, 1, range(30))])
+        send(second, [*messages(pipeline_env, 0, range(10, 25)), *messages(pipeline_env, 1, range(30))])
     finally:
         second.close()
     consumer.start()
-    wait_for_positions(stage, {0: 15, 1: 30})
-    assert charged(stage, 0) == list(range(25))
-    assert charged(stage, 1) == list(range(30))
+    wait_for_positions(pipeline_env, {0: 15, 1: 30})
+    assert charged(pipeline_env, 0) == list(range(25))
+    assert charged(pipeline_env, 1) == list(range(30))
 
 
-def make_anew(stage: Stage) -> None:
+def recreate_topic(pipeline_env: PipelineEnvironment) -> None:
     """Delete the topic and create it again under its name; the broker needs a moment to forget it."""
-    with KafkaAdminClient(bootstrap_servers=stage.bootstrap_servers) as admin:
-        admin.delete_topics([stage.topic])
+    with KafkaAdminClient(bootstrap_servers=pipeline_env.bootstrap_servers) as admin:
+        admin.delete_topics([pipeline_env.topic])
         deadline = time.monotonic() + NOTICED_WITHIN_S
         while True:
             try:
-                admin.create_topics([NewTopic(stage.topic, stage.partitions, -1)])
+                admin.create_topics([NewTopic(pipeline_env.topic, pipeline_env.partitions, -1)])
             except KafkaError:
                 if time.monotonic() > deadline:
                     raise

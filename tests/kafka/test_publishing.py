@@ -9,9 +9,14 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
 from infra.embedded.apache_kafka import ApacheKafkaCluster
 from infra.settings import Settings
-from tests.integration.consumers.lab import Lab
+from tests.integration.consumers.ingest_environment import IngestEnvironment
+from tests.integration.consumers.publishing.published_feeds import (
+    PublishedFeeds,
+    PublisherThread,
+    publishing_settings,
+    recreate_topics,
+)
 from tests.integration.consumers.service import wait_until
-from tests.integration.consumers.telling import Readers, Telling, make_anew, publishing_settings
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -22,10 +27,10 @@ def settings(cluster: ApacheKafkaCluster, topic_name: Callable[[str], str]) -> S
 
 
 @pytest.fixture
-def lab(migrated_database: str, service_database: str) -> Iterator[Lab]:
-    lab = Lab(migrated_database, service_database)
-    yield lab
-    lab.close()
+def ingest_env(migrated_database: str, service_database: str) -> Iterator[IngestEnvironment]:
+    ingest_env = IngestEnvironment(migrated_database, service_database)
+    yield ingest_env
+    ingest_env.close()
 
 
 def cleanup_policy(settings: Settings, topic: str) -> str:
@@ -36,34 +41,38 @@ def cleanup_policy(settings: Settings, topic: str) -> str:
     return str(described["topic"][topic]["cleanup.policy"]["value"])
 
 
-def test_everything_is_told_and_balances_are_compacted(lab: Lab, settings: Settings) -> None:
-    readers = Readers(settings, lab.connection, lab.service)
-    lab.open("org-1", "org-2")
+def test_everything_is_told_and_balances_are_compacted(
+    ingest_env: IngestEnvironment, settings: Settings
+) -> None:
+    feeds = PublishedFeeds(settings, ingest_env.connection, ingest_env.service)
+    ingest_env.open("org-1", "org-2")
     for _ in range(1_500):
-        lab.grant("org-1")
-    readers.project()
-    with Telling(settings, lab.service):
-        wait_until(readers.told)
-        lab.grant("org-2")
-        readers.project()
-        wait_until(readers.told)
-    readers.assert_told()
+        ingest_env.grant("org-1")
+    feeds.project()
+    with PublisherThread(settings, ingest_env.service):
+        wait_until(feeds.published)
+        ingest_env.grant("org-2")
+        feeds.project()
+        wait_until(feeds.published)
+    feeds.assert_published()
     assert cleanup_policy(settings, settings.balances_topic) == "compact"
     assert cleanup_policy(settings, settings.events_topic) == "delete"
 
 
-def test_topics_made_anew_are_told_everything_again(lab: Lab, settings: Settings) -> None:
-    readers = Readers(settings, lab.connection, lab.service)
-    lab.open("org-1", "org-2")
-    readers.project()
-    with Telling(settings, lab.service):
-        wait_until(readers.told)
-        seen = {readers.topic_id(settings.events_topic), readers.topic_id(settings.balances_topic)}
-        make_anew(settings)
-        wait_until(lambda: readers.topic_id(settings.events_topic) not in seen)
-        wait_until(lambda: readers.topic_id(settings.balances_topic) not in seen)
-        lab.grant("org-1")
-        readers.project()
-        wait_until(readers.told)
-    readers.assert_told(repeats=True)
+def test_topics_made_anew_are_told_everything_again(
+    ingest_env: IngestEnvironment, settings: Settings
+) -> None:
+    feeds = PublishedFeeds(settings, ingest_env.connection, ingest_env.service)
+    ingest_env.open("org-1", "org-2")
+    feeds.project()
+    with PublisherThread(settings, ingest_env.service):
+        wait_until(feeds.published)
+        seen = {feeds.topic_id(settings.events_topic), feeds.topic_id(settings.balances_topic)}
+        recreate_topics(settings)
+        wait_until(lambda: feeds.topic_id(settings.events_topic) not in seen)
+        wait_until(lambda: feeds.topic_id(settings.balances_topic) not in seen)
+        ingest_env.grant("org-1")
+        feeds.project()
+        wait_until(feeds.published)
+    feeds.assert_published(repeats=True)
     assert cleanup_policy(settings, settings.balances_topic) == "compact"

@@ -8,24 +8,24 @@ import pytest
 from kafka import KafkaProducer
 
 from infra.embedded.apache_kafka import ApacheKafkaCluster
-from tests.integration.consumers.lab import Lab
-from tests.integration.consumers.recount import read_books
+from tests.integration.consumers.ingest_environment import IngestEnvironment
+from tests.integration.consumers.recount import recount_ledger
 from tests.integration.consumers.service import Service, create_topics, settings_for, wait_until
-from tests.unit.consumers.records import usage_record
+from tests.unit.usage.records import usage_record
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 
 @pytest.fixture
-def lab(migrated_database: str, service_database: str) -> Iterator[Lab]:
-    lab = Lab(migrated_database, service_database)
-    lab.open("org-1")
-    yield lab
-    lab.close()
+def ingest_env(migrated_database: str, service_database: str) -> Iterator[IngestEnvironment]:
+    ingest_env = IngestEnvironment(migrated_database, service_database)
+    ingest_env.open("org-1")
+    yield ingest_env
+    ingest_env.close()
 
 
 def test_aborted_transactions_are_not_charged(
-    lab: Lab, cluster: ApacheKafkaCluster, topic_name: Callable[[str], str]
+    ingest_env: IngestEnvironment, cluster: ApacheKafkaCluster, topic_name: Callable[[str], str]
 ) -> None:
     topic = topic_name("usage")
     settings = settings_for(cluster.bootstrap_servers, topic)
@@ -42,7 +42,7 @@ def test_aborted_transactions_are_not_charged(
                 producer.abort_transaction()
             else:
                 producer.commit_transaction()
-    with Service(settings, lab.service):
+    with Service(settings, ingest_env.service):
         # Only the log: it grows, and to load the organisation a moment later finds more.
-        wait_until(lambda: len(read_books(lab.connection).charges) >= 5)
-    assert lab.charged_ids() == [f"m-{number}" for number in range(0, 10, 2)]
+        wait_until(lambda: len(recount_ledger(ingest_env.connection).charges) >= 5)
+    assert ingest_env.charged_ids() == [f"m-{number}" for number in range(0, 10, 2)]

@@ -11,20 +11,21 @@ from typing import Any
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from consumers.batch import Batch
-from consumers.messages import REASON_MAX_LENGTH, Refused, decode_usage
-from domain.aggregate import Event
-from domain.facts import Request, UsageCharged
-from domain.identity import dedupe_key
-from domain.money import Currency
-from domain.organisation import Organisation
-from domain.rate_card import RateCard
-from domain.usage import UsageReport
+from consumers.usage.batch import Batch
+from consumers.usage.wire_format import REASON_MAX_LENGTH, InvalidUsageMessage, decode_usage
+from domain.credits.events import UsageCharged
+from domain.credits.organisation import Organisation
+from domain.credits.usage import UsageReport
+from domain.pricing.rate_card import RateCard
+from domain.shared.aggregate import EventEnvelope
+from domain.shared.command_context import CommandContext
+from domain.shared.money import Currency
+from domain.shared.stream_keys import dedupe_key
 from infra.event_store.mapper import LedgerMapper, copy_rows
-from projections import invariants
-from projections.runner import ProjectionRunner
-from tests.integration.consumers.lab import START, Lab
-from tests.unit.consumers.records import Header, KafkaRecord, binary, structured, usage_event
+from projections.audit import invariants
+from projections.engine.runner import ProjectionRunner
+from tests.integration.consumers.ingest_environment import START, IngestEnvironment
+from tests.unit.usage.records import Header, KafkaRecord, binary, structured, usage_event
 
 MAPPER = LedgerMapper()
 RATES = RateCard()
@@ -75,10 +76,10 @@ keys = st.none() | st.binary() | st.just(b"org-4711")
 
 def mutated(changes: list[tuple[str, str, Any]]) -> dict[str, Any]:
     """Return a valid event with fields dropped, replaced, or put one level deeper."""
-    event = usage_event()
+    envelope = usage_event()
     for path, change, value in changes:
         *parents, name = path.split(".")
-        holder: Any = event
+        holder: Any = envelope
         for parent in parents:
             holder = holder.get(parent) if isinstance(holder, dict) else None
         if not isinstance(holder, dict):
@@ -89,31 +90,31 @@ def mutated(changes: list[tuple[str, str, Any]]) -> dict[str, Any]:
             holder[name] = {name: deepcopy(holder.get(name))}
         else:
             holder[name] = value
-    return event
+    return envelope
 
 
-def written(event: dict[str, Any], *, ascii_only: bool) -> bytes:
+def written(envelope: dict[str, Any], *, ascii_only: bool) -> bytes:
     try:
-        return json.dumps(event, ensure_ascii=ascii_only).encode()
+        return json.dumps(envelope, ensure_ascii=ascii_only).encode()
     except UnicodeEncodeError:  # a lone surrogate: it can only be written as an escape
-        return json.dumps(event).encode()
+        return json.dumps(envelope).encode()
 
 
 @st.composite
 def near_records(draw: Callable[..., Any]) -> KafkaRecord:
     """Records of events that are nearly or quite valid, in either mode, mostly under the right key."""
-    event = mutated(draw(st.lists(mutations, max_size=3)))
+    envelope = mutated(draw(st.lists(mutations, max_size=3)))
     ascii_only = draw(st.booleans())
-    subject = str(event.get("subject", "org-4711")).encode(errors="replace")
+    subject = str(envelope.get("subject", "org-4711")).encode(errors="replace")
     key = draw(st.just(subject) | keys)
     if draw(st.booleans()):
-        return KafkaRecord(key, written(event, ascii_only=ascii_only), draw(st.just([]) | headers))
+        return KafkaRecord(key, written(envelope, ascii_only=ascii_only), draw(st.just([]) | headers))
     attributes: list[Header] = [
         (f"ce_{name}", str(content).encode(errors="surrogatepass"))
-        for name, content in event.items()
+        for name, content in envelope.items()
         if name != "data"
     ]
-    data = written(event.get("data", {}), ascii_only=ascii_only)
+    data = written(envelope.get("data", {}), ascii_only=ascii_only)
     return KafkaRecord(key, data, attributes + draw(st.just([]) | headers))
 
 
@@ -128,50 +129,50 @@ def decoded(record: KafkaRecord) -> UsageReport | None:
     """Decode a record, or check its refusal."""
     try:
         found = decode_usage(record.key, record.value, record.headers)
-    except Refused as refused:
+    except InvalidUsageMessage as refused:
         check_refusal(refused)
         return None
     assert isinstance(found, UsageReport)
     return found
 
 
-def check_refusal(refused: Refused) -> None:
+def check_refusal(refused: InvalidUsageMessage) -> None:
     assert 0 < len(refused.reason) <= REASON_MAX_LENGTH
     assert refused.reason.encode()  # it travels in a header
     assert refused.field is None or refused.field
 
 
-def charge(found: UsageReport) -> Event:
+def charge(found: UsageReport) -> EventEnvelope:
     organisation = Organisation.open(
         found.organisation_id,
         time_zone="America/New_York",
         currency=Currency.USD,
         price_millionths=1,
         trial_credits=100,
-        request=Request(START, None, "r"),
+        context=CommandContext(START, None, "r"),
     )
     usage = found.usage
     rate = RATES.rate_millionths(usage.usage_type, usage.ai_search, found.occurred_at)
-    event = organisation.charge(found, rate, START)
+    envelope = organisation.charge(found, rate, START)
     organisation.check_invariants()
-    return event
+    return envelope
 
 
 def check(record: KafkaRecord) -> None:
     """Whatever a record holds: a batch takes it, and what is decoded can be charged and stored."""
     batch = Batch((), START)
-    batch.take([record])
+    batch.decode([record])
     found = decoded(record)
-    assert (len(batch.by_key), len(batch.letters)) == ((0, 1) if found is None else (1, 0))
+    assert (len(batch.by_key), len(batch.dead_letters_to_send)) == ((0, 1) if found is None else (1, 0))
     if found is None:
         return
-    event = charge(found)
+    envelope = charge(found)
     key = dedupe_key(found.source, found.message_id)
-    assert MAPPER.charge_rows([event], [key]) == copy_rows([stored := MAPPER.to_stored_event(event)])
-    assert MAPPER.to_domain_event(stored) == event
-    fact = event.fact
-    assert isinstance(fact, UsageCharged)
-    assert fact.substance == found.substance
+    assert MAPPER.charge_rows([envelope], [key]) == copy_rows([stored := MAPPER.to_stored_event(envelope)])
+    assert MAPPER.to_domain_event(stored) == envelope
+    event = envelope.event
+    assert isinstance(event, UsageCharged)
+    assert event.charge_fingerprint == found.charge_fingerprint
     assert b"\\u0000" not in stored.state
 
 
@@ -242,11 +243,11 @@ def survivors(count: int) -> list[KafkaRecord]:
     @settings(max_examples=count, phases=[Phase.generate], database=None, deadline=None)
     @given(valid_changes, st.booleans(), near_records())
     def collect(changes: dict[str, Any], in_binary: bool, near: KafkaRecord) -> None:
-        event = usage_event({"id": f"id-{len(found)}"} | changes)
+        envelope = usage_event({"id": f"id-{len(found)}"} | changes)
         try:
-            found.append((binary if in_binary else structured)(event))
+            found.append((binary if in_binary else structured)(envelope))
         except UnicodeEncodeError:
-            found.append(KafkaRecord(b"key", written(event, ascii_only=True)))
+            found.append(KafkaRecord(b"key", written(envelope, ascii_only=True)))
         found.append(near)
 
     collect()
@@ -256,16 +257,16 @@ def survivors(count: int) -> list[KafkaRecord]:
 def test_generated_messages_reach_the_projections(migrated_database: str, service_database: str) -> None:
     # First of all: threads of connection pools roll dice, which Hypothesis does not like to see.
     records = survivors(400)
-    lab = Lab(migrated_database, service_database)
+    ingest_env = IngestEnvironment(migrated_database, service_database)
     try:
-        charge_all(lab, records)
-        check_projections(lab)
+        charge_all(ingest_env, records)
+        check_projections(ingest_env)
     finally:
-        lab.close()
+        ingest_env.close()
 
 
-def charge_all(lab: Lab, records: list[KafkaRecord]) -> None:
-    partition, ingest = lab.partition(), lab.ingest()
+def charge_all(ingest_env: IngestEnvironment, records: list[KafkaRecord]) -> None:
+    partition, ingest = ingest_env.partition(), ingest_env.ingest()
     partition.add(*records)
     while partition.read_to < len(partition.log):
         ingest.submit(*partition.next(150))
@@ -280,35 +281,38 @@ def charge_all(lab: Lab, records: list[KafkaRecord]) -> None:
             continue
         key = dedupe_key(found.source, found.message_id)
         first = expected.setdefault(key, found)
-        same = first.organisation_id == found.organisation_id and first.substance == found.substance
+        same = (
+            first.organisation_id == found.organisation_id
+            and first.charge_fingerprint == found.charge_fingerprint
+        )
         conflicts += not same
     assert len(expected) > 100
-    assert len(lab.letters.safe) == len(refused) + conflicts
-    assert len(lab.parked()) == len(expected)
+    assert len(ingest_env.letters.safe) == len(refused) + conflicts
+    assert len(ingest_env.parked()) == len(expected)
 
     # Whatever they are called: organisations open, and all that waited for them is charged.
     for name in {found.organisation_id for found in expected.values()}:
         if name.isprintable():
-            lab.open(name)
+            ingest_env.open(name)
         else:
             expected = {key: found for key, found in expected.items() if found.organisation_id != name}
     while ingest.charge_parked(limit=100):
         pass
-    charges = lab.books().charges
+    charges = ingest_env.recounted().charges
     assert len(charges) == len(expected)
     assert {(charge.identity, charge.photos) for charge in charges} == {
         ((found.source, found.message_id), found.usage.photos) for found in expected.values()
     }
-    lab.wait_days(8)
+    ingest_env.wait_days(8)
     while ingest.expire_parked():
         pass
-    assert lab.parked() == []
+    assert ingest_env.parked() == []
 
 
-def check_projections(lab: Lab) -> None:
-    ProjectionRunner(lab.service).catch_up()
-    assert invariants.check(lab.connection) == []
-    projected = lab.connection.execute(
+def check_projections(ingest_env: IngestEnvironment) -> None:
+    ProjectionRunner(ingest_env.service).catch_up()
+    assert invariants.check(ingest_env.connection) == []
+    projected = ingest_env.connection.execute(
         "SELECT sum(credits) FROM projections.transactions WHERE kind = 'usage'"
     ).fetchone()
-    assert projected == (-sum(charge.credits for charge in lab.books().charges),)
+    assert projected == (-sum(charge.credits for charge in ingest_env.recounted().charges),)

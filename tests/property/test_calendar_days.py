@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.calendar import local_day
+from domain.shared.calendar import local_day
 
 zones = st.sampled_from(sorted(available_timezones() - {"localtime", "Factory"}))
 

@@ -16,15 +16,22 @@ from typing import Any
 
 import pytest
 
-from domain.errors import HoldClosed, InsufficientCredits, RefundExceedsCharge
-from domain.facts import ChargeRefunded, CreditsGranted, CreditsPurchased, GrantKind, Request, UsageCharged
-from domain.holds import HoldMode, HoldRequest
-from domain.ledger import Ledger, Recorded
-from domain.ports import Once
-from domain.rate_card import RateCard, UsageType
-from projections.runner import ProjectionRunner
-from tests.integration.consumers.lab import Lab
-from tests.unit.consumers.records import usage_record
+from domain.credits.errors import HoldClosed, InsufficientCredits, RefundExceedsCharge
+from domain.credits.events import (
+    ChargeRefunded,
+    CreditsGranted,
+    CreditsPurchased,
+    GrantKind,
+    UsageCharged,
+)
+from domain.credits.holds import HoldMode, HoldRequest
+from domain.credits.ledger import CommandResult, Ledger
+from domain.pricing.rate_card import RateCard, UsageType
+from domain.shared.command_context import CommandContext
+from domain.shared.event_store import IdempotencyKey
+from projections.engine.runner import ProjectionRunner
+from tests.integration.consumers.ingest_environment import IngestEnvironment
+from tests.unit.usage.records import usage_record
 
 ORG = "org-1"
 WRITERS = 7  # and the usage consumer
@@ -33,11 +40,11 @@ TRIAL = 60
 
 
 @pytest.fixture
-def lab(migrated_database: str, service_database: str) -> Iterator[Lab]:
-    lab = Lab(migrated_database, service_database)
-    lab.open(ORG, trial_credits=TRIAL)
-    yield lab
-    lab.close()
+def ingest_env(migrated_database: str, service_database: str) -> Iterator[IngestEnvironment]:
+    ingest_env = IngestEnvironment(migrated_database, service_database)
+    ingest_env.open(ORG, trial_credits=TRIAL)
+    yield ingest_env
+    ingest_env.close()
 
 
 @dataclass
@@ -45,13 +52,13 @@ class Writer:
     """One caller of the API, who also sends some requests twice."""
 
     ledger: Ledger
-    lab: Lab
+    ingest_env: IngestEnvironment
     number: int
     rnd: Random
     holds: list[tuple[str, str]] = field(default_factory=list)
     refusals: list[tuple[int, int, int]] = field(default_factory=list)
     """Version before, version after, credits asked for."""
-    answers: list[Recorded] = field(default_factory=list)
+    answers: list[CommandResult] = field(default_factory=list)
 
     def run(self) -> None:
         for step in range(STEPS):
@@ -60,17 +67,17 @@ class Writer:
             )
             action(step)
 
-    def request(self, step: int) -> Request:
-        return Request(self.lab.now, None, f"request-{self.number}-{step}")
+    def request(self, step: int) -> CommandContext:
+        return CommandContext(self.ingest_env.now, None, f"request-{self.number}-{step}")
 
     def twice(self, step: int, command: Any) -> None:
         """Send a request, and perhaps again: the second answer is the first."""
-        once = Once("test", f"{self.number}-{step}", b"asked")
-        first = command(once)
-        self.answers.append(first.recorded)
+        idempotency_key = IdempotencyKey("test", f"{self.number}-{step}", b"asked")
+        first = command(idempotency_key)
+        self.answers.append(first.value)
         if self.rnd.random() < 0.3:
-            again = command(once)
-            assert (again.recorded, again.repeated) == (first.recorded, True)
+            again = command(idempotency_key)
+            assert (again.value, again.repeated) == (first.value, True)
 
     def place(self, step: int) -> None:
         run_id = f"run-{self.number}-{step}"
@@ -81,7 +88,9 @@ class Writer:
         try:
             self.twice(
                 step,
-                lambda once: self.ledger.place_hold(ORG, wanted, request=self.request(step), once=once),
+                lambda idempotency_key: self.ledger.place_hold(
+                    ORG, wanted, context=self.request(step), idempotency_key=idempotency_key
+                ),
             )
         except InsufficientCredits:
             least = number if mode is HoldMode.ALL_OR_NOTHING else 1
@@ -99,70 +108,77 @@ class Writer:
             photos = self.rnd.randrange(30)
             self.twice(
                 step,
-                lambda once: self.ledger.settle_hold(
+                lambda idempotency_key: self.ledger.settle_hold(
                     ORG,
                     hold_id,
                     photos,
                     rates=RateCard(),
-                    request=self.request(step),
-                    once=once,
+                    context=self.request(step),
+                    idempotency_key=idempotency_key,
                 ),
             )
         else:
             self.twice(
                 step,
-                lambda once: self.ledger.release_hold(ORG, hold_id, request=self.request(step), once=once),
+                lambda idempotency_key: self.ledger.release_hold(
+                    ORG, hold_id, context=self.request(step), idempotency_key=idempotency_key
+                ),
             )
         with pytest.raises(HoldClosed):
-            self.ledger.release_hold(ORG, hold_id, request=self.request(step))
+            self.ledger.release_hold(ORG, hold_id, context=self.request(step))
 
     def grant(self, step: int) -> None:
         self.twice(
             step,
-            lambda once: self.ledger.grant(
-                ORG, 5, kind=GrantKind.ADMIN, reason="r", request=self.request(step), once=once
+            lambda idempotency_key: self.ledger.grant(
+                ORG,
+                5,
+                kind=GrantKind.ADMIN,
+                reason="r",
+                context=self.request(step),
+                idempotency_key=idempotency_key,
             ),
         )
 
     def purchase(self, step: int) -> None:
         self.twice(
             step,
-            lambda once: self.ledger.record_purchase(
+            lambda idempotency_key: self.ledger.record_purchase(
                 ORG,
                 9,
                 payment_id=f"pay-{self.number}-{step}",
                 order_id="o",
                 gateway="g",
-                request=self.request(step),
-                once=once,
+                context=self.request(step),
+                idempotency_key=idempotency_key,
             ),
         )
 
     def refund(self, step: int) -> None:
         organisation = self.ledger.organisation(ORG)
         events = list(self.ledger.events.get(organisation.id))
-        charges = [e for e in events if isinstance(e.fact, UsageCharged) and e.fact.credits]  # type: ignore[attr-defined]
+        charges = [e for e in events if isinstance(e.event, UsageCharged) and e.event.credits]  # type: ignore[attr-defined]
         if not charges:
             return
         charge = self.rnd.choice(charges)
         with suppress(RefundExceedsCharge):
             self.twice(
                 step,
-                lambda once: self.ledger.refund_charge(
+                lambda idempotency_key: self.ledger.refund_charge(
                     ORG,
                     charge.originator_version,
                     1,
                     reason="r",
-                    request=self.request(step),
-                    once=once,
+                    context=self.request(step),
+                    idempotency_key=idempotency_key,
                 ),
             )
 
 
-def publish(lab: Lab, writers: list[Writer], rnd: Random) -> None:
+def publish(ingest_env: IngestEnvironment, writers: list[Writer], rnd: Random) -> None:
     """Charge usage of holds and of runs without one, some of it twice, as the consumer would."""
-    partition, ingest = lab.partition(), lab.ingest()
-    projections = ProjectionRunner(lab.service)
+    partition, ingest = ingest_env.partition(), ingest_env.ingest()
+    projections = ProjectionRunner(ingest_env.service)
     sent = []
     for number in range(40):
         named = [hold for writer in writers for hold in list(writer.holds)]
@@ -183,7 +199,7 @@ def publish(lab: Lab, writers: list[Writer], rnd: Random) -> None:
 
 
 @dataclass
-class Book:
+class HoldModel:
     """The organisation as one clerk would keep it."""
 
     balance: int = 0
@@ -196,48 +212,51 @@ class Book:
     def available(self) -> int:
         return self.balance - sum(self.holds.values())
 
-    def play(self, version: int, fact: Any) -> None:
+    def apply(self, version: int, event: Any) -> None:
         """Enter one line of the history, read as plain words."""
-        name = type(fact).__name__
-        if isinstance(fact, UsageCharged):
-            self.balance -= fact.credits
-            if fact.from_hold:
-                self.holds[str(fact.hold_id)] -= fact.from_hold
-            if _is_message(fact):
-                self.reported[fact.run_id] += fact.photos
-        elif isinstance(fact, CreditsGranted | CreditsPurchased | ChargeRefunded):
-            self.balance += fact.credits
+        name = type(event).__name__
+        if isinstance(event, UsageCharged):
+            self.balance -= event.credits
+            if event.from_hold:
+                self.holds[str(event.hold_id)] -= event.from_hold
+            if _is_message(event):
+                self.reported[event.run_id] += event.photos
+        elif isinstance(event, CreditsGranted | CreditsPurchased | ChargeRefunded):
+            self.balance += event.credits
         elif name == "HoldPlaced":
-            assert fact.credits <= max(self.available, 0), "more was held than was available"
-            if fact.request.mode is HoldMode.ALL_OR_NOTHING:
-                assert fact.credits == fact.request.credits
+            assert event.credits <= max(self.available, 0), "more was held than was available"
+            if event.request.mode is HoldMode.ALL_OR_NOTHING:
+                assert event.credits == event.request.credits
             else:
-                assert fact.credits == min(fact.request.credits, max(self.available, 0))
-            self.holds[fact.hold_id] = fact.credits
+                assert event.credits == min(event.request.credits, max(self.available, 0))
+            self.holds[event.hold_id] = event.credits
         elif name in ("HoldSettled", "HoldReleased", "HoldExpired"):
-            assert self.holds.pop(fact.hold_id) == fact.released
+            assert self.holds.pop(event.hold_id) == event.released
             if name == "HoldSettled":
-                assert fact.ahead == max(0, fact.photos - self.reported[fact.run_id])
+                assert event.unreported_photos == max(0, event.photos - self.reported[event.run_id])
         self.available_at[version] = self.available
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_answer_fits_one_serial_order(lab: Lab, seed: int) -> None:
+def test_every_answer_fits_one_serial_order(ingest_env: IngestEnvironment, seed: int) -> None:
     rnd = Random(seed)
-    writers = [Writer(lab.open_ledger(), lab, number, Random(rnd.random())) for number in range(WRITERS)]
+    writers = [
+        Writer(ingest_env.open_ledger(), ingest_env, number, Random(rnd.random()))
+        for number in range(WRITERS)
+    ]
     with ThreadPoolExecutor(WRITERS + 1) as threads:
         running = [threads.submit(writer.run) for writer in writers]
-        running.append(threads.submit(publish, lab, writers, rnd))
+        running.append(threads.submit(publish, ingest_env, writers, rnd))
         for each in running:
             each.result(120)
 
-    organisation = lab.ledger.organisation(ORG)
+    organisation = ingest_env.ledger.organisation(ORG)
     organisation.check_invariants()
-    history = list(lab.ledger.events.get(organisation.id))
-    book, balance_at = Book(), {}
-    for event in history:
-        book.play(event.originator_version, event.fact)  # type: ignore[attr-defined]
-        balance_at[event.originator_version] = book.balance
+    history = list(ingest_env.ledger.events.get(organisation.id))
+    book, balance_at = HoldModel(), {}
+    for envelope in history:
+        book.apply(envelope.originator_version, envelope.event)  # type: ignore[attr-defined]
+        balance_at[envelope.originator_version] = book.balance
     assert (organisation.balance, organisation.available) == (book.balance, book.available)
 
     for recorded in (answer for writer in writers for answer in writer.answers):
@@ -245,9 +264,9 @@ def test_every_answer_fits_one_serial_order(lab: Lab, seed: int) -> None:
         assert recorded.available == book.available_at[recorded.version], recorded
     for before, after, least in (refusal for writer in writers for refusal in writer.refusals):
         assert any(max(book.available_at[version], 0) < least for version in range(before, after + 1))
-    messages = [fact for fact in (event.fact for event in history) if _is_message(fact)]  # type: ignore[attr-defined]
-    assert len({fact.cause for fact in messages}) == len(messages) == 40
+    messages = [event for event in (envelope.event for envelope in history) if _is_message(event)]  # type: ignore[attr-defined]
+    assert len({event.cause for event in messages}) == len(messages) == 40
 
 
-def _is_message(fact: Any) -> bool:
-    return isinstance(fact, UsageCharged) and fact.cause.startswith("m-")
+def _is_message(event: Any) -> bool:
+    return isinstance(event, UsageCharged) and event.cause.startswith("m-")

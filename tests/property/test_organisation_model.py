@@ -18,10 +18,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from domain.aggregate import Event, Fact
-from domain.catalogue import FactCodec
-from domain.errors import HoldConflict, HoldUnknown, InsufficientCredits, RefundExceedsCharge
-from domain.facts import (
+from domain.credits.errors import (
+    HoldConflict,
+    HoldNotFound,
+    InsufficientCredits,
+    RefundExceedsCharge,
+)
+from domain.credits.events import (
     BalanceWentLow,
     ChargeRefunded,
     CreditsExhausted,
@@ -30,21 +33,24 @@ from domain.facts import (
     HoldPlaced,
     HoldReleased,
     HoldSettled,
-    Plan,
-    Request,
     UsageCharged,
 )
-from domain.holds import HoldMode, HoldRequest
-from domain.money import Cost, Currency
-from domain.organisation import Organisation, evolve, lot_opened_by
-from domain.rate_card import UsageType
-from domain.usage import PhotoEvent, Usage, UsageReport, User
-from tests.unit.domain.builders import state_of
+from domain.credits.holds import HoldMode, HoldRequest
+from domain.credits.organisation import Organisation, evolve
+from domain.credits.refund_allocation import lot_opened_by
+from domain.credits.usage import PhotoEvent, Usage, UsageReport, User
+from domain.event_catalogue import EventCodec
+from domain.pricing.plans import Plan
+from domain.pricing.rate_card import UsageType
+from domain.shared.aggregate import DomainEvent, EventEnvelope
+from domain.shared.command_context import CommandContext
+from domain.shared.money import Cost, Currency
+from tests.unit.credits.builders import state_of
 from tests.usage_reports import usage_report
 
 FREE, PAID = 0, 1
 ZONES = ["UTC", "Asia/Kolkata", "America/New_York", "Pacific/Chatham"]
-CODEC = FactCodec()
+CODEC = EventCodec()
 
 
 class Credit(NamedTuple):
@@ -54,7 +60,7 @@ class Credit(NamedTuple):
     lot: int
 
 
-class Purse:
+class LotModel:
     """What an organisation has, credit by credit."""
 
     def __init__(self) -> None:
@@ -99,7 +105,7 @@ class Purse:
                 self.put(credit)
 
 
-class Runs:
+class RunModel:
     """What each run has used and paid, as an exact fraction; forgotten 90 days after its last message."""
 
     def __init__(self) -> None:
@@ -118,7 +124,7 @@ class Runs:
         return owed - paid
 
 
-class Reservation:
+class HoldModel:
     """A hold, as a run that knows what it may still take and when that ends."""
 
     def __init__(self, hold_id: str, left: int, ends: datetime, photos: Counter[UsageType]) -> None:
@@ -128,11 +134,11 @@ class Reservation:
         self.photos = photos
 
 
-class Reservations:
+class HoldsModel:
     """Open holds by run, and photos that were paid for before their messages."""
 
     def __init__(self) -> None:
-        self.open: dict[str, Reservation] = {}
+        self.open: dict[str, HoldModel] = {}
         self.paid_ahead: dict[tuple[str, UsageType], tuple[int, datetime]] = {}
 
     @property
@@ -173,24 +179,24 @@ NEVER = datetime.min.replace(tzinfo=UTC)
 CROSSINGS = (BalanceWentLow, CreditsExhausted, CreditsReplenished)
 
 
-def _latest(organisation: Organisation, _: Any, of: type[Any] = HoldPlaced) -> Event:
+def _latest(organisation: Organisation, _: Any, of: type[Any] = HoldPlaced) -> EventEnvelope:
     """Return the event of a decision that answers with something else."""
-    return next(event for event in reversed(organisation._pending) if isinstance(event.fact, of))
+    return next(envelope for envelope in reversed(organisation._pending) if isinstance(envelope.event, of))
 
 
 class OrganisationMachine(RuleBasedStateMachine):
     @initialize(trial_credits=st.integers(0, 12), time_zone=st.sampled_from(ZONES))
     def open(self, trial_credits: int, time_zone: str) -> None:
         self.now = datetime(2026, 10, 31, 18, tzinfo=UTC)
-        self.purse = Purse()
-        self.runs = Runs()
-        self.reservations = Reservations()
+        self.purse = LotModel()
+        self.runs = RunModel()
+        self.reservations = HoldsModel()
         self.threshold = 0
         self.time_zone = time_zone
         self.plan = Plan.TRIAL
         self.price_millionths = 20_000
         self.spent: dict[int, list[Credit | None]] = {}
-        self.charges: list[Event] = []
+        self.charges: list[EventEnvelope] = []
         self.stored: list[tuple[str, bytes]] = []
         self.snapshot: tuple[int, str, bytes] | None = None
         self.organisation = Organisation.open(
@@ -199,48 +205,50 @@ class OrganisationMachine(RuleBasedStateMachine):
             currency=Currency.USD,
             price_millionths=self.price_millionths,
             trial_credits=trial_credits,
-            request=self.request(),
+            context=self.request(),
         )
         self.store(self.organisation.collect_events())
         self.purse.add(FREE, 2, trial_credits)
 
     # ---------------------------------------------------------------------------------- helpers
 
-    def request(self) -> Request:
-        return Request(self.now, "u-1", "request-1")
+    def request(self) -> CommandContext:
+        return CommandContext(self.now, "u-1", "request-1")
 
     def store(self, events: Any) -> None:
-        self.stored += [(CODEC.topic_of[type(event.fact)], CODEC.encode(event.fact)) for event in events]
+        self.stored += [
+            (CODEC.topic_of[type(envelope.event)], CODEC.encode(envelope.event)) for envelope in events
+        ]
 
-    def events(self, after: int = 0) -> list[Event]:
+    def events(self, after: int = 0) -> list[EventEnvelope]:
         """Return the history as it comes back from the store."""
         return [
-            Event(self.organisation.id, number, CODEC.decode(topic, state))
+            EventEnvelope(self.organisation.id, number, CODEC.decode(topic, state))
             for number, (topic, state) in enumerate(self.stored[after:], after + 1)
         ]
 
-    def decide(self, decide: Any) -> Event:
+    def decide(self, decide: Any) -> EventEnvelope:
         """Decide on a fork, see that the original stays as it was, and bring it up by the events alone."""
         before, available = state_of(self.organisation), self.organisation.available
         fork = self.organisation.fork()
-        event: Event = decide(fork)
+        envelope: EventEnvelope = decide(fork)
         decided = fork.collect_events()
         self.reservations.lapse(self.now)
-        self.check_crossings(available, fork.available, [each.fact for each in decided])
+        self.check_crossings(available, fork.available, [each.event for each in decided])
         assert state_of(self.organisation) == before
         assert self.organisation.collect_events() == []
-        assert event in decided
+        assert envelope in decided
         for each in decided:
             each.mutate(self.organisation)
         assert state_of(self.organisation) == state_of(fork)
-        assert self.organisation.balance - before["balance"] == sum(e.fact.balance_delta for e in decided)
+        assert self.organisation.balance - before["balance"] == sum(e.event.balance_delta for e in decided)
         self.store(decided)
         self.organisation = fork
-        return event
+        return envelope
 
-    def check_crossings(self, before: int, after: int, facts: list[Fact]) -> None:
+    def check_crossings(self, before: int, after: int, facts: list[DomainEvent]) -> None:
         """Each crossing is marked, once, with where it ended."""
-        marked = {type(fact): fact.available for fact in facts if isinstance(fact, CROSSINGS)}
+        marked = {type(event): event.available for event in facts if isinstance(event, CROSSINGS)}
         went_low = after < self.threshold <= before and after > 0
         assert marked == {
             kind: after
@@ -251,18 +259,18 @@ class OrganisationMachine(RuleBasedStateMachine):
             )
             if crossed
         }
-        assert sum(isinstance(fact, CROSSINGS) for fact in facts) == len(marked)
+        assert sum(isinstance(event, CROSSINGS) for event in facts) == len(marked)
 
     # ------------------------------------------------------------------------------------ rules
 
     @rule(number=amounts, kind=st.sampled_from(GrantKind))
     def grant(self, number: int, kind: GrantKind) -> None:
-        event = self.decide(lambda org: org.grant(number, kind, "goodwill", self.request()))
-        self.purse.add(FREE, event.originator_version, number)
+        envelope = self.decide(lambda org: org.grant(number, kind, "goodwill", self.request()))
+        self.purse.add(FREE, envelope.originator_version, number)
 
     @rule(number=amounts)
     def purchase(self, number: int) -> None:
-        event = self.decide(
+        envelope = self.decide(
             lambda org: org.purchase(
                 number,
                 payment_id="pay-1",
@@ -274,7 +282,7 @@ class OrganisationMachine(RuleBasedStateMachine):
                 request=self.request(),
             )
         )
-        self.purse.add(PAID, event.originator_version, number)
+        self.purse.add(PAID, envelope.originator_version, number)
         if self.plan is Plan.TRIAL:
             self.plan = Plan.PAY_AS_YOU_GO
 
@@ -299,26 +307,26 @@ class OrganisationMachine(RuleBasedStateMachine):
             occurred_at=self.now - ago,
             hold_id=hold_id,
         )
-        event = self.decide(lambda org: org.charge(report, rate, self.now))
-        self.check_charge(event, report, rate)
+        envelope = self.decide(lambda org: org.charge(report, rate, self.now))
+        self.check_charge(envelope, report, rate)
 
-    def check_charge(self, event: Event, report: UsageReport, rate: int) -> None:
-        fact = event.fact
-        assert isinstance(fact, UsageCharged)
+    def check_charge(self, envelope: EventEnvelope, report: UsageReport, rate: int) -> None:
+        event = envelope.event
+        assert isinstance(event, UsageCharged)
         usage = report.usage
         paid = self.reservations.use_paid(usage.run_id, usage.usage_type, usage.photos)
         spent = self.purse.spend(self.runs.price(usage, usage.photos - paid, rate, self.now))
         taken = self.reservations.take(usage.run_id, usage.hold_id, len(spent))
         if usage.run_id in self.reservations.open:
             self.reservations.open[usage.run_id].photos[usage.usage_type] += usage.photos
-        assert (fact.credits, fact.settled, fact.from_hold) == (len(spent), paid, taken)
-        drawn = [portion.lot for portion in fact.draws for _ in range(portion.credits)]
+        assert (event.credits, event.settled, event.from_hold) == (len(spent), paid, taken)
+        drawn = [allocation.lot for allocation in event.draws for _ in range(allocation.credits)]
         assert drawn == [credit.lot for credit in spent if credit]
-        assert all(portion.credits > 0 for portion in fact.draws)
-        assert fact.overdraft == spent.count(None)
-        assert fact.day == self.day_of(report.occurred_at)
-        self.spent[event.originator_version] = spent
-        self.charges.append(event)
+        assert all(allocation.credits > 0 for allocation in event.draws)
+        assert event.overdraft == spent.count(None)
+        assert event.day == self.day_of(report.occurred_at)
+        self.spent[envelope.originator_version] = spent
+        self.charges.append(envelope)
 
     @rule(number=st.integers(0, 15), mode=st.sampled_from(HoldMode), run=runs, hours=st.sampled_from([1, 24]))
     def place_hold(self, number: int, mode: HoldMode, run: str, hours: int) -> None:
@@ -344,16 +352,16 @@ class OrganisationMachine(RuleBasedStateMachine):
         self.decide(lambda org: _latest(org, org.place_hold(wanted, ends, self.request(), reported=reported)))
         hold = self.organisation.holds[run]
         assert hold.size == min(number, free)
-        self.reservations.open[run] = Reservation(hold.hold_id, hold.size, ends, reported)
+        self.reservations.open[run] = HoldModel(hold.hold_id, hold.size, ends, reported)
 
     def reported(self, run: str) -> Counter[UsageType]:
         """Return the photos that a run was charged so far, as the store tells it."""
         photos: Counter[UsageType] = Counter()
         for charge in self.charges:
-            fact = charge.fact
-            assert isinstance(fact, UsageCharged)
-            if fact.run_id == run and fact.rate_millionths:
-                photos[fact.usage_type] += fact.photos - fact.settled
+            event = charge.event
+            assert isinstance(event, UsageCharged)
+            if event.run_id == run and event.rate_millionths:
+                photos[event.usage_type] += event.photos - event.settled
         return photos
 
     @precondition(lambda self: self.reservations.open)
@@ -361,23 +369,33 @@ class OrganisationMachine(RuleBasedStateMachine):
     def settle(self, data: st.DataObject, photos: int, rate: int, usage_type: UsageType) -> None:
         run, held = self.pick_open(data)
         if held.ends <= self.now:
-            with pytest.raises(HoldUnknown):
+            with pytest.raises(HoldNotFound):
                 self.settle_on(self.organisation.fork(), held, photos, rate, usage_type)
             return
-        ahead = max(0, photos - held.photos[usage_type])
+        unreported_photos = max(0, photos - held.photos[usage_type])
         self.decide(
             lambda org: _latest(org, self.settle_on(org, held, photos, rate, usage_type), of=HoldSettled)
         )
-        if ahead:
-            charge = next(event for event in reversed(self.events()) if isinstance(event.fact, UsageCharged))
-            usage = Usage(run, usage_type, ahead, True, PhotoEvent(1, "Marathon"), User("u-17"), held.hold_id)
+        if unreported_photos:
+            charge = next(
+                envelope for envelope in reversed(self.events()) if isinstance(envelope.event, UsageCharged)
+            )
+            usage = Usage(
+                run,
+                usage_type,
+                unreported_photos,
+                True,
+                PhotoEvent(1, "Marathon"),
+                User("u-17"),
+                held.hold_id,
+            )
             report = UsageReport("1.0", "s", "s", "t", "org-4711", self.now, usage)  # type: ignore[arg-type]
             self.check_charge(charge, report, rate)
-            self.reservations.pay_ahead(run, usage_type, ahead, self.now)
+            self.reservations.pay_ahead(run, usage_type, unreported_photos, self.now)
         del self.reservations.open[run]
 
     def settle_on(
-        self, org: Organisation, held: Reservation, photos: int, rate: int, usage_type: UsageType
+        self, org: Organisation, held: HoldModel, photos: int, rate: int, usage_type: UsageType
     ) -> Any:
         return org.settle_hold(
             held.hold_id,
@@ -385,7 +403,7 @@ class OrganisationMachine(RuleBasedStateMachine):
             usage_type=usage_type,
             ai_search=True,
             rate_millionths=rate,
-            request=self.request(),
+            context=self.request(),
         )
 
     @precondition(lambda self: self.reservations.open)
@@ -393,13 +411,13 @@ class OrganisationMachine(RuleBasedStateMachine):
     def release(self, data: st.DataObject) -> None:
         run, held = self.pick_open(data)
         if held.ends <= self.now:
-            with pytest.raises(HoldUnknown):
+            with pytest.raises(HoldNotFound):
                 self.organisation.fork().release_hold(held.hold_id, self.request())
             return
         self.decide(lambda org: _latest(org, org.release_hold(held.hold_id, self.request()), of=HoldReleased))
         del self.reservations.open[run]
 
-    def pick_open(self, data: st.DataObject) -> tuple[str, Reservation]:
+    def pick_open(self, data: st.DataObject) -> tuple[str, HoldModel]:
         run = data.draw(st.sampled_from(sorted(self.reservations.open)))
         return run, self.reservations.open[run]
 
@@ -419,16 +437,16 @@ class OrganisationMachine(RuleBasedStateMachine):
         number = data.draw(st.none() | st.integers(1, len(spent)))
         before = self.purse.debt
 
-        event = self.refund_of(charge, number)
-        fact = event.fact
+        envelope = self.refund_of(charge, number)
+        event = envelope.event
 
-        assert isinstance(fact, ChargeRefunded)
+        assert isinstance(event, ChargeRefunded)
         kept = len(spent) - (len(spent) if number is None else number)
-        self.purse.undo(spent[kept:], event.originator_version)
+        self.purse.undo(spent[kept:], envelope.originator_version)
         self.spent[charge.originator_version] = spent[:kept]
-        assert fact.credits == len(spent) - kept
-        assert fact.covered == before - self.purse.debt
-        assert fact.covered + sum(lot.remaining for lot in fact.returned) == fact.credits
+        assert event.credits == len(spent) - kept
+        assert event.overdraft_covered == before - self.purse.debt
+        assert event.overdraft_covered + sum(lot.remaining for lot in event.returned) == event.credits
 
     @precondition(lambda self: self.charges)
     @rule(data=st.data(), excess=st.integers(1, 3))
@@ -440,16 +458,19 @@ class OrganisationMachine(RuleBasedStateMachine):
             self.refund_of(charge, left + excess)
         assert state_of(self.organisation) == before
 
-    def refund_of(self, charge: Event, number: int | None) -> Event:
+    def refund_of(self, charge: EventEnvelope, number: int | None) -> EventEnvelope:
         history = self.events()
-        fact = history[charge.originator_version - 1].fact
-        assert isinstance(fact, UsageCharged)
+        event = history[charge.originator_version - 1].event
+        assert isinstance(event, UsageCharged)
         earlier = [
-            event.fact
-            for event in history
-            if isinstance(event.fact, ChargeRefunded) and event.fact.charge == charge.originator_version
+            envelope.event
+            for envelope in history
+            if isinstance(envelope.event, ChargeRefunded)
+            and envelope.event.charge == charge.originator_version
         ]
-        opened_lots = [lot for portion in fact.draws for lot in lot_opened_by(history[portion.lot - 1])]
+        opened_lots = [
+            lot for allocation in event.draws for lot in lot_opened_by(history[allocation.lot - 1])
+        ]
         return self.decide(
             lambda org: org.refund(
                 history[charge.originator_version - 1],
@@ -483,13 +504,13 @@ class OrganisationMachine(RuleBasedStateMachine):
     @rule()
     def take_snapshot(self) -> None:
         snapshot = self.organisation.snapshot()
-        topic = CODEC.topic_of[type(snapshot.fact)]
-        self.snapshot = (snapshot.originator_version, topic, CODEC.encode(snapshot.fact))
+        topic = CODEC.topic_of[type(snapshot.event)]
+        self.snapshot = (snapshot.originator_version, topic, CODEC.encode(snapshot.event))
 
     # ------------------------------------------------------------------------------- invariants
 
     @invariant()
-    def the_model_agrees(self) -> None:
+    def check_model(self) -> None:
         organisation, purse = self.organisation, self.purse
         organisation.check_invariants()
         assert organisation.balance == purse.balance
@@ -516,32 +537,34 @@ class OrganisationMachine(RuleBasedStateMachine):
         assert organisation.price_millionths == self.price_millionths
 
     @invariant()
-    def the_books_are_the_sum_of_the_events(self) -> None:
+    def check_balance_equals_event_sum(self) -> None:
         history = self.events()
-        assert sum(event.fact.balance_delta for event in history) == self.organisation.balance
-        charged = {e.originator_version: e.fact.credits for e in history if isinstance(e.fact, UsageCharged)}
+        assert sum(envelope.event.balance_delta for envelope in history) == self.organisation.balance
+        charged = {
+            e.originator_version: e.event.credits for e in history if isinstance(e.event, UsageCharged)
+        }
         refunded: Counter[int] = Counter()
-        for event in history:
-            if isinstance(event.fact, ChargeRefunded):
-                refunded[event.fact.charge] += event.fact.credits
+        for envelope in history:
+            if isinstance(envelope.event, ChargeRefunded):
+                refunded[envelope.event.charge] += envelope.event.credits
         assert all(refunded[number] <= charged[number] for number in refunded)
 
     @invariant()
-    def replay_gives_the_same_organisation(self) -> None:
+    def check_replay(self) -> None:
         replayed: Organisation | None = None
-        for event in self.events():
-            replayed = evolve(replayed, event)
+        for envelope in self.events():
+            replayed = evolve(replayed, envelope)
         assert replayed is not None
         assert state_of(replayed) == state_of(self.organisation)
 
     @invariant()
-    def so_does_the_latest_snapshot_with_what_came_after(self) -> None:
+    def check_snapshot_replay(self) -> None:
         if self.snapshot is None:
             return
         version, topic, state = self.snapshot
-        replayed = evolve(None, Event(self.organisation.id, version, CODEC.decode(topic, state)))
-        for event in self.events(after=version):
-            replayed = evolve(replayed, event)
+        replayed = evolve(None, EventEnvelope(self.organisation.id, version, CODEC.decode(topic, state)))
+        for envelope in self.events(after=version):
+            replayed = evolve(replayed, envelope)
         assert state_of(replayed) == state_of(self.organisation)
 
 

@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from domain.errors import FlagNotOpen
-from domain.gateway import Attempt, AttemptStatus
-from domain.payment import PAID, Payment
-from domain.payment_facts import Flag, PaymentCompleted, PaymentRefundRequested, PaymentStatus
-from tests.unit.domain.builders import request
-from tests.unit.domain.payments import CREDITS, PRO, attempt, ordered
+from domain.payments.errors import FlagNotOpen
+from domain.payments.events import Flag, PaymentCompleted, PaymentRefundRequested, PaymentStatus
+from domain.payments.gateway import Attempt, AttemptStatus
+from domain.payments.payment import PAID_STATUSES, Payment
+from tests.unit.credits.builders import request
+from tests.unit.payments.payment_builders import CREDITS, PRO, attempt, ordered
 
 OWED = CREDITS.total_minor
 FEE = PRO.fee_minor
@@ -36,12 +36,12 @@ news_of_pro = st.builds(
 
 
 def tell(payment: Payment, news: Attempt) -> None:
-    if payment.learn(news, request()):
+    if payment.record_attempt(news, request()):
         payment.complete(news.gateway_payment_id, 3, request())
 
 
 def completions(payment: Payment) -> int:
-    return sum(isinstance(event.fact, PaymentCompleted) for event in payment.collect_events())
+    return sum(isinstance(envelope.event, PaymentCompleted) for envelope in payment.collect_events())
 
 
 @settings(max_examples=200, deadline=None)
@@ -75,12 +75,12 @@ class PaymentMachine(RuleBasedStateMachine):
         self.odd_out: set[str] = set()
         self.under_way: dict[str, tuple[int, int, int]] = {}
         self.odd_under_way: dict[str, str] = {}
-        self.asked = 0
+        self.requested_refund = 0
         self.unasked_told = 0
 
-    @precondition(lambda self: self.payment.status in PAID)
+    @precondition(lambda self: self.payment.status in PAID_STATUSES)
     @rule(unasked_minor=st.sampled_from([0, 1, 500, 700, 1_000_000]), news_is_late=st.booleans())
-    def hear_of_money_back(self, unasked_minor: int, news_is_late: bool) -> None:
+    def receive_refund_report(self, unasked_minor: int, news_is_late: bool) -> None:
         ours = self.credits_money_out + self.fee_money_out
         refunded_minor = unasked_minor if news_is_late else ours + unasked_minor
         paid_by = self.payment.gateway_payment_id
@@ -88,72 +88,78 @@ class PaymentMachine(RuleBasedStateMachine):
         news = attempt(
             gateway_payment_id=paid_by, amount_minor=PRO.total_minor, refunded_minor=refunded_minor
         )
-        self.payment.learn(news, request())
+        self.payment.record_attempt(news, request())
         self.unasked_told = max(self.unasked_told, refunded_minor - ours)
         told = [key.amount_minor for key in self.payment.flags if key.flag is Flag.REFUND_UNKNOWN]
         assert told == sorted(set(told))
         assert max(told, default=0) == self.unasked_told
 
     @rule(news=news_of_pro)
-    def hear(self, news: Attempt) -> None:
+    def record_attempt(self, news: Attempt) -> None:
         was = self.payment.gateway_payment_id
         tell(self.payment, news)
         assert was is None or self.payment.gateway_payment_id == was
 
-    @precondition(lambda self: self.payment.status in PAID and self.payment.refundable_credits)
+    @precondition(lambda self: self.payment.status in PAID_STATUSES and self.payment.refundable_credits)
     @rule(part=st.integers(1, 1_000))
-    def ask_for_money_back(self, part: int) -> None:
+    def start_refund(self, part: int) -> None:
         credits_count = min(part, self.payment.refundable_credits)
-        self.asked += 1
-        asked = self.payment.request_refund(f"refund-{self.asked}", credits_count, request())
-        assert asked.tax_minor >= 0
+        self.requested_refund += 1
+        requested_refund = self.payment.request_refund(
+            f"refund-{self.requested_refund}", credits_count, request()
+        )
+        assert requested_refund.tax_minor >= 0
         self.credits_out += credits_count
-        self.credits_money_out += asked.total_minor
-        self.under_way[asked.refund_id] = (credits_count, 0, asked.total_minor)
+        self.credits_money_out += requested_refund.total_minor
+        self.under_way[requested_refund.refund_id] = (credits_count, 0, requested_refund.total_minor)
 
-    @precondition(lambda self: self.payment.status in PAID and self.payment.refundable_fee_minor)
+    @precondition(lambda self: self.payment.status in PAID_STATUSES and self.payment.refundable_fee_minor)
     @rule(part=st.sampled_from([1, 3, 333_333, 1_000_000]))
-    def ask_for_the_fee_back(self, part: int) -> None:
+    def start_fee_refund(self, part: int) -> None:
         amount_minor = min(part, self.payment.refundable_fee_minor)
-        self.asked += 1
-        asked = self.payment.request_fee_refund(f"refund-{self.asked}", amount_minor, request())
-        assert asked.tax_minor >= 0
+        self.requested_refund += 1
+        requested_refund = self.payment.request_fee_refund(
+            f"refund-{self.requested_refund}", amount_minor, request()
+        )
+        assert requested_refund.tax_minor >= 0
         self.fee_out += amount_minor
-        self.fee_money_out += asked.total_minor
-        self.under_way[asked.refund_id] = (0, amount_minor, asked.total_minor)
+        self.fee_money_out += requested_refund.total_minor
+        self.under_way[requested_refund.refund_id] = (0, amount_minor, requested_refund.total_minor)
 
-    @precondition(lambda self: any(self.payment.gives_back(key) for key in self.payment.flags))
+    @precondition(lambda self: any(self.payment.is_refundable(key) for key in self.payment.flags))
     @rule(data=st.data())
-    def give_an_odd_attempt_back(self, data: st.DataObject) -> None:
-        odd = sorted({key[1] for key in self.payment.flags if self.payment.gives_back(key)})
+    def refund_unexpected_attempt(self, data: st.DataObject) -> None:
+        odd = sorted({key[1] for key in self.payment.flags if self.payment.is_refundable(key)})
         attempt_id = data.draw(st.sampled_from(odd))
-        self.asked += 1
-        asked = self.payment.request_attempt_refund(f"refund-{self.asked}", attempt_id, request())
+        self.requested_refund += 1
+        requested_refund = self.payment.request_attempt_refund(
+            f"refund-{self.requested_refund}", attempt_id, request()
+        )
         took = {key.amount_minor for key in self.payment.flags if key.gateway_payment_id == attempt_id}
-        assert asked.amount_minor in took
+        assert requested_refund.amount_minor in took
         assert attempt_id not in self.odd_out
         self.odd_out.add(attempt_id)
-        self.odd_under_way[asked.refund_id] = attempt_id
+        self.odd_under_way[requested_refund.refund_id] = attempt_id
 
     @precondition(lambda self: self.odd_under_way)
     @rule(data=st.data(), gives=st.booleans())
-    def answer_for_an_odd_attempt(self, data: st.DataObject, gives: bool) -> None:
+    def complete_attempt_refund(self, data: st.DataObject, gives: bool) -> None:
         refund_id = data.draw(st.sampled_from(sorted(self.odd_under_way)))
         attempt_id = self.odd_under_way.pop(refund_id)
         status = self.payment.status
         if gives:
-            self.payment.refunded(refund_id, f"rfnd-{refund_id}", request())
+            self.payment.record_refund(refund_id, f"rfnd-{refund_id}", request())
             left = {key.flag for key in self.payment.open_flags if key.gateway_payment_id == attempt_id}
             assert not left & {Flag.PAID_TWICE, Flag.AMOUNT_DIFFERS, Flag.REFUND_REFUSED}
         else:
-            self.payment.refuse_refund(refund_id, "no", request())
+            self.payment.record_refund_failure(refund_id, "no", request())
             assert (Flag.REFUND_REFUSED, attempt_id) in {key[:2] for key in self.payment.open_flags}
             self.odd_out.remove(attempt_id)
         assert self.payment.status is status
 
     @precondition(lambda self: self.payment.open_flags)
     @rule(data=st.data())
-    def settle_a_flag(self, data: st.DataObject) -> None:
+    def settle_open_flag(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(self.payment.open_flags)))
         try:
             self.payment.settle_flag(key, request())
@@ -164,14 +170,14 @@ class PaymentMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.under_way)
     @rule(data=st.data(), gives=st.booleans())
-    def answer_a_refund(self, data: st.DataObject, gives: bool) -> None:
+    def complete_refund(self, data: st.DataObject, gives: bool) -> None:
         refund_id = data.draw(st.sampled_from(sorted(self.under_way)))
         credits_count, fee_minor, money = self.under_way.pop(refund_id)
         if gives:
-            self.payment.refunded(refund_id, f"rfnd-{refund_id}", request())
+            self.payment.record_refund(refund_id, f"rfnd-{refund_id}", request())
             assert self.payment.status is PaymentStatus.REFUNDED
         else:
-            self.payment.refuse_refund(refund_id, "no", request())
+            self.payment.record_refund_failure(refund_id, "no", request())
             assert (Flag.REFUND_REFUSED, self.payment.gateway_payment_id, money) in self.payment.open_flags
             self.credits_out -= credits_count
             self.fee_out -= fee_minor
@@ -181,14 +187,17 @@ class PaymentMachine(RuleBasedStateMachine):
                 self.fee_money_out -= money
 
     @invariant()
-    def the_books_agree(self) -> None:
+    def check_totals(self) -> None:
         self.payment.check_invariants()
         assert self.payment.refundable_credits == 1_000 - self.credits_out
-        assert self.payment.status not in PAID or self.payment.refundable_fee_minor == FEE - self.fee_out
+        assert (
+            self.payment.status not in PAID_STATUSES
+            or self.payment.refundable_fee_minor == FEE - self.fee_out
+        )
         assert self.credits_money_out + self.fee_money_out == sum(
-            refund.asked.total_minor
+            refund.requested_refund.total_minor
             for refund in self.payment.refunds.values()
-            if refund.went_back is not False and isinstance(refund.asked, PaymentRefundRequested)
+            if refund.succeeded is not False and isinstance(refund.requested_refund, PaymentRefundRequested)
         )
         # All of the money for all that it bought, and never more.
         assert self.credits_money_out <= CREDITS.total_minor

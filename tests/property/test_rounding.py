@@ -6,9 +6,9 @@ from math import ceil
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.money import cost_of
-from domain.rate_card import WHOLE_CREDIT_MILLIONTHS, credits_for
-from tests.unit.domain.builders import NOON, charged, opened, usage
+from domain.pricing.rate_card import WHOLE_CREDIT_MILLIONTHS, credits_for
+from domain.shared.money import cost_of
+from tests.unit.credits.builders import NOON, charged, opened, usage
 
 rates = st.integers(0, 3 * WHOLE_CREDIT_MILLIONTHS) | st.sampled_from([0, 100_000, 333_333, 1_000_000])
 chunks = st.lists(st.integers(0, 1_000_000) | st.integers(0, 12), min_size=1, max_size=40)

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tests.integration.consumers.recount import Books, Identity
-from tests.unit.consumers.records import KafkaRecord
+from tests.integration.consumers.recount import Identity, RecountedLedger
+from tests.unit.usage.records import KafkaRecord
 
 RATES = {
     "photo_processing": 1_000_000,
@@ -21,16 +21,19 @@ Place = tuple[int, int]
 """Partition and offset."""
 
 
-class Said(NamedTuple):
+class ReadMessage(NamedTuple):
     """What a record says, read on our own."""
 
     identity: Identity
     organisation_id: str
-    substance: tuple[Any, ...]
+    charge_fingerprint: tuple[Any, ...]
 
 
 def audit(
-    log: Mapping[Place, KafkaRecord], opened: Mapping[str, int], books: Books, letters: Sequence[Place]
+    log: Mapping[Place, KafkaRecord],
+    opened: Mapping[str, int],
+    recounted: RecountedLedger,
+    letters: Sequence[Place],
 ) -> None:
     """Check that every record is where it belongs.
 
@@ -44,22 +47,22 @@ def audit(
     bodies: dict[Identity, set[tuple[Any, ...]]] = defaultdict(set)
     for saying in said.values():
         if saying is not None:
-            bodies[saying.identity].add(saying.substance)
-    charged = {charge.identity: charge for charge in books.charges}
+            bodies[saying.identity].add(saying.charge_fingerprint)
+    charged = {charge.identity: charge for charge in recounted.charges}
 
     # What is charged was reported, at the right price, to an organisation that is open.
-    for charge in books.charges:
-        assert charge.substance in bodies[charge.identity]
+    for charge in recounted.charges:
+        assert charge.charge_fingerprint in bodies[charge.identity]
         searched = charge.ai_search or charge.usage_type != "photo_processing"
         assert charge.rate_millionths == (RATES[charge.usage_type] if searched else 0)
     spent: dict[str, int] = defaultdict(int)
-    for charge in books.charges:
+    for charge in recounted.charges:
         spent[charge.organisation_id] += charge.credits
-    assert books.balances == {name: given - spent[name] for name, given in opened.items()}
+    assert recounted.balances == {name: given - spent[name] for name, given in opened.items()}
 
     # Every identity is charged, unless nobody opened its organisation.
     for identity, substances in bodies.items():
-        (organisation_id,) = {substance[0] for substance in substances}
+        (organisation_id,) = {charge_fingerprint[0] for charge_fingerprint in substances}
         assert (identity in charged) == (organisation_id in opened)
 
     # Dead letters are complete, and nothing else is among them.
@@ -67,14 +70,17 @@ def audit(
     for place, saying in said.items():
         if saying is None:
             assert place in letters
-        elif saying.identity in charged and charged[saying.identity].substance == saying.substance:
+        elif (
+            saying.identity in charged
+            and charged[saying.identity].charge_fingerprint == saying.charge_fingerprint
+        ):
             # A repeat may be refused beside a body that turned out to be the wrong one.
             assert place not in letters or len(bodies[saying.identity]) > 1
         else:
             assert saying in refused
 
 
-def read(record: KafkaRecord) -> Said | None:
+def read(record: KafkaRecord) -> ReadMessage | None:
     """Return what a record says, None if it is no usage message."""
     try:
         event = json.loads(record.value or b"")
@@ -84,7 +90,7 @@ def read(record: KafkaRecord) -> Said | None:
         attributes = {name.removeprefix("ce_"): value for name, value in record.headers if value is not None}
         event = {name: value.decode() for name, value in attributes.items()} | {"data": event}
     data = event["data"]
-    return Said(
+    return ReadMessage(
         (event["source"], event["id"]),
         event["subject"],
         (

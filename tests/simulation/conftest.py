@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from domain.ledger import Ledger
+    from domain.credits.ledger import Ledger
 
 
 @pytest.fixture(scope="module")
 def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
     """A ledger on a database of the module's own."""
-    from infra.bootstrap import open_ledger
-    from infra.migrate import migrate
+    from infra.migrations.migrate import migrate
+    from infra.service.composition import open_ledger
     from tests.servers import new_database
 
     with new_database(request.getfixturevalue("postgres_server")) as url:

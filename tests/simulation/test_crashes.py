@@ -11,9 +11,9 @@ from itertools import count
 
 import pytest
 
-from tests.integration.consumers.lab import Lab
+from tests.integration.consumers.ingest_environment import IngestEnvironment
+from tests.simulation.ingest_simulation import IngestSimulation
 from tests.simulation.workload import workload
-from tests.simulation.world import World
 
 SEED = int(os.environ.get("SIMULATION_SEED", "1"))
 """Set it for other workloads than those of every run."""
@@ -21,33 +21,35 @@ QUIET_SEEDS = range(SEED + 100, SEED + 120)
 
 
 @pytest.fixture
-def lab(migrated_database: str, service_database: str) -> Iterator[Lab]:
-    lab = Lab(migrated_database, service_database)
-    yield lab
-    lab.close()
+def ingest_env(migrated_database: str, service_database: str) -> Iterator[IngestEnvironment]:
+    ingest_env = IngestEnvironment(migrated_database, service_database)
+    yield ingest_env
+    ingest_env.close()
 
 
 @pytest.fixture(autouse=True)
 def _small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every branch be taken by a workload of a few messages."""
-    monkeypatch.setattr("consumers.usage.RECENT_KEYS", 2)
-    monkeypatch.setattr("consumers.usage.CALM_BATCHES", 1)
-    monkeypatch.setattr("domain.ledger.SNAPSHOT_EVERY", 4)
+    monkeypatch.setattr("consumers.usage.ingest.RECENT_KEYS", 2)
+    monkeypatch.setattr("consumers.usage.ingest.LOOKUP_BATCHES", 1)
+    monkeypatch.setattr("domain.credits.ledger.SNAPSHOT_EVERY", 4)
 
 
 @pytest.fixture
-def simulate(lab: Lab) -> Callable[..., World]:
+def simulate(ingest_env: IngestEnvironment) -> Callable[..., IngestSimulation]:
     """A function that runs one world to its end, and names its seed and step when that fails."""
-    rival_store = lab.store("rival")
+    rival_store = ingest_env.store("rival")
     runs = count()
 
-    def run(seed: int, fails_at: int | None = None, *, dies: bool = True) -> World:
+    def run(seed: int, fails_at: int | None = None, *, crash_mode: bool = True) -> IngestSimulation:
         prefix = f"{seed}-{next(runs)}"
-        world = World(lab, workload(seed, prefix), prefix, rival_store, fails_at=fails_at, dies=dies)
+        world = IngestSimulation(
+            ingest_env, workload(seed, prefix), prefix, rival_store, fails_at=fails_at, crash_mode=crash_mode
+        )
         try:
             world.run()
         except BaseException as error:
-            what = "dies" if dies else "loses its database"
+            what = "crash_mode" if crash_mode else "loses its database"
             error.add_note(f"simulation: seed {seed}, {what} at step {fails_at} ({world.failed_at})")
             raise
         return world
@@ -55,20 +57,33 @@ def simulate(lab: Lab) -> Callable[..., World]:
     return run
 
 
-def test_without_a_crash(simulate: Callable[..., World]) -> None:
+def test_without_a_crash(simulate: Callable[..., IngestSimulation]) -> None:
     steps = {step for seed in QUIET_SEEDS for step in simulate(seed).steps}
     assert {step.removeprefix("before ") for step in steps if step.startswith("before ")} == {
-        *("log_end", "load", "recorded", "parked", "rows", "parked_for_known", "parked_before", "begin"),
+        *(
+            "log_end",
+            "load",
+            "recorded",
+            "parked",
+            "rows",
+            "parked_with_open_organisation",
+            "parked_before",
+            "begin",
+        ),
         *("streams_appended_after", "catch_up", "park", "unpark", "start_commit", "finish_commit"),
         *("send", "wait"),
     }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seed", "dies"), [(SEED, True), (SEED + 1, False)], ids=["process", "database"])
-def test_a_crash_at_every_step(simulate: Callable[..., World], seed: int, dies: bool) -> None:
+@pytest.mark.parametrize(
+    ("seed", "crash_mode"), [(SEED, True), (SEED + 1, False)], ids=["process", "database"]
+)
+def test_a_crash_at_every_step(
+    simulate: Callable[..., IngestSimulation], seed: int, crash_mode: bool
+) -> None:
     for step in count():
-        world = simulate(seed, step, dies=dies)
+        world = simulate(seed, step, crash_mode=crash_mode)
         if not world.failed_at:
             break
     assert step > 50

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any, NamedTuple
 
-from tests.unit.consumers.records import KafkaRecord, binary, structured, usage_event
+from tests.unit.usage.records import KafkaRecord, binary, structured, usage_event
 
 PARTITIONS = 2
 RECORDS = 8

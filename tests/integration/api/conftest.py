@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
     from infra.embedded.postgres import EmbeddedPostgres
     from tests.integration.api.ledger_api import LedgerApi
-    from tests.payment_gateway import BookGateway
+    from tests.payment_gateway import InMemoryGateway
 
 
 @pytest.fixture(scope="session")
 def ledger_api(postgres_server: EmbeddedPostgres) -> Iterator[LedgerApi]:
     """A ledger behind its API, shared."""
-    from infra.migrate import migrate
+    from infra.migrations.migrate import migrate
     from tests.integration.api.ledger_api import ledger_api
     from tests.servers import new_database
 
@@ -37,13 +37,13 @@ def client(ledger_api: LedgerApi) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def gateway(ledger_api: LedgerApi, monkeypatch: pytest.MonkeyPatch) -> BookGateway:
+def gateway(ledger_api: LedgerApi, monkeypatch: pytest.MonkeyPatch) -> InMemoryGateway:
     """The gateway in memory that payments of the API go through; its cards are good at the beginning."""
-    from domain.gateway import AttemptStatus
-    from tests.payment_gateway import BookGateway
+    from domain.payments.gateway import AttemptStatus
+    from tests.payment_gateway import InMemoryGateway
 
     found: Any = ledger_api.services.payments.gateways["razorpay"]
-    assert isinstance(found, BookGateway)
+    assert isinstance(found, InMemoryGateway)
     monkeypatch.setattr(found, "card_answers", AttemptStatus.CAPTURED)  # and put back at the end
     return found
 

@@ -18,27 +18,27 @@ from prometheus_client import CollectorRegistry
 from psycopg_pool import ConnectionPool
 
 from api.app import create_app
-from api.dependencies import Services
-from api.limits import rate_limits
-from api.pages.sessions import PageServices
-from domain.ledger import Ledger
-from domain.payment_book import Ways
-from domain.payments import Payments
-from domain.rate_card import RateCard, UsageType
-from infra.api_keys import PostgresApiKeys
-from infra.bootstrap import open_invoicing
+from api.http.dependencies import Services
+from api.http.page_services import PageServices
+from api.http.rate_limits import rate_limits
+from domain.credits.ledger import Ledger
+from domain.payments.ports import ReturnUrls
+from domain.payments.service import Payments
+from domain.pricing.rate_card import RateCard, UsageType
 from infra.embedded.issuer import AUDIENCE, ISSUER, TICKET_AUDIENCE, EmbeddedIssuer
-from infra.identity import Identities, TokenVerifier
-from infra.invoice_pdf import render_pdf
-from infra.jwks import FixedKeys
-from infra.payment_desk import PostgresDesk
-from infra.people import PostgresPeople
-from infra.sessions import PostgresSessions
+from infra.identity.api_keys import PostgresApiKeys
+from infra.identity.people import PostgresPeople
+from infra.identity.sessions import PostgresSessions
+from infra.identity.signing_keys import StaticKeys
+from infra.identity.tokens import Authenticator, TokenVerifier
+from infra.invoicing.pdf import render_pdf
+from infra.payments.payment_records import PostgresQuoteStore
+from infra.service.composition import open_invoicing
 from infra.settings import Settings
 from infra.webhooks.endpoints import PostgresWebhookEndpoints
-from projections.runner import ProjectionRunner
+from projections.engine.runner import ProjectionRunner
 from tests.histories import append
-from tests.payment_gateway import BookGateway
+from tests.payment_gateway import InMemoryGateway
 from tests.usage_reports import usage_report
 
 with warnings.catch_warnings():
@@ -139,12 +139,12 @@ def ledger_api(conninfo: str) -> Iterator[LedgerApi]:
 
 
 def _services(ledger: Ledger, pool: ConnectionPool[Any], issuer: EmbeddedIssuer) -> Services:
-    tokens = TokenVerifier(FixedKeys(issuer.jwks()), issuer=ISSUER, audience=AUDIENCE)
+    tokens = TokenVerifier(StaticKeys(issuer.jwks()), issuer=ISSUER, audience=AUDIENCE)
     keys = PostgresApiKeys(pool.connection, lambda: datetime.now(UTC), ledger)
     return Services(
         ledger=ledger,
-        reading=lambda: pool.connection(timeout=5),
-        identify=Identities(tokens, keys),
+        read_connection=lambda: pool.connection(timeout=5),
+        identify=Authenticator(tokens, keys),
         api_keys=keys,
         webhooks=PostgresWebhookEndpoints(pool.connection, ledger, allow_private=False),
         people=PostgresPeople(pool.connection),
@@ -152,9 +152,9 @@ def _services(ledger: Ledger, pool: ConnectionPool[Any], issuer: EmbeddedIssuer)
         print_invoice=render_pdf,
         payments=Payments(
             ledger,
-            {"razorpay": BookGateway()},
-            PostgresDesk(ledger),
-            lambda payment_id: Ways(f"http://{HOST}/{payment_id}", f"http://{HOST}/"),
+            {"razorpay": InMemoryGateway()},
+            PostgresQuoteStore(ledger),
+            lambda payment_id: ReturnUrls(f"http://{HOST}/{payment_id}", f"http://{HOST}/"),
         ),
         limits=rate_limits(1_000_000, 1_000_000),
         clock=lambda: datetime.now(UTC),
@@ -163,7 +163,9 @@ def _services(ledger: Ledger, pool: ConnectionPool[Any], issuer: EmbeddedIssuer)
         registry=CollectorRegistry(),
         pages=PageServices(
             sessions=PostgresSessions(pool.connection, lambda: datetime.now(UTC)),
-            redeem=TokenVerifier(FixedKeys(issuer.jwks()), issuer=ISSUER, audience=TICKET_AUDIENCE).ticket,
+            verify_ticket=TokenVerifier(
+                StaticKeys(issuer.jwks()), issuer=ISSUER, audience=TICKET_AUDIENCE
+            ).ticket,
             secure_cookies=False,
             support_contact="credits@example.com",
         ),

@@ -21,12 +21,12 @@ from kafka.admin import KafkaAdminClient, NewTopic
 from consumers.client import Balances, HoldRefused, Holds, LedgerUnreachable, UsageReporter
 from consumers.client.sending import PRODUCER_OPTIONS
 from consumers.client.usage import NotReported, uuid7
-from consumers.messages import decode_usage
-from domain.facts import Request
-from domain.holds import HoldMode
-from domain.rate_card import UsageType
+from consumers.usage.wire_format import decode_usage
+from domain.credits.holds import HoldMode
+from domain.pricing.rate_card import UsageType
+from domain.shared.command_context import CommandContext
 from infra.embedded.broker import EmbeddedBroker
-from infra.migrate import migrate
+from infra.migrations.migrate import migrate
 from tests.integration.api.ledger_api import LedgerApi, ledger_api
 from tests.integration.consumers.service import wait_until
 from tests.servers import new_database
@@ -245,7 +245,7 @@ class TestHolds:
         api, between = flaky
         ledger = api.services.ledger
         now = api.services.clock()
-        ledger.open_organisation("org/1", request=Request(now, None, "r"))
+        ledger.open_organisation("org/1", context=CommandContext(now, None, "r"))
         service = api.bearer("pipeline-1", roles=["service"])
         holds = Holds(between.url, headers=lambda: service)
         between.losses = 2

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.consumers.lab import Lab
+from tests.integration.consumers.ingest_environment import IngestEnvironment
 
 
 @pytest.fixture
-def lab(migrated_database: str, service_database: str) -> Iterator[Lab]:
-    lab = Lab(migrated_database, service_database)
-    yield lab
-    lab.close()
+def ingest_env(migrated_database: str, service_database: str) -> Iterator[IngestEnvironment]:
+    ingest_env = IngestEnvironment(migrated_database, service_database)
+    yield ingest_env
+    ingest_env.close()

@@ -30,7 +30,7 @@ class Charge(NamedTuple):
     rate_millionths: int
 
     @property
-    def substance(self) -> tuple[Any, ...]:
+    def charge_fingerprint(self) -> tuple[Any, ...]:
         """What a repeat has to agree in."""
         return (
             *(self.organisation_id, self.run_id, self.usage_type),
@@ -38,7 +38,7 @@ class Charge(NamedTuple):
         )
 
 
-class Books(NamedTuple):
+class RecountedLedger(NamedTuple):
     """Everything in the log."""
 
     charges: list[Charge]
@@ -49,7 +49,7 @@ class Books(NamedTuple):
         return {charge.identity: charge for charge in self.charges}
 
 
-def read_books(connection: psycopg.Connection[Any], *, after: int = 0) -> Books:
+def recount_ledger(connection: psycopg.Connection[Any], *, after: int = 0) -> RecountedLedger:
     """Read the log, from where organisations begin, and check what holds of any log.
 
     Versions have no gap and follow the order of the log, no identity is charged twice, the credits of a
@@ -68,13 +68,15 @@ def read_books(connection: psycopg.Connection[Any], *, after: int = 0) -> Books:
     for stream, version, topic, state in rows:
         assert version == versions[stream] + 1
         versions[stream] = version
-        fact = json.loads(state)
+        event = json.loads(state)
         if topic == "organisation_opened.v1":
-            names[stream] = fact[3]
+            names[stream] = event[3]
         elif topic == "credits_granted.v1":
-            balances[stream] += fact[3]
+            balances[stream] += event[3]
         elif topic == "usage_charged.v1":
-            _, _, message_id, source, run_id, usage_type, photos, ai_search, rate, credits_count, *rest = fact
+            _, _, message_id, source, run_id, usage_type, photos, ai_search, rate, credits_count, *rest = (
+                event
+            )
             draws, overdraft, event_id = rest[:3]
             assert sum(drawn for _, drawn in draws) + overdraft == credits_count
             balances[stream] -= credits_count
@@ -100,7 +102,7 @@ def read_books(connection: psycopg.Connection[Any], *, after: int = 0) -> Books:
             raise AssertionError(f"unexpected {topic}")
     repeated = [identity for identity, times in Counter(c.identity for c in charges).items() if times > 1]
     assert not repeated
-    return Books(
+    return RecountedLedger(
         charges,
         {names[stream]: balance for stream, balance in balances.items()},
         {names[stream]: version for stream, version in versions.items()},

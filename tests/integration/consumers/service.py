@@ -12,11 +12,11 @@ from typing import Any, Self
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
-from consumers.runner import UsageConsumer
-from infra.bootstrap import usage_consumer
-from infra.kafka import Kafka
+from consumers.usage.consumer import UsageConsumer
+from infra.kafka.connections import Kafka
+from infra.service.composition import usage_consumer
 from infra.settings import Settings
-from tests.unit.consumers.records import KafkaRecord
+from tests.unit.usage.records import KafkaRecord
 
 WITHIN_S = 40.0
 STOPS_WITHIN_S = 20.0
@@ -83,7 +83,7 @@ class Service(InThread):
     @property
     def owned(self) -> set[int]:
         """The partitions it charges."""
-        return self.consumer.taken_up
+        return self.consumer.owned
 
     def work(self) -> None:
         with usage_consumer(self._settings, self._database) as consumer:

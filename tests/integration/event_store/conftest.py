@@ -8,11 +8,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from domain.ledger import Ledger
-from infra.bootstrap import open_ledger
+from domain.credits.ledger import Ledger
 from infra.event_store.datastore import LedgerDatastore
 from infra.event_store.recorder import LedgerRecorder
 from infra.event_store.usage_store import PostgresUsageStore
+from infra.service.composition import open_ledger
 
 
 @pytest.fixture

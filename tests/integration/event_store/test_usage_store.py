@@ -12,18 +12,24 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from domain.aggregate import Event
-from domain.errors import PositionMoved, RepeatedKey, StaleVersion, StoreUnavailable, UnknownEventType
-from domain.facts import GrantKind
-from domain.identity import stream_id
-from domain.ledger import Ledger
-from domain.organisation import Organisation
-from domain.ports import ParkedMessage, PositionMove
+from consumers.usage.ports import ParkedMessage, PositionMove
+from domain.credits.events import GrantKind
+from domain.credits.ledger import Ledger
+from domain.credits.organisation import Organisation
+from domain.shared.aggregate import EventEnvelope
+from domain.shared.errors import (
+    CheckpointConflict,
+    DuplicateKey,
+    StoreUnavailable,
+    UnknownEventType,
+    VersionConflict,
+)
+from domain.shared.stream_keys import stream_id
 from infra.event_store.datastore import TAKE_WRITE_LOCK
-from infra.event_store.mapper import key_of
+from infra.event_store.mapper import dedupe_key_of
 from infra.event_store.usage_store import PostgresUsageStore, PostgresUsageTransaction
 from tests.histories import START, Account, append
-from tests.unit.domain.builders import request
+from tests.unit.credits.builders import request
 
 WITHIN_S = 30
 
@@ -49,11 +55,11 @@ def offsets(connection: psycopg.Connection[Any]) -> list[tuple[int, int]]:
 
 def write(
     store: PostgresUsageStore,
-    charges: list[Event],
+    charges: list[EventEnvelope],
     moves: tuple[PositionMove, ...] = (),
-    snapshots: Sequence[Event] = (),
+    snapshots: Sequence[EventEnvelope] = (),
 ) -> int:
-    keys = [key_of(charge) for charge in charges]
+    keys = [dedupe_key_of(charge) for charge in charges]
     transaction = store.begin(moves)
     transaction.start_commit(charges, store.rows(charges, [key for key in keys if key]), snapshots)
     return transaction.finish_commit()
@@ -198,8 +204,8 @@ def test_a_repeated_key_leaves_nothing_and_the_connection_usable(
     append(connection, account.collect()[:1])
     charge = account.history[1]
     write(store, [charge])
-    again = Event(charge.originator_id, 3, charge.fact)
-    with pytest.raises(RepeatedKey) as repeated:
+    again = EventEnvelope(charge.originator_id, 3, charge.event)
+    with pytest.raises(DuplicateKey) as repeated:
         write(store, [again], (move(0, 0, 9),))
     assert repeated.value.details == {"constraint": "events_dedupe_key_idx"}
     assert offsets(connection) == [(0, 0)]
@@ -215,7 +221,7 @@ def test_a_taken_version_is_stale(store: PostgresUsageStore, connection: psycopg
     write(store, [account.history[1]])
     other = Account()
     other.charge(1)
-    with pytest.raises(StaleVersion):
+    with pytest.raises(VersionConflict):
         write(store, other.collect()[1:])
 
 
@@ -229,7 +235,7 @@ def test_gaps_of_rolled_back_ids_do_not_confuse_the_end(
     (charge,) = account.collect()
     transaction = store.begin(())
     transaction.start_commit([charge, charge], store.rows([charge, charge], [b"k" * 16, b"l" * 16]), [])
-    with pytest.raises(StaleVersion):
+    with pytest.raises(VersionConflict):
         transaction.finish_commit()
     assert store.log_end() == end
     last = write(store, [charge])
@@ -242,7 +248,7 @@ def test_any_of_several_positions_that_moved_stops_all(
 ) -> None:
     begin_logs(connection, 0, 1, 2)
     commit(store.begin([move(lost, 0, 1)]))
-    with pytest.raises(PositionMoved, match=f"usage/{lost} is not 0"):
+    with pytest.raises(CheckpointConflict, match=f"usage/{lost} is not 0"):
         store.begin([move(partition, 0, 9) for partition in (2, 0, 1)])
     assert offsets(connection) == [(partition, int(partition == lost)) for partition in range(3)]
     commit(store.begin([move(lost, 1, 2)]))  # and the lock is free again
@@ -312,8 +318,8 @@ def test_catching_up_brings_each_organisation_from_where_it_is(
 def test_recorded_finds_charges_by_key(
     store: PostgresUsageStore, ledger: Ledger, connection: psycopg.Connection[Any]
 ) -> None:
-    ledger.open_organisation("org-1", request=request())
-    ledger.record_purchase("org-1", 5, payment_id="p", order_id="o", gateway="g", request=request())
+    ledger.open_organisation("org-1", context=request())
+    ledger.record_purchase("org-1", 5, payment_id="p", order_id="o", gateway="g", context=request())
     account = Account("org-2")
     account.charge(1)
     opened, charge = account.collect()
@@ -322,9 +328,9 @@ def test_recorded_finds_charges_by_key(
     ((purchase_key,),) = connection.execute(
         "SELECT dedupe_key FROM ledger.events WHERE topic = 'credits_purchased.v1'"
     ).fetchall()
-    key = key_of(charge)
+    key = dedupe_key_of(charge)
     assert key is not None
-    assert store.recorded([key, b"?" * 16, purchase_key.bytes]) == {key: (charge.originator_id, charge.fact)}
+    assert store.recorded([key, b"?" * 16, purchase_key.bytes]) == {key: (charge.originator_id, charge.event)}
     assert store.recorded([]) == {}
 
 
@@ -336,7 +342,7 @@ def test_parked_messages_come_back_as_they_were(store: PostgresUsageStore) -> No
     commit(transaction)
     by_key = {message.dedupe_key: message for message in messages}
     assert store.parked([*by_key, b"?" * 16]) == by_key
-    assert store.parked_for_known(10) == []
+    assert store.parked_with_open_organisation(10) == []
 
 
 def test_parked_messages_of_known_and_unknown_organisations_are_told_apart(
@@ -346,16 +352,16 @@ def test_parked_messages_of_known_and_unknown_organisations_are_told_apart(
     transaction = store.begin(())
     transaction.park([known, unknown], [stream_id("known"), stream_id("unknown")])
     commit(transaction)
-    ledger.open_organisation("known", request=request())
+    ledger.open_organisation("known", context=request())
     later = START.replace(year=2030)
-    assert store.parked_for_known(10) == [known]
+    assert store.parked_with_open_organisation(10) == [known]
     assert store.parked_before(later, 10) == [unknown]
     assert store.parked_before(START, 10) == []
-    assert store.parked_for_known(0) == store.parked_before(later, 0) == []
+    assert store.parked_with_open_organisation(0) == store.parked_before(later, 0) == []
     transaction = store.begin(())
     assert transaction.unpark([known.dedupe_key, b"?" * 16]) == 1
     commit(transaction)
-    assert store.parked_for_known(10) == []
+    assert store.parked_with_open_organisation(10) == []
 
 
 # -------------------------------------------------------------------------------------------- errors
@@ -414,8 +420,8 @@ def test_no_server_is_unavailable() -> None:
 
 
 def test_the_service_cannot_change_facts(store: PostgresUsageStore, ledger: Ledger) -> None:
-    ledger.open_organisation("org-1", request=request())
-    ledger.grant("org-1", 1, kind=GrantKind.ADMIN, reason="", request=request())
+    ledger.open_organisation("org-1", context=request())
+    ledger.grant("org-1", 1, kind=GrantKind.ADMIN, reason="", context=request())
     store.log_end()
     for statement in (
         "UPDATE ledger.events SET topic = ''",
@@ -429,7 +435,7 @@ def test_the_service_cannot_change_facts(store: PostgresUsageStore, ledger: Ledg
 def test_a_silent_server_is_not_waited_for_for_ever(
     store: PostgresUsageStore, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infra.event_store.copying.SILENCE_MAX_S", 0.1)
+    monkeypatch.setattr("infra.event_store.async_copy.SILENCE_MAX_S", 0.1)
     begin_logs(connection, 0)
     connection.execute(
         "CREATE FUNCTION pg_temp.wait() RETURNS trigger LANGUAGE plpgsql"

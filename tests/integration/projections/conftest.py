@@ -8,9 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from domain.aggregate import Event
-from projections import invariants
-from projections.projector import Projector
+from domain.shared.aggregate import EventEnvelope
+from projections.audit import invariants
+from projections.engine.projector import Projector
 from tests.histories import Account, append
 from tests.integration.projections.recount import projected, recount
 
@@ -22,15 +22,15 @@ class Ledger:
         self.owner = owner
         self.service = service
         self.connection = connection
-        self.log: list[Event] = []
+        self.log: list[EventEnvelope] = []
 
     def append(self, *accounts: Account) -> int:
         """Append what happened to accounts since the last call, and return the log's end."""
-        events = [event for account in accounts for event in account.collect()]
+        events = [envelope for account in accounts for envelope in account.collect()]
         self.log += events
         return append(self.connection, events)
 
-    def append_events(self, events: Sequence[Event]) -> int:
+    def append_events(self, events: Sequence[EventEnvelope]) -> int:
         self.log += events
         return append(self.connection, events)
 
@@ -44,10 +44,10 @@ class Ledger:
         assert row is not None
         return row[0]
 
-    def assert_projected(self, log: Sequence[Event] | None = None) -> None:
+    def assert_projected(self, log: Sequence[EventEnvelope] | None = None) -> None:
         """Check every table against a recount of the log, or of a part of it."""
         log = self.log if log is None else log
-        streams = list({event.originator_id for event in self.log})
+        streams = list({envelope.originator_id for envelope in self.log})
         assert projected(self.connection, streams) == recount(log)
         assert invariants.check(self.connection) == []
 

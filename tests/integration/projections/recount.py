@@ -15,8 +15,7 @@ import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
-from domain.aggregate import Event
-from domain.facts import (
+from domain.credits.events import (
     ChargeRefunded,
     CreditsGranted,
     CreditsPurchased,
@@ -32,17 +31,18 @@ from domain.facts import (
     TimeZoneChanged,
     UsageCharged,
 )
+from domain.shared.aggregate import EventEnvelope
 
 Tables = dict[str, list[dict[str, Any]]]
 
 TABLES = ("balances", "holds", "transactions", "usage_months", "usage_days", "event_usage", "event_totals")
 
 
-def recount(log: Sequence[Event]) -> Tables:
+def recount(log: Sequence[EventEnvelope]) -> Tables:
     """Return the rows of every table, sorted."""
-    histories: dict[UUID, list[Event]] = defaultdict(list)
-    for event in log:
-        histories[event.originator_id].append(event)
+    histories: dict[UUID, list[EventEnvelope]] = defaultdict(list)
+    for envelope in log:
+        histories[envelope.originator_id].append(envelope)
     tables: Tables = {table: [] for table in TABLES}
     for stream, history in histories.items():
         tables["balances"].append({"stream": stream, **_balance(history)})
@@ -72,19 +72,19 @@ def _sorted(tables: Tables) -> Tables:
     return {table: sorted(rows, key=lambda row: repr(sorted(row.items()))) for table, rows in tables.items()}
 
 
-def _balance(history: list[Event]) -> dict[str, Any]:
-    facts = [event.fact for event in history]
-    (opened,) = [fact for fact in facts if isinstance(fact, OrganisationOpened)]
+def _balance(history: list[EventEnvelope]) -> dict[str, Any]:
+    facts = [envelope.event for envelope in history]
+    (opened,) = [event for event in facts if isinstance(event, OrganisationOpened)]
 
     def total(kind: type[Any]) -> int:
-        return sum(fact.credits for fact in facts if isinstance(fact, kind))
+        return sum(event.credits for event in facts if isinstance(event, kind))
 
     def latest(kind: type[Any], field: str, before: Any) -> Any:
-        return [before, *(getattr(fact, field) for fact in facts if isinstance(fact, kind))][-1]
+        return [before, *(getattr(event, field) for event in facts if isinstance(event, kind))][-1]
 
     return {
         "organisation_id": opened.organisation_id,
-        "balance": sum(fact.balance_delta for fact in facts),
+        "balance": sum(event.balance_delta for event in facts),
         "granted": total(CreditsGranted),
         "purchased": total(CreditsPurchased) - total(PurchaseRefunded) + total(PurchaseRefundReversed),
         "refunded": total(ChargeRefunded),
@@ -100,32 +100,32 @@ def _balance(history: list[Event]) -> dict[str, Any]:
     }
 
 
-def _holds(history: list[Event]) -> list[dict[str, Any]]:
+def _holds(history: list[EventEnvelope]) -> list[dict[str, Any]]:
     """A row per hold; what a charge took from one is on the charge."""
     rows = {}
-    for event in history:
-        fact = event.fact
-        if isinstance(fact, HoldPlaced):
-            rows[fact.hold_id] = {
-                "hold_id": fact.hold_id,
-                "run_id": fact.request.run_id,
+    for envelope in history:
+        event = envelope.event
+        if isinstance(event, HoldPlaced):
+            rows[event.hold_id] = {
+                "hold_id": event.hold_id,
+                "run_id": event.request.run_id,
                 "status": "open",
-                "mode": fact.request.mode.value,
-                "requested": fact.request.credits,
-                "credits": fact.credits,
+                "mode": event.request.mode.value,
+                "requested": event.request.credits,
+                "credits": event.credits,
                 "used": 0,
-                "placed_at": fact.recorded_at,
-                "expires_at": fact.expires_at,
+                "placed_at": event.recorded_at,
+                "expires_at": event.expires_at,
                 "closed_at": None,
-                "version": event.originator_version,
+                "version": envelope.originator_version,
             }
-        elif isinstance(fact, UsageCharged) and fact.hold_id in rows:
-            rows[fact.hold_id]["used"] += fact.from_hold
-        elif isinstance(fact, HoldSettled | HoldReleased | HoldExpired):
-            row = rows[fact.hold_id]
-            row["closed_at"] = fact.recorded_at
+        elif isinstance(event, UsageCharged) and event.hold_id in rows:
+            rows[event.hold_id]["used"] += event.from_hold
+        elif isinstance(event, HoldSettled | HoldReleased | HoldExpired):
+            row = rows[event.hold_id]
+            row["closed_at"] = event.recorded_at
             row["status"] = {HoldSettled: "settled", HoldReleased: "released", HoldExpired: "lapsed"}[
-                type(fact)
+                type(event)
             ]
     return list(rows.values())
 
@@ -135,25 +135,25 @@ class Charge(NamedTuple):
 
     version: int
     month: date
-    fact: UsageCharged
+    event: UsageCharged
 
 
-def _statement(history: list[Event]) -> Tables:
+def _statement(history: list[EventEnvelope]) -> Tables:
     runs: dict[str, list[Charge]] = {}
     additions = []
-    for event in history:
-        fact = event.fact
-        if isinstance(fact, UsageCharged):
+    for envelope in history:
+        event = envelope.event
+        if isinstance(event, UsageCharged):
             # A charge of credits, or of a run that has been charged: what is hidden never had a rate.
-            if fact.credits > 0 or (fact.run_id in runs and fact.rate_millionths > 0 and fact.photos > 0):
-                run = runs.setdefault(fact.run_id, [])
-                month = run[0].month if run else fact.day.replace(day=1)
-                run.append(Charge(event.originator_version, month, fact))
-        elif isinstance(fact, tuple(_ADDITIONS)):
-            additions.append(_addition(event.originator_version, fact))
+            if event.credits > 0 or (event.run_id in runs and event.rate_millionths > 0 and event.photos > 0):
+                run = runs.setdefault(event.run_id, [])
+                month = run[0].month if run else event.day.replace(day=1)
+                run.append(Charge(envelope.originator_version, month, event))
+        elif isinstance(event, tuple(_ADDITIONS)):
+            additions.append(_addition(envelope.originator_version, event))
     charges = sorted((charge for run in runs.values() for charge in run), key=lambda charge: charge.version)
-    days = {(charge.month, charge.fact.day) for charge in charges}
-    events = {(charge.month, charge.fact.event_id) for charge in charges}
+    days = {(charge.month, charge.event.day) for charge in charges}
+    events = {(charge.month, charge.event.event_id) for charge in charges}
     return {
         "transactions": [*additions, *(_run(run) for run in runs.values())],
         "usage_months": [
@@ -164,19 +164,19 @@ def _statement(history: list[Event]) -> Tables:
             {
                 "month": month,
                 "day": day,
-                **_sums([charge for charge in charges if (charge.month, charge.fact.day) == (month, day)]),
+                **_sums([charge for charge in charges if (charge.month, charge.event.day) == (month, day)]),
             }
             for month, day in days
         ],
         "event_usage": [
             {
                 "month": month,
-                **_event([c for c in charges if (c.month, c.fact.event_id) == (month, event_id)]),
+                **_event([c for c in charges if (c.month, c.event.event_id) == (month, event_id)]),
             }
             for month, event_id in events
         ],
         "event_totals": [
-            _event([charge for charge in charges if charge.fact.event_id == event_id])
+            _event([charge for charge in charges if charge.event.event_id == event_id])
             for event_id in {event_id for _, event_id in events}
         ],
     }
@@ -184,8 +184,8 @@ def _statement(history: list[Event]) -> Tables:
 
 def _sums(charges: list[Charge]) -> dict[str, int]:
     return {
-        "credits": sum(charge.fact.credits for charge in charges),
-        "photos": sum(charge.fact.photos - charge.fact.settled for charge in charges),
+        "credits": sum(charge.event.credits for charge in charges),
+        "photos": sum(charge.event.photos - charge.event.settled for charge in charges),
     }
 
 
@@ -193,37 +193,37 @@ def _month(month: date, charges: list[Charge]) -> dict[str, Any]:
     return {
         "month": month,
         **_sums(charges),
-        "runs": len({charge.fact.run_id for charge in charges}),
-        "events": len({charge.fact.event_id for charge in charges}),
+        "runs": len({charge.event.run_id for charge in charges}),
+        "events": len({charge.event.event_id for charge in charges}),
     }
 
 
 def _event(charges: list[Charge]) -> dict[str, Any]:
     return {
-        "event_id": charges[0].fact.event_id,
-        "event_name": charges[-1].fact.event_name,
+        "event_id": charges[0].event.event_id,
+        "event_name": charges[-1].event.event_name,
         **_sums(charges),
-        "runs": len({charge.fact.run_id for charge in charges}),
-        "first_occurred_at": min(charge.fact.occurred_at for charge in charges),
-        "last_occurred_at": max(charge.fact.occurred_at for charge in charges),
+        "runs": len({charge.event.run_id for charge in charges}),
+        "first_occurred_at": min(charge.event.occurred_at for charge in charges),
+        "last_occurred_at": max(charge.event.occurred_at for charge in charges),
     }
 
 
 def _run(charges: list[Charge]) -> dict[str, Any]:
-    first = charges[0].fact
+    first = charges[0].event
     sums = _sums(charges)
     return {
         "kind": "usage",
         "reference": first.run_id,
         "type": "usage",
         "credits": -sums["credits"],
-        "occurred_at": min(charge.fact.occurred_at for charge in charges),
+        "occurred_at": min(charge.event.occurred_at for charge in charges),
         "recorded_at": first.recorded_at,
         "actor": first.actor,
         "month": charges[0].month,
         "photos": sums["photos"],
-        "usage_types": list(dict.fromkeys(charge.fact.usage_type.value for charge in charges)),
-        "event_ids": list(dict.fromkeys(charge.fact.event_id for charge in charges)),
+        "usage_types": list(dict.fromkeys(charge.event.usage_type.value for charge in charges)),
+        "event_ids": list(dict.fromkeys(charge.event.event_id for charge in charges)),
         "event_name": first.event_name,
         "first_version": charges[0].version,
         "last_version": charges[-1].version,
@@ -255,28 +255,28 @@ _ADDITIONS: dict[type[Any], tuple[str, list[str]]] = {
 }
 
 
-def _addition(version: int, fact: Any) -> dict[str, Any]:
-    kind, fields = _ADDITIONS[type(fact)]
-    refund = isinstance(fact, ChargeRefunded)
+def _addition(version: int, event: Any) -> dict[str, Any]:
+    kind, fields = _ADDITIONS[type(event)]
+    refund = isinstance(event, ChargeRefunded)
     shown = {"admin": "admin_grant", "trial": "free_credits", "promotional": "free_credits"}
     return {
         "kind": "addition",
         "reference": str(version),
-        "type": shown[fact.kind] if isinstance(fact, CreditsGranted) else kind,
-        "credits": fact.balance_delta,
-        "occurred_at": fact.recorded_at,
-        "recorded_at": fact.recorded_at,
-        "actor": fact.actor,
+        "type": shown[event.kind] if isinstance(event, CreditsGranted) else kind,
+        "credits": event.balance_delta,
+        "occurred_at": event.recorded_at,
+        "recorded_at": event.recorded_at,
+        "actor": event.actor,
         "month": None,
         "photos": None,
         "usage_types": None,
-        "event_ids": [fact.event_id] if refund else None,
-        "event_name": fact.event_name if refund else None,
+        "event_ids": [event.event_id] if refund else None,
+        "event_name": event.event_name if refund else None,
         "first_version": version,
         "last_version": version,
         "details": {
             "type": kind,
-            **dict.fromkeys(_NO_MONEY if isinstance(fact, PurchaseRefundReversed) else ()),
-            **{field: getattr(fact, field) for field in fields},
+            **dict.fromkeys(_NO_MONEY if isinstance(event, PurchaseRefundReversed) else ()),
+            **{field: getattr(event, field) for field in fields},
         },
     }

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.integration.webhooks.lab import Lab
     from tests.integration.webhooks.receiver import Answer, Receiver
+    from tests.integration.webhooks.webhook_environment import WebhookEnvironment
 
 
 @pytest.fixture(autouse=True)
-def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_poll_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody wakes a deliverer when the story moves its clock."""
     monkeypatch.setattr("infra.webhooks.deliverer.POLL_S", 0.02)
 
 
 @pytest.fixture
-def lab(migrated_database: str, service_database: str) -> Iterator[Lab]:
-    from tests.integration.webhooks.lab import Lab
+def webhook_env(migrated_database: str, service_database: str) -> Iterator[WebhookEnvironment]:
+    from tests.integration.webhooks.webhook_environment import WebhookEnvironment
 
-    lab = Lab(migrated_database, service_database)
-    yield lab
-    lab.ledger.close()
+    webhook_env = WebhookEnvironment(migrated_database, service_database)
+    yield webhook_env
+    webhook_env.ledger.close()
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import pytest
 
 from benchmarks.cases import all_cases
 from benchmarks.checks import WrongResult, must_equal
-from benchmarks.lab import Lab, Sample
+from benchmarks.environment import BenchmarkEnvironment, Sample
 from benchmarks.results import figure_of, headlines, report
 from benchmarks.runner import Case, Outcome, run_cases
 from benchmarks.sizes import FULL, QUICK
 
-NO_LAB = cast(Lab, None)
+NO_ENVIRONMENT = cast("BenchmarkEnvironment", None)
 
 
 def sample(rate: float, **figures: float) -> Sample:
@@ -54,17 +54,17 @@ def test_every_headline_has_its_cases() -> None:
 def test_cases_take_turns_and_what_they_share_is_prepared_once() -> None:
     happened = []
 
-    def set_up(_: Lab) -> None:
+    def set_up(_: BenchmarkEnvironment) -> None:
         happened.append("set up")
 
     def measure(name: str) -> Case:
-        def run(_: Lab) -> Sample:
+        def run(_: BenchmarkEnvironment) -> Sample:
             happened.append(name)
             return sample(1.0)
 
         return Case(name, name, run, set_up, rounds=1 if name == "c" else None)
 
-    outcome = run_cases(NO_LAB, [measure("a"), measure("b"), measure("c")], 2)
+    outcome = run_cases(NO_ENVIRONMENT, [measure("a"), measure("b"), measure("c")], 2)
 
     assert happened == ["set up", "a", "b", "c", "a", "b"]
     assert {name: len(samples) for name, samples in outcome.samples.items()} == {"a": 2, "b": 2, "c": 1}
@@ -72,17 +72,17 @@ def test_cases_take_turns_and_what_they_share_is_prepared_once() -> None:
 
 @pytest.mark.parametrize("fails_in", ["set_up", "measure"])
 def test_a_wrong_result_fails_its_case_alone(fails_in: str, capsys: pytest.CaptureFixture[str]) -> None:
-    def wrong(_: Lab) -> Sample:
+    def wrong(_: BenchmarkEnvironment) -> Sample:
         must_equal("charges", 1, 2)
         raise AssertionError
 
     broken = (
         Case("broken", "broken", wrong)
         if fails_in == "measure"
-        else Case("broken", "broken", lambda _: sample(1.0), lambda lab: (wrong(lab), None)[1])
+        else Case("broken", "broken", lambda _: sample(1.0), lambda bench_env: (wrong(bench_env), None)[1])
     )
     good = Case("good", "good", lambda _: sample(1.0))
-    outcome = run_cases(NO_LAB, [broken, good], 3)
+    outcome = run_cases(NO_ENVIRONMENT, [broken, good], 3)
 
     assert len(outcome.samples["good"]) == 3
     assert outcome.samples["broken"] == []

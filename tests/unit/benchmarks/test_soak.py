@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.soak.load import Findings
 from benchmarks.soak.receiver import WebhookReceiver
-from benchmarks.soak.watch import GROWTH_MB_MAX, LAG_MAX, RSS_MB_MAX, Memory, Watch
-from domain.webhooks import signed_headers
+from benchmarks.soak.watch import GROWTH_MB_MAX, LAG_MAX, RSS_MB_MAX, Memory, ProcessMonitor
+from domain.webhooks.endpoints import signed_headers
 
 SECRET = "whsec_c2VjcmV0IG9mIHRoZSB0ZXN0cw=="  # noqa: S105
 BODY = b'{"type": "x"}'
@@ -56,8 +56,8 @@ def test_a_receiver_refuses_some(receiver: WebhookReceiver) -> None:
 def test_memory_and_lag_are_judged(memory: Memory, lag: int, found: list[str]) -> None:
     service: Any = None
     findings = Findings()
-    watch = Watch(service, findings)
+    watch = ProcessMonitor(service, findings)
     watch.memory["api"] = memory
     watch.lags = [(0, 0, 0, 0)] * 30 + [(lag, 0, 0, 0)] * 10
-    watch.judge()
+    watch.check_limits()
     assert findings.wrong == found

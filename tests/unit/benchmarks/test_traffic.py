@@ -3,9 +3,9 @@
 from collections import defaultdict
 
 from benchmarks.traffic import Traffic, UsageRecord, organisation_ids, with_repeats
-from consumers.messages import decode_usage
-from domain.identity import dedupe_key
-from domain.rate_card import RateCard, credits_for
+from consumers.usage.wire_format import decode_usage
+from domain.pricing.rate_card import RateCard, credits_for
+from domain.shared.stream_keys import dedupe_key
 
 ORGANISATIONS = organisation_ids(50)
 

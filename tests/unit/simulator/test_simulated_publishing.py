@@ -8,7 +8,7 @@ import pytest
 from kafka.errors import KafkaTimeoutError, OutOfOrderSequenceNumberError
 
 from consumers.client import sending
-from infra.simulator.options import NO_DISTURBANCES, Disturbances
+from infra.simulator.options import NO_FAULTS, FaultRates
 from infra.simulator.pipeline import run
 from tests.unit.simulator.simulations import CAMPUS, history, options, ticking
 
@@ -74,40 +74,40 @@ class Producer:
 
 @pytest.fixture(autouse=True)
 def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "_BACKOFF_FIRST_S", 0.001)
+    monkeypatch.setattr(sending, "_BACKOFF_INITIAL_S", 0.001)
 
 
-HISTORY = options(organisations=(CAMPUS,), live_per_second=0, disturbances=NO_DISTURBANCES)
-VALUES = [record.value for record in history(organisations=(CAMPUS,), disturbances=NO_DISTURBANCES)]
+HISTORY = options(organisations=(CAMPUS,), live_per_second=0, fault_rates=NO_FAULTS)
+VALUES = [record.value for record in history(organisations=(CAMPUS,), fault_rates=NO_FAULTS)]
 
 
 def test_history_alone_is_published_and_the_run_ends() -> None:
     broker = Broker()
-    tally = run(HISTORY, broker, Event(), ticking())
+    sent_totals = run(HISTORY, broker, Event(), ticking())
     assert broker.log == VALUES
-    assert tally.as_dict()["organisations"]["campus-clicks"]["expected_credits"] == 188
-    assert tally.as_dict()["last_offsets"] == {"0": len(VALUES) - 1}
+    assert sent_totals.as_dict()["organisations"]["campus-clicks"]["expected_credits"] == 188
+    assert sent_totals.as_dict()["last_offsets"] == {"0": len(VALUES) - 1}
     assert (broker.producers, broker.closed) == (1, 1)
 
 
 @pytest.mark.parametrize("raised", [False, True])
 def test_a_failed_producer_is_replaced_and_the_rest_sent_again_in_order(raised: bool) -> None:
     broker = Broker(10, 0, 20, ending=OutOfOrderSequenceNumberError(), raised=raised)
-    tally = run(HISTORY, broker, Event(), ticking())
+    sent_totals = run(HISTORY, broker, Event(), ticking())
     assert broker.log == VALUES
     assert VALUES[10] in broker.refused
     assert broker.producers == broker.closed == 4
-    assert tally.acknowledged == len(VALUES)
-    assert tally.unconfirmed == 0
+    assert sent_totals.acknowledged == len(VALUES)
+    assert sent_totals.unconfirmed == 0
 
 
 def test_a_silent_producer_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "SILENCE_MAX_S", 0.05)
     broker = Broker(5, ending=None)
-    tally = run(HISTORY, broker, Event(), ticking())
+    sent_totals = run(HISTORY, broker, Event(), ticking())
     assert broker.log == VALUES
     assert broker.producers == 2
-    assert tally.acknowledged == len(VALUES)
+    assert sent_totals.acknowledged == len(VALUES)
 
 
 def test_a_factory_that_finds_no_broker_is_asked_again() -> None:
@@ -126,19 +126,17 @@ def test_a_stop_reports_what_nobody_acknowledged() -> None:
     stop = Event()
     broker = Broker(3, ending=None)
     broker.on_refused = lambda: stop.set() if len(broker.refused) == 4 else None
-    asked = options(
-        organisations=(CAMPUS,), live_per_second=0, disturbances=NO_DISTURBANCES, drain_seconds=0.05
-    )
-    tally = run(asked, broker, stop, ticking())
-    sent = history(organisations=(CAMPUS,), disturbances=NO_DISTURBANCES)
-    assert tally.acknowledged == 3
-    assert tally.unconfirmed == 4
-    unconfirmed = [record["id"] for record in tally.as_dict()["unconfirmed"]]
+    asked = options(organisations=(CAMPUS,), live_per_second=0, fault_rates=NO_FAULTS, drain_seconds=0.05)
+    sent_totals = run(asked, broker, stop, ticking())
+    sent = history(organisations=(CAMPUS,), fault_rates=NO_FAULTS)
+    assert sent_totals.acknowledged == 3
+    assert sent_totals.unconfirmed == 4
+    unconfirmed = [record["id"] for record in sent_totals.as_dict()["unconfirmed"]]
     assert unconfirmed == [record.usage.message_id for record in sent[3:7]]
 
 
 def test_no_more_than_the_bound_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "UNDER_WAY_MAX", 7)
+    monkeypatch.setattr(sending, "IN_FLIGHT_MAX", 7)
     stop = Event()
     broker = Broker(3, ending=None)
     Timer(0.2, stop.set).start()
@@ -157,21 +155,21 @@ def test_a_stopped_run_publishes_nothing() -> None:
 def test_live_traffic_keeps_its_pace_and_ends_after_its_number() -> None:
     asked = options(history=False, live_per_second=2_000, live_messages_max=200)
     broker = Broker()
-    tally = run(asked, broker, Event(), ticking())
-    assert tally.acknowledged == len(broker.log) == 200
+    sent_totals = run(asked, broker, Event(), ticking())
+    assert sent_totals.acknowledged == len(broker.log) == 200
 
 
 def test_a_conflict_is_counted_after_failures_too() -> None:
     broker = Broker(40, 40, ending=OutOfOrderSequenceNumberError())
-    troubled = Disturbances(repeated=0, conflicting=0.1)
-    counted = run(options(live_per_second=0, disturbances=troubled), broker, Event(), ticking()).as_dict()
-    assert counted["conflicting"] == sum(record.waits for record in history(disturbances=troubled)) > 0
+    troubled = FaultRates(repeated=0, conflicting=0.1)
+    counted = run(options(live_per_second=0, fault_rates=troubled), broker, Event(), ticking()).as_dict()
+    assert counted["conflicting"] == sum(record.waits for record in history(fault_rates=troubled)) > 0
 
 
 def test_a_conflict_is_sent_when_all_before_it_is_acknowledged() -> None:
-    troubled = Disturbances(repeated=0, conflicting=0.1)
+    troubled = FaultRates(repeated=0, conflicting=0.1)
     waiting = {
-        record.value for record in history(organisations=(CAMPUS,), disturbances=troubled) if record.waits
+        record.value for record in history(organisations=(CAMPUS,), fault_rates=troubled) if record.waits
     }
     sent: list[bytes] = []
     acknowledged: list[bytes] = []
@@ -198,7 +196,7 @@ def test_a_conflict_is_sent_when_all_before_it_is_acknowledged() -> None:
         def close(self, timeout: float) -> None:
             pass
 
-    asked = options(organisations=(CAMPUS,), live_per_second=0, disturbances=troubled)
+    asked = options(organisations=(CAMPUS,), live_per_second=0, fault_rates=troubled)
     assert run(asked, Slow, Event(), ticking()).unconfirmed == 0
     assert waiting <= set(sent)
     assert too_early == []
@@ -220,6 +218,6 @@ def test_the_late_failure_of_an_old_producer_does_not_end_the_new_one() -> None:
 
     broker = Lingering(10, ending=OutOfOrderSequenceNumberError())
     broker.future = Kept
-    tally = run(HISTORY, broker, Event(), ticking())
-    assert tally.acknowledged == len(VALUES)
+    sent_totals = run(HISTORY, broker, Event(), ticking())
+    assert sent_totals.acknowledged == len(VALUES)
     assert (broker.producers, broker.log) == (2, VALUES)

@@ -8,10 +8,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from consumers.messages import Refused, decode_usage
+from consumers.usage.wire_format import InvalidUsageMessage, decode_usage
+from infra.simulator.credit_checks import HoldReference
 from infra.simulator.demo import DEMO_ORGANISATIONS, DEMO_PEOPLE
-from infra.simulator.desk import Held
-from infra.simulator.options import NO_DISTURBANCES, ROUGH_DISTURBANCES, Disturbances, SimulatorOptions
+from infra.simulator.options import MANY_FAULTS, NO_FAULTS, FaultRates, SimulatorOptions
 from infra.simulator.photo_events import EVENT_PHOTOS_MAX, EVENT_PHOTOS_MIN, Month, events_of
 from infra.simulator.traffic import Traffic
 from tests.unit.simulator.simulations import (
@@ -28,8 +28,8 @@ from tests.unit.simulator.simulations import (
 
 
 def test_a_seed_makes_the_same_traffic_again() -> None:
-    assert history(disturbances=ROUGH_DISTURBANCES) == history(disturbances=ROUGH_DISTURBANCES)
-    assert live(500, disturbances=ROUGH_DISTURBANCES) == live(500, disturbances=ROUGH_DISTURBANCES)
+    assert history(fault_rates=MANY_FAULTS) == history(fault_rates=MANY_FAULTS)
+    assert live(500, fault_rates=MANY_FAULTS) == live(500, fault_rates=MANY_FAULTS)
     assert history(seed=2) != history(seed=3)
 
 
@@ -41,7 +41,7 @@ def test_another_process_mints_other_ids() -> None:
 
 
 def test_ids_are_uuid7_of_the_moment_and_minted_once() -> None:
-    records = history(disturbances=NO_DISTURBANCES) + live(300, disturbances=NO_DISTURBANCES, process="t1")
+    records = history(fault_rates=NO_FAULTS) + live(300, fault_rates=NO_FAULTS, process="t1")
     for record in records:
         number = UUID(record.usage.message_id)
         assert (number.version, number.variant) == (7, "specified in RFC 4122")
@@ -50,18 +50,18 @@ def test_ids_are_uuid7_of_the_moment_and_minted_once() -> None:
 
 
 def test_the_consumer_accepts_every_message_but_the_malformed() -> None:
-    traffic = Traffic(options(disturbances=ROUGH_DISTURBANCES))
+    traffic = Traffic(options(fault_rates=MANY_FAULTS))
     records = [*traffic.history(NOW), *islice(traffic.live(ticking()), 2_000)]
     for record in records:
-        if record.flaw is not None:
-            with pytest.raises(Refused):
+        if record.malformed_kind is not None:
+            with pytest.raises(InvalidUsageMessage):
                 decode_usage(record.key, record.value, record.headers)
             continue
         report = decode_usage(record.key, record.value, record.headers)
         usage = record.usage
         assert report.organisation_id == usage.organisation_id
         assert (report.source, report.message_id) == (usage.source, usage.message_id)
-        assert report.substance == (
+        assert report.charge_fingerprint == (
             usage.run_id,
             usage.usage_type,
             usage.photos,
@@ -69,9 +69,9 @@ def test_the_consumer_accepts_every_message_but_the_malformed() -> None:
             usage.event_id,
         )
         user_id = None if report.usage.user is None else report.usage.user.id
-        assert (report.usage.event.name, user_id) == (usage.event_name, usage.user_id)
+        assert (report.usage.photo_event.name, user_id) == (usage.event_name, usage.user_id)
         assert abs(report.occurred_at - usage.occurred_at) < timedelta(milliseconds=1)
-    assert {record.flaw for record in records} == {None, "not_json", "missing_field", "foreign_key"}
+    assert {record.malformed_kind for record in records} == {None, "not_json", "missing_field", "foreign_key"}
 
 
 def test_some_messages_are_binary_and_most_structured() -> None:
@@ -81,26 +81,26 @@ def test_some_messages_are_binary_and_most_structured() -> None:
 
 
 def test_nothing_is_disturbed_without_disturbances() -> None:
-    records = history(disturbances=NO_DISTURBANCES)
+    records = history(fault_rates=NO_FAULTS)
     times = [record.usage.occurred_at for record in records]
     assert times == sorted(times)
-    assert not any(record.flaw or record.waits for record in records)
+    assert not any(record.malformed_kind or record.waits for record in records)
 
 
 def test_usual_disturbances_repeat_and_overtake_but_break_nothing() -> None:
-    records = history(disturbances=Disturbances())
+    records = history(fault_rates=FaultRates())
     bodies: dict[str, set[bytes]] = {}
     for record in records:
         bodies.setdefault(record.usage.message_id, set()).add(record.value)
     assert len(bodies) < len(records)
     assert all(len(values) == 1 for values in bodies.values())
-    assert not any(record.flaw for record in records)
+    assert not any(record.malformed_kind for record in records)
     times = [record.usage.occurred_at for record in records]
     assert times != sorted(times)
 
 
 def test_a_conflict_follows_its_original_and_says_something_else() -> None:
-    records = history(disturbances=Disturbances(repeated=0, conflicting=0.1))
+    records = history(fault_rates=FaultRates(repeated=0, conflicting=0.1))
     first = {}
     conflicts = 0
     for record in records:
@@ -122,7 +122,7 @@ def test_a_conflict_follows_its_original_and_says_something_else() -> None:
     ],
 )
 def test_history_fills_four_months_in_each_zone(now: datetime) -> None:
-    records = history(now, disturbances=NO_DISTURBANCES)
+    records = history(now, fault_rates=NO_FAULTS)
     assert all(record.usage.occurred_at <= now for record in records)
     for organisation in (STRIDE, LACE, CAMPUS):
         zone = ZoneInfo(organisation.time_zone)
@@ -141,7 +141,7 @@ def test_usage_grows() -> None:
     now = datetime(2026, 7, 1, 6, tzinfo=UTC)
     for seed in range(5):
         photos: Counter[int] = Counter()
-        for record in charged(history(now, seed=seed, disturbances=NO_DISTURBANCES)):
+        for record in charged(history(now, seed=seed, fault_rates=NO_FAULTS)):
             photos[record.usage.occurred_at.month] += record.usage.photos
         assert photos[6] > photos[4]
 
@@ -150,7 +150,7 @@ def test_weekends_are_busier() -> None:
     for organisation in (STRIDE, LACE, CAMPUS):
         days: Counter[bool] = Counter()
         for seed in range(5):
-            for record in history(organisations=(organisation,), seed=seed, disturbances=NO_DISTURBANCES):
+            for record in history(organisations=(organisation,), seed=seed, fault_rates=NO_FAULTS):
                 if record.usage.usage_type == "photo_processing":
                     local = record.usage.occurred_at.astimezone(ZoneInfo(organisation.time_zone))
                     days[local.weekday() >= 5] += record.usage.photos
@@ -164,11 +164,11 @@ def test_events_have_stable_numbers_and_believable_sizes() -> None:
         events = events_of(organisation, month, 1, 0)
         seen_later = events_of(organisation, month, 1, 2)
         assert [(e.id, e.name, e.day) for e in events] == [(e.id, e.name, e.day) for e in seen_later]
-        assert all(EVENT_PHOTOS_MIN <= event.photos <= EVENT_PHOTOS_MAX for event in events)
-        assert all(event.name.endswith("2026") for event in events)
-        ids |= {event.id for event in events}
-        ids |= {event.id for event in events_of(organisation, Month(2026, 6), 1, 0)}
-        assert len({event.name for event in events}) == len(events)
+        assert all(EVENT_PHOTOS_MIN <= photo_event.photos <= EVENT_PHOTOS_MAX for photo_event in events)
+        assert all(photo_event.name.endswith("2026") for photo_event in events)
+        ids |= {photo_event.id for photo_event in events}
+        ids |= {photo_event.id for photo_event in events_of(organisation, Month(2026, 6), 1, 0)}
+        assert len({photo_event.name for photo_event in events}) == len(events)
     assert len(ids) == sum(
         len(events_of(organisation, Month(2026, number), 1, 0))
         for organisation in (STRIDE, LACE, CAMPUS)
@@ -177,7 +177,7 @@ def test_events_have_stable_numbers_and_believable_sizes() -> None:
 
 
 def test_runs_come_in_messages_of_five_to_five_hundred_photos() -> None:
-    records = history(disturbances=NO_DISTURBANCES, organisations=(STRIDE, LACE))
+    records = history(fault_rates=NO_FAULTS, organisations=(STRIDE, LACE))
     small = [record for record in records if not 5 <= record.usage.photos <= 500]
     assert len(small) < len(records) / 50  # a run of fewer photos has one message of them
     assert all(1 <= record.usage.photos <= 500 for record in small)
@@ -194,7 +194,7 @@ def test_runs_come_in_messages_of_five_to_five_hundred_photos() -> None:
 
 
 def test_live_messages_happen_now_except_those_of_late_runs() -> None:
-    records = live(2_000, disturbances=Disturbances(repeated=0, out_of_order=0, late=0.1))
+    records = live(2_000, fault_rates=FaultRates(repeated=0, out_of_order=0, late=0.1))
     ages = [
         NOW + number * timedelta(seconds=1) - record.usage.occurred_at
         for number, record in enumerate(records)
@@ -207,13 +207,13 @@ def test_live_messages_happen_now_except_those_of_late_runs() -> None:
 
 
 def test_live_traffic_spends_what_there_is_and_no_more() -> None:
-    traffic = Traffic(options(organisations=(CAMPUS,), disturbances=NO_DISTURBANCES))
+    traffic = Traffic(options(organisations=(CAMPUS,), fault_rates=NO_FAULTS))
     records = [*traffic.history(NOW), *islice(traffic.live(ticking()), 300)]
     assert sum(record.usage.photos for record in charged(records)) == 200
     assert not records[-1].usage.ai_search
 
 
-class SmallDesk:
+class LimitedCreditChecks:
     """Has so many credits for each, all of them held by whoever asks first, and ends when all are gone."""
 
     def __init__(self, credits_of: dict[str, int]) -> None:
@@ -229,11 +229,11 @@ class SmallDesk:
 
     def hold(
         self, organisation_id: str, run_id: str, usage_type: str, photos: int, *, ai_search: bool
-    ) -> Held:
+    ) -> HoldReference:
         held = min(photos, self.left[organisation_id])
         self.left[organisation_id] -= held
         self.held[run_id] = held
-        return Held(run_id, held)
+        return HoldReference(run_id, held)
 
     def settle(self, organisation_id: str, hold_id: str, photos: int) -> None:
         self.settled[hold_id] = photos
@@ -243,17 +243,17 @@ class SmallDesk:
 
 
 def test_live_runs_take_holds_and_pause_without_credits() -> None:
-    desk = SmallDesk({STRIDE.id: 0, LACE.id: 5_000, CAMPUS.id: 300})
-    records = live(100_000, desk=desk, disturbances=NO_DISTURBANCES)
+    credit_checks = LimitedCreditChecks({STRIDE.id: 0, LACE.id: 5_000, CAMPUS.id: 300})
+    records = live(100_000, credit_checks=credit_checks, fault_rates=NO_FAULTS)
     reported = Counter[str]()
     for record in records:
         assert record.usage.hold_id == record.usage.run_id
         reported[record.usage.run_id] += record.usage.photos
     assert {record.usage.organisation_id for record in records} == {LACE.id, CAMPUS.id}
     whole = {record.usage.run_id for record in records if record.usage.usage_type == "photo_processing"}
-    assert all(reported[run_id] <= desk.held[run_id] for run_id in whole)
-    assert desk.settled.items() <= reported.items()
-    assert len(desk.settled) > 5
+    assert all(reported[run_id] <= credit_checks.held[run_id] for run_id in whole)
+    assert credit_checks.settled.items() <= reported.items()
+    assert len(credit_checks.settled) > 5
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -263,7 +263,7 @@ def test_the_demonstration_never_runs_dry_in_its_history(seed: int) -> None:
         for demo in DEMO_ORGANISATIONS:
             moves = [(demo.opened_at(now), 0, 200)]
             moves += [(a.at(demo.time_zone, now), 0, a.credits) for a in demo.additions]
-            asked = SimulatorOptions((demo.traffic,), seed=seed, disturbances=NO_DISTURBANCES)
+            asked = SimulatorOptions((demo.traffic,), seed=seed, fault_rates=NO_FAULTS)
             used = 0
             for record in Traffic(asked).history(now):
                 usage = record.usage
@@ -282,7 +282,7 @@ def test_the_demonstration_never_runs_dry_in_its_history(seed: int) -> None:
 
 def test_options_are_checked() -> None:
     with pytest.raises(ValueError, match="share"):
-        Disturbances(late=2)
+        FaultRates(late=2)
     with pytest.raises(ValueError, match="organisation"):
         SimulatorOptions(())
     with pytest.raises(ValueError, match="live_per_second"):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.integration.api.ledger_api import LedgerApi
-from tests.integration.api.pages.browsing import Browser
+from tests.integration.api.pages.browser import Browser
 
 _numbers = itertools.count(1)
 

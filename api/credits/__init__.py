@@ -1,0 +1,1 @@
+"""HTTP operations on credits: reads, writes, holds, the subscription, auto top-up."""

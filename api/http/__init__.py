@@ -1,0 +1,1 @@
+"""The HTTP framework of the API: routes, authentication, permissions, limits, problems, OpenAPI."""

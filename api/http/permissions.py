@@ -1,0 +1,230 @@
+"""Who may call what: one rule for every operation, and how a rule is applied.
+
+The table is the whole of it. A route that is not in it cannot be made, and a line without a route fails a
+test. To add an operation, add its line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from api.http.problems import HttpProblem
+from domain.credits.errors import OrganisationNotFound
+from domain.identity.principals import Principal, PrincipalKind, Role
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Who may call an operation; everybody else who is known is refused."""
+
+    allowed_kinds: frozenset[PrincipalKind] = frozenset()
+    """These may, whichever organisation it is about."""
+    allowed_roles: frozenset[Role] = frozenset()
+    """Persons may who are one of these in the organisation it is about."""
+    allows_api_keys: bool = False
+    """Whether an API key of the organisation may."""
+    signed_in: bool = False
+    """Whoever is signed in to the pages may; it is about no organisation."""
+    without_organisation: bool = False
+    """It is about none, or about all of them."""
+    is_public: bool = False
+    """Anybody may, and nobody is asked who they are."""
+
+    @property
+    def access_text(self) -> str:
+        """Who may, as a sentence of the documentation."""
+        if self.is_public:
+            return "Open to everybody."
+        if self.signed_in:
+            return "For whoever is signed in."
+        kinds = [name for kind, name in _KIND_NAMES.items() if kind in self.allowed_kinds]
+        roles = [f"{role.value}s" for role in Role if role in self.allowed_roles]
+        own = [f"{' and '.join(roles)} of the organisation"] if roles else []
+        return f"For {', '.join(own + ['its API keys'] * self.allows_api_keys + kinds)}."
+
+
+_KIND_NAMES: Final = {
+    PrincipalKind.SERVICE: "the service",
+    PrincipalKind.STAFF: "staff",
+    PrincipalKind.AUDITOR: "auditors",
+}
+_ANY_ROLE: Final = frozenset(Role)
+
+PUBLIC: Final = Rule(is_public=True)
+READ: Final = Rule(
+    allowed_kinds=frozenset({PrincipalKind.STAFF, PrincipalKind.AUDITOR}),
+    allowed_roles=_ANY_ROLE,
+    allows_api_keys=True,
+)
+READ_OR_SERVICE: Final = Rule(
+    allowed_kinds=READ.allowed_kinds | {PrincipalKind.SERVICE}, allowed_roles=_ANY_ROLE, allows_api_keys=True
+)
+STAFF_ONLY: Final = Rule(allowed_kinds=frozenset({PrincipalKind.STAFF}))
+STAFF_OR_MEMBER: Final = Rule(allowed_kinds=frozenset({PrincipalKind.STAFF}), allowed_roles=_ANY_ROLE)
+SERVICE_ONLY: Final = Rule(allowed_kinds=frozenset({PrincipalKind.SERVICE}))
+STAFF_OR_ADMIN: Final = Rule(
+    allowed_kinds=frozenset({PrincipalKind.STAFF}), allowed_roles=frozenset({Role.ADMIN})
+)
+STAFF_ADMIN_OR_AUDITOR: Final = Rule(
+    allowed_kinds=STAFF_OR_ADMIN.allowed_kinds | {PrincipalKind.AUDITOR},
+    allowed_roles=STAFF_OR_ADMIN.allowed_roles,
+)
+
+PAGE: Final = Rule(allowed_kinds=READ.allowed_kinds, allowed_roles=_ANY_ROLE)
+SIGNED_IN: Final = Rule(signed_in=True)
+STAFF_OR_AUDITOR: Final = Rule(allowed_kinds=READ.allowed_kinds, without_organisation=True)
+
+_ORGANISATION: Final = "/v1/organisations/{organisation_id}"
+
+RULES: Final[Mapping[str, Rule]] = {
+    f"PUT {_ORGANISATION}": STAFF_ONLY,
+    f"GET {_ORGANISATION}/balance": READ_OR_SERVICE,
+    f"GET {_ORGANISATION}/usage-summary": READ,
+    f"GET {_ORGANISATION}/daily-usage": READ,
+    f"GET {_ORGANISATION}/transactions": READ,
+    f"GET {_ORGANISATION}/transactions/{{run_id}}/charges": READ,
+    f"GET {_ORGANISATION}/events": READ,
+    f"GET {_ORGANISATION}/subscription": READ,
+    f"POST {_ORGANISATION}/grants": STAFF_ONLY,
+    f"POST {_ORGANISATION}/purchases": STAFF_ONLY,
+    f"POST {_ORGANISATION}/refunds": STAFF_ONLY,
+    f"POST {_ORGANISATION}/purchase-quotes": READ,
+    f"POST {_ORGANISATION}/payments": STAFF_OR_ADMIN,
+    f"POST {_ORGANISATION}/custom-payments": STAFF_ONLY,
+    f"POST {_ORGANISATION}/payments/{{payment_id}}/checkout": STAFF_OR_ADMIN,
+    f"POST {_ORGANISATION}/payments/{{payment_id}}/recheck": STAFF_OR_ADMIN,
+    f"POST {_ORGANISATION}/payments/{{payment_id}}/abandon": STAFF_OR_ADMIN,
+    f"POST {_ORGANISATION}/payments/{{payment_id}}/refunds": STAFF_ONLY,
+    f"POST {_ORGANISATION}/payments/{{payment_id}}/flags/settle": STAFF_ONLY,
+    "GET /v1/payment-flags": STAFF_OR_AUDITOR,
+    f"GET {_ORGANISATION}/payments": READ,
+    f"GET {_ORGANISATION}/auto-top-up": READ,
+    f"PUT {_ORGANISATION}/auto-top-up": STAFF_OR_ADMIN,
+    f"DELETE {_ORGANISATION}/auto-top-up": STAFF_OR_ADMIN,
+    f"GET {_ORGANISATION}/payments/{{payment_id}}": READ,
+    "POST /v1/gateways/{gateway}/webhooks": PUBLIC,
+    "POST /credits/payments/{payment_id}/return": PUBLIC,
+    f"PUT {_ORGANISATION}/price": STAFF_ONLY,
+    f"PUT {_ORGANISATION}/plan": STAFF_ONLY,
+    f"PUT {_ORGANISATION}/time-zone": STAFF_ONLY,
+    f"POST {_ORGANISATION}/api-keys": STAFF_OR_ADMIN,
+    f"GET {_ORGANISATION}/api-keys": STAFF_ADMIN_OR_AUDITOR,
+    f"DELETE {_ORGANISATION}/api-keys/{{key_id}}": STAFF_OR_ADMIN,
+    f"POST {_ORGANISATION}/webhook-endpoints": STAFF_OR_ADMIN,
+    f"GET {_ORGANISATION}/webhook-endpoints": STAFF_ADMIN_OR_AUDITOR,
+    f"DELETE {_ORGANISATION}/webhook-endpoints/{{endpoint_id}}": STAFF_OR_ADMIN,
+    f"POST {_ORGANISATION}/webhook-endpoints/{{endpoint_id}}/secret": STAFF_OR_ADMIN,
+    f"POST {_ORGANISATION}/webhook-endpoints/{{endpoint_id}}/enable": STAFF_OR_ADMIN,
+    f"POST {_ORGANISATION}/webhook-endpoints/{{endpoint_id}}/test": STAFF_OR_ADMIN,
+    f"GET {_ORGANISATION}/webhook-endpoints/{{endpoint_id}}/deliveries": STAFF_ADMIN_OR_AUDITOR,
+    f"PUT {_ORGANISATION}/low-balance-threshold": STAFF_OR_ADMIN,
+    f"GET {_ORGANISATION}/billing-details": READ,
+    f"PUT {_ORGANISATION}/billing-details": STAFF_OR_ADMIN,
+    f"DELETE {_ORGANISATION}/billing-details": STAFF_OR_ADMIN,
+    f"GET {_ORGANISATION}/invoices": READ,
+    f"GET {_ORGANISATION}/invoices/{{invoice_id}}": READ,
+    f"GET {_ORGANISATION}/invoices/{{invoice_id}}.pdf": READ,
+    f"POST {_ORGANISATION}/payments/{{payment_id}}/invoice": STAFF_OR_MEMBER,
+    f"POST {_ORGANISATION}/holds": SERVICE_ONLY,
+    f"POST {_ORGANISATION}/holds/{{hold_id}}/settle": SERVICE_ONLY,
+    f"POST {_ORGANISATION}/holds/{{hold_id}}/release": SERVICE_ONLY,
+    f"GET {_ORGANISATION}/holds": READ_OR_SERVICE,
+    f"GET {_ORGANISATION}/holds/{{hold_id}}": READ_OR_SERVICE,
+    f"POST {_ORGANISATION}/quotes": READ_OR_SERVICE,
+    "GET /sign-in": PUBLIC,
+    "POST /sign-in": PUBLIC,
+    "POST /sign-out": SIGNED_IN,
+    "POST /credits/preferences": SIGNED_IN,
+    "GET /credits": PAGE,
+    "GET /credits/months/{month}": PAGE,
+    "GET /credits/events/{event_id}": PAGE,
+    "GET /credits/runs": PAGE,
+    "GET /credits/balance": PAGE,
+    "GET /credits/subscription": PAGE,
+    "GET /credits/export/{name}": PAGE,
+    "GET /credits/organisations": SIGNED_IN,
+    "GET /credits/billing": PAGE,
+    "POST /credits/billing": STAFF_OR_ADMIN,
+    "POST /credits/billing/recheck": STAFF_OR_ADMIN,
+    "POST /credits/billing/abandon": STAFF_OR_ADMIN,
+    "POST /credits/billing/invoice": STAFF_OR_ADMIN,
+    "GET /credits/billing/papers/{paper}": PAGE,
+    "GET /credits/payments/{payment_id}/cancelled": SIGNED_IN,
+    "GET /credits/auto-top-up": PAGE,
+    "POST /credits/auto-top-up": STAFF_OR_ADMIN,
+    "POST /credits/auto-top-up/switch-on": STAFF_OR_ADMIN,
+    "POST /credits/auto-top-up/switch-off": STAFF_OR_ADMIN,
+    "GET /credits/purchase": STAFF_OR_ADMIN,
+    "POST /credits/purchase": STAFF_OR_ADMIN,
+    "GET /credits/purchase/review": STAFF_OR_ADMIN,
+    "GET /credits/purchase/payment": STAFF_OR_ADMIN,
+    "POST /credits/purchase/payment": STAFF_OR_ADMIN,
+    "GET /credits/staff/grant": STAFF_ONLY,
+    "POST /credits/staff/grant": STAFF_ONLY,
+    "GET /credits/staff/refund": STAFF_ONLY,
+    "POST /credits/staff/refund": STAFF_ONLY,
+    "GET /credits/staff/refund-payment": STAFF_ONLY,
+    "POST /credits/staff/refund-payment": STAFF_ONLY,
+    "GET /credits/staff/custom-payment": STAFF_ONLY,
+    "POST /credits/staff/custom-payment": STAFF_ONLY,
+    "GET /credits/staff/terms": STAFF_ONLY,
+    "POST /credits/staff/price": STAFF_ONLY,
+    "POST /credits/staff/plan": STAFF_ONLY,
+    "POST /credits/staff/settle-flag": STAFF_ONLY,
+    "GET /credits/flags": STAFF_OR_AUDITOR,
+    "GET /credits/dead-letters": STAFF_OR_AUDITOR,
+    "GET /credits/{address}": PUBLIC,
+    "GET /credits/reconciliation": STAFF_OR_AUDITOR,
+    "GET /assets/{digest}/{name}": PUBLIC,
+    "PUT /v1/people/{user_id}": STAFF_ONLY,
+    "GET /v1/people/{user_id}": STAFF_ONLY,
+    "DELETE /v1/people/{user_id}": STAFF_ONLY,
+    "GET /": PUBLIC,
+    "GET /docs": PUBLIC,
+    "GET /docs/reference.css": PUBLIC,
+    "GET /openapi.json": PUBLIC,
+    "GET /healthz": PUBLIC,
+    "GET /readyz": PUBLIC,
+    "GET /metrics": PUBLIC,
+    "GET /problems/{name}": PUBLIC,
+}
+
+
+class RuleMissing(Exception):
+    """A route has no rule, so it cannot be served."""
+
+
+def rule_of(methods: Collection[str], path: str) -> Rule:
+    """Return the rule of a route, which takes one method.
+
+    Raises:
+        RuleMissing: there is none.
+    """
+    name = " ".join([*sorted(methods), path])
+    try:
+        return RULES[name]
+    except KeyError:
+        raise RuleMissing(f"{name} has no rule in api.http.permissions") from None
+
+
+def check_access(principal: Principal, rule: Rule, organisation_id: str | None) -> None:
+    """Let a principal pass, or say why not; None is a request about no organisation.
+
+    Whoever is of organisations learns nothing of others: one that is there and one that is not are answered
+    alike, before anything is looked up. What is about no organisation is for nobody who is of some.
+
+    Raises:
+        OrganisationNotFound: the organisation is none of theirs.
+        HttpProblem: role-insufficient.
+    """
+    if principal.kind in rule.allowed_kinds or rule.signed_in:
+        return
+    if principal.belongs_to_organisations and organisation_id is not None:
+        role = principal.memberships.get(organisation_id)
+        if role is None:
+            raise OrganisationNotFound
+        if rule.allows_api_keys if principal.kind is PrincipalKind.KEY else role in rule.allowed_roles:
+            return
+    raise HttpProblem("role-insufficient", f"this is not for you. {rule.access_text}")

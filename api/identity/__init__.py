@@ -1,0 +1,1 @@
+"""HTTP operations on API keys and the names of people."""

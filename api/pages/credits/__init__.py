@@ -1,0 +1,1 @@
+"""Pages about credits: overview, details, exports, subscription."""

@@ -1,0 +1,1 @@
+"""Pages to sign in and to choose an organisation."""

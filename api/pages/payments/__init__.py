@@ -1,0 +1,1 @@
+"""Pages about money: billing, the purchase wizard, refunds, flags, reconciliation, auto top-up."""

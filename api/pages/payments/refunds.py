@@ -1,0 +1,138 @@
+"""How staff give money back: of unspent credits, of a fee or a custom payment, or what was taken oddly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from api.http.fields import ID_LENGTH_MAX
+from api.http.problem_types import FieldError
+from api.http.problems import invalid
+from api.pages.payments.custom_payment_form import FIELD_NAMES, amount_text
+from api.pages.shell import labels
+from api.pages.shell.formats import formats_of
+from api.pages.shell.forms import IDEMPOTENCY_FIELD, Form, FormResult, form_result_of
+from api.pages.shell.page import Page, PageDep
+from api.pages.shell.routing import PageRoute, redirect
+from domain.credits.limits import CREDITS_MAX
+from domain.payments.errors import RefundExceedsRefundableFee
+from domain.payments.events import PaymentFlagged, RefundRequested
+from domain.payments.payment import PAID_STATUSES, Payment
+from domain.payments.refunds import AttemptRefund, CreditRefund, FeeRefund, RefundRequest
+from projections.credits import queries as credit_queries
+
+_KINDS: Final = ("credits", "amount", "attempt")
+"""Fields that say what is to go back: one of them is filled in."""
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+_PaymentId = Annotated[str, Query(min_length=1, max_length=ID_LENGTH_MAX)]
+_Text = Annotated[str, Query(max_length=ID_LENGTH_MAX)]
+
+
+@router.get("/credits/staff/refund-payment")
+def get_refund_payment(
+    page: PageDep, payment: _PaymentId, credits: _Text = "", amount: _Text = "", attempt: _Text = ""
+) -> Response:
+    """Show what can go back, or with one of the others what giving it back would do, to be confirmed."""
+    fields = {"credits": credits, "amount": amount, "attempt": attempt}
+    try:
+        refund_request = _refund_request(Form(page.http, fields))
+        asked = None if refund_request is None else _preview(page, payment, refund_request)
+    except Exception as error:
+        return _show(page, payment, fields, error=error)
+    return _show(page, payment, fields, asked)
+
+
+@router.post("/credits/staff/refund-payment")
+def post_refund_payment(page: PageDep, payment: _PaymentId) -> Response:
+    """Give money back, and take what it bought."""
+    form = Form(page.http)
+    try:
+        standing = page.services.payments.refund(
+            page.organisation_id,
+            payment,
+            _refund_request(form) or CreditRefund(form.whole_number("credits", 1, CREDITS_MAX)),
+            refund_id=f"ref-{page.services.new_id()}"[:40],
+            context=form.request,
+            idempotency_key=form.idempotency_key(page.organisation_id),
+        )
+    except Exception as error:
+        return _show(page, payment, form.fields, error=error)
+    return redirect(page.url("/credits/billing", payment=payment, min_position=standing.position))
+
+
+def _refund_request(form: Form) -> RefundRequest | None:
+    """Return what a form says is to go back; None where it says nothing."""
+    if form.fields.get("attempt"):
+        return AttemptRefund(form.text("attempt", ID_LENGTH_MAX))
+    if form.fields.get("amount"):
+        amount_minor = form.amount_minor("amount")
+        if amount_minor < 1:
+            raise invalid("amount", "an amount above 0 is needed")
+        return FeeRefund(amount_minor)
+    if form.fields.get("credits"):
+        return CreditRefund(form.whole_number("credits", 1, CREDITS_MAX))
+    return None
+
+
+def _preview(page: Page, payment_id: str, refund_request: RefundRequest) -> RefundRequested:
+    return page.services.payments.refund_preview(
+        page.organisation_id, payment_id, refund_request, context=page.command_context
+    )
+
+
+def _show(
+    page: Page,
+    payment_id: str,
+    fields: Mapping[str, str],
+    asked: RefundRequested | None = None,
+    *,
+    error: Exception | None = None,
+) -> Response:
+    payment = page.services.payments.payment(payment_id, page.organisation_id)
+    outcome = FormResult() if error is None else _outcome_of(error, payment)
+    unspent, fee_minor, flagged_attempts = None, payment.refundable_fee_minor, _flagged_attempts(payment)
+    try:
+        unspent = _preview(page, payment_id, CreditRefund())
+    except Exception as refusal:
+        nothing = form_result_of(refusal)
+        if not (fee_minor or flagged_attempts or outcome.field_errors):
+            outcome = nothing
+    return page.render(
+        "refund_payment.html",
+        page.view(credit_queries.balance),
+        outcome.status,
+        field_errors=outcome.field_errors,
+        once=fields.get(IDEMPOTENCY_FIELD) or page.services.new_id(),
+        payment_id=payment_id,
+        terms=payment.terms,
+        is_paid=payment.status in PAID_STATUSES,
+        unspent=unspent,
+        fee_minor=fee_minor,
+        fee_text=amount_text(fee_minor),
+        flagged_attempts=flagged_attempts,
+        asked=asked,
+        fields={kind: fields.get(kind, "") for kind in _KINDS},
+        currency=None if asked is None else payment.currency_of(asked),
+        words=labels,
+    )
+
+
+def _outcome_of(error: Exception, payment: Payment) -> FormResult:
+    """Return what the page shows of an error; the ledger's minor units become money."""
+    outcome = form_result_of(error, names=FIELD_NAMES)
+    if not isinstance(error, RefundExceedsRefundableFee):
+        return outcome
+    left = formats_of(payment.terms.currency, "UTC").money(payment.refundable_fee_minor)
+    fault = FieldError(field="amount", message=f"{left} can still go back, tax not counted")
+    return FormResult([fault], outcome.status)
+
+
+def _flagged_attempts(payment: Payment) -> list[PaymentFlagged]:
+    """Return the attempts whose money waits to go back."""
+    waiting = {key.gateway_payment_id: key for key in payment.flags if payment.is_refundable(key)}
+    return [payment.flags[key] for key in waiting.values()]

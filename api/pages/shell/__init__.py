@@ -1,0 +1,1 @@
+"""What all pages share: layout, routing, rendering, forms, formats, labels."""

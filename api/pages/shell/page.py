@@ -1,0 +1,128 @@
+"""What a page's handler is given: who looks, which organisation at, and how to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Annotated, Any, Concatenate, Final, ParamSpec, TypeVar
+from urllib.parse import urlencode
+
+from fastapi import Depends, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.http.dependencies import (
+    Connection,
+    PageReadRequest,
+    PositionedT,
+    ServicesDep,
+    command_context_of,
+)
+from api.http.sessions import Session
+from api.pages.shell import rendering
+from api.pages.shell.formats import formats_of
+from domain.credits.ledger import Ledger
+from domain.identity.people import ActorNames
+from domain.identity.principals import PrincipalKind, Role
+from domain.shared import command_context
+from projections.credits.read_models import Balance
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PageReadDep = Annotated[PageReadRequest, Depends()]
+_BUYER_ROLE: Final = Role.ADMIN
+
+
+class Page:
+    """A page about an organisation."""
+
+    def __init__(
+        self,
+        http: Request,
+        services: ServicesDep,
+        read: PageReadDep,
+        organisation: Annotated[str | None, Query()] = None,  # resolved by PageRoute
+    ) -> None:
+        self.http = http
+        self.services = services
+        self.session: Session = http.state.session
+        self.organisation_id: str = http.state.organisation_id
+        self._read = read
+
+    @property
+    def is_staff(self) -> bool:
+        """Whether somebody of the platform looks, who may grant and refund."""
+        return self.session.principal.kind is PrincipalKind.STAFF
+
+    @property
+    def may_buy(self) -> bool:
+        """Whether who looks may buy: an admin of the organisation."""
+        return self.session.principal.memberships.get(self.organisation_id) is _BUYER_ROLE
+
+    @property
+    def command_context(self) -> command_context.CommandContext:
+        """Who asks, when, and by which request."""
+        return command_context_of(self.http, self.services)
+
+    def view(
+        self,
+        read: Callable[Concatenate[Connection, str, P], PositionedT],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> PositionedT:
+        """Return what a view answers about the organisation, to who looks.
+
+        Raises:
+            OrganisationNotFound: it is not there, or none of theirs.
+        """
+        return self._read.view(read, self.organisation_id, *args, **kwargs)
+
+    def history(
+        self,
+        read: Callable[Concatenate[Ledger, str, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> tuple[T, int]:
+        """Return what the organisation's history itself answers, and the end of the log it is read to.
+
+        Raises:
+            OrganisationNotFound: it is not there, or none of theirs.
+        """
+        return self._read.history(read, self.organisation_id, *args, **kwargs)
+
+    def names(self, actors: Collection[str | None]) -> ActorNames:
+        """Return how to show actors."""
+        return self.services.people.names(actors)
+
+    def url(self, path: str, **query: Any) -> str:
+        """Return the address of a page about the same organisation."""
+        given = {name: value for name, value in query.items() if value is not None}
+        if len(self.session.principal.memberships) != 1:
+            given = {"organisation": self.organisation_id, **given}
+        return f"{path}?{urlencode(given)}" if given else path
+
+    def render(
+        self,
+        template: str,
+        balance: Balance,
+        status: int = 200,
+        actors: Iterable[str | None] = (),
+        **context: Any,
+    ) -> Response:
+        """Return the page, in the organisation's formats, with the names of the actors it shows."""
+        formats = formats_of(balance.currency, balance.time_zone)
+        about: Mapping[str, Any] = {
+            "page": self,
+            "url": self.url,
+            "f": formats,
+            "balance": balance,
+            "names": self.names([self.session.principal.subject, *actors]),
+            "organisation_id": self.organisation_id,
+            "language": formats.language,
+            "may_buy": self.may_buy,
+            "is_staff": self.is_staff,
+        }
+        return rendering.render(self.http, template, status, **{**about, **context})
+
+
+PageDep = Annotated[Page, Depends()]

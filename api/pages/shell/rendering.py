@@ -1,0 +1,124 @@
+"""Turns templates into pages, and says what a browser may do with them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from hashlib import blake2b
+from importlib.resources import files
+from typing import Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from api.http.dependencies import services_of
+from api.http.problems import HttpProblem, headers_of
+from api.http.sessions import Preferences, Session
+
+_FOLDER: Final = files("api") / "pages"
+ASSETS: Final = {"pages.css": "text/css", "pages.js": "text/javascript", "icon.svg": "image/svg+xml"}
+
+_TYPE_NAMES: Final = re.compile(r"^(?:Input|String|Value|List|Field)(?: error,)? (?=should|required)")
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+    " form-action {forms}; frame-ancestors 'none'; base-uri 'none'"
+)
+
+
+def headers(request: Request) -> Mapping[str, str]:
+    """Return what every page is sent with. A page that leads elsewhere has its own form-action."""
+    return {
+        "Content-Security-Policy": content_security_policy(),
+        "Referrer-Policy": "same-origin",
+        "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "X-Frame-Options": "DENY",
+    }
+
+
+def content_security_policy(*gateways: str) -> str:
+    """Return the content security policy; forms may lead to these origins, beside our own pages."""
+    return _POLICY.format(forms=" ".join(["'self'", *gateways]))
+
+
+def render(request: Request, template: str, status: int = 200, **context: Any) -> Response:
+    """Return a page."""
+    session: Session | None = getattr(request.state, "session", None)
+    preferences = session.preferences if session else Preferences()
+    known = {
+        "session": session,
+        "csrf": session.csrf_token if session else "",
+        "scheme": preferences.scheme.value,
+        "support": support_link(services_of(request).pages.support_contact),
+        "asset": asset,
+        "here": path_with_query(request),
+        "language": "en",
+    }
+    text = _templates().get_template(template).render({**known, **context})
+    return HTMLResponse(text, status)
+
+
+def error_page(request: Request, problem: HttpProblem) -> Response:
+    """Return a problem as a page, with what to do about it."""
+    response = render(
+        request,
+        "error.html",
+        problem.type.status,
+        problem=problem,
+        request_id=request.state.request_id,
+    )
+    for name, value in headers_of(problem).items():
+        response.headers[name] = value
+    return response
+
+
+def path_with_query(request: Request) -> str:
+    """Return the path and the query of a request, to come back to."""
+    query = request.url.query
+    return request.url.path + (f"?{query}" if query else "")
+
+
+def support_link(contact: str) -> Markup:
+    """Return a link to the support contact; an empty text where there is none."""
+    if not contact:
+        return Markup("")
+    address = f"mailto:{contact}" if "@" in contact and "/" not in contact else contact
+    return Markup('<a href="{}">{}</a>').format(address, contact.removeprefix("https://"))
+
+
+def asset(name: str) -> str:
+    """Return the path of an asset; another content has another path, so browsers may keep it for ever."""
+    return f"/assets/{blake2b(asset_content(name), digest_size=8).hexdigest()}/{name}"
+
+
+@cache
+def asset_content(name: str) -> bytes:
+    """Return an asset of `ASSETS`."""
+    return (_FOLDER / "static" / name).read_bytes()
+
+
+@cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(str(_FOLDER / "templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["sentence"] = _sentence
+    environment.filters["plain"] = _without_type_names
+    return environment
+
+
+def _without_type_names(message: str) -> str:
+    """Return a fault without the names of types, which tell programmers of the API something."""
+    return _TYPE_NAMES.sub("", message)
+
+
+def _sentence(text: str) -> str:
+    """Return a text that begins with a capital; what follows stays as it is."""
+    return text[:1].upper() + text[1:]

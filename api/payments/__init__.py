@@ -1,0 +1,1 @@
+"""HTTP operations on payments and their flags."""

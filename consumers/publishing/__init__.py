@@ -1,0 +1,1 @@
+"""Events from the ledger to Kafka topics and to the webhook outbox."""

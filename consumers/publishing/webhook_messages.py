@@ -1,0 +1,55 @@
+"""What endpoints are sent: the public form of an event, in the envelope that Standard Webhooks proposes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from consumers.publishing.public_events import in_utc, mapping_of, public_data
+from domain.shared.aggregate import DomainEvent
+
+TEST_TYPE: Final = "credit_ledger.webhook_test.v1"
+
+
+class WebhookMessage(msgspec.Struct, frozen=True):
+    """A message for an endpoint. `message_id` is the same however often it is sent; `body` is JSON."""
+
+    message_id: str
+    type: str
+    body: bytes
+
+
+class _Envelope(msgspec.Struct, frozen=True):
+    type: str
+    timestamp: datetime
+    data: dict[str, Any]
+
+
+def event_message(
+    organisation_id: str, stream: str, version: int, position: int, event: DomainEvent
+) -> WebhookMessage:
+    """Return the message of a fact: its type and data are those of the events topic.
+
+    Raises:
+        UnknownEventType: the fact has no public form.
+    """
+    return _message(
+        f"msg_{stream}_{version}",
+        mapping_of(event).type,
+        event.recorded_at,
+        {"organisation_id": organisation_id, **public_data(version, position, event)},
+    )
+
+
+def endpoint_test_message(
+    organisation_id: str, endpoint_id: str, number: str, at: datetime
+) -> WebhookMessage:
+    """Return a message that says nothing, for a receiver to be tried with."""
+    data = {"organisation_id": organisation_id, "endpoint_id": endpoint_id}
+    return _message(f"msg_test_{number}", TEST_TYPE, at, data)
+
+
+def _message(message_id: str, type_: str, at: datetime, data: dict[str, Any]) -> WebhookMessage:
+    return WebhookMessage(message_id, type_, msgspec.json.encode(_Envelope(type_, in_utc(at), data)))

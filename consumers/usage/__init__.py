@@ -1,0 +1,1 @@
+"""Usage messages from Kafka into the ledger."""

@@ -1,0 +1,101 @@
+"""The dead-letter topic: refused records as they came, with why and where from in headers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+
+from consumers.usage.ports import DeadLetterRecord
+from domain.shared.errors import DeadLettersUnavailable
+
+ACKNOWLEDGED_WITHIN_S: Final = 30.0
+HEADER_PREFIX: Final = "dlq-"
+
+_TooLarge: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
+
+
+class KafkaDeadLetters:
+    """See `consumers.usage.ports.DeadLetters`. A record may be there twice, never not at all.
+
+    A record may be larger here than where it came from: compressed there, without our headers. What this
+    topic does not take goes without its content, for one such record must not hold up all others; its
+    topic, partition and offset tell where the content is.
+
+    `connect` returns a `kafka.KafkaProducer` that waits for all replicas; after a failure it is called
+    again, since an idempotent producer that met a fatal error stays broken.
+    """
+
+    def __init__(self, connect: Callable[[], Any], topic: str) -> None:
+        self.topic = topic
+        self._connect = connect
+        self._producer: Any = None
+
+    def send(self, letters: Sequence[DeadLetterRecord]) -> Callable[[], None]:
+        try:
+            if self._producer is None:
+                self._producer = self._connect()
+            sent = [(letter, self._send(letter)) for letter in letters]
+        except (KafkaError, OSError) as error:
+            raise self._unavailable(error) from error
+
+        def wait() -> None:
+            try:
+                self._send_origins([letter for letter, future in sent if not _acknowledged(future)])
+            except (KafkaError, OSError) as error:
+                raise self._unavailable(error) from error
+
+        return wait
+
+    def close(self) -> None:
+        """Close the connection; what was sent and waited for is safe."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close(timeout=1.0)
+
+    def _send(self, letter: DeadLetterRecord) -> Any:
+        value = letter.record_value
+        if value is None and letter.record_key is None:
+            value = b""  # the client sends no record without both
+        headers = [*letter.record_headers, *_origin(letter)]
+        try:
+            return self._producer.send(self.topic, key=letter.record_key, value=value, headers=headers)
+        except MessageSizeTooLargeError:
+            return self._send_origin(letter)
+
+    def _send_origins(self, too_large: Sequence[DeadLetterRecord]) -> None:
+        if too_large:
+            self.close()  # a refused batch may leave a gap in an idempotent producer's sequence
+            self._producer = self._connect()
+            for future in [self._send_origin(letter) for letter in too_large]:
+                future.get(timeout=ACKNOWLEDGED_WITHIN_S)
+
+    def _send_origin(self, letter: DeadLetterRecord) -> Any:
+        headers = [*_origin(letter), (HEADER_PREFIX + "omitted", b"key, value and headers: too large")]
+        return self._producer.send(self.topic, value=b"", headers=headers)
+
+    def _unavailable(self, error: Exception) -> DeadLettersUnavailable:
+        self.close()
+        return DeadLettersUnavailable(f"the dead-letter topic {self.topic} does not take records: {error}")
+
+
+def _acknowledged(future: Any) -> bool:
+    """Wait for the broker; tell False if the record is too large for it."""
+    try:
+        future.get(timeout=ACKNOWLEDGED_WITHIN_S)
+    except _TooLarge:
+        return False
+    return True
+
+
+def _origin(letter: DeadLetterRecord) -> list[tuple[str, bytes]]:
+    origin = {
+        "reason": letter.reason,
+        "field": letter.field,
+        "topic": letter.topic,
+        "partition": str(letter.partition),
+        "offset": str(letter.record_offset),
+        "time": letter.rejected_at.isoformat().replace("+00:00", "Z"),
+    }
+    return [(HEADER_PREFIX + name, text.encode()) for name, text in origin.items() if text is not None]

@@ -1,0 +1,103 @@
+"""Holds: credits set aside for a run before it starts, and photos that a settlement charged ahead.
+
+A hold reserves an amount, not lots: which lots a charge draws on is decided when it is charged. A run has one
+hold in its life; photos and credits are counted by run, so that what a settlement charges and what late
+messages of the run report are never charged twice.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from domain.credits.usage import PhotoEvent
+from domain.pricing.rate_card import UsageType
+from domain.shared.errors import InvalidInput
+
+HOLD_PREFIX: Final = "hold-"
+"""Of a hold's id; the version of the event that placed it follows."""
+HOLD_DURATION_MAX: Final = timedelta(days=1)
+ROTATION_IMAGES_RANGE: Final = range(1, 100_001)
+"""How many images one AI image rotation may be asked for."""
+PHOTOS_MAX: Final = 1_000_000_000
+
+
+class HoldMode(StrEnum):
+    """What to do where less is available than is asked for."""
+
+    ALL_OR_NOTHING = "all_or_nothing"
+    UP_TO = "up_to"
+
+
+class HoldRequest(msgspec.Struct, frozen=True, array_like=True):
+    """What a run asks for: `credits`, at the rate of `usage_type` and `photos` where it names them.
+
+    `event_id`, `event_name` and `user` name what a settlement is for; an event of 0 is none.
+    """
+
+    run_id: str
+    credits: int
+    mode: HoldMode
+    usage_type: UsageType | None
+    photos: int | None
+    ai_search: bool
+    event_id: int
+    event_name: str
+    user: str | None
+
+
+class Hold(msgspec.Struct, frozen=True, array_like=True):
+    """An open hold: 0 <= `remaining` <= `size`. `photos` of each type its run reported so far, before it
+    as well, and `event_id` is the photo event that the run's messages named last; 0: none.
+    """
+
+    hold_id: str
+    request: HoldRequest
+    size: int
+    remaining: int
+    expires_at: datetime
+    photos: dict[UsageType, int]
+    event_id: int = 0
+    event_name: str = ""
+
+    @property
+    def photo_event(self) -> PhotoEvent:
+        """The photo event that the hold was asked for, or else the one that the run's messages named."""
+        if self.request.event_id:
+            return PhotoEvent(self.request.event_id, self.request.event_name)
+        return PhotoEvent(self.event_id, self.event_name)
+
+
+class Settlement(msgspec.Struct, frozen=True, array_like=True):
+    """Photos of a settled run that were charged ahead of the messages that will report them."""
+
+    run_id: str
+    usage_type: UsageType
+    photos: int
+    settled_at: datetime
+
+
+def check_photos(photos: int) -> None:
+    """Check the number of photos of a run.
+
+    Raises:
+        InvalidInput: out of range.
+    """
+    if not 0 <= photos <= PHOTOS_MAX:
+        raise InvalidInput("photos", f"photos must be between 0 and {PHOTOS_MAX:,}")
+
+
+def check_requested_photos(usage_type: UsageType, photos: int) -> None:
+    """Check what a hold or a quote is asked for: AI image rotation takes 1 to 100,000 images.
+
+    Raises:
+        InvalidInput: out of range.
+    """
+    check_photos(photos)
+    if usage_type is UsageType.AI_IMAGE_ROTATION and photos not in ROTATION_IMAGES_RANGE:
+        raise InvalidInput(
+            "photos", f"AI image rotation takes 1 to {ROTATION_IMAGES_RANGE.stop - 1:,} images"
+        )

@@ -1,0 +1,1 @@
+"""Who calls: principals, their roles, and the names of people."""

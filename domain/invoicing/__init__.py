@@ -1,0 +1,1 @@
+"""Invoices and credit notes: billing details, tax, gapless series, documents."""

@@ -1,0 +1,1 @@
+"""Payments through gateways: quotes, checkout, tracking, completion, refunds, reconciliation."""

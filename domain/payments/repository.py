@@ -1,0 +1,102 @@
+"""Payments in the log: how they are found, changed, and answered about; and what they need beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from domain.credits.ledger import Ledger
+from domain.payments.errors import GatewayNotFound, PaymentNotFound
+from domain.payments.gateway import Checkout, PaymentGateway
+from domain.payments.payment import Payment, evolve
+from domain.shared.aggregate import Aggregate
+from domain.shared.stream_keys import payment_stream
+
+
+@dataclass(frozen=True)
+class PaymentResult:
+    """A payment after a command, and a log position that its answer is true at.
+
+    `checkout` is the way to the gateway's page, while there is something to pay; `repeated` tells that the
+    command was given before.
+    """
+
+    payment: Payment
+    position: int
+    checkout: Checkout | None = None
+    refund_id: str | None = None
+    repeated: bool = False
+
+
+class PaymentReference(msgspec.Struct, frozen=True):
+    """What a command answers with, and what is kept of it for repeats."""
+
+    payment_id: str
+    refund_id: str | None = None
+
+
+class PaymentRepository:
+    """Payments as the log has them, and the gateways that they are paid through."""
+
+    def __init__(self, ledger: Ledger, gateways: Mapping[str, PaymentGateway]) -> None:
+        self.ledger = ledger
+        self.gateways = gateways
+        self.runner = ledger.runner
+        self.store = ledger.runner.store
+
+    def payment(self, payment_id: str, organisation_id: str | None = None) -> Payment:
+        """Return a payment as it is now, of an organisation if one is named.
+
+        Raises:
+            OrganisationNotFound: there is no such organisation.
+            PaymentNotFound: there is none, or it is another organisation's.
+        """
+        payment: Payment | None = None
+        for envelope in self.store.get(payment_stream(payment_id)):
+            payment = evolve(payment, envelope)
+        if payment is None or organisation_id not in (None, payment.terms.organisation_id):
+            if organisation_id is not None:
+                self.ledger.organisation(organisation_id)
+            raise PaymentNotFound(payment_id=payment_id)
+        return payment
+
+    def gateway(self, name: str, currency: str | None = None) -> PaymentGateway:
+        """Return a gateway.
+
+        Raises:
+            GatewayNotFound: there is none of this name, or it does not take the currency.
+        """
+        gateway = self.gateways.get(name)
+        if gateway is None:
+            raise GatewayNotFound(f"no gateway {name!r} is set up", gateway=name)
+        if currency is not None and currency not in gateway.currencies:
+            raise GatewayNotFound(f"the gateway {name!r} takes no {currency}", gateway=name)
+        return gateway
+
+    def change(self, payment_id: str, change: Callable[[Payment], None]) -> PaymentResult:
+        """Let a payment decide, and record it.
+
+        Raises:
+            PaymentNotFound, StoreUnavailable, and whatever it raises.
+        """
+
+        def decide() -> tuple[Sequence[Aggregate], PaymentReference]:
+            payment = self.payment(payment_id)
+            change(payment)
+            return [payment], PaymentReference(payment_id)
+
+        self.runner.run(decide, None, PaymentReference)
+        return self.result(payment_id)
+
+    def result(
+        self,
+        payment_id: str,
+        *,
+        checkout: Checkout | None = None,
+        refund_id: str | None = None,
+        repeated: bool = False,
+    ) -> PaymentResult:
+        """Return where a payment stands now."""
+        return PaymentResult(self.payment(payment_id), self.store.log_end(), checkout, refund_id, repeated)

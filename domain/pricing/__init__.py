@@ -1,0 +1,1 @@
+"""Plans, the rate card (credits for a photo) and the price book (money for a credit)."""

@@ -1,0 +1,1 @@
+"""What every aggregate needs: events, the command runner, the event store port, money, time, errors."""

@@ -1,0 +1,81 @@
+"""What the ledger needs from outside: small protocols, with the errors each operation raises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+import msgspec
+
+from domain.pricing.rate_card import UsageType
+from domain.shared.aggregate import EventEnvelope
+
+Clock = Callable[[], datetime]
+"""Returns the present moment as an aware UTC datetime."""
+
+
+class IdempotencyKey(msgspec.Struct, frozen=True):
+    """Makes a request count once: its key within a scope, and a digest of what was asked."""
+
+    scope: str
+    key: str
+    request_digest: bytes
+
+
+class StoredResponse(msgspec.Struct, frozen=True):
+    """What a decision returned the first time: JSON, and the log position it is true at."""
+
+    body: bytes
+    position: int
+
+
+class EventStore(Protocol):
+    """Histories of aggregates, read and appended one decision at a time."""
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Hold the write lock: reads and appends inside see and become one transaction.
+
+        Raises:
+            StoreUnavailable: the database cannot be reached, or the lock took too long.
+        """
+
+    def append(
+        self, events: Sequence[EventEnvelope], *, idempotency_key: IdempotencyKey | None, response: bytes
+    ) -> int:
+        """Append events of any aggregates, and the answer of a request that must count once, together.
+
+        Returns:
+            The log position of the last event; without events, the present end of the log.
+
+        Raises:
+            VersionConflict: another writer appended to one of the aggregates first.
+            DuplicateKey: an event's dedupe key, or the request's key, is there already.
+            StoreUnavailable: the database cannot be reached; the append may or may not have happened.
+        """
+
+    def find_stored_response(self, idempotency_key: IdempotencyKey) -> StoredResponse | None:
+        """Return the first answer to a request.
+
+        Raises:
+            IdempotencyConflict: the key was used for another request.
+        """
+
+    def get(
+        self, originator_id: UUID, *, gt: int | None = None, lte: int | None = None
+    ) -> Iterable[EventEnvelope]:
+        """Return the events of a history above a version, up to another."""
+
+    def log_end(self) -> int:
+        """Return the position of the last event in the log."""
+
+    def find_by_dedupe_key(self, key: bytes) -> EventEnvelope | None:
+        """Return the event that has a dedupe key."""
+
+    def refunds_of(self, stream: UUID, charge: int) -> list[EventEnvelope]:
+        """Return all refunds of a charge, or of a purchase, oldest first."""
+
+    def photos_reported(self, stream: UUID, run_id: str, version: int) -> Mapping[UsageType, int]:
+        """Return a run's photos of each type in a history up to a version, without those that are free."""

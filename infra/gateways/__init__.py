@@ -1,1 +1,0 @@
-"""Payment gateways, each behind the port of `domain/gateway.py`."""

@@ -1,0 +1,1 @@
+"""Connections to Kafka, tolerant reading of records, dead letters."""

@@ -1,0 +1,1 @@
+"""Payment records in PostgreSQL, workers that follow up payments, reconciliation."""

@@ -1,0 +1,85 @@
+"""Begins the top-ups of organisations that asked for them, as soon as their credits are low.
+
+Which organisations these may be is read from the projection; whether a top-up begins is decided by the
+organisation itself, under its version (decision 0011): any number of processes may do this.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from threading import Event
+from typing import Any, Final
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from domain.payments.gateway import GatewayUnavailable
+from domain.payments.service import Payments
+from domain.shared.command_context import CommandContext
+from domain.shared.errors import LedgerError, StoreError
+from infra.polling import run_periodically
+
+EVERY_S: Final = 1.0
+_BATCH_LIMIT: Final = 1_000
+_CAUSE: Final = "auto-top-up"
+_ID_LENGTH_MAX: Final = 40
+
+# What was held back today, or is being paid, would only be looked at in vain.
+_DUE: Final = """
+    SELECT organisation_id FROM projections.auto_top_ups AS wanted JOIN projections.balances USING (stream)
+    WHERE wanted.is_on AND balances.balance - balances.on_hold < wanted.threshold
+        AND wanted.held_on <> (%s AT TIME ZONE balances.time_zone)::date
+        AND NOT EXISTS (SELECT 1 FROM projections.payments AS last
+            WHERE last.payment_id = wanted.last_payment_id AND last.status IN ('created', 'pending'))
+    LIMIT %s
+"""
+
+log = logging.getLogger(__name__)
+
+
+class AutoTopUpWorker:
+    """Looks for low credits once a second. Used by one thread; others may read `begun` and `failures`."""
+
+    def __init__(
+        self, payments: Payments, conninfo: str, clock: Callable[[], datetime], new_id: Callable[[], str]
+    ) -> None:
+        self.begun = 0
+        self.failures = 0
+        self._payments = payments
+        self._conninfo = conninfo
+        self._clock = clock
+        self._new_id = new_id
+
+    def run(self, stop: Event) -> None:
+        """Begin what is due until told to stop; a lost database is waited for."""
+        run_periodically(self._conninfo, EVERY_S, self.begin_due, stop, "topping up")
+
+    def begin_due(self, connection: psycopg.Connection[Any]) -> int:
+        """Begin the top-ups that are due now, and return how many that were.
+
+        Raises:
+            StoreUnavailable, psycopg.OperationalError: the database was lost.
+        """
+        now = self._clock()
+        rows = connection.cursor(row_factory=tuple_row).execute(_DUE, (now, _BATCH_LIMIT)).fetchall()
+        before = self.begun
+        for (organisation_id,) in rows:
+            try:
+                self._top_up(organisation_id, CommandContext(now, None, _CAUSE))
+            except StoreError:
+                raise
+            except GatewayUnavailable as error:  # the payment is recorded, and is gone on with later
+                log.warning("top-up of %s: the gateway does not answer: %s", organisation_id, error)
+            except LedgerError:
+                self.failures += 1
+                log.exception("%s cannot be topped up", organisation_id)
+        return self.begun - before
+
+    def _top_up(self, organisation_id: str, context: CommandContext) -> None:
+        payment_id = f"top-{self._new_id()}"[:_ID_LENGTH_MAX]
+        payment = self._payments.top_ups.begin(organisation_id, payment_id, context=context)
+        if payment is not None:
+            self.begun += 1
+            self._payments.follow_up(payment.terms.payment_id, context=context)

@@ -1,0 +1,1 @@
+"""Payment gateways, each behind the port of `domain/payments/gateway.py`."""

@@ -1,0 +1,1 @@
+"""What a running part consists of: composition, API server, process, telemetry."""

@@ -1,0 +1,173 @@
+"""The composition root: every part of the service, wired by explicit calls."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import cast
+
+import msgspec
+import psycopg
+
+from consumers.publishing.feeds import BalanceFeed, EventFeed
+from consumers.publishing.publisher import Publisher
+from consumers.usage.consumer import UsageConsumer
+from consumers.usage.dead_letters import KafkaDeadLetters
+from consumers.usage.ingest import UsageIngest
+from domain.credits.ledger import Ledger
+from domain.invoicing.service import Invoicing
+from domain.payments.ports import ReturnUrls
+from domain.payments.service import Payments
+from domain.pricing.price_book import PriceBook
+from infra.clock import utc_now
+from infra.embedded import issuer as embedded
+from infra.event_store.datastore import LedgerDatastore
+from infra.event_store.kafka_positions import PostgresKafkaPositions
+from infra.event_store.recorder import LedgerEventStore
+from infra.event_store.usage_store import PostgresUsageStore
+from infra.identity.signing_keys import InvalidKeySet, RemoteKeys, StaticKeys, fetch_keys
+from infra.identity.tokens import ClaimNames, TokenVerifier
+from infra.invoicing.document_store import PostgresBillingDocumentStore
+from infra.invoicing.seller import seller_of
+from infra.invoicing.wording import EnglishInvoiceText
+from infra.kafka.connections import Kafka
+from infra.payments.gateways.wiring import gateways
+from infra.payments.payment_records import PostgresQuoteStore
+from infra.settings import InvalidSetting, Settings, load_rate_card
+from infra.webhooks.deliverer import WebhookDeliverer
+from infra.webhooks.endpoints import PostgresWebhookEndpoints
+from infra.webhooks.http_sender import HttpSender
+
+
+def open_ledger(database_url: str, *, prices: PriceBook | None = None, pool_size: int = 8) -> Ledger:
+    """Return the use cases on a database. Close it when done."""
+    return Ledger(
+        {
+            "PERSISTENCE_MODULE": "infra.event_store.recorder:LedgerFactory",
+            "DATABASE_URL": database_url,
+            "POOL_SIZE": str(pool_size),
+        },
+        prices,
+    )
+
+
+@contextmanager
+def open_payments(settings: Settings, ledger: Ledger) -> Iterator[Payments]:
+    """Lend the use cases of payments, with the gateways that the settings have keys of.
+
+    Raises:
+        InvalidSetting: a key is missing, or cannot be used.
+    """
+    address = settings.public_address
+
+    def return_urls(payment_id: str) -> ReturnUrls:
+        return ReturnUrls(
+            f"{address}/credits/payments/{payment_id}/return",
+            f"{address}/credits/payments/{payment_id}/cancelled",
+        )
+
+    reached = gateways(settings)
+    try:
+        yield Payments(ledger, reached, PostgresQuoteStore(ledger), return_urls)
+    finally:
+        for gateway in reached.values():
+            gateway.close()
+
+
+def token_verifier(settings: Settings) -> TokenVerifier:
+    """Return what verifies the tokens of the issuer that the settings name.
+
+    Raises:
+        InvalidSetting: they name none, or its keys are none.
+    """
+    if settings.oidc_issuer is not None:
+        return TokenVerifier(
+            RemoteKeys(partial(fetch_keys, settings.oidc_issuer, settings.oidc_jwks_url)),
+            issuer=settings.oidc_issuer,
+            audience=settings.oidc_audience,
+            claims=ClaimNames(
+                settings.oidc_subject_claim, settings.oidc_roles_claim, settings.oidc_organisations_claim
+            ),
+        )
+    return TokenVerifier(_embedded_keys(settings), issuer=embedded.ISSUER, audience=embedded.AUDIENCE)
+
+
+def ticket_verifier(settings: Settings) -> TokenVerifier | None:
+    """Return what verifies the tickets of sign-in links; None where the issuer is not the embedded one.
+
+    Raises:
+        InvalidSetting: there is no issuer, or its keys are none.
+    """
+    if settings.oidc_issuer is not None:
+        return None
+    keys = _embedded_keys(settings)
+    return TokenVerifier(keys, issuer=embedded.ISSUER, audience=embedded.TICKET_AUDIENCE)
+
+
+def _embedded_keys(settings: Settings) -> StaticKeys:
+    path = settings.embedded_issuer_keys
+    if path is None:
+        raise InvalidSetting(
+            "OIDC_ISSUER is not set, so nobody could prove who they are:"
+            " only `creditledger up` brings an issuer along"
+        )
+    try:
+        return StaticKeys(msgspec.json.decode(path.read_bytes()))
+    except (OSError, ValueError, InvalidKeySet) as error:
+        raise InvalidSetting(f"EMBEDDED_ISSUER_KEYS: {path} cannot be used: {error}") from error
+
+
+def open_invoicing(settings: Settings, ledger: Ledger) -> Invoicing:
+    """Return the use cases of invoices, on the connections of a ledger.
+
+    Raises:
+        InvalidSetting: the seller is not described in full.
+    """
+    papers = PostgresBillingDocumentStore(cast("LedgerEventStore", ledger.events).recorder.datastore)
+    return Invoicing(ledger, papers, seller_of(settings), EnglishInvoiceText())
+
+
+@contextmanager
+def usage_consumer(settings: Settings, database_url: str) -> Iterator[UsageConsumer]:
+    """Lend the usage consumer, wired to its database and broker."""
+    kafka = Kafka(settings)
+    store = PostgresUsageStore(database_url)
+    datastore = LedgerDatastore(database_url, pool_size=2)
+    dead_letters = KafkaDeadLetters(kafka.producer, settings.dead_letter_topic)
+    ingest = UsageIngest(store, load_rate_card(settings.rate_card), dead_letters, utc_now)
+    try:
+        yield UsageConsumer(kafka, PostgresKafkaPositions(datastore), ingest, settings.usage_topic)
+    finally:
+        ingest.close()
+        dead_letters.close()
+        datastore.close()
+        store.close()
+        kafka.close()
+
+
+@contextmanager
+def publisher(settings: Settings, database_url: str) -> Iterator[Publisher]:
+    """Lend the publisher, wired to its database and broker."""
+    kafka = Kafka(settings)
+    feeds = (EventFeed(settings.events_topic), BalanceFeed(settings.balances_topic))
+    try:
+        yield Publisher(database_url, kafka, kafka.wave_producer, feeds)
+    finally:
+        kafka.close()
+
+
+@contextmanager
+def webhook_deliverer(settings: Settings, database_url: str) -> Iterator[WebhookDeliverer]:
+    """Lend the deliverer of webhooks, wired to its database."""
+    ledger = open_ledger(database_url, pool_size=2)
+    connecting = partial(psycopg.connect, database_url, autocommit=True)
+    allow_private = settings.webhook_allow_private
+    endpoints = PostgresWebhookEndpoints(connecting, ledger, allow_private=allow_private)
+    try:
+        yield WebhookDeliverer(
+            database_url, endpoints, HttpSender(allow_private=allow_private), utc_now, random.random
+        )
+    finally:
+        ledger.close()

@@ -1,0 +1,123 @@
+"""The parts of the service as supervised child processes, their lines on our terminal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from threading import Lock, Thread
+from typing import IO, Final
+
+from infra.service.process import SUPERVISED
+
+_COLOURS: Final = ("36", "35", "33", "32", "34", "31")
+_RESTART_BACKOFF_MIN_S: Final = 0.2
+_RESTART_BACKOFF_MAX_S: Final = 10.0
+_STABLE_AFTER_S: Final = 30.0
+_STOP_TIMEOUT_S: Final = 30.0
+
+
+class Terminal:
+    """Prints a line an event, with the part's name in its colour where the terminal has colours."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._colours: dict[str, str] = {}
+        self._lock = Lock()
+        self._coloured = stream.isatty() and "NO_COLOR" not in os.environ
+
+    def print_line(self, part: str, line: str) -> None:
+        """Print a line of a part."""
+        with self._lock:
+            colour = self._colours.setdefault(part, _COLOURS[len(self._colours) % len(_COLOURS)])
+            name = f"{part:>9}"
+            if self._coloured:
+                name = f"\033[{colour}m{name}\033[0m"
+            print(f"{name} | {line}", file=self._stream, flush=True)
+
+
+class ChildProcess:
+    """A child process that is started again when it dies, until it is told to stop.
+
+    Its standard input is a pipe from us: when we are gone, however that happened, it reads the end of it
+    and stops.
+    """
+
+    def __init__(
+        self, name: str, arguments: Sequence[str], environment: Mapping[str, str], terminal: Terminal
+    ) -> None:
+        self.name = name
+        self.restarts = 0
+        self._command = [sys.executable, "-m", "infra.cli", *arguments]
+        self._environment = {**os.environ, **environment, SUPERVISED: "1", "PYTHONUNBUFFERED": "1"}
+        self._terminal = terminal
+        self._process: subprocess.Popen[str] | None = None
+        self._started_at = 0.0
+        self._restart_at = 0.0
+        self._backoff_s = _RESTART_BACKOFF_MIN_S
+
+    def start(self) -> None:
+        """Start the process."""
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=self._environment,
+            # Ctrl-C reaches us alone: we stop the parts in order, so that nothing is left undone.
+            start_new_session=True,
+        )
+        self._started_at = time.monotonic()
+        Thread(target=self._relay, args=(self._process.stdout,), daemon=True).start()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, None when it does not run."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def supervise(self) -> None:
+        """Start the process again if it died, ever more slowly while it keeps dying."""
+        now = time.monotonic()
+        if self.pid is not None:
+            if now - self._started_at > _STABLE_AFTER_S:
+                self._backoff_s = _RESTART_BACKOFF_MIN_S
+            return
+        if not self._restart_at:
+            code = self._process.returncode if self._process else None
+            self._terminal.print_line(
+                self.name, f"ended with {code}; starts again in {self._backoff_s:.1f} s"
+            )
+            self._restart_at = now + self._backoff_s
+            self._backoff_s = min(2 * self._backoff_s, _RESTART_BACKOFF_MAX_S)
+        elif now >= self._restart_at:
+            self._restart_at = 0.0
+            self.restarts += 1
+            self.start()
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Return the exit code, or None if it still runs after the time."""
+        if self._process is None:
+            return None
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self, within_s: float = _STOP_TIMEOUT_S) -> None:
+        """Ask the process to finish, and end it if it does not."""
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        if self.wait(within_s) is None:
+            self._terminal.print_line(self.name, "does not stop; ended by force")
+            process.kill()
+            process.wait()
+
+    def _relay(self, output: IO[str]) -> None:
+        for line in output:
+            self._terminal.print_line(self.name, line.rstrip())

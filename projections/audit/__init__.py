@@ -1,0 +1,1 @@
+"""Checks of a live system: rows against a fresh replay, invariants, seals."""

@@ -1,0 +1,1 @@
+"""Balance, holds, statement and usage of organisations: projections and their queries."""

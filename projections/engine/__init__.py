@@ -1,0 +1,1 @@
+"""How projections are kept: event log, runner, checkpoints, rebuild. It names no projection."""

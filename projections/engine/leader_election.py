@@ -1,0 +1,36 @@
+"""One at work, others standing by: a lock of the session, which ends with it."""
+
+from __future__ import annotations
+
+import logging
+from threading import Event
+from typing import Any, Final
+
+import psycopg
+
+_LOCK_POLL_S: Final = 0.5
+# Whoever holds the lock and sleeps, or has vanished with its machine, loses it after this.
+_IDLE_SESSION_TIMEOUT_S: Final = 60
+
+log = logging.getLogger(__name__)
+
+
+def wait_for_leadership(connection: psycopg.Connection[Any], take_lock: str, stop: Event, role: str) -> bool:
+    """Wait until `take_lock`, a query, answers that the lock is ours; tell False if told to stop before.
+
+    `role` it is, for the log.
+
+    Raises:
+        psycopg.OperationalError: the database was lost.
+    """
+    connection.execute(f"SET idle_session_timeout = '{_IDLE_SESSION_TIMEOUT_S}s'")
+    has_logged = False
+    while not stop.is_set():
+        row = connection.execute(take_lock.encode()).fetchone()
+        if row is not None and row[0]:
+            return True
+        if not has_logged:
+            log.info("another %s is at work: standing by", role)
+            has_logged = True
+        stop.wait(_LOCK_POLL_S)
+    return False

@@ -1,0 +1,38 @@
+"""What a projection is: a fold of the log into rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import psycopg
+
+from projections.engine.event_log import LogEntry
+
+Connection = psycopg.Connection[Any]
+
+
+class Changes(Protocol):
+    """What a batch changes in a projection's tables."""
+
+    def write(self, connection: Connection) -> None:
+        """Bring the changes into the tables, in the transaction that also moves the position.
+
+        Tables are named without a schema: the connection's search path decides between the tables in
+        use and those that a rebuild is filling.
+        """
+
+
+class Projection(Protocol):
+    """A fold of the log into tables. It keeps nothing between batches."""
+
+    @property
+    def name(self) -> str:
+        """The name its position is stored under."""
+
+    @property
+    def tables(self) -> Sequence[str]:
+        """The tables it fills, all of them by itself."""
+
+    def fold(self, entries: Sequence[LogEntry]) -> Changes:
+        """Return what entries change; no database is touched."""

@@ -1,0 +1,108 @@
+"""Rebuilds projections from the log, side by side with the rows in use, and swaps them in.
+
+Tables like the live ones are filled in the schema `projections_next` while runners and readers go on with
+the live ones. The swap takes one short transaction: live positions are held, what is left is folded,
+tables change places, and the generation grows, so that a runner of the older rows finds itself fenced and
+loads positions again. A rebuild that ended half-way leaves nothing in use; the next one starts over.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import psycopg
+from psycopg import errors, sql
+
+from domain.shared.errors import InvalidInput
+from projections.engine.checkpoints import load_checkpoints, lock_checkpoints
+from projections.engine.errors import RebuildConflict
+from projections.engine.projection import Projection
+from projections.engine.projector import BATCH_SIZE, LIVE_SCHEMA, Projector
+from projections.engine.shadow_tables import (
+    SHADOW_SCHEMA,
+    analyze,
+    create_shadow_tables,
+    drop_shadow_schema,
+    rebuild_lock,
+    tables_of,
+)
+from projections.engine.table_swap import replace_table
+from projections.registry import ALL_PROJECTIONS
+
+_SWAP_LOCK_TIMEOUT: Final = "250ms"  # readers queue behind a waiting swap no longer than this
+_SWAP_ATTEMPTS: Final = 120
+_SWAP_PAUSE_S: Final = 0.5
+
+Connection = psycopg.Connection[Any]
+
+logger = logging.getLogger(__name__)
+
+
+def rebuild(
+    conninfo: str, projection_names: Sequence[str], *, batch_size: int = BATCH_SIZE
+) -> dict[str, int]:
+    """Rebuild projections by name; return the positions they were swapped in at.
+
+    `conninfo` is of the owner of the schema `projections` (or a superuser).
+
+    Raises:
+        InvalidInput: no such projection, or none named.
+        RebuildConflict: another rebuild or a comparison is at work, or long readers left no moment to swap.
+        psycopg.OperationalError: the database was lost; start again.
+    """
+    rebuilt = _projections(projection_names)
+    with psycopg.connect(conninfo, autocommit=True) as connection, rebuild_lock(connection):
+        create_shadow_tables(connection, rebuilt)
+        with Projector(conninfo, rebuilt, schema=SHADOW_SCHEMA, batch_size=batch_size) as projector:
+            while projector.catch_up() >= batch_size:
+                pass
+            analyze(connection, rebuilt)
+            swapped_in_at = _swap_with_retries(connection, projector, rebuilt)
+        drop_shadow_schema(connection)
+    return swapped_in_at
+
+
+def _projections(names: Sequence[str]) -> list[Projection]:
+    known = {projection.name: projection for projection in ALL_PROJECTIONS}
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise InvalidInput("projection_names", f"name some of {', '.join(known)}")
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def _swap_with_retries(
+    connection: Connection, projector: Projector, rebuilt: Sequence[Projection]
+) -> dict[str, int]:
+    connection.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(LIVE_SCHEMA)))
+    connection.execute(f"SET lock_timeout = '{_SWAP_LOCK_TIMEOUT}'")
+    for _ in range(_SWAP_ATTEMPTS):
+        projector.catch_up()
+        try:
+            return _swap(connection, projector, rebuilt)
+        except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
+            logger.info("the swap waits for readers: %s", error)
+            time.sleep(_SWAP_PAUSE_S)
+    raise RebuildConflict(f"no moment to swap in {_SWAP_ATTEMPTS} attempts: end long transactions first")
+
+
+def _swap(connection: Connection, projector: Projector, rebuilt: Sequence[Projection]) -> dict[str, int]:
+    """Put the new tables in the place of the live ones, at or past the live position."""
+    names = [projection.name for projection in rebuilt]
+    with connection.transaction():
+        load_checkpoints(connection, names)
+        held = lock_checkpoints(connection, names)
+        # The live runner waits for us now; nothing it wrote may be missing from the new rows.
+        projector.catch_up(up_to=max(checkpoint.position for checkpoint in held))
+        for table in tables_of(rebuilt):
+            replace_table(connection, table, live_schema=LIVE_SCHEMA, next_schema=SHADOW_SCHEMA)
+        swapped_in_at = {checkpoint.projection: checkpoint.position for checkpoint in projector.checkpoints}
+        for name, position in swapped_in_at.items():
+            connection.execute(
+                'UPDATE positions SET "position" = %s, generation = generation + 1,'
+                " updated_at = clock_timestamp() WHERE projection = %s",
+                [position, name],
+            )
+    return swapped_in_at

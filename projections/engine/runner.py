@@ -1,0 +1,118 @@
+"""Keeps projections current: wakes on notifications, survives the database, stops when told.
+
+Any number of runners may run: each batch is applied by exactly one of them. A second one is a standby
+that costs a failed batch every half second.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from threading import Event
+from typing import Final
+
+import msgspec
+import psycopg
+
+from projections.engine.errors import ProjectionCheckpointConflict
+from projections.engine.event_log import EVENTS_CHANNEL, wait_for_events
+from projections.engine.projection import Projection
+from projections.engine.projector import BATCH_SIZE, Projector
+from projections.registry import ALL_PROJECTIONS
+
+_POLL_S: Final = 0.5
+_BACKOFF_S: Final = 0.1
+_BACKOFF_MAX_S: Final = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """Where the projections stand in the log, as of the latest batch.
+
+    `position` is what all projections contain; `lag` is how many ids of the log they have yet to pass.
+    """
+
+    positions: dict[str, int]
+    position: int
+    log_end: int
+    lag: int
+
+
+class ProjectionRunner:
+    """Runs projections in the calling thread. `stop` and `progress` may be called from any other.
+
+    The connection must reach PostgreSQL itself, not a pool that shares sessions: it listens. The role
+    needs to read `ledger.events` and to write the tables of `projections`.
+    """
+
+    def __init__(
+        self,
+        conninfo: str,
+        projections: Sequence[Projection] = ALL_PROJECTIONS,
+        *,
+        batch_size: int = BATCH_SIZE,
+    ) -> None:
+        self._conninfo = conninfo
+        self._projections = projections
+        self._batch_size = batch_size
+        self._stopping = Event()
+        self._projector: Projector | None = None
+
+    def run(self) -> None:
+        """Project until stopped, connecting again whenever the database is lost.
+
+        Raises:
+            UnknownEventType: the log was written by a newer version of the ledger.
+            InvariantViolation: the log tells of an organisation that never opened.
+        """
+        backoff_s = _BACKOFF_S
+        while not self._stopping.is_set():
+            try:
+                with self._connect() as projector:
+                    backoff_s = _BACKOFF_S
+                    self._follow(projector)
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                logger.warning("projections lost the database, next try in %.1f s: %s", backoff_s, error)
+                self._stopping.wait(backoff_s)
+                backoff_s = min(2 * backoff_s, _BACKOFF_MAX_S)
+
+    def catch_up(self) -> int:
+        """Project up to the log's present end, and return how many entries were read.
+
+        Raises:
+            ProjectionCheckpointConflict: another runner or a rebuild moved a projection meanwhile.
+            UnknownEventType: the log was written by a newer version of the ledger.
+            psycopg.OperationalError: the database cannot be reached.
+        """
+        with self._connect() as projector:
+            return projector.catch_up(stopping=self._stopping)
+
+    def stop(self) -> None:
+        """Make `run` return after the batch in flight, within about half a second."""
+        self._stopping.set()
+
+    def progress(self) -> Progress:
+        """Return how far the projections are; all zeros before the first connection."""
+        if self._projector is None:
+            return Progress({}, 0, 0, 0)
+        positions = {checkpoint.projection: checkpoint.position for checkpoint in self._projector.checkpoints}
+        position = min(positions.values(), default=0)
+        log_end = max(self._projector.log_end, position)
+        return Progress(positions, position, log_end, log_end - position)
+
+    def _connect(self) -> Projector:
+        self._projector = Projector(self._conninfo, self._projections, batch_size=self._batch_size)
+        return self._projector
+
+    def _follow(self, projector: Projector) -> None:
+        projector.reader.execute(f"LISTEN {EVENTS_CHANNEL}")
+        while not self._stopping.is_set():
+            try:
+                projector.catch_up(stopping=self._stopping)
+            except ProjectionCheckpointConflict as error:
+                logger.info("another runner or a rebuild is at work: %s", error)
+                self._stopping.wait(_POLL_S)
+                projector.load_positions()
+            else:
+                wait_for_events(projector.reader, _POLL_S)

@@ -1,0 +1,71 @@
+"""Tables like the live ones, beside them: what a rebuild swaps in, and what a comparison throws away.
+
+Both use one schema and one lock, so only one of them is at work in a database, and each clears away what
+an interrupted one left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+
+from projections.engine.errors import RebuildConflict
+from projections.engine.projection import Projection
+from projections.engine.projector import LIVE_SCHEMA
+from projections.engine.table_swap import clone_table
+
+SHADOW_SCHEMA: Final = "projections_next"
+
+_LOCK: Final = 0x4C454447_52454255  # "LEDGREBU"
+
+Connection = psycopg.Connection[Any]
+
+
+@contextmanager
+def rebuild_lock(connection: Connection) -> Iterator[None]:
+    """Be the only one to use the schema; the server frees the lock when the connection ends.
+
+    Raises:
+        RebuildConflict: a rebuild or a comparison is at work.
+    """
+    row = connection.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK]).fetchone()
+    if row is None or not row[0]:
+        raise RebuildConflict("another rebuild or comparison of this database is at work")
+    yield
+
+
+def create_shadow_tables(
+    connection: Connection, projections: Sequence[Projection], *, unlogged: bool = False
+) -> None:
+    """Create empty tables for projections, and for their positions, in a new schema.
+
+    Raises:
+        psycopg.errors.InsufficientPrivilege: the role does not own the live tables.
+    """
+    with connection.transaction():
+        connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(SHADOW_SCHEMA)))
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SHADOW_SCHEMA)))
+        for table in ("positions", *tables_of(projections)):
+            clone_table(
+                connection, table, from_schema=LIVE_SCHEMA, to_schema=SHADOW_SCHEMA, unlogged=unlogged
+            )
+
+
+def tables_of(projections: Sequence[Projection]) -> list[str]:
+    """Return the names of the tables that projections fill."""
+    return [table for projection in projections for table in projection.tables]
+
+
+def analyze(connection: Connection, projections: Sequence[Projection]) -> None:
+    """Give the planner statistics before the first reader comes."""
+    for table in tables_of(projections):
+        connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(SHADOW_SCHEMA, table)))
+
+
+def drop_shadow_schema(connection: Connection) -> None:
+    """Drop the schema with what is left in it."""
+    connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(SHADOW_SCHEMA)))

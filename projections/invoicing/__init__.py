@@ -1,0 +1,1 @@
+"""Queries over invoices and credit notes, which commit with their events."""

@@ -1,0 +1,1 @@
+"""What all queries share: named SQL, cursors, row security, errors."""

@@ -1,0 +1,107 @@
+"""What pages let nobody do: see another organisation, run foreign script, frame them, or be someone else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.integration.api.ledger_api import LedgerApi
+from tests.integration.api.pages.browser import Browser
+
+PAGES = ["/credits", "/credits/organisations", "/sign-in"]
+HOSTILE = "<script>alert('x')</script>\"'>{{7*7}}"
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_are_locked_down(member: Browser, path: str) -> None:
+    page = member.get(path)
+    assert page.status == 200
+    policy = page.response.headers["content-security-policy"]
+    for directive in (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+        "form-action 'self'",
+    ):
+        assert directive in policy
+    assert "unsafe" not in policy
+    assert page.response.headers["x-content-type-options"] == "nosniff"
+    assert page.response.headers["referrer-policy"] == "same-origin"
+    assert page.response.headers["cache-control"] == "no-store"
+    assert page.inline == []
+    assert all(source.startswith("/assets/") for source in page.scripts)
+
+
+def test_every_form_that_changes_something_carries_the_token(member: Browser) -> None:
+    for form in member.get("/credits").forms:
+        assert form.method == "get" or form.fields["csrf"] == member.csrf_token
+
+
+def test_strangers_and_unknown_organisations_look_alike(member: Browser, organisation: str) -> None:
+    foreign = member.get("/credits", organisation=organisation.rpartition("/")[2])
+    unknown = member.get("/credits", organisation="nobody-has-this")
+    assert foreign.status == unknown.status == 404
+
+    def without_request(page_text: str) -> str:
+        return page_text.partition("Request")[0]
+
+    assert without_request(foreign.text) == without_request(unknown.text)
+
+
+def test_who_is_of_many_chooses(
+    open_browser: Callable[..., Browser], studio: str, organisation: str, ledger_api: LedgerApi
+) -> None:
+    ledger_api.catch_up()
+    other = organisation.rpartition("/")[2]
+    browser = open_browser().sign_in("u-5", organisations={studio: "admin", other: "member"})
+    choosing = browser.get("/credits")
+    assert studio in choosing.text
+    assert "Purchase Credits" in browser.get("/credits", organisation=studio).text
+    assert "Purchase Credits" not in browser.get("/credits", organisation=other).text
+
+
+def test_who_is_of_none_is_told(open_browser: Callable[..., Browser]) -> None:
+    assert "You belong to no organisation" in open_browser().sign_in("u-6").get("/credits").text
+
+
+def test_staff_and_auditors_find_every_organisation(
+    staff: Browser, auditor: Browser, studio: str, ledger_api: LedgerApi
+) -> None:
+    for browser in (staff, auditor):
+        assert studio in browser.get("/credits/organisations", find=studio[:-1]).text
+        assert "Available Credits" in browser.get("/credits/organisations", find=studio).text
+        assert "No organisation" in browser.get("/credits/organisations", find="zzz%_").text
+
+
+def test_what_people_type_is_text(client: object, staff: Browser, studio: str) -> None:
+    page = staff.get("/credits/organisations", find=HOSTILE)
+    assert "alert('x')" in page.text
+    assert page.scripts == staff.get("/credits/organisations").scripts
+    assert "{{7*7}}" in page.text
+
+
+def test_an_error_is_a_page(member: Browser) -> None:
+    page = member.get("/credits", nonsense="1")
+    assert page.status == 422
+    assert "no such query parameter" in page.text
+    assert "text/html" in page.response.headers["content-type"]
+    assert "content-security-policy" in page.response.headers
+
+
+def test_an_address_that_is_no_page_says_so(open_browser: Callable[..., Browser]) -> None:
+    page = open_browser().get("/credits/nothing/here")
+    assert page.status == 404
+    assert "There is no page /credits/nothing/here" in page.text
+    assert "content-security-policy" in page.response.headers
+
+
+def test_assets_are_kept_and_named_by_their_content(member: Browser) -> None:
+    (script,) = member.get("/credits").scripts
+    response = member.raw(script)
+    assert response.headers["content-type"].startswith("text/javascript")
+    assert "immutable" in response.headers["cache-control"]
+    assert member.raw("/assets/0000000000000000/pages.js").status_code == 404
+    assert member.raw(script.rpartition("/")[0] + "/../templates").status_code == 404

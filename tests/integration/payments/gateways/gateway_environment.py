@@ -1,0 +1,155 @@
+"""A ledger that sells credits through the sandbox, and an independent count of what it sold."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+
+import psycopg
+
+from domain.credits.ledger import Ledger
+from domain.payments.gateway import Checkout, PaymentGateway
+from domain.payments.payment import Payment
+from domain.payments.ports import ReturnUrls
+from domain.payments.quotes import PurchasePlan
+from domain.payments.service import Payments
+from domain.shared.command_context import CommandContext
+from domain.shared.money import Currency
+from infra.embedded.gateway_sandbox.state import SandboxState
+from infra.payments.payment_records import PostgresQuoteStore
+from infra.payments.reconciliation import Reconciler
+from projections.engine.runner import ProjectionRunner
+
+MERCHANT_URL = "http://127.0.0.1:9"
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Sale:
+    """A payment that was begun: what the payer sees of it."""
+
+    payment_id: str
+    organisation_id: str
+    checkout: Checkout
+    credits: int
+
+
+@dataclass
+class GatewayEnvironment:
+    """Sells credits. `sales` are all that were begun here."""
+
+    ledger: Ledger
+    payments: Payments
+    conninfo: str
+    sales: list[Sale] = field(default_factory=list)
+
+    def request(self) -> CommandContext:
+        return CommandContext(datetime.now(UTC), "u-1", f"request-{next(_numbers)}")
+
+    def open(self, currency: Currency) -> str:
+        """Open an organisation without credits."""
+        organisation_id = f"org-{next(_numbers)}"
+        self.ledger.open_organisation(
+            organisation_id, time_zone="UTC", currency=currency, trial_credits=0, context=self.request()
+        )
+        return organisation_id
+
+    def quote(self, organisation_id: str, credits_count: int = 1_000) -> str:
+        """Return a quote's id."""
+        quote_id = f"quote-{next(_numbers)}"
+        self.payments.quote(
+            organisation_id,
+            PurchasePlan.PAY_AS_YOU_GO,
+            credits_count,
+            quote_id=quote_id,
+            context=self.request(),
+        )
+        return quote_id
+
+    def begin(self, organisation_id: str, gateway: str, *, quote_id: str, credits_count: int = 1_000) -> Sale:
+        """Begin to pay a quote, and go to the gateway's page."""
+        standing = self.payments.begin(
+            organisation_id,
+            quote_id,
+            gateway,
+            payment_id=f"{quote_id}-{int(datetime.now(UTC).timestamp())}",
+            context=self.request(),
+        )
+        assert standing.checkout is not None
+        payment_id = standing.payment.terms.payment_id
+        sale = Sale(payment_id, organisation_id, standing.checkout, credits_count)
+        self.sales.append(sale)
+        return sale
+
+    def sell(self, gateway: str, credits_count: int = 1_000, currency: Currency = Currency.USD) -> Sale:
+        """Begin to sell credits to a new organisation."""
+        organisation_id = self.open(currency)
+        quote_id = self.quote(organisation_id, credits_count)
+        return self.begin(organisation_id, gateway, quote_id=quote_id, credits_count=credits_count)
+
+    def sell_custom(self, gateway: str, amount_minor: int) -> Sale:
+        """Ask a new organisation for an amount, which adds no credits."""
+        organisation_id = self.open(Currency.USD)
+        standing = self.payments.begin_custom(
+            organisation_id,
+            amount_minor,
+            "as agreed",
+            gateway,
+            payment_id=f"custom-{next(_numbers)}-{int(datetime.now(UTC).timestamp())}",
+            context=self.request(),
+        )
+        assert standing.checkout is not None
+        sale = Sale(standing.payment.terms.payment_id, organisation_id, standing.checkout, 0)
+        self.sales.append(sale)
+        return sale
+
+    def handle_return(self, sale: Sale, fields: Mapping[str, str]) -> Payment:
+        return self.payments.handle_return(sale.payment_id, fields, self.request()).payment
+
+    def payment(self, sale: Sale) -> Payment:
+        return self.payments.payment(sale.payment_id)
+
+    def balance(self, sale: Sale) -> int:
+        return self.ledger.organisation(sale.organisation_id).balance
+
+    def differences(self, gateway: str, first: date | None = None, last: date | None = None) -> Counter[str]:
+        """Return how often the gateway and the ledger differ, by kind."""
+        ProjectionRunner(self.conninfo).catch_up()
+        now = datetime.now(UTC)
+        with psycopg.connect(self.conninfo, autocommit=True) as connection:
+            reconciler = Reconciler(self.payments.gateways[gateway], self.ledger.runner.store, connection)
+            # The sandbox settles at once, so all may be asked for, however young it is.
+            later = now + timedelta(days=30)
+            found = reconciler.differences(first or now.date() - timedelta(days=1), last or now.date(), later)
+        return Counter(difference.kind.value for difference in found)
+
+    def assert_every_credit_was_paid_for(self, state: SandboxState) -> None:
+        """Count again what was paid, from the gateway's book alone, and compare it with the balances."""
+        for sale in self.sales:
+            order = next(order for order in state.contents.orders if order.receipt == sale.payment_id)
+            paid = [
+                payment
+                for payment in state.payments_of(order.id)
+                if payment.was_captured and payment.amount_minor == order.amount_minor
+            ]
+            back_minor = state.refunded_minor(paid[0]) if paid else 0
+            bought = sale.credits if paid else 0
+            returned = sale.credits * back_minor // order.amount_minor
+            assert self.balance(sale) == bought - returned, sale
+
+
+def open_gateway_env(
+    ledger: Ledger, gateways: Mapping[str, PaymentGateway], conninfo: str
+) -> GatewayEnvironment:
+    """Return a till on a ledger."""
+
+    def return_urls(payment_id: str) -> ReturnUrls:
+        back = f"{MERCHANT_URL}/credits/payments/{payment_id}/return"
+        return ReturnUrls(back, f"{back}?cancelled=1")
+
+    return GatewayEnvironment(
+        ledger, Payments(ledger, gateways, PostgresQuoteStore(ledger), return_urls), conninfo
+    )

@@ -1,0 +1,70 @@
+"""The embedded issuer: one key of our own, and tokens that the service's verifier takes."""
+
+from __future__ import annotations
+
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from domain.identity.principals import InvalidCredentials, PrincipalKind, Role
+from infra.embedded.errors import EmbeddedServerError
+from infra.embedded.issuer import AUDIENCE, ISSUER, TOKEN_LIFETIME, EmbeddedIssuer
+from infra.identity.signing_keys import StaticKeys
+from infra.identity.tokens import TokenVerifier
+
+
+def verifier_of(issuer: EmbeddedIssuer) -> TokenVerifier:
+    keys = StaticKeys(msgspec.json.decode(issuer.start().read_bytes()))
+    return TokenVerifier(keys, issuer=ISSUER, audience=AUDIENCE)
+
+
+def test_its_tokens_prove_what_they_say(tmp_path: Path) -> None:
+    issuer = EmbeddedIssuer(tmp_path / "data")
+    verifier = verifier_of(issuer)
+    assert verifier.principal(issuer.token("s-1", roles=["staff"])).kind is PrincipalKind.STAFF
+    person = verifier.principal(issuer.token("u-1", organisations={"org-1": "admin"}))
+    assert person.memberships == {"org-1": Role.ADMIN}
+
+
+def test_its_key_stays_and_only_we_can_read_it(tmp_path: Path) -> None:
+    issuer = EmbeddedIssuer(tmp_path)
+    assert not issuer.exists
+    verifier = verifier_of(issuer)
+    again = EmbeddedIssuer(tmp_path)
+    again.start()
+    assert verifier.principal(again.token("u-1")).subject == "u-1"
+    assert stat.S_IMODE((tmp_path / "issuer-key.pem").stat().st_mode) == 0o600
+    assert "PRIVATE" not in issuer.published.read_text()
+    assert '"d"' not in issuer.published.read_text()
+
+
+def test_its_tokens_end(tmp_path: Path) -> None:
+    issuer = EmbeddedIssuer(tmp_path)
+    verifier = verifier_of(issuer)
+    long_ago = datetime.now(UTC) - TOKEN_LIFETIME - timedelta(minutes=5)
+    with pytest.raises(InvalidCredentials, match="expired"):
+        verifier.principal(issuer.token("u-1", now=long_ago))
+
+
+def test_another_data_directory_is_another_issuer(tmp_path: Path) -> None:
+    verifier = verifier_of(EmbeddedIssuer(tmp_path / "one"))
+    other = EmbeddedIssuer(tmp_path / "other")
+    other.start()
+    with pytest.raises(InvalidCredentials):
+        verifier.principal(other.token("u-1"))
+
+
+def test_a_key_that_others_could_read_or_that_is_none_is_refused(tmp_path: Path) -> None:
+    issuer = EmbeddedIssuer(tmp_path)
+    issuer.start()
+    key = tmp_path / "issuer-key.pem"
+    key.chmod(0o644)
+    with pytest.raises(EmbeddedServerError, match="read by others"):
+        issuer.token("u-1")
+    key.chmod(0o600)
+    key.write_text("nonsense")
+    with pytest.raises(EmbeddedServerError, match="no private key"):
+        issuer.token("u-1")
