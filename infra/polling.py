@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import psycopg
 
+from domain.shared.backoff import Backoff
 from domain.shared.errors import StoreError
 
 _BACKOFF_MAX_S: Final = 5.0
@@ -20,14 +21,13 @@ def run_periodically(
     conninfo: str, every_s: float, step: Callable[[psycopg.Connection[Any]], object], stop: Event, what: str
 ) -> None:
     """Call `step` with a connection every so many seconds, until told to stop; `what` it is, for the log."""
-    backoff_s = first_s = min(every_s, 1.0)
+    backoff = Backoff(min(every_s, 1.0), _BACKOFF_MAX_S)
     while not stop.is_set():
         try:
             with psycopg.connect(conninfo, autocommit=True) as connection:
-                backoff_s = first_s
+                backoff.reset()
                 while not stop.wait(every_s):
                     step(connection)
         except (psycopg.OperationalError, psycopg.InterfaceError, StoreError) as error:
-            log.warning("%s has to wait, next try in %.0f s: %s", what, backoff_s, error)
-            stop.wait(backoff_s)
-            backoff_s = min(2 * backoff_s, _BACKOFF_MAX_S)
+            log.warning("%s has to wait, next try in %.0f s: %s", what, backoff.next_s, error)
+            stop.wait(backoff.advance())

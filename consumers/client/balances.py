@@ -14,6 +14,8 @@ import msgspec
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.errors import KafkaError
 
+from domain.shared.backoff import Backoff
+
 BALANCES_TOPIC: Final = "credit-ledger.balances.v1"
 _POLL_MS: Final = 200
 _BACKOFF_INITIAL_S: Final = 0.2
@@ -88,7 +90,7 @@ class Balances:
         self._thread.join()
 
     def _follow(self) -> None:
-        backoff_s = _BACKOFF_INITIAL_S
+        backoff = Backoff(_BACKOFF_INITIAL_S, _BACKOFF_MAX_S)
         while not self._stop.is_set():
             consumer = None
             try:
@@ -100,15 +102,14 @@ class Balances:
                     if partitions:
                         places = [TopicPartition(self._topic, number) for number in partitions]
                         self._read(consumer, places, watch)
-                        backoff_s = _BACKOFF_INITIAL_S
+                        backoff.reset()
             except (KafkaError, OSError) as error:
-                log.warning("balances are not followed, next try in %.1f s: %s", backoff_s, error)
+                log.warning("balances are not followed, next try in %.1f s: %s", backoff.next_s, error)
             finally:
                 if consumer is not None:
                     with suppress(KafkaError, OSError):
                         consumer.close()
-            self._stop.wait(backoff_s)
-            backoff_s = min(2 * backoff_s, _BACKOFF_MAX_S)
+            self._stop.wait(backoff.advance())
 
     def _read(self, consumer: Any, partitions: list[TopicPartition], watch: _TopicWatch) -> None:
         """Follow until told to stop, or until the topic is another one."""

@@ -15,6 +15,7 @@ import msgspec
 from consumers.client.usage import uuid7
 from domain.credits.holds import HoldMode
 from domain.pricing.rate_card import UsageType
+from domain.shared.backoff import Backoff
 
 RETRY_FOR_S: Final = 30.0
 _TIMEOUT_S: Final = 10.0
@@ -118,7 +119,8 @@ class Holds:
     def _post(self, organisation_id: str, what: str, body: Mapping[str, Any]) -> PlacedHold:
         url = f"{self._api_url}/v1/organisations/{quote(organisation_id, safe='')}/{what}"
         key = str(uuid7())
-        deadline, backoff_s = time.monotonic() + self._retry_for_s, _BACKOFF_INITIAL_S
+        deadline = time.monotonic() + self._retry_for_s
+        backoff = Backoff(_BACKOFF_INITIAL_S, _BACKOFF_MAX_S)
         while True:
             request = urllib.request.Request(  # noqa: S310 - the URL is the pipeline's own setting
                 url,
@@ -135,10 +137,9 @@ class Holds:
                     reason: Exception = error
             except (urllib.error.URLError, OSError) as error:
                 reason = error
-            if time.monotonic() + backoff_s > deadline:
+            if time.monotonic() + backoff.next_s > deadline:
                 raise LedgerUnreachable(str(reason)) from reason
-            time.sleep(backoff_s)
-            backoff_s = min(2 * backoff_s, _BACKOFF_MAX_S)
+            time.sleep(backoff.advance())
 
 
 class _Problem(msgspec.Struct):

@@ -14,6 +14,8 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from kafka.errors import KafkaError
 
+from domain.shared.backoff import Backoff
+
 log = logging.getLogger(__name__)
 
 PRODUCER_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
@@ -85,7 +87,7 @@ class ReliableSender(Generic[RecordT]):
         self._changed = Condition()
         self._failure: BaseException | None = None
         self._last_heard_at_s = 0.0
-        self._backoff_s = _BACKOFF_INITIAL_S
+        self._backoff = Backoff(_BACKOFF_INITIAL_S, _BACKOFF_MAX_S)
 
     def send(self, record: RecordT) -> bool:
         """Send a record, and wait while too many are under way; tell whether it was taken before the stop."""
@@ -164,7 +166,7 @@ class ReliableSender(Generic[RecordT]):
                 return  # the copy sent again was acknowledged first
             self._on_acknowledged(record, metadata.partition, metadata.offset)
             self._last_heard_at_s = time.monotonic()
-            self._backoff_s = _BACKOFF_INITIAL_S
+            self._backoff.reset()
             self._changed.notify_all()
 
     def _failed(self, generation: int, error: BaseException) -> None:
@@ -182,8 +184,8 @@ class ReliableSender(Generic[RecordT]):
         if self._stop.is_set():
             time.sleep(_BACKOFF_INITIAL_S)  # the drain is short: keep trying
         else:
-            self._stop.wait(self._backoff_s)
-        self._backoff_s = min(2 * self._backoff_s, _BACKOFF_MAX_S)
+            self._stop.wait(self._backoff.next_s)
+        self._backoff.advance()
 
     def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None

@@ -23,6 +23,7 @@ from consumers.publishing import checkpoints as publishing_checkpoints
 from consumers.publishing.checkpoints import Checkpoint
 from consumers.publishing.feeds import Feed
 from consumers.publishing.ordered_producer import OrderedProducer
+from domain.shared.backoff import Backoff
 from domain.shared.errors import CheckpointConflict
 from projections.engine.event_log import EVENTS_CHANNEL, log_end, wait_for_events
 from projections.engine.leader_election import wait_for_leadership
@@ -94,7 +95,7 @@ class Publisher:
         self._topic_ids: dict[str, str] = {}
         self._topics_due = 0.0
         self._unconfirmed: dict[str, int] = {}
-        self._backoff_s = BACKOFF_INITIAL_S
+        self._backoff = Backoff(BACKOFF_INITIAL_S, BACKOFF_MAX_S)
 
     def run(self, stop: Event) -> None:
         """Publish until told to stop; connect again whenever the database or the broker is lost.
@@ -123,7 +124,7 @@ class Publisher:
         while not stop.is_set():
             self._check_topics()
             moved = [self._advance(connection, feed, stop) for feed in self._feeds]
-            self._backoff_s = BACKOFF_INITIAL_S
+            self._backoff.reset()
             if any(moved):
                 soon_s = POLL_SOON_S
             elif any(status.lag for status in self.statuses.values()):
@@ -185,7 +186,6 @@ class Publisher:
         if isinstance(error, TooLarge):
             self.too_large += 1
             log.error("a topic takes less than its messages have: set its max.message.bytes to 1 MB or more")
-        log.warning("publisher interrupted, goes on in %.1f s: %s", self._backoff_s, error)
+        log.warning("publisher interrupted, goes on in %.1f s: %s", self._backoff.next_s, error)
         self._sender.close()
-        stop.wait(self._backoff_s)
-        self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
+        stop.wait(self._backoff.advance())

@@ -20,6 +20,7 @@ from consumers.usage.ingest import UsageIngest
 from consumers.usage.partitions import Assignments, Partitions
 from consumers.usage.ports import PositionMove
 from consumers.usage.positions import DataLost, PositionStore
+from domain.shared.backoff import Backoff
 from domain.shared.errors import (
     CheckpointConflict,
     DeadLettersUnavailable,
@@ -78,14 +79,14 @@ class UsageConsumer:
         self._partitions: Partitions | None = None
         self._housekeeping_due = 0.0
         self._offsets_due = 0.0
-        self._backoff_s = BACKOFF_INITIAL_S
+        self._backoff = Backoff(BACKOFF_INITIAL_S, BACKOFF_MAX_S)
 
     def run(self, stop: Event) -> None:
         """Consume until told to stop, then drain: what was taken is charged, nothing else is."""
         while not stop.is_set():
             try:
                 self._consume_batch(self._connect())
-                self._backoff_s = BACKOFF_INITIAL_S
+                self._backoff.reset()
             except Recoverable as error:
                 self._recover(error, stop)
         self._drain()
@@ -183,14 +184,13 @@ class UsageConsumer:
     def _recover(self, error: BaseException, stop: Event) -> None:
         """Forget what is not durable, wait, and begin again from the stored positions."""
         self.failures += 1
-        log.warning("consumer interrupted, goes on in %.1f s: %s", self._backoff_s, error)
+        log.warning("consumer interrupted, goes on in %.1f s: %s", self._backoff.next_s, error)
         self.ingest.reset()
         if isinstance(error, KafkaError | OSError | DeadLettersUnavailable):
             self._disconnect()
         else:
             self._stay_in_group()
-        stop.wait(self._backoff_s)
-        self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
+        stop.wait(self._backoff.advance())
 
     def _stay_in_group(self) -> None:
         """Poll without taking anything, so that a database restart costs no rebalance."""

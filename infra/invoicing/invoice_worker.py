@@ -13,6 +13,7 @@ from threading import Event
 from typing import Final
 
 from domain.invoicing.service import Invoicing
+from domain.shared.backoff import Backoff
 from domain.shared.command_context import CommandContext
 from domain.shared.errors import StoreUnavailable
 
@@ -32,14 +33,17 @@ class InvoiceWorker:
 
     def run(self, stop: Event) -> None:
         """Issue what is due until told to stop; a lost database is waited for, what fails is tried again."""
-        wait_s = EVERY_S
-        while not stop.wait(wait_s):
+        wait = Backoff(EVERY_S, _BACKOFF_MAX_S)
+        while not stop.wait(wait.next_s):
             try:
                 failed = self.issue_due()
             except StoreUnavailable as error:
                 log.warning("invoices cannot be issued: %s", error)
                 failed = True
-            wait_s = min(2 * wait_s, _BACKOFF_MAX_S) if failed else EVERY_S
+            if failed:
+                wait.advance()
+            else:
+                wait.reset()
 
     def issue_due(self) -> bool:
         """Issue what is due now; tell whether any payment failed, of which the log says why.

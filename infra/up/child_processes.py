@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from threading import Lock, Thread
 from typing import IO, Final
 
+from domain.shared.backoff import Backoff
 from infra.service.process import SUPERVISED
 
 _COLOURS: Final = ("36", "35", "33", "32", "34", "31")
@@ -56,7 +57,7 @@ class ChildProcess:
         self._process: subprocess.Popen[str] | None = None
         self._started_at = 0.0
         self._restart_at = 0.0
-        self._backoff_s = _RESTART_BACKOFF_MIN_S
+        self._backoff = Backoff(_RESTART_BACKOFF_MIN_S, _RESTART_BACKOFF_MAX_S)
 
     def start(self) -> None:
         """Start the process."""
@@ -84,15 +85,14 @@ class ChildProcess:
         now = time.monotonic()
         if self.pid is not None:
             if now - self._started_at > _STABLE_AFTER_S:
-                self._backoff_s = _RESTART_BACKOFF_MIN_S
+                self._backoff.reset()
             return
         if not self._restart_at:
             code = self._process.returncode if self._process else None
             self._terminal.print_line(
-                self.name, f"ended with {code}; starts again in {self._backoff_s:.1f} s"
+                self.name, f"ended with {code}; starts again in {self._backoff.next_s:.1f} s"
             )
-            self._restart_at = now + self._backoff_s
-            self._backoff_s = min(2 * self._backoff_s, _RESTART_BACKOFF_MAX_S)
+            self._restart_at = now + self._backoff.advance()
         elif now >= self._restart_at:
             self._restart_at = 0.0
             self.restarts += 1

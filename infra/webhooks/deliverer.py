@@ -23,6 +23,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import errors
 
+from domain.shared.backoff import Backoff
 from domain.shared.command_context import CommandContext
 from domain.shared.errors import StoreError
 from domain.webhooks.endpoints import DELIVERY_RETENTION, FAILURE_PERIOD_MAX, signed_headers
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 
 THREADS: Final = 32
 POLL_S: Final = 0.5
-BACKOFF_MIN_S: Final = 0.1
+BACKOFF_INITIAL_S: Final = 0.1
 BACKOFF_MAX_S: Final = 5.0
 _LOOK_EVERY: Final = timedelta(seconds=2)
 _PURGE_EVERY: Final = timedelta(hours=1)
@@ -93,7 +94,7 @@ class WebhookDeliverer:
         self._wakeup_receiver, self._wakeup_sender = socketpair()
         self._wakeup_receiver.setblocking(False)
         self._wakeup_sender.setblocking(False)
-        self._backoff_s = BACKOFF_MIN_S
+        self._backoff = Backoff(BACKOFF_INITIAL_S, BACKOFF_MAX_S)
         self._looked_at: datetime | None = None
         self._purged_at: datetime | None = None
 
@@ -115,9 +116,8 @@ class WebhookDeliverer:
                             self._follow(connection, pool, stop)
                 except Recoverable as error:
                     self.failures += 1
-                    log.warning("webhooks interrupted, go on in %.1f s: %s", self._backoff_s, error)
-                    stop.wait(self._backoff_s)
-                    self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
+                    log.warning("webhooks interrupted, go on in %.1f s: %s", self._backoff.next_s, error)
+                    stop.wait(self._backoff.advance())
                 finally:
                     self.is_leader = False
         self._wakeup_receiver.close()
@@ -130,7 +130,7 @@ class WebhookDeliverer:
             self._record_outcomes(connection)
             self._start(connection, pool)
             self._refresh_metrics(connection)
-            self._backoff_s = BACKOFF_MIN_S
+            self._backoff.reset()
             if not self.lag:
                 self._wait(connection)
         while self._in_flight:

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 import psycopg
 
+from domain.shared.backoff import Backoff
 from projections.engine.errors import ProjectionCheckpointConflict
 from projections.engine.event_log import EVENTS_CHANNEL, wait_for_events
 from projections.engine.projection import Projection
@@ -21,7 +22,7 @@ from projections.engine.projector import BATCH_SIZE, Projector
 from projections.registry import ALL_PROJECTIONS
 
 _POLL_S: Final = 0.5
-_BACKOFF_S: Final = 0.1
+_BACKOFF_INITIAL_S: Final = 0.1
 _BACKOFF_MAX_S: Final = 5.0
 
 logger = logging.getLogger(__name__)
@@ -66,16 +67,15 @@ class ProjectionRunner:
             UnknownEventType: the log was written by a newer version of the ledger.
             InvariantViolation: the log tells of an organisation that never opened.
         """
-        backoff_s = _BACKOFF_S
+        backoff = Backoff(_BACKOFF_INITIAL_S, _BACKOFF_MAX_S)
         while not self._stopping.is_set():
             try:
                 with self._connect() as projector:
-                    backoff_s = _BACKOFF_S
+                    backoff.reset()
                     self._follow(projector)
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                logger.warning("projections lost the database, next try in %.1f s: %s", backoff_s, error)
-                self._stopping.wait(backoff_s)
-                backoff_s = min(2 * backoff_s, _BACKOFF_MAX_S)
+                logger.warning("projections lost the database, next try in %.1f s: %s", backoff.next_s, error)
+                self._stopping.wait(backoff.advance())
 
     def catch_up(self) -> int:
         """Project up to the log's present end, and return how many entries were read.
