@@ -16,6 +16,7 @@ from benchmarks.processes import Worker, ending_children, start_worker, stop_wor
 from benchmarks.traffic import HEADERS, TOPIC, Traffic
 from infra.kafka.connections import Kafka
 from infra.settings import Settings
+from projections.connection import Connection
 
 PARTITIONS: Final = 8
 _LOOK_EVERY_S: Final = 0.01
@@ -98,7 +99,7 @@ def _follow(conninfo: str, workers: Sequence[Worker], messages: int, watch: Stop
 
 
 def _wait_until(
-    connection: psycopg.Connection[Any], condition: str, values: tuple[Any, ...], workers: Sequence[Worker]
+    connection: Connection, condition: str, values: tuple[Any, ...], workers: Sequence[Worker]
 ) -> None:
     deadline = time.monotonic() + _TIMEOUT_S
     while True:

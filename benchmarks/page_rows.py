@@ -7,7 +7,7 @@ rows are written by SQL.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 
@@ -16,7 +16,9 @@ from benchmarks.feeding import feed_all, start_position
 from benchmarks.organisations import open_organisations
 from benchmarks.traffic import Traffic, UsageRecord
 from domain.shared.stream_keys import stream_id
+from projections.connection import Connection
 from projections.engine.runner import ProjectionRunner
+from projections.registry import ALL_PROJECTIONS
 
 ORGANISATION: Final = "org-read"
 RUNS_AN_EVENT: Final = 10
@@ -122,7 +124,7 @@ def write_organisation(
     open_organisations(service, [ORGANISATION])
     start_position(service)
     feed_all(service, _interleaved(min(times_the_smallest, 20)), 2_000)
-    ProjectionRunner(service).catch_up()
+    ProjectionRunner(service, ALL_PROJECTIONS).catch_up()
     told = {
         "stream": str(stream_id(ORGANISATION)),
         "now": now,
@@ -152,7 +154,7 @@ def _interleaved(runs_at_a_time: int) -> list[UsageRecord]:
     return [record._replace(offset=offset) for offset, record in enumerate(records)]
 
 
-def _real_run(connection: psycopg.Connection[Any]) -> str:
+def _real_run(connection: Connection) -> str:
     row = connection.execute(_A_REAL_RUN).fetchone()
     assert row is not None
     return str(row[0])

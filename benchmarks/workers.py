@@ -25,6 +25,7 @@ from infra.service.process import stop_on_signals, tune_for_throughput
 from infra.service.telemetry import log_to_stderr
 from infra.settings import Settings
 from projections.engine.runner import ProjectionRunner
+from projections.registry import ALL_PROJECTIONS
 
 Task = Mapping[str, Any]
 Report = dict[str, Any]
@@ -51,7 +52,7 @@ def consume(task: Task) -> Report:
 def project(task: Task) -> Report:
     """Keep all projections current, as the product's projector process does."""
     stop = stop_on_signals()
-    runner = ProjectionRunner(task["database"])
+    runner = ProjectionRunner(task["database"], ALL_PROJECTIONS)
     tune_for_throughput()
     _at_work()
     Thread(target=_stop_when, args=(stop, runner), daemon=True).start()

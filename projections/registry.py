@@ -1,10 +1,11 @@
-"""All projections of the ledger."""
+"""All projections of the ledger: the one list of them. The engine names none."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
 
+from domain.shared.errors import InvalidInput
 from projections.credits.balance import BalanceProjection
 from projections.credits.statement import StatementProjection
 from projections.engine.projection import Projection
@@ -17,3 +18,16 @@ ALL_PROJECTIONS: Final[Sequence[Projection]] = (
     PaymentsProjection(),
     StatementProjection(),
 )
+
+
+def projections_named(names: Sequence[str]) -> list[Projection]:
+    """Return the projections of these names, each once.
+
+    Raises:
+        InvalidInput: there is no projection of a name, or no name is given.
+    """
+    known = {projection.name: projection for projection in ALL_PROJECTIONS}
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise InvalidInput("projection_names", f"name some of {', '.join(known)}")
+    return [known[name] for name in dict.fromkeys(names)]

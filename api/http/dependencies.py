@@ -10,7 +10,6 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Annotated, Any, ClassVar, Concatenate, ParamSpec, Protocol, TypeVar
 
-import psycopg
 from fastapi import Depends
 from prometheus_client import CollectorRegistry
 from starlette.requests import Request
@@ -34,13 +33,12 @@ from domain.shared import command_context
 from domain.shared.command_runner import RecordedResult
 from domain.shared.event_store import IdempotencyKey
 from domain.webhooks.endpoints import WebhookEndpoints
+from projections.connection import Connection
 from projections.credits import queries as credit_queries
 from projections.query.row_security import repeatable_read, restrict_to_organisation
 
 POSITION_HEADER = "Ledger-Position"
 REPLAYED_HEADER = "Idempotent-Replayed"
-
-Connection = psycopg.Connection[Any]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from starlette.types import Scope
 
 from domain.shared.errors import StoreUnavailable
+from projections.connection import Connection
 from projections.credits import queries as credit_queries
 from projections.credits.read_models import Positions
 
@@ -52,9 +53,7 @@ class RequestMetrics:
 class ProjectionPositions(Collector):
     """Reads positions when metrics are asked for; without a database there are none to show."""
 
-    def __init__(
-        self, read_connection: Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
-    ) -> None:
+    def __init__(self, read_connection: Callable[[], AbstractContextManager[Connection]]) -> None:
         self._reading = read_connection
 
     def describe(self) -> Iterable[Metric]:

@@ -29,6 +29,7 @@ from benchmarks.soak.receiver import WebhookReceiver, receiving
 from benchmarks.soak.service import Service, audit, running
 from benchmarks.soak.watch import ProcessMonitor, kill_at_random_times
 from infra.simulator.demo import DEMO_ORGANISATIONS
+from projections.connection import Connection
 
 CLOSING_S: Final = 30.0
 KILLS_FOR: Final = 2 / 3
@@ -147,7 +148,7 @@ def _added(service: Service) -> dict[str, tuple[int, int]]:
         return {name: (granted, purchased) for name, granted, purchased in connection.execute(_ADDED)}
 
 
-def _is_projected(connection: psycopg.Connection[Any], position: int) -> bool:
+def _is_projected(connection: Connection, position: int) -> bool:
     return bool(connection.execute(_PROJECTED, [position]).fetchall()[0][0])
 
 

@@ -13,8 +13,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from domain.shared.errors import CheckpointConflict
-
-Connection = psycopg.Connection[Any]
+from projections.connection import Connection
 
 _SELECT: Final = 'SELECT topic_id, "position" FROM ledger.publisher_positions WHERE topic = %s'
 _INSERT: Final = """

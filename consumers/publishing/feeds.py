@@ -7,7 +7,6 @@ from typing import Any, Final, Protocol
 from uuid import UUID
 
 import msgspec
-import psycopg
 from psycopg.rows import tuple_row
 
 from consumers.publishing.public_balances import public_balance
@@ -15,9 +14,8 @@ from consumers.publishing.public_events import public_event
 from domain.credits.events import OrganisationOpened
 from domain.event_catalogue import ORGANISATION_EVENT_CLASSES, EventCodec
 from domain.shared.errors import InvariantViolation
+from projections.connection import Connection
 from projections.engine.event_log import EventLog, log_end
-
-Connection = psycopg.Connection[Any]
 
 Message = tuple[bytes, bytes]
 """Key (the organisation's id) and value of a record."""

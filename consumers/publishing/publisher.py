@@ -25,6 +25,7 @@ from consumers.publishing.feeds import Feed
 from consumers.publishing.ordered_producer import OrderedProducer
 from domain.shared.backoff import Backoff
 from domain.shared.errors import CheckpointConflict
+from projections.connection import Connection
 from projections.engine.event_log import EVENTS_CHANNEL, log_end, wait_for_events
 from projections.engine.leader_election import wait_for_leadership
 
@@ -38,8 +39,6 @@ BACKOFF_MAX_S: Final = 5.0
 
 _LOCK: Final = 0x5055_424C_4953_4845  # "PUBLISHE": one publisher per database
 _TAKE_LOCK: Final = f"SELECT pg_try_advisory_lock({_LOCK})"
-
-Connection = psycopg.Connection[Any]
 Recoverable = (
     psycopg.OperationalError,
     psycopg.InterfaceError,

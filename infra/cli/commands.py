@@ -62,7 +62,7 @@ from projections.audit.row_comparison import compare_with_log
 from projections.audit.seals import ExternalSeal, check_seals, seal
 from projections.engine.rebuild import rebuild
 from projections.engine.runner import ProjectionRunner
-from projections.registry import ALL_PROJECTIONS
+from projections.registry import ALL_PROJECTIONS, projections_named
 
 log = logging.getLogger("creditledger")
 
@@ -129,7 +129,7 @@ def consume(settings: Settings, _: argparse.Namespace) -> int:
 def project(settings: Settings, _: argparse.Namespace) -> int:
     """Keep the projections current until SIGTERM or Ctrl-C."""
     stop = stop_on_signals()
-    runner = ProjectionRunner(database_url(settings, wait_until_up=True))
+    runner = ProjectionRunner(database_url(settings, wait_until_up=True), ALL_PROJECTIONS)
     registry = CollectorRegistry()
     registry.register(projection_metrics(runner))
     serve_metrics(settings.metrics_port, registry)
@@ -207,7 +207,7 @@ def migrate_schema(settings: Settings, _: argparse.Namespace) -> int:
 def rebuild_projections(settings: Settings, options: argparse.Namespace) -> int:
     """Rebuild the named projections, or all of them, while the old ones are read."""
     names = options.projection or [projection.name for projection in ALL_PROJECTIONS]
-    _print_json(rebuild(owner_database_url(settings), names))
+    _print_json(rebuild(owner_database_url(settings), projections_named(names)))
     return 0
 
 

@@ -11,15 +11,15 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 from threading import Event
-from typing import Any, Final
+from typing import Final
 
-import psycopg
 from psycopg.rows import tuple_row
 
 from domain.credits.errors import OrganisationNotFound
 from domain.credits.ledger import Ledger
 from domain.shared.command_context import CommandContext
 from infra.polling import run_periodically
+from projections.connection import Connection
 
 EVERY_S: Final = 1.0
 _BATCH_LIMIT: Final = 1_000
@@ -46,7 +46,7 @@ class HoldExpiryWorker:
         """Lapse what is due until told to stop; a lost database is waited for."""
         run_periodically(self._conninfo, EVERY_S, self.expire_due, stop, "letting holds lapse")
 
-    def expire_due(self, connection: psycopg.Connection[Any]) -> int:
+    def expire_due(self, connection: Connection) -> int:
         """Lapse the holds that are due now, and return in how many organisations there were some.
 
         Raises:

@@ -15,9 +15,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 
-import psycopg
 from psycopg.rows import class_row, tuple_row
 
 from domain.credits.audit_events import ApiKeyIssued, ApiKeyRevoked
@@ -34,6 +33,7 @@ from domain.identity.principals import (
 )
 from domain.shared.command_context import CommandContext
 from infra.event_store.shared_transaction import shared_transaction
+from projections.connection import Connection
 
 _FORM: Final = re.compile(r"clk_([0-9a-f]{12})_[\w-]{43}", re.ASCII)
 _SECRET_BYTES: Final = 32
@@ -63,7 +63,7 @@ class PostgresApiKeys:
 
     def __init__(
         self,
-        connecting: Callable[[], AbstractContextManager[psycopg.Connection[Any]]],
+        connecting: Callable[[], AbstractContextManager[Connection]],
         clock: Callable[[], datetime],
         ledger: Ledger,
     ) -> None:

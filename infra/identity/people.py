@@ -7,13 +7,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-import psycopg
 from psycopg.rows import class_row, tuple_row
 
 from domain.identity.errors import PersonErased, PersonNotFound
 from domain.identity.people import ActorNames, Person
+from projections.connection import Connection
 
 _COLUMNS: Final = "user_id, name, email, updated_at, erased_at"
 # Nothing of an erased person comes back, whatever a sign-in under way still sends.
@@ -37,7 +37,7 @@ _NAMES: Final = "SELECT user_id, name FROM ledger.people WHERE user_id = ANY(%s)
 class PostgresPeople:
     """See `domain.identity.people.People`. `connecting` lends a connection in autocommit mode."""
 
-    def __init__(self, connecting: Callable[[], AbstractContextManager[psycopg.Connection[Any]]]) -> None:
+    def __init__(self, connecting: Callable[[], AbstractContextManager[Connection]]) -> None:
         self._connecting = connecting
 
     def put(self, user_id: str, name: str, email: str | None, at: datetime) -> Person:

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 
-import psycopg
 from psycopg import errors
 from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 
 from api.http.sessions import SESSION_LIFETIME, Preferences, Scheme, Session, TicketUsed
 from domain.identity.principals import Principal, PrincipalKind, Role
+from projections.connection import Connection
 
 _ID_BYTES: Final = 32
 _ID_LENGTH_MAX: Final = 64
@@ -42,7 +42,7 @@ class PostgresSessions:
 
     def __init__(
         self,
-        connecting: Callable[[], AbstractContextManager[psycopg.Connection[Any]]],
+        connecting: Callable[[], AbstractContextManager[Connection]],
         clock: Callable[[], datetime],
     ) -> None:
         self._connecting = connecting

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from importlib.resources import files
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import psycopg
 from psycopg import errors, sql
 
 from domain.shared.errors import StoreError
+from projections.connection import Connection
 from projections.query.row_security import READER_ROLE
 
 SERVICE_ROLE: Final = "creditledger_service"
@@ -44,8 +45,6 @@ _IS_MEMBER: Final = """
     WHERE member = (SELECT oid FROM pg_roles WHERE rolname = %s)
         AND roleid = (SELECT oid FROM pg_roles WHERE rolname = %s)
 """
-
-Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 class MigrationChanged(StoreError):

@@ -10,9 +10,8 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 from threading import Event
-from typing import Any, Final
+from typing import Final
 
-import psycopg
 from psycopg.rows import tuple_row
 
 from domain.payments.gateway import GatewayUnavailable
@@ -20,6 +19,7 @@ from domain.payments.service import Payments
 from domain.shared.command_context import CommandContext
 from domain.shared.errors import LedgerError, StoreError
 from infra.polling import run_periodically
+from projections.connection import Connection
 
 EVERY_S: Final = 1.0
 _BATCH_LIMIT: Final = 1_000
@@ -56,7 +56,7 @@ class AutoTopUpWorker:
         """Begin what is due until told to stop; a lost database is waited for."""
         run_periodically(self._conninfo, EVERY_S, self.begin_due, stop, "topping up")
 
-    def begin_due(self, connection: psycopg.Connection[Any]) -> int:
+    def begin_due(self, connection: Connection) -> int:
         """Begin the top-ups that are due now, and return how many that were.
 
         Raises:

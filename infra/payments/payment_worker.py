@@ -18,7 +18,6 @@ from threading import Event
 from typing import Any, Final
 
 import msgspec
-import psycopg
 from psycopg.rows import tuple_row
 
 from domain.payments.gateway import GatewayUnavailable
@@ -26,6 +25,7 @@ from domain.payments.service import Payments
 from domain.shared.command_context import CommandContext
 from domain.shared.errors import LedgerError, StoreError
 from infra.polling import run_periodically
+from projections.connection import Connection
 
 EVERY_S: Final = 5.0
 RECHECK_FOR: Final = timedelta(days=3)
@@ -79,7 +79,7 @@ class PaymentWorker:
         """Look after payments until told to stop; a lost database is waited for."""
         run_periodically(self._conninfo, EVERY_S, self.follow_up_due, stop, "looking after payments")
 
-    def follow_up_due(self, connection: psycopg.Connection[Any]) -> int:
+    def follow_up_due(self, connection: Connection) -> int:
         """Attend to what is due now, and return how many payments that was.
 
         Raises:

@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-import psycopg
 from psycopg.rows import tuple_row
 
 from domain.credits.events import CreditsPurchased
@@ -42,6 +41,7 @@ from domain.shared.stream_keys import order_key, payment_stream, purchase_key
 from infra.clock import utc_now
 from infra.payments.gateways.wiring import gateways
 from infra.settings import InvalidSetting, Settings
+from projections.connection import Connection
 
 PERIOD_MARGIN: Final = timedelta(days=7)
 """How long an attempt may take from its first step to its money."""
@@ -69,7 +69,7 @@ _BEHIND: Final = """
 def make_reconciliation(
     settings: Settings,
     ledger: Ledger,
-    lend: Callable[[], AbstractContextManager[psycopg.Connection[Any]]],
+    lend: Callable[[], AbstractContextManager[Connection]],
 ) -> Callable[[str, date, date], list[Difference]]:
     """Return a function that compares a gateway of the settings with the ledger.
 
@@ -97,9 +97,7 @@ def make_reconciliation(
 class Reconciler:
     """Compares one gateway with the ledger."""
 
-    def __init__(
-        self, gateway: PaymentGateway, store: EventStore, connection: psycopg.Connection[Any]
-    ) -> None:
+    def __init__(self, gateway: PaymentGateway, store: EventStore, connection: Connection) -> None:
         self._gateway = gateway
         self._store = store
         self._connection = connection

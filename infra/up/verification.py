@@ -14,6 +14,7 @@ from consumers.usage.broker_offsets import known_offsets
 from consumers.usage.dead_letters import HEADER_PREFIX
 from infra.kafka.connections import connection_options
 from infra.settings import Settings
+from projections.connection import Connection
 
 _POLL_S: Final = 0.1
 
@@ -148,10 +149,10 @@ class LoadVerifier:
             "differences": differences,
         }
 
-    def _offsets(self, connection: psycopg.Connection[Any]) -> dict[int, int]:
+    def _offsets(self, connection: Connection) -> dict[int, int]:
         return dict(connection.execute(_POSITIONS, (self._settings.usage_topic,)).fetchall())
 
-    def _published(self, connection: psycopg.Connection[Any]) -> int:
+    def _published(self, connection: Connection) -> int:
         """Return how far the log is on both topics, 0 if one was never published to."""
         topics = [self._settings.events_topic, self._settings.balances_topic]
         row = connection.execute(_PUBLISHED, (topics,)).fetchone()
@@ -200,7 +201,7 @@ def _differences(
         yield {"published": after.published, "log_end": after.log_end}
 
 
-def _number(connection: psycopg.Connection[Any], query: str, values: tuple[Any, ...] = ()) -> int:
+def _number(connection: Connection, query: str, values: tuple[Any, ...] = ()) -> int:
     row = connection.execute(query, values).fetchone()
     assert row is not None
     return int(row[0])

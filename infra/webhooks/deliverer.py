@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from select import select
 from socket import socketpair
 from threading import Event
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 from psycopg import errors
@@ -32,6 +32,7 @@ from infra.webhooks.delivery_queue import DueDelivery
 from infra.webhooks.endpoints import PostgresWebhookEndpoints
 from infra.webhooks.http_sender import HttpSender, Outcome
 from infra.webhooks.outbox import Outbox
+from projections.connection import Connection
 from projections.engine.event_log import EVENTS_CHANNEL, wait_for_events
 from projections.engine.leader_election import wait_for_leadership
 
@@ -48,8 +49,6 @@ _CAUSE: Final = "webhook-delivery"
 
 _LOCK: Final = 0x5745_4248_4F4F_4B53  # "WEBHOOKS": one deliverer per database
 _TAKE_LOCK: Final = f"SELECT pg_try_advisory_lock({_LOCK})"
-
-Connection = psycopg.Connection[Any]
 Recoverable = (
     psycopg.OperationalError,
     psycopg.InterfaceError,

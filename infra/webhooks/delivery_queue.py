@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import psycopg
 from psycopg.rows import class_row, tuple_row
 
 from domain.webhooks.endpoints import endpoint_paused_until, retry_at
 from infra.webhooks.http_sender import Outcome
+from projections.connection import Connection
 
 # Of each endpoint the first of its deliveries: those never attempted in their order, then those tried again.
 # Endpoints that wait for nothing are skipped in the index, and those that do are met once, whatever waits.
@@ -59,8 +59,6 @@ _BACKLOG: Final = """
     FROM ledger.webhook_deliveries WHERE next_attempt_at IS NOT NULL
 """
 _PURGE: Final = "DELETE FROM ledger.webhook_deliveries WHERE created_at < %s AND next_attempt_at IS NULL"
-
-Connection = psycopg.Connection[Any]
 
 
 class DueDelivery(msgspec.Struct, frozen=True):

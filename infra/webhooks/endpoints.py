@@ -42,6 +42,7 @@ from domain.webhooks.errors import (
 from domain.webhooks.url_policy import check_url
 from infra.event_store.shared_transaction import shared_transaction
 from infra.webhooks.outbox import insert_deliveries
+from projections.connection import Connection
 
 _SECRET_BYTES: Final = 32
 _COLUMNS: Final = "endpoint_id, url, added_at, added_by, failing_since, disabled_at"
@@ -81,8 +82,6 @@ _DELIVERIES: Final = """
         delivered_at
     FROM ledger.webhook_deliveries WHERE endpoint_id = %s ORDER BY sequence DESC LIMIT %s
 """
-
-Connection = psycopg.Connection[Any]
 
 
 class PostgresWebhookEndpoints:

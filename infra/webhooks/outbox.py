@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-import psycopg
 from psycopg.rows import tuple_row
 
 from consumers.publishing.webhook_messages import WebhookMessage, event_message
 from domain.event_catalogue import EventCodec
 from domain.webhooks.endpoints import WEBHOOK_EVENTS
+from projections.connection import Connection
 from projections.engine.event_log import log_end
 
 READER: Final = "webhooks"
@@ -41,8 +41,6 @@ _QUEUE: Final = """
     INSERT INTO ledger.webhook_deliveries (endpoint_id, message_id, type, body, created_at, next_attempt_at)
     VALUES (%s, %s, %s, %s, %s, %s)
 """
-
-Connection = psycopg.Connection[Any]
 
 
 class Outbox:

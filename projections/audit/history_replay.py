@@ -9,7 +9,6 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-import psycopg
 from psycopg.rows import tuple_row
 
 from domain.credits.events import ChargeRefunded, OrganisationOpened, UsageCharged
@@ -19,8 +18,8 @@ from domain.shared.aggregate import DomainEvent, EventEnvelope
 from domain.shared.errors import InvariantViolation, LedgerError
 from projections.audit.findings import Difference, Finding
 from projections.audit.row_stream import stream_rows
+from projections.connection import Connection
 
-Connection = psycopg.Connection[Any]
 Row = tuple[Any, ...]
 
 REPLAY_ERRORS: Final = (LedgerError, AssertionError, IndexError, msgspec.DecodeError)

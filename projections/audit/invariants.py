@@ -13,7 +13,6 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-import psycopg
 from psycopg.rows import tuple_row
 
 from domain.credits.events import OrganisationOpened
@@ -24,8 +23,8 @@ from projections.audit.history_replay import orphan_snapshots, replay_organisati
 from projections.audit.invoice_checks import check_invoices
 from projections.audit.payment_checks import check_flags, check_payments
 from projections.audit.row_stream import stream_rows
+from projections.connection import Connection
 
-Connection = psycopg.Connection[Any]
 Row = tuple[Any, ...]
 
 # Locks of readers: no rebuild swaps tables between the first of these reads and the last. Taken before the

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-import psycopg
 from psycopg.rows import tuple_row
 
 from domain.event_catalogue import INVOICE_EVENT_TYPES, EventCodec
@@ -14,8 +13,7 @@ from domain.invoicing.events import CreditNoteIssued, InvoiceIssued
 from domain.shared.stream_keys import series_stream, stream_id
 from projections.audit.findings import Finding
 from projections.audit.row_stream import in_batches, stream_rows
-
-Connection = psycopg.Connection[Any]
+from projections.connection import Connection
 
 _EVENTS: Final = """
     SELECT originator_id, originator_version, topic, state FROM ledger.events

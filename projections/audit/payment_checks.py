@@ -9,7 +9,6 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-import psycopg
 from psycopg.rows import tuple_row
 
 from domain.credits.events import CreditsPurchased
@@ -21,8 +20,7 @@ from domain.shared.errors import LedgerError
 from domain.shared.stream_keys import payment_stream, stream_id
 from projections.audit.findings import Finding
 from projections.audit.row_stream import in_batches, stream_rows
-
-Connection = psycopg.Connection[Any]
+from projections.connection import Connection
 
 _EVENTS: Final = """
     SELECT originator_id, originator_version, topic, state FROM ledger.events

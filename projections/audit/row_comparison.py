@@ -19,6 +19,7 @@ from psycopg.rows import tuple_row
 from domain.shared.errors import InvariantViolation, UnknownEventType
 from projections.audit.findings import FINDINGS_MAX, Difference, Finding
 from projections.audit.invariants import check
+from projections.connection import Connection
 from projections.engine.checkpoints import Checkpoint, lock_checkpoints, read_checkpoints
 from projections.engine.errors import RebuildConflict
 from projections.engine.projector import BATCH_SIZE, LIVE_SCHEMA, Projector
@@ -31,8 +32,6 @@ from projections.engine.shadow_tables import (
     tables_of,
 )
 from projections.registry import ALL_PROJECTIONS
-
-Connection = psycopg.Connection[Any]
 
 _NAMES: Final = [projection.name for projection in ALL_PROJECTIONS]
 _TABLES: Final = tables_of(ALL_PROJECTIONS)
@@ -125,7 +124,7 @@ def _fold_and_snapshot(snapshot: Connection, connection: Connection, conninfo: s
     """Fold the log up to where the live tables stand, and take the snapshot while they stand there."""
     connection.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(LIVE_SCHEMA)))
     connection.execute(f"SET lock_timeout = '{_HOLD_TIMEOUT}'")
-    with Projector(conninfo, schema=SHADOW_SCHEMA, batch_size=batch_size) as projector:
+    with Projector(conninfo, ALL_PROJECTIONS, schema=SHADOW_SCHEMA, batch_size=batch_size) as projector:
         before = read = _fold(projector, conninfo, read_checkpoints(connection, _NAMES), batch_size)
         while read >= batch_size and read <= before:
             # Rounds get shorter, unless runners are as fast: then only holding them ends it.

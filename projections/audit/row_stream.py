@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, TypeVar
 
-import psycopg
 from psycopg.rows import tuple_row
 
-_CURSOR_PAGE_ROWS: Final = 5_000
+from projections.connection import Connection
 
-Connection = psycopg.Connection[Any]
+_CURSOR_PAGE_ROWS: Final = 5_000
 T = TypeVar("T")
 
 

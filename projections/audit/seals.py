@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import psycopg
 from psycopg.rows import tuple_row
 
 from projections.audit.findings import Finding
+from projections.connection import Connection
 from projections.engine.event_log import log_end
 
 _PAGE: Final = 20_000
@@ -39,8 +39,6 @@ _ROWS: Final = r"""
 """
 _SEALS: Final = 'SELECT "position", events, digest FROM ledger.seals ORDER BY "position"'
 _INSERT_SEAL: Final = 'INSERT INTO ledger.seals ("position", events, digest) VALUES (%s, %s, %s)'
-
-Connection = psycopg.Connection[Any]
 
 
 class Seal(msgspec.Struct, frozen=True):

@@ -11,7 +11,8 @@ from msgspec import convert
 from domain.credits.auto_top_up import HeldReason, OffReason
 from domain.payments.events import PaymentStatus
 from domain.shared.calendar import local_day
-from projections.query.sql import Connection, fetch_of
+from projections.connection import Connection
+from projections.query.sql import fetch_of
 
 _AUTO_TOP_UP: Final = """
     SELECT coalesce(standing.is_on, false) AS is_on, standing.credits, standing.threshold, standing.per_day,

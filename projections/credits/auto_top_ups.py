@@ -7,7 +7,6 @@ from datetime import date, datetime
 from typing import Any, Final
 
 import msgspec
-import psycopg
 
 from domain.credits.auto_top_up import HeldReason, OffReason
 from domain.credits.auto_top_up_events import (
@@ -18,10 +17,9 @@ from domain.credits.auto_top_up_events import (
     AutoTopUpSwitchedOn,
 )
 from domain.shared.errors import InvariantViolation
+from projections.connection import Connection
 from projections.engine.event_log import LogEntry
 from projections.engine.upserts import write_rows
-
-Connection = psycopg.Connection[Any]
 
 NOT_HELD: Final = date.min
 

@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-import psycopg
 
 from domain.credits.events import (
     ChargeRefunded,
@@ -33,12 +32,11 @@ from domain.pricing.plans import Plan
 from domain.shared.aggregate import DomainEvent
 from domain.shared.errors import InvariantViolation
 from domain.shared.money import Currency
+from projections.connection import Connection
 from projections.credits.auto_top_ups import TopUpChanges, fold_top_ups
 from projections.credits.holds import HoldChanges, fold_holds
 from projections.engine.event_log import LogEntry
 from projections.engine.upserts import write_rows
-
-Connection = psycopg.Connection[Any]
 
 _OPEN: Final = """
     INSERT INTO balances

@@ -11,6 +11,7 @@ from typing import Final
 from msgspec import convert
 
 from domain.shared.stream_keys import stream_id
+from projections.connection import Connection
 from projections.credits.read_models import (
     PhotoEventDetails,
     PhotoEventMonth,
@@ -21,7 +22,7 @@ from projections.credits.read_models import (
 from projections.credits.transaction_queries import COLUMNS, transaction_charges, transaction_of
 from projections.query.cursors import TransactionCursor, decode_cursor, encode_cursor
 from projections.query.errors import PhotoEventNotFound
-from projections.query.sql import Connection, check_limit, fetch, fetch_of
+from projections.query.sql import check_limit, fetch, fetch_of
 
 RUNS_SCANNED_MAX: Final = 2_000
 """Runs of several photo events that one page of an event's runs looks at, at most."""

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import psycopg
 
 from domain.credits.events import HoldExpired, HoldPlaced, HoldReleased, HoldSettled, UsageCharged
 from domain.credits.holds import HoldMode
 from domain.shared.errors import InvariantViolation
+from projections.connection import Connection
 from projections.engine.event_log import LogEntry
 from projections.engine.upserts import write_rows
-
-Connection = psycopg.Connection[Any]
 
 
 class HoldStatus(StrEnum):

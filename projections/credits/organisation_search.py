@@ -9,7 +9,8 @@ from msgspec import convert
 
 from domain.pricing.plans import Plan
 from domain.shared.money import Currency
-from projections.query.sql import Connection, check_limit, fetch
+from projections.connection import Connection
+from projections.query.sql import check_limit, fetch
 
 # Bytewise, as the index compares: the same in every locale of the database.
 _FIND: Final = """

@@ -16,6 +16,7 @@ from domain.credits.errors import HoldNotFound
 from domain.shared.calendar import local_day
 from domain.shared.errors import InvalidInput
 from domain.shared.stream_keys import stream_id
+from projections.connection import Connection
 from projections.credits.holds import HoldStatus
 from projections.credits.read_models import (
     Balance,
@@ -33,7 +34,7 @@ from projections.credits.read_models import (
 from projections.credits.transaction_queries import transaction_charges, transactions
 from projections.engine.event_log import log_end
 from projections.query.cursors import PhotoEventCursor, decode_cursor, encode_cursor
-from projections.query.sql import Connection, check_limit, fetch, fetch_of
+from projections.query.sql import check_limit, fetch, fetch_of
 
 __all__ = [
     "balance",

@@ -8,11 +8,11 @@ first charge in ledger order, which its row remembers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-import psycopg
 from psycopg.rows import tuple_row
 
+from projections.connection import Connection
 from projections.credits.statement_additions import fold_additions
 from projections.credits.statement_rows import (
     ADD_DAYS,
@@ -27,7 +27,6 @@ from projections.credits.usage_runs import RunChange, RunKey, fold_runs
 from projections.engine.event_log import LogEntry
 from projections.engine.upserts import write_rows
 
-Connection = psycopg.Connection[Any]
 # LIMIT keeps each row of the list a look-up in the primary key, whatever the planner believes of the table.
 _KNOWN_RUNS: Final = """
     SELECT uuid_send(asked.stream), asked.run_id, held.*

@@ -11,6 +11,7 @@ from msgspec import convert
 from domain.credits.events import UsageCharged, is_billable
 from domain.event_catalogue import EventCodec
 from domain.shared.stream_keys import stream_id
+from projections.connection import Connection
 from projections.credits.read_models import (
     Charge,
     ChargePage,
@@ -20,7 +21,7 @@ from projections.credits.read_models import (
 )
 from projections.query.cursors import ChargeCursor, TransactionCursor, decode_cursor, encode_cursor
 from projections.query.errors import RunNotFound
-from projections.query.sql import Connection, Row, check_limit, fetch, fetch_of
+from projections.query.sql import Row, check_limit, fetch, fetch_of
 
 VERSIONS_PER_PAGE: Final = 2_000
 """Events of the organisation that one page of charges looks at, at most."""

@@ -7,7 +7,8 @@ from typing import Final
 import msgspec
 
 from domain.shared.stream_keys import stream_id
-from projections.query.sql import Connection, fetch
+from projections.connection import Connection
+from projections.query.sql import fetch
 
 BASELINE_RUNS: Final = 200
 BASELINE_EVENTS: Final = 10

@@ -7,16 +7,13 @@ projection, or a runner and a rebuild, the later one finds another position and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import psycopg
 from psycopg.rows import tuple_row
 
+from projections.connection import Connection
 from projections.engine.errors import ProjectionCheckpointConflict
-
-Connection = psycopg.Connection[Any]
-
 
 # In one order everywhere, so that two lockers wait for each other instead of deadlocking.
 _SELECT: Final = """

@@ -7,20 +7,18 @@ still to come and nothing below it is missing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import psycopg
 from psycopg.rows import tuple_row
 
 from domain.event_catalogue import EventCodec
 from domain.shared.aggregate import DomainEvent
 from domain.shared.errors import UnknownEventType
+from projections.connection import Connection
 
 EVENTS_CHANNEL: Final = "ledger_events"
 """Writers NOTIFY it in the transaction that appends."""
-
-Connection = psycopg.Connection[Any]
 
 LogEntry = tuple[int, bytes, int, DomainEvent]
 """Notification id, stream (the 16 bytes of its UUID), version, fact: a plain tuple, for speed."""

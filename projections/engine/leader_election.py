@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from threading import Event
-from typing import Any, Final
+from typing import Final
 
-import psycopg
+from projections.connection import Connection
 
 _LOCK_POLL_S: Final = 0.5
 # Whoever holds the lock and sleeps, or has vanished with its machine, loses it after this.
@@ -15,7 +15,7 @@ _IDLE_SESSION_TIMEOUT_S: Final = 60
 log = logging.getLogger(__name__)
 
 
-def wait_for_leadership(connection: psycopg.Connection[Any], take_lock: str, stop: Event, role: str) -> bool:
+def wait_for_leadership(connection: Connection, take_lock: str, stop: Event, role: str) -> bool:
     """Wait until `take_lock`, a query, answers that the lock is ours; tell False if told to stop before.
 
     `role` it is, for the log.

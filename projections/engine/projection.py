@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-import psycopg
-
+from projections.connection import Connection
 from projections.engine.event_log import LogEntry
-
-Connection = psycopg.Connection[Any]
 
 
 class Changes(Protocol):

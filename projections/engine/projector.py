@@ -12,23 +12,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from threading import Event
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import msgspec
 import psycopg
 from psycopg import sql
 
 from domain.event_catalogue import EventCodec
+from projections.connection import Connection
 from projections.engine.checkpoints import Checkpoint, advance, load_checkpoints, lock_expected
 from projections.engine.event_log import EventLog
 from projections.engine.projection import Changes, Projection
-from projections.registry import ALL_PROJECTIONS
 
 LIVE_SCHEMA: Final = "projections"
 BATCH_SIZE: Final = 5_000
 _STALLED_S: Final = 30
-
-Connection = psycopg.Connection[Any]
 
 
 class CheckpointGroup(msgspec.Struct, frozen=True):
@@ -49,7 +47,7 @@ class Projector:
     def __init__(
         self,
         conninfo: str,
-        projections: Sequence[Projection] = ALL_PROJECTIONS,
+        projections: Sequence[Projection],
         *,
         schema: str = LIVE_SCHEMA,
         batch_size: int = BATCH_SIZE,

@@ -11,12 +11,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 from psycopg import errors, sql
 
-from domain.shared.errors import InvalidInput
+from projections.connection import Connection
 from projections.engine.checkpoints import load_checkpoints, lock_checkpoints
 from projections.engine.errors import RebuildConflict
 from projections.engine.projection import Projection
@@ -30,47 +30,34 @@ from projections.engine.shadow_tables import (
     tables_of,
 )
 from projections.engine.table_swap import replace_table
-from projections.registry import ALL_PROJECTIONS
 
 _SWAP_LOCK_TIMEOUT: Final = "250ms"  # readers queue behind a waiting swap no longer than this
 _SWAP_ATTEMPTS: Final = 120
 _SWAP_PAUSE_S: Final = 0.5
 
-Connection = psycopg.Connection[Any]
-
 logger = logging.getLogger(__name__)
 
 
 def rebuild(
-    conninfo: str, projection_names: Sequence[str], *, batch_size: int = BATCH_SIZE
+    conninfo: str, projections: Sequence[Projection], *, batch_size: int = BATCH_SIZE
 ) -> dict[str, int]:
-    """Rebuild projections by name; return the positions they were swapped in at.
+    """Rebuild projections; return, by name, the positions at which they were swapped in.
 
     `conninfo` is of the owner of the schema `projections` (or a superuser).
 
     Raises:
-        InvalidInput: no such projection, or none named.
         RebuildConflict: another rebuild or a comparison is at work, or long readers left no moment to swap.
         psycopg.OperationalError: the database was lost; start again.
     """
-    rebuilt = _projections(projection_names)
     with psycopg.connect(conninfo, autocommit=True) as connection, rebuild_lock(connection):
-        create_shadow_tables(connection, rebuilt)
-        with Projector(conninfo, rebuilt, schema=SHADOW_SCHEMA, batch_size=batch_size) as projector:
+        create_shadow_tables(connection, projections)
+        with Projector(conninfo, projections, schema=SHADOW_SCHEMA, batch_size=batch_size) as projector:
             while projector.catch_up() >= batch_size:
                 pass
-            analyze(connection, rebuilt)
-            swapped_in_at = _swap_with_retries(connection, projector, rebuilt)
+            analyze(connection, projections)
+            swapped_in_at = _swap_with_retries(connection, projector, projections)
         drop_shadow_schema(connection)
     return swapped_in_at
-
-
-def _projections(names: Sequence[str]) -> list[Projection]:
-    known = {projection.name: projection for projection in ALL_PROJECTIONS}
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
-        raise InvalidInput("projection_names", f"name some of {', '.join(known)}")
-    return [known[name] for name in dict.fromkeys(names)]
 
 
 def _swap_with_retries(

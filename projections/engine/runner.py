@@ -19,7 +19,6 @@ from projections.engine.errors import ProjectionCheckpointConflict
 from projections.engine.event_log import EVENTS_CHANNEL, wait_for_events
 from projections.engine.projection import Projection
 from projections.engine.projector import BATCH_SIZE, Projector
-from projections.registry import ALL_PROJECTIONS
 
 _POLL_S: Final = 0.5
 _BACKOFF_INITIAL_S: Final = 0.1
@@ -50,7 +49,7 @@ class ProjectionRunner:
     def __init__(
         self,
         conninfo: str,
-        projections: Sequence[Projection] = ALL_PROJECTIONS,
+        projections: Sequence[Projection],
         *,
         batch_size: int = BATCH_SIZE,
     ) -> None:

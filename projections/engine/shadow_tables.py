@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
-import psycopg
 from psycopg import sql
 
+from projections.connection import Connection
 from projections.engine.errors import RebuildConflict
 from projections.engine.projection import Projection
 from projections.engine.projector import LIVE_SCHEMA
@@ -21,8 +21,6 @@ from projections.engine.table_swap import clone_table
 SHADOW_SCHEMA: Final = "projections_next"
 
 _LOCK: Final = 0x4C454447_52454255  # "LEDGREBU"
-
-Connection = psycopg.Connection[Any]
 
 
 @contextmanager

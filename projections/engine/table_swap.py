@@ -6,13 +6,12 @@ privileges, policies and the names of indexes it does not copy, and they are par
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-import psycopg
 from psycopg import sql
 from psycopg.rows import tuple_row
 
-Connection = psycopg.Connection[Any]
+from projections.connection import Connection
 
 _OWNER_AND_STORAGE: Final = """
     SELECT relowner::regrole::text, array_to_string(reloptions, ', ')

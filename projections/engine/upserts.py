@@ -8,12 +8,11 @@ column type works, arrays included.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import psycopg
 
-Connection = psycopg.Connection[Any]
+from projections.connection import Connection
 
 _encode: Final = msgspec.json.Encoder().encode
 

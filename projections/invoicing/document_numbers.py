@@ -8,7 +8,8 @@ from typing import Final
 import msgspec
 
 from domain.shared.stream_keys import stream_id
-from projections.query.sql import Connection, fetch
+from projections.connection import Connection
+from projections.query.sql import fetch
 
 _NUMBERS: Final = """
     SELECT payment_id, refund_id, number FROM ledger.invoice_documents

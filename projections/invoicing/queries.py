@@ -13,8 +13,9 @@ import msgspec
 from domain.invoicing.billing_details import BillingDetails
 from domain.invoicing.documents import InvoiceDocument, decode_document, document_digest
 from domain.invoicing.errors import InvoiceNotFound
+from projections.connection import Connection
 from projections.query.cursors import InvoiceCursor, decode_cursor, encode_cursor
-from projections.query.sql import Connection, check_limit, fetch_of
+from projections.query.sql import check_limit, fetch_of
 
 _LOG_END: Final = '(SELECT coalesce(max(notification_id), 0) FROM ledger.events) AS "position"'
 

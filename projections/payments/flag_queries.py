@@ -10,8 +10,9 @@ from msgspec import convert
 
 from domain.payments.events import REFUNDABLE_FLAGS, Flag, FlagKey, PaymentKind, PaymentStatus
 from domain.shared.money import Currency
+from projections.connection import Connection
 from projections.query.cursors import FlagCursor, decode_cursor, encode_cursor
-from projections.query.sql import Connection, check_limit, fetch
+from projections.query.sql import check_limit, fetch
 
 # Both halves are read from an index of their own, from the cursor on.
 _FLAGS: Final = """

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import psycopg
 
 from domain.payments.events import Flag, PaymentFlagged, PaymentFlagSettled
 from domain.shared.errors import InvariantViolation
 from domain.shared.stream_keys import stream_id
+from projections.connection import Connection
 from projections.engine.event_log import LogEntry
 from projections.engine.upserts import write_rows
-
-Connection = psycopg.Connection[Any]
 
 _RAISE: Final = """
     INSERT INTO payment_flags SELECT * FROM json_populate_recordset(NULL::payment_flags, %s)

@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-import psycopg
 
 from domain.credits.audit_events import BillingDetailsChanged
 from domain.invoicing.events import CreditNoteIssued, InvoiceIssued
@@ -36,10 +35,9 @@ from domain.payments.events import (
 from domain.shared.errors import InvariantViolation
 from domain.shared.money import Currency
 from domain.shared.stream_keys import stream_id
+from projections.connection import Connection
 from projections.engine.event_log import LogEntry
 from projections.engine.upserts import write_rows
-
-Connection = psycopg.Connection[Any]
 
 _INSERT: Final = "INSERT INTO payments SELECT * FROM json_populate_recordset(NULL::payments, %s)"
 

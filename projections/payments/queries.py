@@ -11,8 +11,9 @@ from msgspec import convert
 from domain.payments.errors import PaymentNotFound
 from domain.payments.events import Flag, PaymentKind, PaymentStatus
 from domain.shared.money import Currency
+from projections.connection import Connection
 from projections.query.cursors import PaymentCursor, decode_cursor, encode_cursor
-from projections.query.sql import Connection, check_limit, fetch_of
+from projections.query.sql import check_limit, fetch_of
 
 _PAYMENTS: Final = """
     SELECT listed.*,

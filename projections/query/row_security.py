@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
-
-import psycopg
+from typing import Final
 
 from domain.shared.stream_keys import stream_id
+from projections.connection import Connection
 
 READER_ROLE: Final = "creditledger_reader"
 """Row-level security shows it one organisation; see infra/migrations/0004_identities.sql."""
@@ -16,8 +15,6 @@ _BEGIN: Final = (
     f"BEGIN READ ONLY{{}}; SET LOCAL ROLE {READER_ROLE}; SET LOCAL creditledger.organisation = '{{}}'"
 )
 _REPEATABLE_READ: Final = ", ISOLATION LEVEL REPEATABLE READ"
-
-Connection = psycopg.Connection[Any]
 
 
 @contextmanager

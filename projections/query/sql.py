@@ -5,14 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import psycopg
 from psycopg.rows import dict_row
 
 from domain.credits.errors import OrganisationNotFound
 from domain.shared.errors import InvalidInput
 from domain.shared.stream_keys import stream_id
+from projections.connection import Connection
 
-Connection = psycopg.Connection[Any]
 Row = dict[str, Any]
 
 PAGE_MAX: Final = 500

@@ -20,6 +20,7 @@ from infra.event_store.usage_store import PostgresUsageStore
 from infra.migrations.migrate import migrate
 from infra.settings import load_rate_card
 from projections.engine.runner import ProjectionRunner
+from projections.registry import ALL_PROJECTIONS
 from tests.auditor.accounts import Account
 from tests.auditor.wire import Record
 from tests.e2e.ledger_writer import LedgerWriter
@@ -101,7 +102,7 @@ def ingest(database: str, traffic: Traffic) -> Ingested:
         store.close()
         datastore.close()
         ledger_writer.close()
-    ProjectionRunner(database).catch_up()
+    ProjectionRunner(database, ALL_PROJECTIONS).catch_up()
     return Ingested([Record(*each[1:5], tuple(each.headers)) for each in records], box.letters, accounts)
 
 

@@ -24,6 +24,7 @@ from domain.shared.stream_keys import dedupe_key
 from infra.event_store.mapper import LedgerMapper, copy_rows
 from projections.audit import invariants
 from projections.engine.runner import ProjectionRunner
+from projections.registry import ALL_PROJECTIONS
 from tests.integration.consumers.ingest_environment import START, IngestEnvironment
 from tests.unit.usage.records import Header, KafkaRecord, binary, structured, usage_event
 
@@ -310,7 +311,7 @@ def charge_all(ingest_env: IngestEnvironment, records: list[KafkaRecord]) -> Non
 
 
 def check_projections(ingest_env: IngestEnvironment) -> None:
-    ProjectionRunner(ingest_env.service).catch_up()
+    ProjectionRunner(ingest_env.service, ALL_PROJECTIONS).catch_up()
     assert invariants.check(ingest_env.connection) == []
     projected = ingest_env.connection.execute(
         "SELECT sum(credits) FROM projections.transactions WHERE kind = 'usage'"

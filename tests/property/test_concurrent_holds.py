@@ -30,6 +30,7 @@ from domain.pricing.rate_card import RateCard, UsageType
 from domain.shared.command_context import CommandContext
 from domain.shared.event_store import IdempotencyKey
 from projections.engine.runner import ProjectionRunner
+from projections.registry import ALL_PROJECTIONS
 from tests.integration.consumers.ingest_environment import IngestEnvironment
 from tests.unit.usage.records import usage_record
 
@@ -178,7 +179,7 @@ class Writer:
 def publish(ingest_env: IngestEnvironment, writers: list[Writer], rnd: Random) -> None:
     """Charge usage of holds and of runs without one, some of it twice, as the consumer would."""
     partition, ingest = ingest_env.partition(), ingest_env.ingest()
-    projections = ProjectionRunner(ingest_env.service)
+    projections = ProjectionRunner(ingest_env.service, ALL_PROJECTIONS)
     sent = []
     for number in range(40):
         named = [hold for writer in writers for hold in list(writer.holds)]

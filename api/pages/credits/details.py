@@ -11,7 +11,6 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
-from api.http.dependencies import Connection
 from api.http.fields import Month, PageCursor
 from api.http.problems import HttpProblem
 from api.pages.shell import labels
@@ -22,6 +21,7 @@ from domain.credits.ledger import Ledger
 from domain.credits.lots import LotKind
 from domain.shared.calendar import local_day
 from domain.shared.money import MILLIONTHS_PER_MINOR_UNIT, divide_half_up
+from projections.connection import Connection
 from projections.credits import queries as credit_queries
 from projections.credits.detail_queries import event_details, lot_origins, run_details
 from projections.credits.holds import HoldStatus

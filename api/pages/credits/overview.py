@@ -10,7 +10,6 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from api.credits.subscription import Subscription
-from api.http.dependencies import Connection
 from api.http.fields import PageCursor
 from api.pages.credits import recommendations, trends
 from api.pages.credits.charts import Chart, chart_of
@@ -18,6 +17,7 @@ from api.pages.shell import labels
 from api.pages.shell.freshness import Freshness
 from api.pages.shell.page import PageDep
 from api.pages.shell.routing import PageRoute
+from projections.connection import Connection
 from projections.credits import queries as credit_queries
 from projections.credits.auto_top_up_queries import AutoTopUpStatus, auto_top_up
 from projections.credits.read_models import (

@@ -8,7 +8,6 @@ from typing import Any, Final
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from api.http.dependencies import Connection
 from api.pages.shell import labels
 from api.pages.shell.forms import IDEMPOTENCY_FIELD, Form, FormReader, FormResult, form_result_of
 from api.pages.shell.page import Page, PageDep
@@ -18,6 +17,7 @@ from domain.credits.errors import AutoTopUpNotOn
 from domain.payments.errors import PaymentNotFound
 from domain.payments.quotes import PurchasePlan
 from domain.pricing.plans import Plan
+from projections.connection import Connection
 from projections.credits import queries as credit_queries
 from projections.credits.auto_top_up_queries import AutoTopUpStatus, auto_top_up
 from projections.credits.read_models import Balance

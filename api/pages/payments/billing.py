@@ -10,7 +10,6 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from api.http.dependencies import Connection
 from api.http.fields import PageCursor
 from api.http.problems import problem_of
 from api.pages.payments import billing_form
@@ -25,6 +24,7 @@ from domain.payments.events import Flag
 from domain.payments.gateway import GatewayError
 from domain.payments.service import Payments
 from domain.shared.money import Currency
+from projections.connection import Connection
 from projections.credits import queries as credit_queries
 from projections.credits.read_models import Balance
 from projections.invoicing import queries as invoice_queries

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.http.dependencies import Connection, ServicesDep, command_context_of
+from api.http.dependencies import ServicesDep, command_context_of
 from api.http.sessions import Session
 from api.pages.credits import recommendations
 from api.pages.payments import custom_payment_form
@@ -28,6 +28,7 @@ from domain.payments.quotes import PurchasePlan, PurchaseQuote, check_can_buy
 from domain.payments.service import Payments
 from domain.pricing.plans import Plan
 from domain.shared import command_context
+from projections.connection import Connection
 from projections.credits import queries as credit_queries
 from projections.credits.read_models import Balance
 from projections.credits.usage_baseline import UsageBaseline, usage_baseline

@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.http.dependencies import (
-    Connection,
     PageReadRequest,
     PositionedT,
     ServicesDep,
@@ -24,6 +23,7 @@ from domain.credits.ledger import Ledger
 from domain.identity.people import ActorNames
 from domain.identity.principals import PrincipalKind, Role
 from domain.shared import command_context
+from projections.connection import Connection
 from projections.credits.read_models import Balance
 
 P = ParamSpec("P")

@@ -37,6 +37,7 @@ from infra.service.composition import open_invoicing
 from infra.settings import Settings
 from infra.webhooks.endpoints import PostgresWebhookEndpoints
 from projections.engine.runner import ProjectionRunner
+from projections.registry import ALL_PROJECTIONS
 from tests.histories import append
 from tests.payment_gateway import InMemoryGateway
 from tests.usage_reports import usage_report
@@ -80,7 +81,7 @@ class LedgerApi:
 
     def catch_up(self) -> None:
         """Bring the projections to the log's end."""
-        ProjectionRunner(self.conninfo).catch_up()
+        ProjectionRunner(self.conninfo, ALL_PROJECTIONS).catch_up()
 
     def charge(
         self,

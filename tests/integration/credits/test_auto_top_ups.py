@@ -31,6 +31,7 @@ from infra.payments.payment_worker import PaymentWorker
 from infra.service.composition import open_ledger
 from projections.credits.auto_top_up_queries import AutoTopUpStatus, auto_top_up
 from projections.engine.runner import ProjectionRunner
+from projections.registry import ALL_PROJECTIONS
 from tests.integration.payments.test_payments import ORG, PAYG, PRO, PaymentEnvironment
 from tests.sales import billed_to
 from tests.usage_reports import usage_report
@@ -96,7 +97,7 @@ class AutoTopUpEnvironment:
         )
 
     def catch_up(self) -> None:
-        ProjectionRunner(self._conninfo).catch_up()
+        ProjectionRunner(self._conninfo, ALL_PROJECTIONS).catch_up()
 
     def after(self, **time: float) -> int:
         """Let time pass, have everything seen to, and return how many top-ups began."""

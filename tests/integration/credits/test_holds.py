@@ -23,6 +23,7 @@ from domain.shared.errors import InvalidInput
 from domain.shared.event_store import IdempotencyKey
 from infra.credits.hold_expiry import HoldExpiryWorker
 from projections.engine.runner import ProjectionRunner
+from projections.registry import ALL_PROJECTIONS
 from tests.integration.consumers.ingest_environment import IngestEnvironment, Partition
 from tests.unit.usage.records import KafkaRecord, usage_record
 
@@ -215,7 +216,7 @@ class TestUsagePath:
         partition, ingest = ingest_env.partition(), ingest_env.ingest()
         rotated = {"data.usage_type": "ai_image_rotation"}
         other = {"data.run_id": 'run-"8'}
-        runner = ProjectionRunner(ingest_env.service)
+        runner = ProjectionRunner(ingest_env.service, ALL_PROJECTIONS)
         feed(ingest, partition, usage_record("m-1", ORG, 60), usage_record("m-2", ORG, 9, other))
         feed(ingest, partition, usage_record("m-3", ORG, 7, rotated))
         feed(ingest, partition, usage_record("m-6", ORG, 11, {"data.ai_search": False}))  # free
@@ -248,7 +249,7 @@ class TestUsagePath:
         partition, ingest = ingest_env.partition(), ingest_env.ingest()
         feed(ingest, partition, usage_record("m-1", ORG, 10))
         ingest.flush()
-        ProjectionRunner(ingest_env.service).catch_up()
+        ProjectionRunner(ingest_env.service, ALL_PROJECTIONS).catch_up()
         ingest_env.connection.execute("TRUNCATE projections.transactions")
         ingest_env.connection.execute(
             "UPDATE projections.positions SET position = 0 WHERE projection = 'statement'"
@@ -270,7 +271,7 @@ class TestExpiry:
     def test_what_is_due_lapses_once_and_nothing_else(self, ingest_env: IngestEnvironment) -> None:
         place(ingest_env, "run-88", 30, duration=timedelta(minutes=1))
         place(ingest_env, "run-89", 30, duration=timedelta(minutes=3))
-        runner = ProjectionRunner(ingest_env.service)
+        runner = ProjectionRunner(ingest_env.service, ALL_PROJECTIONS)
         with psycopg.connect(ingest_env.service, autocommit=True) as connection:
             runner.catch_up()
             assert self.hold_expiry_worker(ingest_env).expire_due(connection) == 0
@@ -293,7 +294,7 @@ class TestExpiry:
         with ThreadPoolExecutor(1) as thread:
             running = thread.submit(hold_expiry_worker.run, stop)
             ingest_env.terminate()
-            ProjectionRunner(ingest_env.service).catch_up()
+            ProjectionRunner(ingest_env.service, ALL_PROJECTIONS).catch_up()
             ingest_env.now += timedelta(minutes=2)
             for _ in range(500):
                 if facts(ingest_env, HoldExpired):

@@ -7,6 +7,7 @@ import pytest
 from projections.audit.invariants import check
 from projections.audit.invoice_checks import check_invoices
 from projections.engine.runner import ProjectionRunner
+from projections.registry import ALL_PROJECTIONS
 from tests.integration.invoicing.conftest import DETAILS, ORG, InvoicingEnvironment, request
 
 
@@ -29,7 +30,7 @@ def findings(invoicing_env: InvoicingEnvironment) -> list[str]:
 
 def test_documents_as_they_were_issued_are_fine(issued: InvoicingEnvironment, service_database: str) -> None:
     assert findings(issued) == []
-    ProjectionRunner(service_database).catch_up()
+    ProjectionRunner(service_database, ALL_PROJECTIONS).catch_up()
     assert [found for found in check(issued.sql) if found.check == "invoice"] == []
 
 

@@ -19,6 +19,7 @@ from infra.invoicing.invoice_worker import InvoiceWorker
 from infra.migrations.migrate import migrations
 from projections.audit.row_comparison import compare_with_log
 from projections.engine.runner import ProjectionRunner
+from projections.registry import ALL_PROJECTIONS
 from tests.integration.invoicing.conftest import DETAILS, ORG, InvoicingEnvironment, request
 from tests.integration.payments.test_payments import PRO, PaymentEnvironment
 from tests.sales import NOON
@@ -37,7 +38,7 @@ def due(invoicing_env: InvoicingEnvironment, service_database: str) -> Callable[
     """A function that issues what is due and returns the numbers of what was issued."""
 
     def issue() -> list[str]:
-        ProjectionRunner(service_database).catch_up()
+        ProjectionRunner(service_database, ALL_PROJECTIONS).catch_up()
         issued = invoicing_env.invoicing.issue_due(None, context=request())
         assert issued.failures == []
         return [document.number for document in issued.documents]
@@ -115,7 +116,7 @@ def test_billing_details_put_on_file_a_moment_ago_count_for_their_organisation(
     invoicing_env: InvoicingEnvironment, payment_env: PaymentEnvironment, service_database: str
 ) -> None:
     payment_env.buy()
-    ProjectionRunner(service_database).catch_up()
+    ProjectionRunner(service_database, ALL_PROJECTIONS).catch_up()
     invoicing_env.invoicing.change_billing_details(ORG, DETAILS, context=request())
     assert invoicing_env.invoicing.issue_due(None, context=request()).documents == [], "not projected yet"
     assert len(invoicing_env.invoicing.issue_due(ORG, context=request()).documents) == 1
@@ -157,7 +158,7 @@ def test_other_organisations_are_left_alone_where_one_is_asked_for(
 ) -> None:
     invoicing_env.invoicing.change_billing_details(ORG, DETAILS, context=request())
     payment_env.buy()
-    ProjectionRunner(service_database).catch_up()
+    ProjectionRunner(service_database, ALL_PROJECTIONS).catch_up()
     assert invoicing_env.invoicing.issue_due("org-other", context=request()).documents == []
     assert len(invoicing_env.invoicing.issue_due(ORG, context=request()).documents) == 1
 
@@ -196,7 +197,7 @@ def test_a_lost_database_is_no_payments_fault(
 ) -> None:
     invoicing_env.invoicing.change_billing_details(ORG, DETAILS, context=request())
     invoicing_env.pay("payment-1")
-    ProjectionRunner(service_database).catch_up()
+    ProjectionRunner(service_database, ALL_PROJECTIONS).catch_up()
 
     def lost(*_: object) -> None:
         raise StoreUnavailable
@@ -213,7 +214,7 @@ class TestInvoiceWorker:
         invoicing_env.invoicing.change_billing_details(ORG, DETAILS, context=request())
         invoicing_env.pay("payment-1", price_version="2031")
         invoicing_env.pay("payment-2", at=NOON)
-        ProjectionRunner(service_database).catch_up()
+        ProjectionRunner(service_database, ALL_PROJECTIONS).catch_up()
         clerk = InvoiceWorker(invoicing_env.invoicing, lambda: datetime.now(UTC))
         with caplog.at_level(logging.INFO):
             assert clerk.issue_due() is True

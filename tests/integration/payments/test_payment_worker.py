@@ -20,6 +20,7 @@ from infra.payments.payment_worker import (
 )
 from infra.service.composition import open_ledger
 from projections.engine.runner import ProjectionRunner
+from projections.registry import ALL_PROJECTIONS
 from tests.integration.payments.test_payments import ORG, PRO, PaymentEnvironment
 
 
@@ -37,9 +38,9 @@ class WorkerEnvironment:
     def after(self, **time: float) -> int:
         """Let time pass, look after payments, and return how many were due."""
         self.payment_env.now += timedelta(**time)
-        ProjectionRunner(self._conninfo).catch_up()
+        ProjectionRunner(self._conninfo, ALL_PROJECTIONS).catch_up()
         due = self.worker.follow_up_due(self._connection)
-        ProjectionRunner(self._conninfo).catch_up()
+        ProjectionRunner(self._conninfo, ALL_PROJECTIONS).catch_up()
         return due
 
 

@@ -11,6 +11,7 @@ import pytest
 from domain.shared.aggregate import EventEnvelope
 from projections.audit import invariants
 from projections.engine.projector import Projector
+from projections.registry import ALL_PROJECTIONS
 from tests.histories import Account, append
 from tests.integration.projections.recount import projected, recount
 
@@ -35,7 +36,7 @@ class Ledger:
         return append(self.connection, events)
 
     def project(self, batch_size: int = 1_000) -> int:
-        with Projector(self.service, batch_size=batch_size) as projector:
+        with Projector(self.service, ALL_PROJECTIONS, batch_size=batch_size) as projector:
             return projector.catch_up()
 
     def one(self, query: str) -> Any:

@@ -16,6 +16,7 @@ from infra.kafka.connections import Kafka
 from infra.service.composition import publisher
 from infra.settings import Settings
 from projections.engine.projector import Projector
+from projections.registry import ALL_PROJECTIONS
 from tests.auditor.topic import read_topic
 from tests.integration.consumers.service import InThread
 
@@ -67,7 +68,7 @@ class PublishedFeeds:
 
     def project(self) -> None:
         """Bring the projections to the log's end."""
-        with Projector(self._database) as projector:
+        with Projector(self._database, ALL_PROJECTIONS) as projector:
             projector.catch_up()
 
     def log(self) -> list[tuple[str, int]]:

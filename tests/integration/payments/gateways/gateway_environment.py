@@ -22,6 +22,7 @@ from infra.embedded.gateway_sandbox.state import SandboxState
 from infra.payments.payment_records import PostgresQuoteStore
 from infra.payments.reconciliation import Reconciler
 from projections.engine.runner import ProjectionRunner
+from projections.registry import ALL_PROJECTIONS
 
 MERCHANT_URL = "http://127.0.0.1:9"
 _numbers = itertools.count(1)
@@ -117,7 +118,7 @@ class GatewayEnvironment:
 
     def differences(self, gateway: str, first: date | None = None, last: date | None = None) -> Counter[str]:
         """Return how often the gateway and the ledger differ, by kind."""
-        ProjectionRunner(self.conninfo).catch_up()
+        ProjectionRunner(self.conninfo, ALL_PROJECTIONS).catch_up()
         now = datetime.now(UTC)
         with psycopg.connect(self.conninfo, autocommit=True) as connection:
             reconciler = Reconciler(self.payments.gateways[gateway], self.ledger.runner.store, connection)

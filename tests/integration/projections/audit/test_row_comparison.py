@@ -21,6 +21,7 @@ from projections.engine.projector import Projector
 from projections.engine.rebuild import rebuild
 from projections.engine.runner import ProjectionRunner
 from projections.engine.shadow_tables import SHADOW_SCHEMA
+from projections.registry import ALL_PROJECTIONS, projections_named
 from tests.histories import START, Account
 from tests.integration.projections.conftest import Ledger
 
@@ -203,7 +204,7 @@ def in_background(work: Any) -> Iterator[None]:
 
 
 def test_nothing_is_found_while_a_writer_and_a_runner_work(ledger: Ledger, account: Account) -> None:
-    runner = ProjectionRunner(ledger.service, batch_size=20)
+    runner = ProjectionRunner(ledger.service, ALL_PROJECTIONS, batch_size=20)
     stop = threading.Event()
 
     def write() -> None:
@@ -261,7 +262,10 @@ def test_a_rebuild_and_a_comparison_refuse_each_other(
     refused = []
 
     def others(*_: object) -> None:
-        for other in (lambda: rebuild(ledger.owner, ["balance"]), lambda: compare_with_log(ledger.owner)):
+        for other in (
+            lambda: rebuild(ledger.owner, projections_named(["balance"])),
+            lambda: compare_with_log(ledger.owner),
+        ):
             with pytest.raises(RebuildConflict):
                 other()
             refused.append(other)
@@ -269,7 +273,7 @@ def test_a_rebuild_and_a_comparison_refuse_each_other(
     for module in ("comparison", "rebuild"):
         monkeypatch.setattr(f"projections.{module}.analyze", others)
     assert compare_with_log(ledger.owner) == []
-    rebuild(ledger.owner, ["balance"])
+    rebuild(ledger.owner, projections_named(["balance"]))
 
     assert len(refused) == 4
     ledger.assert_projected()

@@ -10,9 +10,9 @@ import pytest
 
 from domain.credits.errors import OrganisationNotFound
 from domain.shared.errors import InvalidInput
+from projections.connection import Connection
 from projections.credits import queries as credit_queries
 from projections.credits import transaction_queries
-from projections.credits.queries import Connection
 from projections.credits.read_models import PurchaseDetails, RefundDetails, TransactionKind
 from projections.query.errors import RunNotFound
 from tests.histories import START, Account

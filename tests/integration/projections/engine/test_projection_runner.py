@@ -14,6 +14,7 @@ from psycopg import sql
 from domain.shared.errors import UnknownEventType
 from projections.credits import queries as credit_queries
 from projections.engine.runner import Progress, ProjectionRunner
+from projections.registry import ALL_PROJECTIONS
 from tests.histories import Account
 from tests.integration.projections.conftest import Ledger
 
@@ -22,7 +23,7 @@ PATIENCE_S = 20.0
 
 @contextmanager
 def running(ledger: Ledger) -> Iterator[ProjectionRunner]:
-    runner = ProjectionRunner(ledger.service, batch_size=50)
+    runner = ProjectionRunner(ledger.service, ALL_PROJECTIONS, batch_size=50)
     thread = threading.Thread(target=runner.run)
     thread.start()
     try:
@@ -50,7 +51,7 @@ def test_it_catches_up_and_returns(ledger: Ledger) -> None:
     account = Account(trial_credits=200)
     account.charge(5)
     end = ledger.append(account)
-    runner = ProjectionRunner(ledger.service)
+    runner = ProjectionRunner(ledger.service, ALL_PROJECTIONS)
 
     assert runner.progress() == Progress({}, 0, 0, 0)
     assert runner.catch_up() == end
@@ -125,7 +126,7 @@ def test_an_event_of_a_newer_version_ends_it(ledger: Ledger) -> None:
         " VALUES (gen_random_uuid(), 1, 'from_the_future.v1', '[]')"
     )
     with pytest.raises(UnknownEventType):
-        ProjectionRunner(ledger.service).run()
+        ProjectionRunner(ledger.service, ALL_PROJECTIONS).run()
 
 
 def encoded(event: object) -> bytes:

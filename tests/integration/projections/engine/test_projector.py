@@ -15,6 +15,7 @@ from projections.credits.balance import BalanceProjection
 from projections.credits.statement import StatementProjection
 from projections.engine.errors import ProjectionCheckpointConflict
 from projections.engine.projector import Projector
+from projections.registry import ALL_PROJECTIONS
 from tests.histories import START, Account
 from tests.integration.projections.conftest import Ledger
 
@@ -86,7 +87,7 @@ def test_a_crash_between_any_two_statements_loses_and_repeats_nothing(
     statements = 0
     crashes = 0
     while position_of(ledger) < len(ledger.log):
-        with Projector(ledger.service, batch_size=10) as projector:
+        with Projector(ledger.service, ALL_PROJECTIONS, batch_size=10) as projector:
             projector._writer = CrashingConnection(projector._writer, statements)  # type: ignore[assignment]
             try:
                 projector.catch_up()
@@ -99,7 +100,7 @@ def test_a_crash_between_any_two_statements_loses_and_repeats_nothing(
 
 
 def test_a_projector_of_an_older_position_writes_nothing(ledger: Ledger, accounts: list[Account]) -> None:
-    with Projector(ledger.service) as slow:
+    with Projector(ledger.service, ALL_PROJECTIONS) as slow:
         ledger.project()
         with pytest.raises(ProjectionCheckpointConflict):
             slow.catch_up()
@@ -110,7 +111,7 @@ def test_a_projector_of_an_older_position_writes_nothing(ledger: Ledger, account
 
 
 def test_a_projector_of_an_older_generation_writes_nothing(ledger: Ledger, accounts: list[Account]) -> None:
-    with Projector(ledger.service) as old:
+    with Projector(ledger.service, ALL_PROJECTIONS) as old:
         ledger.connection.execute("UPDATE projections.positions SET generation = generation + 1")
         with pytest.raises(ProjectionCheckpointConflict):
             old.catch_up()
@@ -125,7 +126,7 @@ def test_projectors_at_once_apply_each_batch_once(ledger: Ledger, accounts: list
 
     def project() -> int:
         lost_races = 0
-        with Projector(ledger.service, batch_size=3) as projector:
+        with Projector(ledger.service, ALL_PROJECTIONS, batch_size=3) as projector:
             while True:
                 try:
                     projector.catch_up(end)

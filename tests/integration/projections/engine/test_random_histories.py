@@ -14,6 +14,7 @@ from domain.pricing.rate_card import UsageType
 from domain.shared.aggregate import EventEnvelope
 from projections.audit import invariants
 from projections.engine.projector import Projector
+from projections.registry import ALL_PROJECTIONS
 from tests.histories import Account
 from tests.integration.projections.conftest import Ledger
 from tests.integration.projections.recount import projected, recount
@@ -110,7 +111,7 @@ def test_every_table_equals_a_recount(
         for number, zone in enumerate(ZONES)
     ]
     log = []
-    with Projector(ledger.service, batch_size=batch_size) as projector:
+    with Projector(ledger.service, ALL_PROJECTIONS, batch_size=batch_size) as projector:
         for step in steps:
             account = organisations[step[1]]
             if step[0] == "project":

@@ -19,6 +19,7 @@ from projections.engine.projector import Projector
 from projections.engine.rebuild import rebuild
 from projections.engine.runner import ProjectionRunner
 from projections.engine.shadow_tables import SHADOW_SCHEMA
+from projections.registry import ALL_PROJECTIONS, projections_named
 from tests.database import catalogue
 from tests.histories import START, Account
 from tests.integration.projections.conftest import Ledger
@@ -68,7 +69,7 @@ def test_it_repairs_rows_and_keeps_the_tables_definition(ledger: Ledger, account
     ledger.connection.execute("UPDATE projections.balances SET balance = 0")
     ledger.connection.execute("DELETE FROM projections.transactions")
 
-    assert rebuild(ledger.owner, ALL) == dict.fromkeys(ALL, len(ledger.log))
+    assert rebuild(ledger.owner, projections_named(ALL)) == dict.fromkeys(ALL, len(ledger.log))
 
     ledger.assert_projected()
     assert catalogue(ledger.connection) == before
@@ -80,7 +81,7 @@ def test_one_projection_can_be_rebuilt_alone(ledger: Ledger, account: Account) -
     account.charge(3)
     end = ledger.append(account)
 
-    assert rebuild(ledger.owner, ["statement"]) == {"statement": end}
+    assert rebuild(ledger.owner, projections_named(["statement"])) == {"statement": end}
 
     checkpoints = credit_queries.positions(ledger.connection).projections
     assert [(each.position, each.generation) for each in checkpoints] == [*[(end - 1, 1)] * 3, (end, 2)]
@@ -89,7 +90,7 @@ def test_one_projection_can_be_rebuilt_alone(ledger: Ledger, account: Account) -
 
 
 def test_nobody_notices_a_rebuild_under_way(ledger: Ledger, account: Account) -> None:
-    runner = ProjectionRunner(ledger.service, batch_size=20)
+    runner = ProjectionRunner(ledger.service, ALL_PROJECTIONS, batch_size=20)
     live = threading.Thread(target=runner.run)
     live.start()
     numbers = count()
@@ -113,7 +114,7 @@ def test_nobody_notices_a_rebuild_under_way(ledger: Ledger, account: Account) ->
     try:
         with psycopg.connect(ledger.service, autocommit=True) as reader, repeating(write), repeating(read):
             for _ in range(3):
-                rebuild(ledger.owner, ALL, batch_size=25)
+                rebuild(ledger.owner, projections_named(ALL), batch_size=25)
         end = len(ledger.log)
         deadline = threading.Event()
         for _ in range(400):
@@ -129,8 +130,8 @@ def test_nobody_notices_a_rebuild_under_way(ledger: Ledger, account: Account) ->
 
 
 def test_an_old_runner_is_fenced(ledger: Ledger, account: Account) -> None:
-    with Projector(ledger.service) as old:
-        rebuild(ledger.owner, ALL)
+    with Projector(ledger.service, ALL_PROJECTIONS) as old:
+        rebuild(ledger.owner, projections_named(ALL))
         account.charge(3)
         ledger.append(account)
         with pytest.raises(ProjectionCheckpointConflict):
@@ -150,10 +151,10 @@ def test_an_interrupted_rebuild_can_be_started_again(
         with monkeypatch.context() as patch:
             patch.setattr(rebuilding, step, interrupted)
             with pytest.raises(KeyboardInterrupt):
-                rebuild(ledger.owner, ALL)
+                rebuild(ledger.owner, projections_named(ALL))
         ledger.assert_projected()
 
-    rebuild(ledger.owner, ALL)
+    rebuild(ledger.owner, projections_named(ALL))
     ledger.assert_projected()
     assert generations(ledger) == [2] * len(ALL)
 
@@ -166,23 +167,23 @@ def test_a_long_reader_makes_it_wait_and_then_give_up(
     with psycopg.connect(ledger.owner) as reader:
         reader.execute("SELECT 1 FROM projections.usage_days")
         with pytest.raises(RebuildConflict):
-            rebuild(ledger.owner, ALL)
+            rebuild(ledger.owner, projections_named(ALL))
 
     ledger.assert_projected()
-    rebuild(ledger.owner, ALL)
+    rebuild(ledger.owner, projections_named(ALL))
     ledger.assert_projected()
 
 
 def test_a_second_rebuild_is_refused(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     def second(*_: object) -> None:
         with pytest.raises(RebuildConflict):
-            rebuild(ledger.owner, ALL)
+            rebuild(ledger.owner, projections_named(ALL))
 
     monkeypatch.setattr(rebuilding, "analyze", second)
-    rebuild(ledger.owner, ALL)
+    rebuild(ledger.owner, projections_named(ALL))
 
 
 @pytest.mark.parametrize("names", [[], ["balance", "photos"]])
 def test_unknown_projections_are_refused(ledger: Ledger, names: list[str]) -> None:
     with pytest.raises(InvalidInput):
-        rebuild(ledger.owner, names)
+        rebuild(ledger.owner, projections_named(names))

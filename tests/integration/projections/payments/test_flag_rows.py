@@ -18,6 +18,7 @@ from projections.audit.row_comparison import compare_with_log
 from projections.engine.rebuild import rebuild
 from projections.payments import flag_queries
 from projections.payments.flag_queries import FlagPage
+from projections.registry import projections_named
 from tests.integration.payments.test_payments import PaymentEnvironment
 from tests.integration.projections.conftest import Ledger
 
@@ -111,7 +112,7 @@ def test_a_batch_may_hold_all_that_happened_to_a_flag(
 ) -> None:
     deal_with(shops, ledger)
     before = flag_rows(ledger)
-    rebuild(ledger.owner, ["payment_flags"])
+    rebuild(ledger.owner, projections_named(["payment_flags"]))
     assert flag_rows(ledger) == before
     assert invariants.check(ledger.connection) == []
     assert compare_with_log(ledger.owner) == []

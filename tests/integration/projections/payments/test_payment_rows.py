@@ -15,6 +15,7 @@ from infra.service.composition import open_ledger
 from projections.audit import invariants
 from projections.audit.row_comparison import compare_with_log
 from projections.engine.rebuild import rebuild
+from projections.registry import projections_named
 from tests.integration.payments.test_payments import NOW, ORG, PRO, PaymentEnvironment
 from tests.integration.projections.conftest import Ledger
 
@@ -70,7 +71,7 @@ def test_rows_agree_with_the_log(ledger: Ledger, payment_env: PaymentEnvironment
 
 def test_rows_are_built_anew_as_they_were(ledger: Ledger, payment_env: PaymentEnvironment) -> None:
     before = rows(ledger)
-    rebuild(ledger.owner, ["payments"])
+    rebuild(ledger.owner, projections_named(["payments"]))
     assert rows(ledger) == before
 
 
