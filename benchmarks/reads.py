@@ -20,7 +20,8 @@ from api.app import create_app
 from benchmarks.checks import must_equal
 from benchmarks.environment import MIGRATED, BenchmarkEnvironment, Sample
 from benchmarks.page_rows import ORGANISATION, write_organisation
-from infra.embedded.issuer import AUDIENCE, ISSUER, EmbeddedIssuer
+from infra.embedded.issuer import EmbeddedIssuer
+from infra.identity.embedded_issuer import AUDIENCE, ISSUER
 from infra.identity.signing_keys import StaticKeys
 from infra.identity.tokens import TokenVerifier
 from infra.service.api_server import api_services

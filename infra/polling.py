@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from threading import Event
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 
 from domain.shared.backoff import Backoff
 from domain.shared.errors import StoreError
-from projections.connection import Connection
 
 _BACKOFF_MAX_S: Final = 5.0
 
@@ -19,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def run_periodically(
-    conninfo: str, every_s: float, step: Callable[[Connection], object], stop: Event, what: str
+    conninfo: str, every_s: float, step: Callable[[psycopg.Connection[Any]], object], stop: Event, what: str
 ) -> None:
     """Call `step` with a connection every so many seconds, until told to stop; `what` it is, for the log."""
     backoff = Backoff(min(every_s, 1.0), _BACKOFF_MAX_S)

@@ -17,9 +17,10 @@ from domain.pricing.price_book import PUBLISHED_PRICES
 from domain.pricing.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType
 from domain.shared.aggregate import DomainEvent, EventEnvelope
 from domain.shared.command_context import CommandContext
+from domain.shared.event_store import EVENTS_CHANNEL
 from domain.shared.money import Currency, cost_of
 from domain.shared.stream_keys import stream_id
-from infra.event_store.datastore import CHANNEL, TAKE_WRITE_LOCK
+from infra.event_store.datastore import TAKE_WRITE_LOCK
 from tests.usage_reports import usage_report
 
 CODEC = EventCodec()
@@ -154,7 +155,7 @@ def append(connection: psycopg.Connection[Any], events: Iterable[EventEnvelope])
             for envelope in events:
                 topic, state = CODEC.topic_of[type(envelope.event)], CODEC.encode(envelope.event)
                 copy.write_row((envelope.originator_id, envelope.originator_version, topic, state))
-        cursor.execute(f"NOTIFY {CHANNEL}")
+        cursor.execute(f"NOTIFY {EVENTS_CHANNEL}")
         row = cursor.execute("SELECT coalesce(max(notification_id), 0) FROM ledger.events").fetchone()
         assert row is not None
         return int(row[0])

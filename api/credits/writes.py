@@ -6,12 +6,14 @@ from fastapi import APIRouter
 
 from api.credits import write_schemas
 from api.credits.write_schemas import Recorded
-from api.http.dependencies import Write
+from api.http.dependencies import Write, WriteRequest
 from api.http.fields import OrganisationId
 from api.http.responses import write_responses
 from api.http.routes import StrictRoute
+from domain.credits import ledger
 from domain.credits.events import GrantKind
 from domain.credits.ledger import TRIAL_CREDITS
+from domain.shared.command_runner import RecordedResult
 
 router = APIRouter(prefix="/v1/organisations/{organisation_id}", route_class=StrictRoute)
 
@@ -41,7 +43,7 @@ def open_organisation(
         context=write.request,
         idempotency_key=write.idempotency_key(organisation_id, body),
     )
-    return write.recorded_response(result)
+    return _recorded(write, result)
 
 
 @router.post(
@@ -63,7 +65,7 @@ def grant_credits(organisation_id: OrganisationId, body: write_schemas.Grant, wr
         context=write.request,
         idempotency_key=write.idempotency_key(organisation_id, body),
     )
-    return write.recorded_response(result)
+    return _recorded(write, result)
 
 
 @router.post(
@@ -93,7 +95,7 @@ def record_purchase(organisation_id: OrganisationId, body: write_schemas.Purchas
         context=write.request,
         idempotency_key=write.idempotency_key(organisation_id, body),
     )
-    return write.recorded_response(result)
+    return _recorded(write, result)
 
 
 @router.post(
@@ -118,7 +120,7 @@ def refund_charge(organisation_id: OrganisationId, body: write_schemas.Refund, w
         context=write.request,
         idempotency_key=write.idempotency_key(organisation_id, body),
     )
-    return write.recorded_response(result)
+    return _recorded(write, result)
 
 
 @router.put(
@@ -137,7 +139,7 @@ def change_price(organisation_id: OrganisationId, body: write_schemas.PriceChang
         context=write.request,
         idempotency_key=write.idempotency_key(organisation_id, body),
     )
-    return write.recorded_response(result)
+    return _recorded(write, result)
 
 
 @router.put(
@@ -157,7 +159,7 @@ def change_plan(organisation_id: OrganisationId, body: write_schemas.PlanChange,
         context=write.request,
         idempotency_key=write.idempotency_key(organisation_id, body),
     )
-    return write.recorded_response(result)
+    return _recorded(write, result)
 
 
 @router.put(
@@ -178,7 +180,7 @@ def change_time_zone(
         context=write.request,
         idempotency_key=write.idempotency_key(organisation_id, body),
     )
-    return write.recorded_response(result)
+    return _recorded(write, result)
 
 
 @router.put(
@@ -199,4 +201,10 @@ def set_low_balance_threshold(
         context=write.request,
         idempotency_key=write.idempotency_key(organisation_id, body),
     )
-    return write.recorded_response(result)
+    return _recorded(write, result)
+
+
+def _recorded(write: WriteRequest, result: RecordedResult[ledger.CommandResult]) -> Recorded:
+    """Return the answer of a command; its headers carry the position and whether it is a repeat."""
+    write.set_headers(result)
+    return Recorded.of(result)

@@ -15,12 +15,10 @@ from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.credits.write_schemas import Recorded
 from api.http.bodies import Body
 from api.http.fields import IdempotencyKeyHeader, MinPosition
 from api.http.page_services import PageServices
 from api.http.rate_limits import RateLimits
-from domain.credits import ledger
 from domain.credits.errors import OrganisationNotFound
 from domain.credits.ledger import Ledger
 from domain.identity.people import People
@@ -247,11 +245,6 @@ class WriteRequest:
             key=self._key,
             request_digest=blake2b(canonical, digest_size=32).digest(),
         )
-
-    def recorded_response(self, result: RecordedResult[ledger.CommandResult]) -> Recorded:
-        """Return the answer of a command, with its position and whether it is a repeat in the headers."""
-        self.set_headers(result)
-        return Recorded.of(result)
 
     def set_headers(self, result: RecordedResult[Any]) -> None:
         """Put an answer's position, and whether it is a repeat, in the headers."""

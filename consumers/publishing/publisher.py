@@ -25,8 +25,9 @@ from consumers.publishing.feeds import Feed
 from consumers.publishing.ordered_producer import OrderedProducer
 from domain.shared.backoff import Backoff
 from domain.shared.errors import CheckpointConflict
+from domain.shared.event_store import EVENTS_CHANNEL
 from projections.connection import Connection
-from projections.engine.event_log import EVENTS_CHANNEL, log_end, wait_for_events
+from projections.engine.event_log import log_end, wait_for_events
 from projections.engine.leader_election import wait_for_leadership
 
 log = logging.getLogger(__name__)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
 import msgspec
 
 from domain.pricing.rate_card import UsageType
 from domain.shared.aggregate import EventEnvelope
+
+EVENTS_CHANNEL: Final = "ledger_events"
+"""The notification channel on which every append is announced, in the transaction that appends."""
 
 Clock = Callable[[], datetime]
 """Returns the present moment as an aware UTC datetime."""

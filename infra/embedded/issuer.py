@@ -26,11 +26,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from infra.embedded.errors import EmbeddedServerError
 from infra.embedded.files import exclusive, write_atomically
+from infra.identity.embedded_issuer import AUDIENCE, ISSUER, TICKET_AUDIENCE
 
-ISSUER: Final = "urn:creditledger:embedded"
-AUDIENCE: Final = "creditledger"
-TICKET_AUDIENCE: Final = "creditledger-sign-in"
-"""A sign-in link stands in histories and logs: its ticket opens one session, and no API."""
 TOKEN_LIFETIME: Final = timedelta(hours=12)
 TICKET_LIFETIME: Final = timedelta(hours=1)
 _KEY: Final = "issuer-key.pem"

@@ -18,9 +18,6 @@ from psycopg_pool import PoolTimeout
 from domain.shared.errors import DuplicateKey, StoreError, StoreUnavailable, VersionConflict
 
 SCHEMA: Final = "ledger"
-CHANNEL: Final = "ledger_events"
-"""Writers NOTIFY it in the transaction that appends; whoever tails the log LISTENs."""
-
 WRITE_LOCK: Final = 0x4C65_6467_6572  # one key for every writer of the log
 TAKE_WRITE_LOCK: Final = f"SELECT pg_advisory_xact_lock({WRITE_LOCK})"
 """Writers hold it from before ids are drawn until the commit, so ids become visible in order."""

@@ -24,8 +24,8 @@ from domain.credits.events import UsageCharged, is_billable
 from domain.pricing.rate_card import UsageType
 from domain.shared.aggregate import EventEnvelope
 from domain.shared.errors import IdempotencyConflict, InvariantViolation
-from domain.shared.event_store import IdempotencyKey, StoredResponse
-from infra.event_store.datastore import CHANNEL, TAKE_WRITE_LOCK, LedgerDatastore
+from domain.shared.event_store import EVENTS_CHANNEL, IdempotencyKey, StoredResponse
+from infra.event_store.datastore import TAKE_WRITE_LOCK, LedgerDatastore
 from infra.event_store.mapper import COPY_COLUMNS, LedgerMapper, copy_rows
 
 COPY_EVENTS: Final = f"COPY ledger.events ({COPY_COLUMNS}) FROM STDIN (FORMAT BINARY)"
@@ -129,7 +129,7 @@ class LedgerRecorder(_Reader, PostgresProcessRecorder):
         if not stored_events and idempotency_key is None:
             return [self.log_end()]
         with self.datastore.get_connection() as connection, connection.transaction():
-            connection.execute(f"{TAKE_WRITE_LOCK}; NOTIFY {CHANNEL}")
+            connection.execute(f"{TAKE_WRITE_LOCK}; NOTIFY {EVENTS_CHANNEL}")
             positions = _copy_in(connection, stored_events)
             if idempotency_key is not None:
                 row = (

@@ -20,9 +20,9 @@ from domain.credits.organisation import Organisation, evolve
 from domain.event_catalogue import EventCodec
 from domain.shared.aggregate import EventEnvelope
 from domain.shared.errors import CheckpointConflict, InvariantViolation, StoreUnavailable
+from domain.shared.event_store import EVENTS_CHANNEL
 from infra.event_store.async_copy import fetch_results, send_statements, start_copy
 from infra.event_store.datastore import (
-    CHANNEL,
     IDLE_IN_TRANSACTION_TIMEOUT_S,
     LOCK_TIMEOUT_S,
     TAKE_WRITE_LOCK,
@@ -171,7 +171,7 @@ class PostgresUsageStore:
             ordered = sorted(moves, key=lambda move: (move.topic, move.partition))
             statements = [_move_statement(move).as_string(connection) for move in ordered]
             cursor.execute(
-                "; ".join(["BEGIN", *statements, TAKE_WRITE_LOCK, f"NOTIFY {CHANNEL}", _UNDER_LOCK])
+                "; ".join(["BEGIN", *statements, TAKE_WRITE_LOCK, f"NOTIFY {EVENTS_CHANNEL}", _UNDER_LOCK])
             )
             for move in ordered:
                 cursor.nextset()

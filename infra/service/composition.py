@@ -22,11 +22,11 @@ from domain.payments.ports import ReturnUrls
 from domain.payments.service import Payments
 from domain.pricing.price_book import PriceBook
 from infra.clock import utc_now
-from infra.embedded import issuer as embedded
 from infra.event_store.datastore import LedgerDatastore
 from infra.event_store.kafka_positions import PostgresKafkaPositions
 from infra.event_store.recorder import LedgerEventStore
 from infra.event_store.usage_store import PostgresUsageStore
+from infra.identity import embedded_issuer
 from infra.identity.signing_keys import InvalidKeySet, RemoteKeys, StaticKeys, fetch_keys
 from infra.identity.tokens import ClaimNames, TokenVerifier
 from infra.invoicing.document_store import PostgresBillingDocumentStore
@@ -91,7 +91,9 @@ def token_verifier(settings: Settings) -> TokenVerifier:
                 settings.oidc_subject_claim, settings.oidc_roles_claim, settings.oidc_organisations_claim
             ),
         )
-    return TokenVerifier(_embedded_keys(settings), issuer=embedded.ISSUER, audience=embedded.AUDIENCE)
+    return TokenVerifier(
+        _embedded_keys(settings), issuer=embedded_issuer.ISSUER, audience=embedded_issuer.AUDIENCE
+    )
 
 
 def ticket_verifier(settings: Settings) -> TokenVerifier | None:
@@ -103,7 +105,7 @@ def ticket_verifier(settings: Settings) -> TokenVerifier | None:
     if settings.oidc_issuer is not None:
         return None
     keys = _embedded_keys(settings)
-    return TokenVerifier(keys, issuer=embedded.ISSUER, audience=embedded.TICKET_AUDIENCE)
+    return TokenVerifier(keys, issuer=embedded_issuer.ISSUER, audience=embedded_issuer.TICKET_AUDIENCE)
 
 
 def _embedded_keys(settings: Settings) -> StaticKeys:

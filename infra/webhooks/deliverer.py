@@ -26,6 +26,7 @@ from psycopg import errors
 from domain.shared.backoff import Backoff
 from domain.shared.command_context import CommandContext
 from domain.shared.errors import StoreError
+from domain.shared.event_store import EVENTS_CHANNEL
 from domain.webhooks.endpoints import DELIVERY_RETENTION, FAILURE_PERIOD_MAX, signed_headers
 from infra.webhooks import delivery_queue
 from infra.webhooks.delivery_queue import DueDelivery
@@ -33,7 +34,7 @@ from infra.webhooks.endpoints import PostgresWebhookEndpoints
 from infra.webhooks.http_sender import HttpSender, Outcome
 from infra.webhooks.outbox import Outbox
 from projections.connection import Connection
-from projections.engine.event_log import EVENTS_CHANNEL, wait_for_events
+from projections.engine.event_log import wait_for_events
 from projections.engine.leader_election import wait_for_leadership
 
 log = logging.getLogger(__name__)

@@ -17,9 +17,6 @@ from domain.shared.aggregate import DomainEvent
 from domain.shared.errors import UnknownEventType
 from projections.connection import Connection
 
-EVENTS_CHANNEL: Final = "ledger_events"
-"""Writers NOTIFY it in the transaction that appends."""
-
 LogEntry = tuple[int, bytes, int, DomainEvent]
 """Notification id, stream (the 16 bytes of its UUID), version, fact: a plain tuple, for speed."""
 

@@ -15,8 +15,9 @@ import msgspec
 import psycopg
 
 from domain.shared.backoff import Backoff
+from domain.shared.event_store import EVENTS_CHANNEL
 from projections.engine.errors import ProjectionCheckpointConflict
-from projections.engine.event_log import EVENTS_CHANNEL, wait_for_events
+from projections.engine.event_log import wait_for_events
 from projections.engine.projection import Projection
 from projections.engine.projector import BATCH_SIZE, Projector
 

@@ -25,8 +25,9 @@ from domain.credits.ledger import Ledger
 from domain.payments.ports import ReturnUrls
 from domain.payments.service import Payments
 from domain.pricing.rate_card import RateCard, UsageType
-from infra.embedded.issuer import AUDIENCE, ISSUER, TICKET_AUDIENCE, EmbeddedIssuer
+from infra.embedded.issuer import EmbeddedIssuer
 from infra.identity.api_keys import PostgresApiKeys
+from infra.identity.embedded_issuer import AUDIENCE, ISSUER, TICKET_AUDIENCE
 from infra.identity.people import PostgresPeople
 from infra.identity.sessions import PostgresSessions
 from infra.identity.signing_keys import StaticKeys

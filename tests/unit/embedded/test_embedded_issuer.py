@@ -11,7 +11,8 @@ import pytest
 
 from domain.identity.principals import InvalidCredentials, PrincipalKind, Role
 from infra.embedded.errors import EmbeddedServerError
-from infra.embedded.issuer import AUDIENCE, ISSUER, TOKEN_LIFETIME, EmbeddedIssuer
+from infra.embedded.issuer import TOKEN_LIFETIME, EmbeddedIssuer
+from infra.identity.embedded_issuer import AUDIENCE, ISSUER
 from infra.identity.signing_keys import StaticKeys
 from infra.identity.tokens import TokenVerifier
 

@@ -9,7 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from domain.identity.principals import InvalidCredentials, PrincipalKind, Role
-from infra.embedded.issuer import AUDIENCE, ISSUER, TICKET_AUDIENCE, EmbeddedIssuer
+from infra.embedded.issuer import EmbeddedIssuer
+from infra.identity.embedded_issuer import AUDIENCE, ISSUER, TICKET_AUDIENCE
 from infra.identity.signing_keys import StaticKeys
 from infra.identity.tokens import TokenVerifier
 from infra.settings import InvalidSetting, Settings
