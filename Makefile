@@ -11,7 +11,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(6, 2 * (os.cpu_count() or 
 
 .DEFAULT_GOAL := help
 
-help:  ## Show what there is
+help:  ## Show all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 up: $(RUN)  ## Run the service; make up ARGS=--demo adds three organisations and traffic
@@ -33,7 +33,7 @@ format: $(DEV)  ## Format the code and fix what can be fixed
 bench: $(RUN)  ## Measure the usage path; make bench ARGS=--quick takes a minute
 	$(BIN)/python -m benchmarks $(ARGS)
 
-soak: $(RUN)  ## Half an hour of load and killed parts; make soak ARGS="--seconds 180" is shorter
+soak: $(RUN)  ## Half an hour of load with killed processes; make soak ARGS="--seconds 180" is shorter
 	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 kafka: $(RUN)  ## Run real Apache Kafka (Java and Maven); BROKERS=3 for a cluster
@@ -42,10 +42,13 @@ kafka: $(RUN)  ## Run real Apache Kafka (Java and Maven); BROKERS=3 for a cluste
 test-browser: $(DEV)  ## Run the tests that need a browser (Chromium)
 	$(BIN)/python -m pytest -m browser $(ARGS)
 
+picture: $(DEV)  ## Make the picture of the Credits page that README shows (Chromium)
+	PICTURE=docs/images/credits.png $(BIN)/python -m pytest -m browser tests/browser/test_picture.py $(ARGS)
+
 test-kafka: $(DEV)  ## Run the tests that need real Apache Kafka
 	$(BIN)/python -m pytest -m kafka -n 2 --dist worksteal $(ARGS)
 
-lock: $(VENV)/.uv  ## Pin the dependencies of pyproject.toml anew
+lock: $(VENV)/.uv  ## Pin the dependencies of pyproject.toml again
 	$(VENV)/.uv/bin/uv pip compile pyproject.toml --extra embedded --extra build --upgrade $(LOCK) -o requirements/run.txt
 	$(VENV)/.uv/bin/uv pip compile pyproject.toml --all-extras --upgrade $(LOCK) -o requirements/dev.txt
 
@@ -73,4 +76,4 @@ $(DEV): $(BIN)/python requirements/dev.txt pyproject.toml
 $(VENV)/.uv: $(BIN)/python
 	$(PYTHON) -m venv $@ && $@/bin/pip install --quiet uv
 
-.PHONY: help up test check format bench soak kafka test-kafka test-browser lock clean
+.PHONY: help up test check format bench soak kafka test-kafka test-browser picture lock clean

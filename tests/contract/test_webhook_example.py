@@ -1,28 +1,24 @@
-"""What README tells receivers of webhooks to do works."""
+"""The function that the documents show to receivers of webhooks works."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from domain.webhooks.endpoints import signed_headers
+from tests.documents import DOCUMENTS, blocks
 
-README = Path(__file__).resolve().parents[2] / "README.md"
 OLD, NEW, OTHER = "whsec_AAAA", "whsec_BBBB", "whsec_CCCC"
 BODY = b'{"type": "credit_ledger.credits_exhausted.v1"}'
 
 
 @pytest.fixture
 def is_genuine() -> Callable[..., bool]:
-    """The function that README shows."""
-    (code,) = [
-        block for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.S) if "hmac" in block
-    ]
+    """The function that one of the documents shows."""
+    (code,) = [block for document in DOCUMENTS for block in blocks(document, "python") if "hmac" in block]
     names: dict[str, Any] = {}
     exec(code, names)  # noqa: S102 - it is our own
     found: Callable[..., bool] = names["is_genuine"]
