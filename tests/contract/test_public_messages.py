@@ -97,7 +97,7 @@ def test_the_envelope(topic: str) -> None:
         ("credits_granted.v1", {"reason": "SECRET"}),
         ("usage_charged.v1", {"event_name": "SECRET"}),
         ("charge_refunded.v1", {"reason": "SECRET", "event_name": "SECRET"}),
-        ("hold_placed.v1", {"context": msgspec.structs.replace(HOLD_REQUEST, event_name="SECRET")}),
+        ("hold_placed.v1", {"request": msgspec.structs.replace(HOLD_REQUEST, event_name="SECRET")}),
     ],
 )
 def test_what_people_typed_stays_in_the_ledger(topic: str, changes: dict[str, Any]) -> None:

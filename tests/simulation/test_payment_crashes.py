@@ -144,7 +144,8 @@ def check_plan(payment_env: PaymentEnvironment, payment: Payment) -> None:
         fee = [
             refund
             for refund in payment.refunds.values()
-            if isinstance(refund.asked, PaymentRefundRequested) and not refund.requested_refund.credits
+            if isinstance(refund.requested_refund, PaymentRefundRequested)
+            and not refund.requested_refund.credits
         ]
         is_back = any(refund.succeeded for refund in fee)
         assert (payment_env.plan is Plan.PRO) is not is_back

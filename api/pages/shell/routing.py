@@ -20,7 +20,7 @@ from api.pages.shell import rendering
 from domain.identity.principals import Principal
 
 ORGANISATIONS: Final = "/credits/organisations"
-CSRF_FIELD: Final = "csrf"  # noqa: S105 - the field's name
+CSRF_FIELD: Final = "csrf"
 _FORM_TYPE: Final = "application/x-www-form-urlencoded"
 _FIELDS_MAX: Final = 64
 

@@ -36,8 +36,8 @@ REPOSITORY = Path(__file__).parents[3]
 WRITER = """
 import sys
 from random import Random
-from infra.bootstrap import open_ledger
-from tests.integration.invoices.conftest import ORG, invoicing_of, request
+from infra.service.composition import open_ledger
+from tests.integration.invoicing.conftest import ORG, invoicing_of, request
 
 database, seed, payments = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 order = [f"payment-{number}" for number in range(payments)]
@@ -45,7 +45,7 @@ Random(seed).shuffle(order)
 with open_ledger(database, pool_size=1) as ledger:
     invoicing = invoicing_of(ledger)
     for payment_id in order:
-        invoicing.issue(ORG, payment_id, request=request())
+        invoicing.issue(ORG, payment_id, context=request())
 """
 
 
@@ -98,7 +98,7 @@ def test_many_writers_at_once(paid: InvoicingEnvironment, service_database: str)
         Random(seed).shuffle(order)
         for payment_id in order:
             # Clocks of different machines do not agree.
-            issue(ORG, payment_id, request=request(NOON + timedelta(seconds=seed % 3)))
+            issue(ORG, payment_id, context=request(NOON + timedelta(seconds=seed % 3)))
 
     with ExitStack() as stack, ThreadPoolExecutor(WRITERS) as pool:
         ledgers = [stack.enter_context(open_ledger(service_database, pool_size=1)) for _ in range(WRITERS)]

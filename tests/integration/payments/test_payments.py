@@ -323,9 +323,11 @@ class TestBeginning:
 
     def test_the_way_to_the_page_can_be_asked_for_again(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.order()
-        ask = lambda: payment_env.payments.checkout(
-            ORG, payment.terms.payment_id, context=payment_env.request()
-        )  # noqa: E731
+
+        def ask() -> PaymentResult:
+            payment_id = payment.terms.payment_id
+            return payment_env.payments.checkout(ORG, payment_id, context=payment_env.request())
+
         assert ask().checkout is not None
         payment_env.pay(payment)
         assert ask().checkout is None
@@ -470,7 +472,7 @@ class TestAttempts:
         assert payment_env.balance == 1_000
 
     def test_a_webhook_about_something_else_is_taken(self, payment_env: PaymentEnvironment) -> None:
-        body = b'{"notice_id": "n", "kind": "settlement", "attempt": null}'
+        body = b'{"notification_id": "n", "kind": "settlement", "attempt": null}'
         payment_env.payments.handle_webhook(
             "bookpay", body, {"x-signature": SIGNATURE}, payment_env.request()
         )

@@ -280,7 +280,7 @@ def test_deliveries_and_the_position_are_written_together_or_not_at_all(
         write(*written)
         raise psycopg.OperationalError("the connection is lost")
 
-    monkeypatch.setattr(outbox, "queue", die_after)
+    monkeypatch.setattr(outbox, "insert_deliveries", die_after)
     with pytest.raises(psycopg.OperationalError):
         webhook_env.fill()
     monkeypatch.undo()

@@ -62,7 +62,7 @@ def wanted(credits_count: int, run_id: str = "run-88", **fields: Any) -> HoldReq
 
 def place(organisation: Organisation, credits_count: int, run_id: str = "run-88", **fields: Any) -> Hold:
     at: datetime = fields.pop("at", NOON)
-    duration: timedelta = fields.pop("lasts", HOUR)
+    duration: timedelta = fields.pop("duration", HOUR)
     reported = fields.pop("reported", {})
     asked = wanted(credits_count, run_id, **fields)
     return organisation.place_hold(asked, at + duration, request(at), reported=reported)

@@ -66,7 +66,7 @@ def test_a_tax_invoice_within_the_state() -> None:
     details = billed_to(
         BENGALURU, name="Marathon Photos Private Limited", tax_id="29AAGCB7383J1Z4", shipping=MUMBAI
     )
-    text = text_of(invoice(sale, details, wording=WORDING))
+    text = text_of(invoice(sale, details, invoice_text=WORDING))
     for line in [
         "Tax invoice",
         "CL/26-27/000001",
@@ -90,7 +90,7 @@ def test_a_tax_invoice_within_the_state() -> None:
 
 def test_an_export_in_dollars() -> None:
     details = billed_to(BERLIN, name="Läufer & Söhne GmbH", tax_id="DE136695976")
-    text = text_of(invoice(make_sale(**IN_DOLLARS), details, wording=WORDING))
+    text = text_of(invoice(make_sale(**IN_DOLLARS), details, invoice_text=WORDING))
     for line in [
         "Invoice",
         "23 Nov 2026",
@@ -110,7 +110,7 @@ def test_an_export_in_dollars() -> None:
 
 def test_a_credit_note() -> None:
     sale = make_sale(*given_back("refund-1", 400, 60_000, 10_800))
-    text = text_of(credit_note(sale, details=billed_to(MUMBAI), wording=WORDING))
+    text = text_of(credit_note(sale, details=billed_to(MUMBAI), invoice_text=WORDING))
     for line in [
         "Credit note",
         "CLC/26-27/000001",
@@ -125,19 +125,19 @@ def test_a_credit_note() -> None:
 
 def test_days_are_those_of_the_sellers_zone() -> None:
     late = datetime(2026, 11, 23, 18, 30, tzinfo=UTC)  # midnight in India
-    document = msgspec.structs.replace(invoice(make_sale(), wording=WORDING), paid_at=late)
+    document = msgspec.structs.replace(invoice(make_sale(), invoice_text=WORDING), paid_at=late)
     assert "24 Nov 2026" in text_of(document)
 
 
 def test_a_rate_that_halves_to_a_fraction_is_written_in_full() -> None:
     book = PriceBook([Edition("five", NOON, currencies={Currency.INR: CurrencyChange(tax_per_cent=5)})])
     sale = make_sale(price_version="five", tax_minor=7_500)
-    text = text_of(invoice(sale, billed_to(BENGALURU), book=book, wording=WORDING))
+    text = text_of(invoice(sale, billed_to(BENGALURU), book=book, invoice_text=WORDING))
     assert "CGST 2.5 % ₹37.50" in text
 
 
 def test_the_same_document_is_the_same_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    document = invoice(make_sale(), wording=WORDING)
+    document = invoice(make_sale(), invoice_text=WORDING)
     first = render_pdf(document)
     monkeypatch.setattr(time, "time", lambda: 4_102_444_800.0)
     monkeypatch.setenv("TZ", "Pacific/Auckland")
@@ -147,8 +147,8 @@ def test_the_same_document_is_the_same_file(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_page_is_not_worth_a_line_in_the_log() -> None:
     program = """
-from infra.invoice_pdf import render_pdf
-from infra.telemetry import log_to_stderr
+from infra.invoicing.pdf import render_pdf
+from infra.service.telemetry import log_to_stderr
 from tests.sales import invoice, sold
 
 log_to_stderr("DEBUG")
@@ -161,7 +161,7 @@ render_pdf(invoice(sold()))
 
 
 def test_the_file_says_what_it_is() -> None:
-    read = PdfReader(io.BytesIO(render_pdf(invoice(make_sale(), wording=WORDING))))
+    read = PdfReader(io.BytesIO(render_pdf(invoice(make_sale(), invoice_text=WORDING))))
     assert read.metadata is not None
     assert read.metadata.title == "Tax invoice CL/26-27/000001"
     assert read.metadata.author == "Seller Pvt Ltd"
@@ -174,7 +174,7 @@ def test_the_longest_details_fit_on_the_page() -> None:
     address = Address("DE", place, place, "1" * 16, (place,) * LINES_MAX)
     details = billed_to(address, name="Ж" * NAME_MAX_LENGTH, email=f"{'w' * 240}@ex.com", shipping=address)
     sale = make_sale(kind=PaymentKind.PRO, fee_minor=1_000_000, amount_minor=1_150_000, tax_minor=207_000)
-    (page,) = PdfReader(io.BytesIO(render_pdf(invoice(sale, details, wording=WORDING)))).pages
+    (page,) = PdfReader(io.BytesIO(render_pdf(invoice(sale, details, invoice_text=WORDING)))).pages
     heights: dict[str, float] = {}
     text = page.extract_text(visitor_text=lambda part, _, at, *__: heights.setdefault(part.strip(), at[5]))
     letters = NAME_MAX_LENGTH * 2 + PLACE_MAX_LENGTH * (LINES_MAX + 2) * 2

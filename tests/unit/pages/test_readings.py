@@ -100,7 +100,7 @@ def test_nothing_is_suggested_from_nothing() -> None:
     assert top_up(0, None, [], 20_000, 1_000) is None
 
 
-@pytest.mark.parametrize(("used", "is_worth_it"), [(7_999, False), (8_000, True), (20_000, True)])
+@pytest.mark.parametrize(("used", "is_recommended"), [(7_999, False), (8_000, True), (20_000, True)])
 def test_pro_is_worth_a_look_near_its_fee(used: int, is_recommended: bool) -> None:
     assert compare_with_pro(used, 20_000, Currency.USD, PUBLISHED_PRICES).is_recommended is is_recommended
 

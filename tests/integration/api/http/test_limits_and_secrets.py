@@ -76,7 +76,7 @@ def test_no_token_and_no_key_shows_in_a_log_or_an_answer(
         {"X-API-Key": key, "Authorization": f"Bearer {token}"},
     ]
     answers = []
-    for changes in ({}, {"clock": broken_clock}, {"reading": no_database}):
+    for changes in ({}, {"clock": broken_clock}, {"read_connection": no_database}):
         with ledger_api.client(headers={}, **changes) as client:
             for headers in shown:
                 answers.append(client.get(f"{organisation}/balance", headers=headers))

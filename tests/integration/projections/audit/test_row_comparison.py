@@ -270,7 +270,7 @@ def test_a_rebuild_and_a_comparison_refuse_each_other(
                 other()
             refused.append(other)
 
-    for module in ("comparison", "rebuild"):
+    for module in ("audit.row_comparison", "engine.rebuild"):
         monkeypatch.setattr(f"projections.{module}.analyze", others)
     assert compare_with_log(ledger.owner) == []
     rebuild(ledger.owner, projections_named(["balance"]))

@@ -101,5 +101,5 @@ def test_every_fact_of_another_aggregate_says_which_organisation_it_is_about() -
 
 
 def _messages(feed: Any, connection: psycopg.Connection[Any], after: int = 0) -> Any:
-    allocation = feed.after(connection, after, feed.end_position(connection))
+    allocation = feed.read_after(connection, after, feed.end_position(connection))
     return [value for batch in allocation.batches for _, value in batch]

@@ -108,7 +108,7 @@ def test_it_is_changed_and_switched_off(
 
 
 @pytest.mark.parametrize(
-    ("fields", "faults"),
+    ("fields", "field_errors"),
     [
         ({"threshold": "0"}, ["Threshold: a whole number from 1 to"]),
         ({"credits": "999"}, ["Credits: a whole number, at least 1,000"]),

@@ -159,7 +159,7 @@ def test_what_was_typed_is_there_again_and_the_remark_in_no_address(admin: Brows
 
 
 @pytest.mark.parametrize(
-    ("amount", "remark", "faults"),
+    ("amount", "remark", "field_errors"),
     [
         ("", "", ["Amount: this field is required", "Remark: this field is required"]),
         ("1.005", "x", ["Amount: an amount such as 1,250.50: a point before at most two decimals"]),
