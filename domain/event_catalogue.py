@@ -13,10 +13,11 @@ import msgspec
 
 from domain.credits import audit_events, auto_top_up_events
 from domain.credits import events as credit_events
-from domain.credits.organisation import OrganisationSnapshot
+from domain.credits.organisation import Organisation, OrganisationSnapshot
 from domain.invoicing import events as invoice_events
 from domain.payments import events as payment_events
-from domain.shared.aggregate import DomainEvent
+from domain.payments.payment import Payment
+from domain.shared.aggregate import Aggregate, DomainEvent
 from domain.shared.errors import UnknownEventType
 
 EventType = type[Any]
@@ -100,6 +101,12 @@ NON_ORGANISATION_TOPICS: Final[frozenset[str]] = (
     frozenset(CURRENT_TYPES) - ORGANISATION_EVENT_TYPES.keys() - SNAPSHOT_TYPES.keys()
 )
 """Topics of events that are in the log, and in no history of an organisation."""
+
+AGGREGATES: Final[tuple[type[Aggregate], ...]] = (Organisation, Payment)
+"""Classes that a repository rebuilds from a history. Importing them registers what these begin with.
+
+A series of invoices is not among them: only its last event is read.
+"""
 
 UPCASTERS: Final[Mapping[str, Upcaster]] = {}
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 from uuid import UUID
 
 import msgspec
 from eventsourcing.application import AggregateNotFoundError, Application
+from eventsourcing.domain import DomainEventProtocol, MutableOrImmutableAggregate
+from eventsourcing.persistence import EventStore as LibraryEventStore
+from eventsourcing.persistence import Recording
 
 from domain.credits.audit_events import AuditEvent
 from domain.credits.errors import (
@@ -118,11 +121,35 @@ class Ledger(Application[UUID]):
 
     name = "ledger"
     is_snapshotting_enabled = True
+    snapshotting_intervals: ClassVar[dict[type[MutableOrImmutableAggregate[Any]], int]] = {
+        Organisation: SNAPSHOT_EVERY
+    }
+    events: EventStore
 
     def __init__(self, env: Mapping[str, str] | None = None, prices: PriceBook | None = None) -> None:
         super().__init__(env)
         self.prices = prices or PriceBook()
         self.runner = CommandRunner(self._store, self._save_snapshot)
+
+    def construct_event_store(self) -> EventStore:
+        """Return the event store, of which commands need more than the library does."""
+        store: LibraryEventStore[UUID] = super().construct_event_store()
+        assert isinstance(store, EventStore), "PERSISTENCE_MODULE is not the ledger's own"
+        return store
+
+    def save(
+        self, *objs: MutableOrImmutableAggregate[UUID] | DomainEventProtocol[UUID] | None, **kwargs: Any
+    ) -> list[Recording[UUID]]:
+        """Append what aggregates decided, without an idempotency key and without deciding again.
+
+        Raises:
+            InvariantViolation: the state of one of them contradicts itself; nothing is appended.
+            VersionConflict, DuplicateKey, StoreUnavailable.
+        """
+        for aggregate in objs:
+            if isinstance(aggregate, Aggregate):
+                aggregate.check_invariants()
+        return super().save(*objs, **kwargs)
 
     # ---------------------------------------------------------------------------------- commands
 
@@ -558,11 +585,11 @@ class Ledger(Application[UUID]):
 
     @property
     def _store(self) -> EventStore:
-        return cast("EventStore", self.events)
+        return self.events
 
     def _save_snapshot(self, aggregate: Aggregate, version_before: int) -> None:
-        if isinstance(aggregate, Organisation) and snapshot_is_due(version_before, aggregate.version):
-            assert self.snapshots is not None
+        is_due = isinstance(aggregate, Organisation) and snapshot_is_due(version_before, aggregate.version)
+        if is_due and self.snapshots is not None:  # None where IS_SNAPSHOTTING_ENABLED says no
             self.snapshots.put([aggregate.snapshot()])
 
     def _open_hold(self, organisation: Organisation, hold_id: str, context: CommandContext) -> Hold:

@@ -157,7 +157,7 @@ class OrganisationSnapshot(msgspec.Struct, frozen=True, array_like=True):
         raise InvariantViolation("a snapshot is not part of a history")
 
 
-class Organisation(Aggregate):
+class Organisation(Aggregate, begins_with=(OrganisationOpened, OrganisationSnapshot)):
     """An organisation's credits. Small whatever its history: only lots that are not empty are kept."""
 
     __slots__ = (
@@ -199,6 +199,10 @@ class Organisation(Aggregate):
         self.auto_top_up: AutoTopUp | None = None
         self._available_before = 0
         self._next_expiry = _NEVER
+
+    @classmethod
+    def from_event(cls, event: EventEnvelope) -> Organisation:
+        return evolve(None, event)
 
     # ----------------------------------------------------------------- decisions
 

@@ -9,9 +9,7 @@ event and the stored document are one transaction. The version of the series is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final, Protocol, cast
-from uuid import UUID
+from typing import Final
 
 import msgspec
 
@@ -35,25 +33,11 @@ from domain.shared.aggregate import EventEnvelope
 from domain.shared.command_context import CommandContext
 from domain.shared.command_runner import RecordedResult
 from domain.shared.errors import LedgerError, StoreUnavailable
-from domain.shared.event_store import EventStore, IdempotencyKey
+from domain.shared.event_store import IdempotencyKey
 from domain.shared.stream_keys import payment_stream
 
 DUE_BATCH_SIZE: Final = 100
 """So many payments at most have their documents issued in one go."""
-
-
-class _Events(EventStore, Protocol):
-    """The event store, as the library sees it too."""
-
-    def get(
-        self,
-        originator_id: UUID,
-        *,
-        gt: int | None = None,
-        lte: int | None = None,
-        desc: bool = False,
-        limit: int | None = None,
-    ) -> Iterable[EventEnvelope]: ...
 
 
 class IssueResult(msgspec.Struct, frozen=True):
@@ -70,7 +54,7 @@ class Invoicing:
         self, ledger: Ledger, document_store: BillingDocumentStore, seller: Seller, invoice_text: InvoiceText
     ) -> None:
         self._ledger = ledger
-        self._events = cast("_Events", ledger.events)
+        self._events = ledger.events
         self._document_store = document_store
         self._seller = seller
         self._invoice_text = invoice_text

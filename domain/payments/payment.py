@@ -67,7 +67,7 @@ class RefundState(msgspec.Struct, frozen=True):
     succeeded: bool | None = None
 
 
-class Payment(Aggregate):
+class Payment(Aggregate, begins_with=(PaymentRequested,)):
     """What is known of a payment. `terms` say what was to be paid, and are there from the first event on."""
 
     __slots__ = (

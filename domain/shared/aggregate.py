@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 from uuid import UUID
 
 import msgspec
+from eventsourcing.persistence import NotSupportedError
 
 from domain.shared.errors import InvariantViolation
 
@@ -43,12 +44,16 @@ class EventEnvelope(msgspec.Struct, frozen=True, gc=False):
     originator_version: int
     event: DomainEvent
 
-    def mutate(self, aggregate: A) -> A:
+    def mutate(self, aggregate: A | None) -> A:
         """Apply the fact to the aggregate, which stands just before it.
 
+        Without an aggregate the event is the first one of a history, or a snapshot, and makes the aggregate.
+
         Raises:
-            InvariantViolation: it does not.
+            InvariantViolation: the aggregate does not stand there, or no history begins with this fact.
         """
+        if aggregate is None:
+            return cast("A", _aggregate_from(self))
         if aggregate.id != self.originator_id or aggregate.version + 1 != self.originator_version:
             raise InvariantViolation(
                 f"event {self.originator_version} of {self.originator_id} does not follow "
@@ -65,11 +70,40 @@ class Aggregate:
 
     __slots__ = ("_pending", "id", "last_recorded_at", "version")
 
+    class Snapshot:
+        """Where the library's `Application.take_snapshot` looks for how to take one."""
+
+        @staticmethod
+        def take(aggregate: Aggregate) -> EventEnvelope:
+            return aggregate.snapshot()
+
+    def __init_subclass__(cls, *, begins_with: Sequence[type[Any]] = (), **options: Any) -> None:
+        """Take the types of facts that a history of the class begins with, its snapshots included."""
+        super().__init_subclass__(**options)
+        _CLASS_THAT_BEGINS_WITH.update(dict.fromkeys(begins_with, cls))
+
     def __init__(self, stream: UUID) -> None:
         self.id = stream
         self.version = 0
         self.last_recorded_at = datetime.min.replace(tzinfo=UTC)
         self._pending: list[EventEnvelope] = []
+
+    @classmethod
+    def from_event(cls, envelope: EventEnvelope) -> Aggregate:
+        """Return the aggregate after the first event of its history, or as a snapshot has it.
+
+        Raises:
+            InvariantViolation: the event is not the first one.
+        """
+        return envelope.mutate(cls(envelope.originator_id))
+
+    def snapshot(self) -> EventEnvelope:
+        """Return the whole state as an event that replay may start with.
+
+        Raises:
+            NotSupportedError: no snapshots are kept of this class: its histories are short.
+        """
+        raise NotSupportedError(f"no snapshots are kept of {type(self).__name__}: its histories are short")
 
     def collect_events(self) -> Sequence[EventEnvelope]:
         """Hand over the events decided since the last call."""
@@ -98,3 +132,15 @@ class Aggregate:
 
 
 A = TypeVar("A", bound=Aggregate)
+
+_CLASS_THAT_BEGINS_WITH: Final[dict[type[Any], type[Aggregate]]] = {}
+
+
+def _aggregate_from(envelope: EventEnvelope) -> Aggregate:
+    aggregate_class = _CLASS_THAT_BEGINS_WITH.get(type(envelope.event))
+    if aggregate_class is None:
+        raise InvariantViolation(
+            f"event {envelope.originator_version} of {envelope.originator_id} begins no history that can be"
+            f" replayed: it is {type(envelope.event).__name__}"
+        )
+    return aggregate_class.from_event(envelope)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from eventsourcing.persistence import IntegrityError, OperationalError
+
 
 class LedgerError(Exception):
     """The ledger refused the request."""
@@ -55,14 +57,17 @@ class InvariantViolation(LedgerError):
 
 
 class StoreError(LedgerError):
-    """The event store could not do what was asked."""
+    """The event store could not do what was asked.
+
+    Where the eventsourcing library has its own error for a case, the subclass inherits from that error too.
+    """
 
 
-class VersionConflict(StoreError):
+class VersionConflict(StoreError, IntegrityError):
     """Another writer appended to the organisation first."""
 
 
-class DuplicateKey(StoreError):
+class DuplicateKey(StoreError, IntegrityError):
     """A deduplication key is already in the ledger."""
 
 
@@ -70,7 +75,7 @@ class CheckpointConflict(StoreError):
     """The stored position is not the expected one: another consumer owns the partition."""
 
 
-class StoreUnavailable(StoreError):
+class StoreUnavailable(StoreError, OperationalError):
     """The database cannot be reached at the moment."""
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 from uuid import UUID
 
 import msgspec
+from eventsourcing.persistence import EventStore as LibraryEventStore
 
 from domain.pricing.rate_card import UsageType
 from domain.shared.aggregate import EventEnvelope
@@ -35,9 +37,13 @@ class StoredResponse(msgspec.Struct, frozen=True):
     position: int
 
 
-class EventStore(Protocol):
-    """Histories of aggregates, read and appended one decision at a time."""
+class EventStore(LibraryEventStore[UUID], ABC):
+    """Histories of aggregates, read and appended one decision at a time.
 
+    It is the library's event store with what commands need, so one object serves both.
+    """
+
+    @abstractmethod
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold the write lock: reads and appends inside see and become one transaction.
 
@@ -45,6 +51,7 @@ class EventStore(Protocol):
             StoreUnavailable: the database cannot be reached, or the lock took too long.
         """
 
+    @abstractmethod
     def append(
         self, events: Sequence[EventEnvelope], *, idempotency_key: IdempotencyKey | None, response: bytes
     ) -> int:
@@ -59,6 +66,7 @@ class EventStore(Protocol):
             StoreUnavailable: the database cannot be reached; the append may or may not have happened.
         """
 
+    @abstractmethod
     def find_stored_response(self, idempotency_key: IdempotencyKey) -> StoredResponse | None:
         """Return the first answer to a request.
 
@@ -66,19 +74,30 @@ class EventStore(Protocol):
             IdempotencyConflict: the key was used for another request.
         """
 
+    @abstractmethod
     def get(
-        self, originator_id: UUID, *, gt: int | None = None, lte: int | None = None
-    ) -> Iterable[EventEnvelope]:
-        """Return the events of a history above a version, up to another."""
+        self,
+        originator_id: UUID,
+        *,
+        gt: int | None = None,
+        lte: int | None = None,
+        desc: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[EventEnvelope]:
+        """Return the events of a history above a version, up to another, so many at most."""
 
+    @abstractmethod
     def log_end(self) -> int:
         """Return the position of the last event in the log."""
 
+    @abstractmethod
     def find_by_dedupe_key(self, key: bytes) -> EventEnvelope | None:
         """Return the event that has a dedupe key."""
 
+    @abstractmethod
     def refunds_of(self, stream: UUID, charge: int) -> list[EventEnvelope]:
         """Return all refunds of a charge, or of a purchase, oldest first."""
 
+    @abstractmethod
     def photos_reported(self, stream: UUID, run_id: str, version: int) -> Mapping[UsageType, int]:
         """Return a run's photos of each type in a history up to a version, without those that are free."""

@@ -8,6 +8,7 @@ from struct import Struct
 from typing import Any, Final, cast
 from uuid import UUID
 
+from eventsourcing.domain import DomainEventProtocol
 from eventsourcing.persistence import JSONTranscoder, StoredEvent
 from eventsourcing.persistence import Mapper as EventMapper
 
@@ -50,14 +51,20 @@ class KeyedStoredEvent(StoredEvent):
 class LedgerMapper(EventMapper[UUID]):
     """Events as rows: stream, version, topic, and the fact as a JSON array."""
 
-    def __init__(self, codec: EventCodec | None = None, **_: Any) -> None:
+    def __init__(self, codec: EventCodec | None = None) -> None:
         super().__init__(JSONTranscoder())
         self.codec = codec or EventCodec()
         self._charge_topic = self.codec.topic_of[UsageCharged].encode()
         self._charge_head = Struct(f">hi16siqi16sii{len(self._charge_topic)}si").pack
 
-    def to_stored_event(self, domain_event: Any) -> KeyedStoredEvent:
-        """Return the row of one event, with its dedupe key and reference."""
+    def to_stored_event(self, domain_event: DomainEventProtocol[UUID]) -> KeyedStoredEvent:
+        """Return the row of one event, with its dedupe key and reference.
+
+        Raises:
+            TypeError: it is not an event of the ledger.
+        """
+        if not isinstance(domain_event, EventEnvelope):
+            raise TypeError(f"{type(domain_event).__name__} is not an event of the ledger")
         event = domain_event.event
         return KeyedStoredEvent(
             domain_event.originator_id,

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from uuid import UUID
 
 import msgspec
-from eventsourcing.persistence import EventStore, StoredEvent
+from eventsourcing.application import Application
+from eventsourcing.persistence import (
+    AggregateRecorder,
+    Mapper,
+    NotSupportedError,
+    StoredEvent,
+    Transcoder,
+)
+from eventsourcing.persistence import EventStore as LibraryEventStore
 from eventsourcing.postgres import (
     BasePostgresFactory,
     PostgresAggregateRecorder,
+    PostgresApplicationRecorder,
     PostgresFactory,
-    PostgresProcessRecorder,
 )
 from eventsourcing.utils import Environment
 from psycopg import Connection
@@ -24,9 +32,11 @@ from domain.credits.events import UsageCharged, is_billable
 from domain.pricing.rate_card import UsageType
 from domain.shared.aggregate import EventEnvelope
 from domain.shared.errors import IdempotencyConflict, InvariantViolation
-from domain.shared.event_store import EVENTS_CHANNEL, IdempotencyKey, StoredResponse
+from domain.shared.event_store import EVENTS_CHANNEL, EventStore, IdempotencyKey, StoredResponse
 from infra.event_store.datastore import TAKE_WRITE_LOCK, LedgerDatastore
+from infra.event_store.library_settings import UnsupportedSetting, check_settings
 from infra.event_store.mapper import COPY_COLUMNS, LedgerMapper, copy_rows
+from infra.event_store.subscription import LedgerSubscription
 
 COPY_EVENTS: Final = f"COPY ledger.events ({COPY_COLUMNS}) FROM STDIN (FORMAT BINARY)"
 
@@ -82,6 +92,9 @@ _INSERT_RESPONSE: Final = """
 _SELECT_RESPONSE: Final = """
     SELECT request_digest, answer, "position" FROM ledger.idempotency_keys WHERE scope = %s AND key = %s
 """
+_NO_TRACKING: Final = (
+    "the ledger follows no other application: positions of what it reads are in ledger.consumer_positions"
+)
 LOG_END: Final = "SELECT coalesce(max(notification_id), 0) FROM ledger.events"
 _ALL: Final = (1 << 63) - 1
 
@@ -90,6 +103,10 @@ class _Reader(PostgresAggregateRecorder):
     """Reads versions of a stream as binary tuples: six times as fast as the library's dict rows."""
 
     statement: str
+
+    def create_table(self) -> NoReturn:
+        """Refuse: the ledger's migrations make its tables, with rights that no recorder has."""
+        raise NotSupportedError("tables are made by `creditledger migrate`")
 
     def select_events(
         self,
@@ -101,7 +118,12 @@ class _Reader(PostgresAggregateRecorder):
         limit: int | None = None,
     ) -> Sequence[StoredEvent]:
         """Return stored events in version order."""
-        bounds = (originator_id, gt or 0, _ALL if lte is None else lte, _ALL if limit is None else limit)
+        bounds = (
+            originator_id,
+            -1 if gt is None else gt,
+            _ALL if lte is None else lte,
+            _ALL if limit is None else limit,
+        )
         with (
             self.datastore.get_connection() as connection,
             connection.cursor(binary=True, row_factory=tuple_row) as cursor,
@@ -110,24 +132,31 @@ class _Reader(PostgresAggregateRecorder):
             return [StoredEvent(*row) for row in cursor]
 
 
-class LedgerRecorder(_Reader, PostgresProcessRecorder):
+class LedgerRecorder(_Reader, PostgresApplicationRecorder):
     """Appends to ledger.events: write lock, NOTIFY, COPY, and the request's answer in one transaction."""
 
     datastore: LedgerDatastore
     statement = _SELECT_EVENTS
 
+    def __init__(self, datastore: LedgerDatastore, *, events_table_name: str = "events") -> None:
+        super().__init__(datastore, events_table_name=events_table_name)
+        self.channel_name = EVENTS_CHANNEL
+
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int]:
         """Append rows; `idempotency_key` and `answer` make a request count once.
 
         Returns:
-            Their positions in the log, or its end if there are none.
+            Their positions in the log. Of an answer without events: the end of the log that it is true at.
 
         Raises:
             VersionConflict, DuplicateKey, StoreUnavailable.
+            NotSupportedError: `tracking` is given.
         """
+        if kwargs.get("tracking") is not None:
+            raise NotSupportedError(_NO_TRACKING)
         idempotency_key: IdempotencyKey | None = kwargs.get("idempotency_key")
         if not stored_events and idempotency_key is None:
-            return [self.log_end()]
+            return []
         with self.datastore.get_connection() as connection, connection.transaction():
             connection.execute(f"{TAKE_WRITE_LOCK}; NOTIFY {EVENTS_CHANNEL}")
             positions = _copy_in(connection, stored_events)
@@ -141,6 +170,10 @@ class LedgerRecorder(_Reader, PostgresProcessRecorder):
                 )
                 connection.execute(_INSERT_RESPONSE, row, prepare=True)
         return positions
+
+    def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> LedgerSubscription:
+        """Return an iterator over events above a position, those to come included. Leave it to end it."""
+        return LedgerSubscription(self, gt, topics)
 
     def log_end(self) -> int:
         """Return the position of the last event in the log, 0 if there is none."""
@@ -226,17 +259,35 @@ class SnapshotRecorder(_Reader):
             )
 
 
-class LedgerEventStore(EventStore[UUID]):
-    """The library's event store, without an object per recording, and with what requests need."""
+class LedgerEventStore(EventStore):
+    """The library's event store on ledger.events, and what commands need of it."""
 
+    mapper: LedgerMapper
     recorder: LedgerRecorder
+
+    def __init__(self, mapper: LedgerMapper, recorder: LedgerRecorder) -> None:
+        super().__init__(mapper, recorder)
+
+    def get(
+        self,
+        originator_id: UUID,
+        *,
+        gt: int | None = None,
+        lte: int | None = None,
+        desc: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[EventEnvelope]:
+        """See `domain.shared.event_store.EventStore.get`."""
+        rows = self.recorder.select_events(originator_id, gt=gt, lte=lte, desc=desc, limit=limit)
+        return map(self.mapper.to_domain_event, rows)
 
     def append(
         self, events: Sequence[EventEnvelope], *, idempotency_key: IdempotencyKey | None, response: bytes
     ) -> int:
         """See `domain.shared.event_store.EventStore.append`."""
         rows = [self.mapper.to_stored_event(envelope) for envelope in events]
-        return self.recorder.insert_events(rows, idempotency_key=idempotency_key, response=response)[-1]
+        positions = self.recorder.insert_events(rows, idempotency_key=idempotency_key, response=response)
+        return positions[-1] if positions else self.log_end()
 
     def exclusive(self) -> AbstractContextManager[None]:
         """See `domain.shared.event_store.EventStore.exclusive`."""
@@ -253,45 +304,73 @@ class LedgerEventStore(EventStore[UUID]):
     def find_by_dedupe_key(self, key: bytes) -> EventEnvelope | None:
         """See `domain.shared.event_store.EventStore.find_by_dedupe_key`."""
         row = self.recorder.select_by_dedupe_key(key)
-        mapper: Any = self.mapper
-        return None if row is None else mapper.to_domain_event(row)
+        return None if row is None else self.mapper.to_domain_event(row)
 
     def refunds_of(self, stream: UUID, charge: int) -> list[EventEnvelope]:
         """See `domain.shared.event_store.EventStore.refunds_of`."""
-        mapper: Any = self.mapper
-        return [mapper.to_domain_event(row) for row in self.recorder.select_refunds(stream, charge)]
+        return [self.mapper.to_domain_event(row) for row in self.recorder.select_refunds(stream, charge)]
 
     def photos_reported(self, stream: UUID, run_id: str, version: int) -> Mapping[UsageType, int]:
         """See `domain.shared.event_store.EventStore.photos_reported`."""
-        mapper: Any = self.mapper
         photos: Counter[UsageType] = Counter()
         for row in self.recorder.select_events_of_run(stream, run_id, version):
-            event = mapper.to_domain_event(row).event
+            event = self.mapper.to_domain_event(row).event
             if isinstance(event, UsageCharged) and event.run_id == run_id and is_billable(event):
                 photos[event.usage_type] += event.new_photos
         return photos
 
 
+def event_store_of(ledger: Application[UUID]) -> LedgerEventStore:
+    """Return the event store of the ledger, for what shares its connections.
+
+    Raises:
+        TypeError: the ledger is not on PostgreSQL.
+    """
+    if not isinstance(ledger.events, LedgerEventStore):
+        raise TypeError(f"{type(ledger.events).__name__} is not the event store on PostgreSQL")
+    return ledger.events
+
+
 class LedgerFactory(PostgresFactory):
-    """Builds the ledger's recorders; the library finds it as this module's one factory."""
+    """Builds the ledger's recorders; the library finds it by `PERSISTENCE_MODULE`."""
 
     DATABASE_URL = "DATABASE_URL"
     POOL_SIZE = "POOL_SIZE"
+    datastore: LedgerDatastore
 
     def __init__(self, env: Environment) -> None:
+        """Take the environment.
+
+        Raises:
+            UnsupportedSetting: it sets a variable of the library that the ledger refuses.
+        """
+        check_settings(env)
         super(BasePostgresFactory, self).__init__(env)  # its own reads POSTGRES_* one by one
         self.datastore = LedgerDatastore(
             env.get(self.DATABASE_URL, ""), pool_size=int(env.get(self.POOL_SIZE, "4"))
         )
 
-    def mapper(self, *_: Any, **__: Any) -> Any:
-        """Return the mapper of facts."""
+    def mapper(
+        self, transcoder: Transcoder | None = None, mapper_class: type[Mapper[Any]] | None = None
+    ) -> Mapper[Any]:
+        """Return the mapper of facts. It has a codec of its own, so no transcoder is used.
+
+        Raises:
+            UnsupportedSetting: another mapper is asked for.
+        """
+        if mapper_class not in (None, LedgerMapper):
+            raise UnsupportedSetting("the ledger's rows have one mapper: LedgerMapper")
         return LedgerMapper()
 
-    def event_store(self, mapper: Any = None, recorder: Any = None) -> EventStore[Any]:
+    def event_store(
+        self, mapper: Mapper[Any] | None = None, recorder: AggregateRecorder | None = None
+    ) -> LibraryEventStore[Any]:
         """Return the store of events, or the library's plain one for snapshots."""
-        store = LedgerEventStore if isinstance(recorder, LedgerRecorder) else EventStore
-        return store(mapper or self.mapper(), recorder or self.application_recorder())
+        mapper = mapper or self.mapper()
+        recorder = recorder or self.application_recorder()
+        if isinstance(recorder, LedgerRecorder) and isinstance(mapper, LedgerMapper):
+            return LedgerEventStore(mapper, recorder)
+        return LibraryEventStore(mapper, recorder)
 
     def application_recorder(self) -> LedgerRecorder:
         """Return the recorder of ledger.events."""
@@ -299,8 +378,17 @@ class LedgerFactory(PostgresFactory):
 
     def aggregate_recorder(self, purpose: str = "events") -> SnapshotRecorder:
         """Return the recorder of ledger.snapshots, the only other one there is."""
-        assert purpose == "snapshots"
+        if purpose != "snapshots":
+            raise NotSupportedError(f"there is no table of {purpose} beside the log")
         return SnapshotRecorder(self.datastore, events_table_name="snapshots")
+
+    def process_recorder(self) -> NoReturn:
+        """Refuse: the ledger follows no other application."""
+        raise NotSupportedError(_NO_TRACKING)
+
+    def tracking_recorder(self, tracking_recorder_class: type[Any] | None = None) -> NoReturn:
+        """Refuse: the ledger follows no other application."""
+        raise NotSupportedError(_NO_TRACKING)
 
 
 def _copy_in(connection: Connection[Any], stored_events: Sequence[StoredEvent]) -> Sequence[int]:
@@ -316,4 +404,4 @@ def _copy_in(connection: Connection[Any], stored_events: Sequence[StoredEvent]) 
         row = cursor.execute("SELECT lastval()").fetchone()
         assert row is not None
         # Ids are drawn under the write lock, so those of one COPY have no gaps.
-        return range(row[0] - len(stored_events) + 1, row[0] + 1)
+        return list(range(row[0] - len(stored_events) + 1, row[0] + 1))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 from psycopg import Connection
 
 from domain.credits.ledger import Ledger
-from infra.event_store.recorder import LedgerEventStore
+from infra.event_store.recorder import event_store_of
 
 
 @contextmanager
@@ -20,6 +20,6 @@ def shared_transaction(ledger: Ledger) -> Iterator[Connection[Any]]:
     Raises:
         StoreUnavailable: the database cannot be reached, or the lock took too long.
     """
-    store = cast("LedgerEventStore", ledger.events)
+    store = event_store_of(ledger)
     with store.exclusive(), store.recorder.datastore.get_connection() as connection:
         yield connection

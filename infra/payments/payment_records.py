@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 from psycopg import Connection
@@ -16,7 +16,7 @@ from domain.payments.gateway import Payer
 from domain.payments.quotes import PurchaseQuote
 from domain.shared.stream_keys import stream_id
 from infra.event_store.datastore import as_store_errors
-from infra.event_store.recorder import LedgerEventStore
+from infra.event_store.recorder import event_store_of
 
 _LOCK_TIMEOUT_S: Final = 30
 _LOCK_NAMESPACE: Final = 0x5455_524E  # "TURN"
@@ -56,7 +56,7 @@ class PostgresQuoteStore:
     """See `domain.payments.repository.Desk`. Uses the ledger's own connections."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self._datastore = cast("LedgerEventStore", ledger.events).recorder.datastore
+        self._datastore = event_store_of(ledger).recorder.datastore
 
     @contextmanager
     def payment_lock(self, payment_id: str) -> Iterator[None]:

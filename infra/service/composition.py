@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import cast
 
 import msgspec
 import psycopg
+from eventsourcing.utils import Environment
 
 from consumers.publishing.feeds import BalanceFeed, EventFeed
 from consumers.publishing.publisher import Publisher
@@ -24,7 +25,8 @@ from domain.pricing.price_book import PriceBook
 from infra.clock import utc_now
 from infra.event_store.datastore import LedgerDatastore
 from infra.event_store.kafka_positions import PostgresKafkaPositions
-from infra.event_store.recorder import LedgerEventStore
+from infra.event_store.library_settings import UnsupportedSetting, check_settings
+from infra.event_store.recorder import event_store_of
 from infra.event_store.usage_store import PostgresUsageStore
 from infra.identity import embedded_issuer
 from infra.identity.signing_keys import InvalidKeySet, RemoteKeys, StaticKeys, fetch_keys
@@ -42,7 +44,12 @@ from infra.webhooks.http_sender import HttpSender
 
 
 def open_ledger(database_url: str, *, prices: PriceBook | None = None, pool_size: int = 8) -> Ledger:
-    """Return the use cases on a database. Close it when done."""
+    """Return the use cases on a database. Close it when done.
+
+    Raises:
+        InvalidSetting: the environment sets a variable of the eventsourcing library that the ledger refuses.
+    """
+    _check_library_settings()
     return Ledger(
         {
             "PERSISTENCE_MODULE": "infra.event_store.recorder:LedgerFactory",
@@ -51,6 +58,13 @@ def open_ledger(database_url: str, *, prices: PriceBook | None = None, pool_size
         },
         prices,
     )
+
+
+def _check_library_settings() -> None:
+    try:
+        check_settings(Environment("ledger", os.environ))
+    except UnsupportedSetting as error:
+        raise InvalidSetting(str(error)) from error
 
 
 @contextmanager
@@ -127,13 +141,18 @@ def open_invoicing(settings: Settings, ledger: Ledger) -> Invoicing:
     Raises:
         InvalidSetting: the seller is not described in full.
     """
-    papers = PostgresBillingDocumentStore(cast("LedgerEventStore", ledger.events).recorder.datastore)
+    papers = PostgresBillingDocumentStore(event_store_of(ledger).recorder.datastore)
     return Invoicing(ledger, papers, seller_of(settings), EnglishInvoiceText())
 
 
 @contextmanager
 def usage_consumer(settings: Settings, database_url: str) -> Iterator[UsageConsumer]:
-    """Lend the usage consumer, wired to its database and broker."""
+    """Lend the usage consumer, wired to its database and broker.
+
+    Raises:
+        InvalidSetting: the environment sets a variable of the eventsourcing library that the ledger refuses.
+    """
+    _check_library_settings()
     kafka = Kafka(settings)
     store = PostgresUsageStore(database_url)
     datastore = LedgerDatastore(database_url, pool_size=2)

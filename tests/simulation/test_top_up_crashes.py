@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from itertools import count
-from typing import cast
 
 import pytest
 
@@ -15,7 +14,7 @@ from domain.credits.ledger import Ledger
 from domain.invoicing.ports import StoredBillingDetails
 from domain.payments.events import PaymentStatus
 from domain.payments.gateway import AttemptStatus
-from infra.event_store.recorder import LedgerEventStore
+from infra.event_store.recorder import event_store_of
 from infra.invoicing.document_store import PostgresBillingDocumentStore
 from tests.integration.payments.test_payments import ORG, PAYG, PaymentEnvironment
 from tests.sales import billed_to
@@ -29,7 +28,7 @@ _names = count(1)
 
 
 def switch_on(payment_env: PaymentEnvironment) -> None:
-    datastore = cast("LedgerEventStore", payment_env.ledger.events).recorder.datastore
+    datastore = event_store_of(payment_env.ledger).recorder.datastore
     on_file = StoredBillingDetails(billed_to(), payment_env.now, "u-1")
     PostgresBillingDocumentStore(datastore).put_billing_details(payment_env.name, on_file, b"salt")
     quoted = payment_env.payments.quote(

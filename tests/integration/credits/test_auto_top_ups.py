@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
 from itertools import count
-from typing import Any, cast
+from typing import Any
 
 import psycopg
 import pytest
@@ -24,7 +24,7 @@ from domain.pricing.plans import Plan
 from domain.pricing.rate_card import WHOLE_CREDIT_MILLIONTHS
 from domain.shared.command_runner import OPTIMISTIC_ATTEMPTS
 from domain.shared.errors import InvalidInput
-from infra.event_store.recorder import LedgerEventStore
+from infra.event_store.recorder import event_store_of
 from infra.invoicing.document_store import PostgresBillingDocumentStore
 from infra.payments.auto_top_up_worker import AutoTopUpWorker
 from infra.payments.payment_worker import PaymentWorker
@@ -55,7 +55,7 @@ class AutoTopUpEnvironment:
 
     def put_details(self) -> None:
         """Put on file who pays: a card is kept for somebody who is known."""
-        datastore = cast("LedgerEventStore", self.payment_env.ledger.events).recorder.datastore
+        datastore = event_store_of(self.payment_env.ledger).recorder.datastore
         on_file = StoredBillingDetails(billed_to(), self.payment_env.now, "u-1")
         PostgresBillingDocumentStore(datastore).put_billing_details(self.payment_env.name, on_file, b"salt")
 

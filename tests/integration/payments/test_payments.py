@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -43,7 +43,7 @@ from domain.shared.command_context import CommandContext
 from domain.shared.errors import IdempotencyConflict, InvalidInput
 from domain.shared.event_store import IdempotencyKey
 from domain.shared.money import Currency
-from infra.event_store.recorder import LedgerEventStore
+from infra.event_store.recorder import event_store_of
 from infra.payments.payment_records import PostgresQuoteStore
 from infra.service.composition import open_ledger
 from tests.payment_gateway import SIGNATURE, InMemoryGateway
@@ -565,7 +565,7 @@ class TestEnding:
 def end_payment_locks(payment_env: PaymentEnvironment) -> None:
     """Let the database lose the connections that hold turns, as a failover does."""
     with (
-        cast("LedgerEventStore", payment_env.ledger.events).recorder.datastore.get_connection() as connection,
+        event_store_of(payment_env.ledger).recorder.datastore.get_connection() as connection,
         connection.transaction(),
     ):
         connection.execute("SET LOCAL ROLE NONE")
