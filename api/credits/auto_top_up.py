@@ -139,7 +139,7 @@ def change_auto_top_up(
 
     More than the card's owner agreed to takes a purchase that switches it on anew.
     """
-    result = write.services.payments.top_ups.change(
+    result = write.services.top_ups.change(
         organisation_id,
         TopUpTerms(body.credits, body.threshold, body.per_day),
         context=write.request,
@@ -161,4 +161,4 @@ def change_auto_top_up(
 def switch_off_auto_top_up(organisation_id: OrganisationId, write: Write) -> None:
     """Buy nothing by itself any more, and have the gateway forget the card. What is off stays off."""
     with suppress(AutoTopUpNotOn):
-        write.services.payments.top_ups.switch_off(organisation_id, context=write.request)
+        write.services.top_ups.switch_off(organisation_id, context=write.request)

@@ -25,7 +25,10 @@ from domain.identity.people import People
 from domain.identity.principals import ApiKeys, Identify, Principal
 from domain.invoicing.documents import InvoiceDocument
 from domain.invoicing.service import Invoicing
+from domain.payments.auto_top_up_purchases import AutoTopUpPurchases
+from domain.payments.refunds import PaymentRefunds
 from domain.payments.service import Payments
+from domain.payments.tracking import PaymentTracking
 from domain.pricing.rate_card import RateCard
 from domain.shared import command_context
 from domain.shared.command_runner import RecordedResult
@@ -55,6 +58,9 @@ class Services:
     print_invoice: Callable[[InvoiceDocument], bytes]
     """Returns the PDF of an invoice or a credit note."""
     payments: Payments
+    payment_tracking: PaymentTracking
+    refunds: PaymentRefunds
+    top_ups: AutoTopUpPurchases
     limits: RateLimits
     """Of one app: it counts in memory, and in the app's own thread."""
     clock: Callable[[], datetime]

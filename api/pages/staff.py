@@ -24,6 +24,7 @@ from api.pages.shell.routing import PageRoute, redirect
 from domain.credits.events import GrantKind
 from domain.credits.ledger import CommandResult
 from domain.credits.limits import CREDITS_MAX
+from domain.payments.gateway import id_for_gateway
 from domain.payments.repository import PaymentResult
 from domain.pricing.plans import Plan
 from domain.shared.command_runner import RecordedResult
@@ -109,7 +110,7 @@ def post_custom_payment(page: PageDep) -> Response:
             amount_minor,
             remark,
             form.text("gateway", 64),
-            payment_id=f"pay-{page.services.new_id()}"[:40],
+            payment_id=id_for_gateway("pay", page.services.new_id()),
             context=form.request,
             idempotency_key=form.idempotency_key(page.organisation_id),
         )

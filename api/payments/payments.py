@@ -19,7 +19,7 @@ from api.http.routes import ReadRoute, StrictRoute, read_body
 from api.payments import schemas
 from domain.credits.ledger import Ledger
 from domain.payments.errors import PaymentNotFound
-from domain.payments.gateway import GatewayError
+from domain.payments.gateway import GatewayError, id_for_gateway
 from domain.payments.quotes import PurchaseQuote
 from domain.payments.repository import PaymentResult
 from domain.shared import command_context
@@ -28,7 +28,6 @@ from projections.payments import queries as payment_queries
 _PREFIX: Final = "/v1/organisations/{organisation_id}"
 _GATEWAY_PROBLEMS: Final = ("gateway-unknown", "gateway-unavailable", "gateway-refused")
 _FIELDS_MAX: Final = 64
-_GATEWAY_ID_LENGTH_MAX: Final = 40
 
 PaymentId = Annotated[
     str,
@@ -134,7 +133,7 @@ def begin_payment(
             organisation_id,
             body.quote_id,
             body.gateway,
-            payment_id=_new_id(write, "pay"),
+            payment_id=id_for_gateway("pay", write.services.new_id()),
             context=write.request,
             idempotency_key=write.idempotency_key(organisation_id, body),
         ),
@@ -160,7 +159,7 @@ def begin_custom_payment(
             body.amount_minor,
             body.remark,
             body.gateway,
-            payment_id=_new_id(write, "pay"),
+            payment_id=id_for_gateway("pay", write.services.new_id()),
             context=write.request,
             idempotency_key=write.idempotency_key(organisation_id, body),
         ),
@@ -193,7 +192,7 @@ def recheck_payment(
     organisation_id: OrganisationId, payment_id: PaymentId, body: schemas.EmptyBody, write: Write
 ) -> schemas.PaymentRecorded:
     """Ask the gateway what has become of a payment, and complete it if it is paid."""
-    standing = write.services.payments.recheck(
+    standing = write.services.payment_tracking.recheck(
         payment_id, organisation_id=organisation_id, context=write.request
     )
     return _payment_recorded(write, standing)
@@ -245,11 +244,11 @@ def refund_payment(
     """
     return _payment_recorded(
         write,
-        write.services.payments.refund(
+        write.services.refunds.refund(
             organisation_id,
             payment_id,
             body.to_refund_request(),
-            refund_id=_new_id(write, "ref"),
+            refund_id=id_for_gateway("ref", write.services.new_id()),
             context=write.request,
             idempotency_key=write.idempotency_key(organisation_id, body, part=payment_id),
         ),
@@ -317,7 +316,7 @@ async def handle_gateway_webhook(gateway: GatewayName, request: Request) -> Resp
     services = services_of(request)
     headers = {name.lower(): value for name, value in request.headers.items()}
     context = command_context.CommandContext(services.clock(), None, request.state.request_id)
-    await run_in_threadpool(services.payments.handle_webhook, gateway, body, headers, context)
+    await run_in_threadpool(services.payment_tracking.handle_webhook, gateway, body, headers, context)
     return Response(status_code=204)
 
 
@@ -336,7 +335,9 @@ async def handle_return(payment_id: PaymentId, request: Request) -> RedirectResp
     fields = dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=_FIELDS_MAX))
     shown = {"payment": payment_id}
     with suppress(GatewayError, PaymentNotFound):  # what is not known yet will be asked for again
-        standing = await run_in_threadpool(services.payments.handle_return, payment_id, fields, context)
+        standing = await run_in_threadpool(
+            services.payment_tracking.handle_return, payment_id, fields, context
+        )
         shown["organisation"] = standing.payment.terms.organisation_id
     return RedirectResponse(f"/credits/billing?{urlencode(shown)}", status_code=303)
 
@@ -344,11 +345,6 @@ async def handle_return(payment_id: PaymentId, request: Request) -> RedirectResp
 def _payment_recorded(write: WriteRequest, standing: PaymentResult) -> schemas.PaymentRecorded:
     write.set_position_headers(standing.position, repeated=standing.repeated)
     return schemas.PaymentRecorded.of(standing)
-
-
-def _new_id(write: WriteRequest, of: str) -> str:
-    """Return an id that is short enough for gateways."""
-    return f"{of}-{write.services.new_id()}"[:_GATEWAY_ID_LENGTH_MAX]
 
 
 def _with_remarks(

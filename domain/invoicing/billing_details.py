@@ -1,6 +1,7 @@
-"""Billing details: who an invoice is made out to. Personal: they stay out of every event.
+"""Billing details: the buyer on an invoice. They are personal data, so no event contains them.
 
-Checked once, when they are given; what is on file can be printed, and is enough for an invoice.
+They are checked once, before they are stored. So everything on file can be printed, and suffices for an
+invoice.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ PRINTABLE: Final = re.compile(
     "[\u0020-\u007e\u00a0-\u00ac\u00ae-\u024f\u0370-\u0377\u037a-\u037f\u0384-\u038a\u038c\u038e-\u03a1"
     "\u03a3-\u03e1\u0400-\u052f\u1e00-\u1eff\u2010-\u2015\u2018-\u201e\u2020-\u2022\u2026\u2030\u20a0-\u20bf]+"
 )
-"""What the invoice's typeface has."""
+"""The characters that the typeface of invoices has."""
 _EMAIL: Final = re.compile(r"[^\s@<>(),;:\"]+@[^\s@<>(),;:\"]+\.[^\s@<>(),;:\"]+")
 _PHONE: Final = re.compile(r"\+?[\d ().-]{5,23}", re.ASCII)
 _PIN_CODE: Final = re.compile(r"[1-9]\d{5}", re.ASCII)
 
 
 class Address(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where somebody is. `country` is an ISO 3166 code of two letters; `state` may be empty outside India."""
+    """An address. `country` is an ISO 3166 code of two letters; `state` may be empty outside India."""
 
     country: str
     state: str
@@ -44,7 +45,7 @@ class Address(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BillingDetails(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A company's or a person's name and address; `shipping` None: the same as the address."""
+    """Name, address and contact of a company or a person. `shipping` is None if it is the address."""
 
     name: str
     email: str
@@ -55,21 +56,22 @@ class BillingDetails(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def gst_state(self) -> str | None:
-        """The GST code of the buyer's state, which is the place of supply; None outside India."""
+        """The GST code of the buyer's state: the place of supply. None outside India."""
         return gst_state_code(self.address.state) if self.address.country == INDIA else None
 
 
 def billing_details_digest(details: BillingDetails, salt: bytes) -> str:
-    """Return what an event may say of billing details: without the salt it tells nothing of them."""
+    """Return the digest of billing details for an event. Without the salt it reveals nothing."""
     return blake2b(msgspec.json.encode(details), key=salt, digest_size=32).hexdigest()
 
 
 def validated(details: BillingDetails) -> BillingDetails:
-    """Return billing details as they are kept: without needless spaces, states and numbers in one form.
+    """Return billing details as they are stored: without extra spaces, states and numbers in one form.
 
     Raises:
-        InvalidInput: something cannot be right; its faults name all fields that are wrong, as in
-            `address.postal_code`, and `address.lines.1` for the second line.
+        InvalidInput: some fields are invalid. `field_errors` names all of them, such as
+        `address.postal_code`,
+            or `address.lines.1` for the second line.
     """
     field_errors = ValidationErrors()
     name = _text("a name", details.name, "name", NAME_MAX_LENGTH, field_errors, needed="is needed")
@@ -136,7 +138,7 @@ def _indian_state(text: str, field: str, field_errors: ValidationErrors) -> str:
 
 
 def _tax_id(tax_id: str, address: Address, field_errors: ValidationErrors) -> str:
-    """Return a tax identifier of the address's country; a GSTIN is of its state, too."""
+    """Return a tax identifier. It must be valid in the address's country, and a GSTIN in its state."""
     try:
         written = check_tax_id(address.country, tax_id) if tax_id else ""
     except InvalidInput as wrong:
@@ -161,7 +163,7 @@ def _text(
     *,
     needed: str | None = None,
 ) -> str:
-    """Return a text with single spaces; it is at fault if an invoice cannot show it, or it is `needed`."""
+    """Return a text with single spaces. Add an error if it cannot be printed, or is `needed` and empty."""
     tidy = " ".join(text.split())
     if needed is not None and not tidy:
         field_errors.add(field, f"{what} {needed}")

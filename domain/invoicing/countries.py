@@ -1,4 +1,4 @@
-"""Countries, and the states of India as its Goods and Services Tax knows them."""
+"""Countries, and the states of India with their codes of the Goods and Services Tax."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ GST_STATES: Final[Mapping[str, str]] = MappingProxyType(
         "97": "Other Territory",
     }
 )
-"""Names by the code that a GSTIN begins with: the states of the GST portal's list that are in use today."""
+"""State names by the code that a GSTIN begins with: the states of the GST portal that are in use today."""
 
 WITHOUT_LEGISLATURE: Final = frozenset({"04", "26", "31", "35", "38", "97"})
-"""Union territories that have no state tax of their own: UTGST stands in its place (UTGST Act, 2017)."""
+"""Union territories without a state tax of their own: UTGST replaces it (UTGST Act, 2017)."""
 
 _CODE_OF: Final = {name.casefold(): code for code, name in GST_STATES.items()}
 
 
 def gst_state_code(state: str) -> str | None:
-    """Return the code of a state of India given by its code or name, in any case; None: it is neither."""
+    """Return the code of a state of India from its code or name, in any case; None if it is neither."""
     written = " ".join(state.replace("&", " and ").split()).casefold()
     return written if written in GST_STATES else _CODE_OF.get(written)

@@ -1,4 +1,4 @@
-"""How documents come to be: the invoice of a sale, and the credit notes of what went back of it."""
+"""Builds documents: the invoice of a sale, and the credit notes of its refunds."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def invoice_of(
     invoice_text: InvoiceText,
     remark: str | None = None,
 ) -> InvoiceDocument:
-    """Return the invoice of a sale. `prices` are of the edition that it was sold by.
+    """Return the invoice of a sale. `prices` are the edition of the price book that the sale used.
 
-    `remark` says what a custom payment is for; it is left out where it cannot be printed.
+    `remark` says what a custom payment is for. It is left out if it cannot be printed.
     """
     terms = sale.terms
     currency_prices = prices.of(terms.currency)
@@ -85,9 +85,9 @@ def invoice_of(
 def credit_note_of(
     invoice: InvoiceDocument, sale: Sale, refund: Refund, header: DocumentHeader, invoice_text: InvoiceText
 ) -> InvoiceDocument:
-    """Return the credit note of money that went back: seller, buyer and rates as on the invoice.
+    """Return the credit note of a refund. Seller, buyer and tax rates are those of the invoice.
 
-    Its taxes are parts of the invoice's: over all credit notes of an invoice no more than is on it.
+    The taxes of all credit notes of an invoice never exceed the taxes of the invoice.
     """
     before = sale.refunds[: sale.refunds.index(refund)]
     total_minor = refund.amount_minor + refund.tax_minor

@@ -1,7 +1,7 @@
-"""What an invoice or a credit note says: everything that is printed on it, frozen when it is issued.
+"""Invoices and credit notes: everything that is printed on them. A document never changes once it is issued.
 
-A document is stored as JSON, and its digest in the event of its series: later edits of billing details,
-prices or settings leave it alone, and any change of the stored text shows.
+A document is stored as JSON, and its digest in the event of its series. Later changes of billing details,
+prices or settings do not change it, and the digest reveals any change of the stored text.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from domain.shared.money import Currency
 
 
 class DocumentKind(StrEnum):
-    """What a document is."""
+    """The kinds of documents."""
 
     INVOICE = "invoice"
     CREDIT_NOTE = "credit_note"
 
 
 class Seller(msgspec.Struct, frozen=True):
-    """Who sells. Its address is in India; `time_zone` is the one that its days and financial years are of.
+    """The seller. Its address is in India; its days and financial years are those of `time_zone`.
 
-    `prefix` begins its numbers, `service_code` (SAC) says what is sold, `letter_of_undertaking` names the one
-    that it exports under, `remark` stands on every document, if any.
+    `prefix` begins its numbers, `service_code` (SAC) says what is sold, `letter_of_undertaking` is the
+    reference of the letter under which it exports without tax, and `remark` is printed on every document.
     """
 
     name: str
@@ -44,22 +44,22 @@ class Seller(msgspec.Struct, frozen=True):
 
     @property
     def gst_state(self) -> str:
-        """The GST code of its state: the first two digits of its GSTIN."""
+        """The GST code of the seller's state: the first two digits of the GSTIN."""
         return self.gstin[:2]
 
 
 class InvoiceText(Protocol):
-    """Words of documents that depend on language and country."""
+    """The port for texts that depend on the language."""
 
     def amount_in_words(self, amount_minor: int, currency: Currency) -> str:
-        """Return an amount as a sentence without its full stop."""
+        """Return an amount in words, without a full stop."""
 
     def country_name(self, code: str) -> str:
         """Return the English name of a country."""
 
 
 class PrintedAddress(msgspec.Struct, frozen=True):
-    """An address as it is printed; `state_code` is the GST code of a state of India."""
+    """An address as it is printed. `state_code` is the GST code of a state of India, None elsewhere."""
 
     lines: tuple[str, ...]
     city: str
@@ -81,7 +81,7 @@ class Party(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """What was sold, or given back: so many at so much each, or an amount."""
+    """A line: what was sold or refunded, with a quantity and a unit price, or an amount only."""
 
     description: str
     service_code: str
@@ -91,7 +91,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Correction(msgspec.Struct, frozen=True):
-    """What a credit note corrects, and when the money went back."""
+    """The invoice and the refund that a credit note is about."""
 
     invoice_number: str
     invoice_issued_on: date
@@ -100,10 +100,9 @@ class Correction(msgspec.Struct, frozen=True):
 
 
 class InvoiceDocument(msgspec.Struct, frozen=True):
-    """An invoice, or with a `correction` a credit note. Amounts are minor units of the currency.
+    """An invoice, or with a `correction` a credit note. Amounts are in minor units of the currency.
 
-    `issued_on` is the day in the seller's zone, `time_zone`; `total_minor` is the amount of the lines and
-    the taxes together.
+    `issued_on` is the day in `time_zone`, the seller's. `total_minor` is `amount_minor` plus `tax_minor`.
     """
 
     kind: DocumentKind
@@ -134,7 +133,7 @@ class InvoiceDocument(msgspec.Struct, frozen=True):
 
 
 class DocumentHeader(msgspec.Struct, frozen=True):
-    """What a series gives a document: its number, and when it is issued."""
+    """The number of a document, and when it is issued. Its series gives both."""
 
     number: str
     issued_at: datetime
@@ -151,10 +150,10 @@ def encode_document(document: InvoiceDocument) -> bytes:
 
 
 def decode_document(stored: bytes) -> InvoiceDocument:
-    """Return the document of a stored text."""
+    """Return the document with this stored text."""
     return _decode(stored)
 
 
 def document_digest(stored: bytes) -> str:
-    """Return what the event of a document keeps of its stored text."""
+    """Return the digest of a stored text that the event of the document keeps: SHA-256, in hexadecimal."""
     return sha256(stored).hexdigest()

@@ -1,16 +1,17 @@
 """A series of invoices or credit notes: gapless numbers, one series for each seller and financial year.
 
-A document's number is the version of its event in the series' own history, so no two share one and none is
-left out, whoever writes at the same time. The rules are those of India (Central Goods and Services Tax
-Rules, 2017, rules 46 and 53): consecutive numbers of at most sixteen characters, unique for a financial
-year, which begins on 1 April.
+A document's number is the version of its event in the series' own history. So each number is used exactly
+once, even if several processes write at the same time. The rules are those of India (Central Goods and
+Services Tax Rules, 2017, rules 46 and 53): consecutive numbers of at most sixteen characters, unique for a
+financial year, which begins on 1 April.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
-from typing import Final
+from typing import Any, ClassVar, Final
 from uuid import UUID
 
 import msgspec
@@ -23,10 +24,11 @@ from domain.invoicing.documents import (
     encode_document,
 )
 from domain.invoicing.errors import InvoiceNotFound
-from domain.invoicing.events import CreditNoteIssued, InvoiceIssued
+from domain.invoicing.events import CreditNoteIssued, DocumentIssued, InvoiceIssued
 from domain.shared.aggregate import Aggregate, EventEnvelope
 from domain.shared.calendar import local_day
 from domain.shared.command_context import CommandContext
+from domain.shared.errors import InvariantViolation
 from domain.shared.stream_keys import series_stream
 
 PREFIX: Final = re.compile(r"[A-Z0-9]{1,2}", re.ASCII)
@@ -37,7 +39,7 @@ _PATH_SEGMENT: Final = re.compile(r"([A-Z0-9]{1,3})-(\d\d-\d\d)-(\d{6,9})", re.A
 
 
 class SeriesName(msgspec.Struct, frozen=True):
-    """Which series: of a seller, by its prefix; of what; of the financial year that begins in this year."""
+    """The name of a series. `year` is the calendar year in which its financial year begins."""
 
     prefix: str
     kind: DocumentKind
@@ -45,7 +47,7 @@ class SeriesName(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """What its numbers begin with, such as `CL/26-27` and `CLC/26-27` for credit notes."""
+        """The beginning of its numbers, such as `CL/26-27`, or `CLC/26-27` for credit notes."""
         kind_suffix = "C" if self.kind is DocumentKind.CREDIT_NOTE else ""
         return f"{self.prefix}{kind_suffix}/{self.year % 100:02}-{(self.year + 1) % 100:02}"
 
@@ -56,7 +58,7 @@ class SeriesName(msgspec.Struct, frozen=True):
 
 
 def series_at(prefix: str, kind: DocumentKind, time_zone: str, at: datetime) -> SeriesName:
-    """Return the series that a document issued at a moment is of; the zone is the seller's."""
+    """Return the series of a document that is issued at a moment. The zone is the seller's."""
     return SeriesName(prefix, kind, financial_year(local_day(time_zone, at)))
 
 
@@ -66,15 +68,15 @@ def financial_year(day: date) -> int:
 
 
 def path_of(number: str) -> str:
-    """Return a document's number as it is written in a path: without slashes."""
+    """Return a document's number in the form that a URL path uses: without slashes."""
     return number.replace("/", "-")
 
 
 def number_of(path: str) -> str:
-    """Return the number that `path_of` made a path of.
+    """Return the number that `path_of` turned into this path segment.
 
     Raises:
-        InvoiceNotFound: no number looks like that.
+        InvoiceNotFound: no number has this form.
     """
     form = _PATH_SEGMENT.fullmatch(path)
     if form is None:
@@ -82,10 +84,18 @@ def number_of(path: str) -> str:
     return "/".join(form.groups())
 
 
-class InvoiceSeries(Aggregate):
-    """A series. Its state is how far it has got, so its last event is all that is ever read of it."""
+def _check_serial(series: Aggregate, event: DocumentIssued) -> None:
+    if event.serial != series.version:
+        raise InvariantViolation(f"{event.number} is document {series.version} of its series")
 
-    __slots__ = ("name", "time_zone")
+
+class InvoiceSeries(Aggregate):
+    """A series. Its only state is its version and the time of its last event, so only that event is read."""
+
+    APPLY: ClassVar[Mapping[type, Callable[[Any, Any], None]]] = {
+        InvoiceIssued: _check_serial,
+        CreditNoteIssued: _check_serial,
+    }
 
     def __init__(self, name: SeriesName, time_zone: str, last: EventEnvelope | None = None) -> None:
         super().__init__(name.stream)
@@ -96,18 +106,16 @@ class InvoiceSeries(Aggregate):
             self.last_recorded_at = last.event.recorded_at
 
     def next_header(self, at: datetime) -> DocumentHeader:
-        """Return the heading of the next document. Dates never go back within a series."""
+        """Return the header of the next document. Dates never go back within a series."""
         issued_at = max(at, self.last_recorded_at)
         number = f"{self.name.text}/{self.version + 1:06}"
         return DocumentHeader(number, issued_at, local_day(self.time_zone, issued_at))
 
     def issue(self, document: InvoiceDocument, context: CommandContext) -> bytes:
-        """Record a document that was made with the series' next heading; return its stored text."""
+        """Record a document that has the series' next header; return its stored text."""
         stored = encode_document(document)
         common = (
-            document.issued_at,
-            context.actor,
-            context.cause,
+            *msgspec.structs.replace(context, at=document.issued_at).event_header,
             document.organisation_id,
             document.number,
             self.version + 1,

@@ -1,4 +1,4 @@
-"""What invoicing needs from outside."""
+"""The port of invoicing: where billing details and documents are stored."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import Protocol
 import msgspec
 
 from domain.invoicing.billing_details import BillingDetails
-from domain.invoicing.documents import (
-    InvoiceDocument,
-)
+from domain.invoicing.documents import InvoiceDocument
 
 
 class StoredBillingDetails(msgspec.Struct, frozen=True):
-    """Billing details, and who put them on file when."""
+    """Billing details on file: who changed them last, and when."""
 
     details: BillingDetails
     changed_at: datetime
@@ -23,31 +21,34 @@ class StoredBillingDetails(msgspec.Struct, frozen=True):
 
 
 class BillingDocumentStore(Protocol):
-    """Billing details and documents, stored beside the log.
+    """Stores billing details and documents, outside the log.
 
-    What is written inside `EventStore.exclusive` is in one transaction with the events.
+    Writes inside `EventStore.exclusive` are in the same transaction as the events.
     """
 
     def new_salt(self) -> bytes:
-        """Return randomness to digest billing details with: erased together, the digest tells nothing."""
+        """Return a random salt for the digest of billing details. It is erased together with them."""
 
     def billing_details(self, organisation_id: str) -> StoredBillingDetails | None:
         """Return the billing details on file."""
 
     def put_billing_details(self, organisation_id: str, on_file: StoredBillingDetails, salt: bytes) -> None:
-        """Put billing details on file, in place of those there."""
+        """Store billing details in place of the present ones."""
 
     def erase_billing_details(self, organisation_id: str) -> bool:
-        """Take billing details off the file; tell whether there were any."""
+        """Erase billing details; tell whether there were any."""
 
     def documents_of(self, payment_id: str) -> Sequence[bytes]:
-        """Return the documents of a payment as they are stored, oldest first."""
+        """Return the stored text of the documents of a payment, oldest first."""
 
     def find_remark(self, payment_id: str) -> str | None:
-        """Return what was written about a custom payment: what it is for."""
+        """Return the remark of a custom payment: what it is for."""
 
     def add_document(self, document: InvoiceDocument, stored: bytes) -> None:
         """Store a document."""
 
     def list_due_payments(self, organisation_id: str | None, limit: int) -> Sequence[tuple[str, str]]:
-        """Return organisations and payments that lack a document and can have it, oldest first."""
+        """Return the organisation id and payment id of each payment whose documents can be issued now.
+
+        The oldest come first.
+        """

@@ -1,4 +1,4 @@
-"""A sale: what an invoice needs to know of a payment, gathered from the payment's own facts."""
+"""A sale: what an invoice needs from a payment, read from the payment's events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from domain.shared.aggregate import DomainEvent
 
 
 class Refund(msgspec.Struct, frozen=True):
-    """Money of a sale that went back, and the credits that were taken for it."""
+    """A refund of a sale, and the credits that were taken for it. The amount is without tax."""
 
     refund_id: str
     credits: int
@@ -28,7 +28,7 @@ class Refund(msgspec.Struct, frozen=True):
 
 
 class Sale(msgspec.Struct, frozen=True):
-    """A completed payment: what was to be paid, by which order, and what went back since, oldest first."""
+    """A completed payment, and its refunds, oldest first."""
 
     terms: PaymentRequested
     order_id: str
@@ -37,14 +37,14 @@ class Sale(msgspec.Struct, frozen=True):
     refunds: tuple[Refund, ...] = ()
 
 
-def sale_of(facts: Iterable[DomainEvent]) -> Sale | None:
-    """Return the sale that a payment's history tells of; None: nobody has paid."""
+def sale_of(events: Iterable[DomainEvent]) -> Sale | None:
+    """Return the sale of a payment with these events; None if it is not paid."""
     terms: PaymentRequested | None = None
     order_id = ""
     sale: Sale | None = None
-    asked: dict[str, PaymentRefundRequested] = {}
+    requested: dict[str, PaymentRefundRequested] = {}
     refunds: list[Refund] = []
-    for event in facts:
+    for event in events:
         match event:
             case PaymentRequested():
                 terms = event
@@ -53,12 +53,16 @@ def sale_of(facts: Iterable[DomainEvent]) -> Sale | None:
             case PaymentCompleted() if terms is not None:
                 sale = Sale(terms, order_id, event.gateway_payment_id, event.recorded_at)
             case PaymentRefundRequested():
-                asked[event.refund_id] = event
+                requested[event.refund_id] = event
             case PaymentRefunded():
-                back = asked[event.refund_id]
+                request = requested[event.refund_id]
                 refunds.append(
                     Refund(
-                        event.refund_id, back.credits, back.amount_minor, back.tax_minor, event.recorded_at
+                        event.refund_id,
+                        request.credits,
+                        request.amount_minor,
+                        request.tax_minor,
+                        event.recorded_at,
                     )
                 )
     return None if sale is None else msgspec.structs.replace(sale, refunds=tuple(refunds))

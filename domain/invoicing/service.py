@@ -1,10 +1,11 @@
-"""The use cases of invoices: who they are made out to, and issuing what is due.
+"""Commands on invoices: change billing details, and issue invoices and credit notes.
 
-Every payment that was completed gets one invoice, and money that went back a credit note each time, as soon
-as billing details are on file. Asking again issues nothing anew.
+As soon as billing details are on file, every completed payment gets one invoice, and each of its refunds gets
+one credit note. A repeat issues nothing twice.
 
-Documents are issued under the write lock, which every writer takes for its append anyway: the number, the
-event and the stored document are one transaction. The version of the series is the backstop.
+Documents are issued under the write lock, which every writer takes for its append anyway. So the number, the
+event and the stored document are one transaction. If two writers got the same number, the version of the
+series would refuse the second one.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from domain.invoicing.invoice_series import InvoiceSeries, series_at
 from domain.invoicing.ports import BillingDocumentStore, StoredBillingDetails
 from domain.invoicing.sale import Sale, sale_of
 from domain.payments.errors import BillingDetailsMissing
-from domain.shared.aggregate import EventEnvelope
 from domain.shared.command_context import CommandContext
 from domain.shared.command_runner import RecordedResult
 from domain.shared.errors import LedgerError, StoreUnavailable
@@ -37,24 +37,24 @@ from domain.shared.event_store import IdempotencyKey
 from domain.shared.stream_keys import payment_stream
 
 DUE_BATCH_SIZE: Final = 100
-"""So many payments at most have their documents issued in one go."""
+"""How many payments `issue_due` handles at most."""
 
 
 class IssueResult(msgspec.Struct, frozen=True):
-    """What `issue_due` did: documents, and the payments it failed at."""
+    """What `issue_due` did: the documents issued, and for each payment that failed, its id and error."""
 
     documents: list[InvoiceDocument]
     failures: list[tuple[str, LedgerError]]
 
 
 class Invoicing:
-    """Billing details and invoices of all organisations."""
+    """Commands on billing details and invoices of all organisations."""
 
     def __init__(
         self, ledger: Ledger, document_store: BillingDocumentStore, seller: Seller, invoice_text: InvoiceText
     ) -> None:
         self._ledger = ledger
-        self._events = ledger.events
+        self._store = ledger.runner.store
         self._document_store = document_store
         self._seller = seller
         self._invoice_text = invoice_text
@@ -67,15 +67,15 @@ class Invoicing:
         context: CommandContext,
         idempotency_key: IdempotencyKey | None = None,
     ) -> tuple[BillingDetails, RecordedResult[CommandResult]]:
-        """Put billing details on file; return them as they are kept.
+        """Store billing details; return them in the form that is stored.
 
         Raises:
             OrganisationNotFound, IdempotencyConflict, StoreUnavailable.
-            InvalidInput: something of them cannot be right.
+            InvalidInput: a field cannot be right.
         """
         kept = validated(details)
         salt = self._document_store.new_salt()
-        with self._events.exclusive():
+        with self._store.exclusive():
             result = self._record_audit_event(
                 organisation_id, billing_details_digest(kept, salt), context, idempotency_key
             )
@@ -85,12 +85,12 @@ class Invoicing:
         return kept, result
 
     def erase_billing_details(self, organisation_id: str, *, context: CommandContext) -> None:
-        """Take billing details off the file, if any are. Invoices keep their own copies, as the law demands.
+        """Erase billing details, if there are any. Invoices keep their own copies: the law demands it.
 
         Raises:
             OrganisationNotFound, StoreUnavailable.
         """
-        with self._events.exclusive():
+        with self._store.exclusive():
             self._ledger.organisation(organisation_id)
             if self._document_store.erase_billing_details(organisation_id):
                 self._record_audit_event(organisation_id, None, context)
@@ -98,20 +98,20 @@ class Invoicing:
     def issue(
         self, organisation_id: str, payment_id: str, *, context: CommandContext
     ) -> list[InvoiceDocument]:
-        """Issue what a payment lacks; return its invoice, and its credit notes behind it.
+        """Issue the missing documents of a payment; return all of them: the invoice, then the credit notes.
 
         Raises:
             OrganisationNotFound, StoreUnavailable, PriceVersionNotFound.
             PaymentNotInvoiceable: the organisation has no such payment, or it is not completed.
-            BillingDetailsMissing: they are needed for the invoice, and not on file.
+            BillingDetailsMissing: the invoice is missing, and no billing details are on file.
         """
         return self._issue(organisation_id, payment_id, context)[0]
 
     def issue_due(self, organisation_id: str | None, *, context: CommandContext) -> IssueResult:
-        """Issue what payments lack, of one organisation or all: at most `DUE_BATCH_SIZE` payments.
+        """Issue the missing documents of one organisation or of all, for at most `DUE_BATCH_SIZE` payments.
 
-        Payments are found by their projection, so the newest may be missing. One that fails keeps no other
-        from its invoice.
+        Payments are found in their projection, so the newest ones may come later. A payment that fails does
+        not stop the others.
 
         Raises:
             StoreUnavailable: the database cannot be reached.
@@ -130,15 +130,15 @@ class Invoicing:
     def _issue(
         self, organisation_id: str, payment_id: str, context: CommandContext
     ) -> tuple[list[InvoiceDocument], int]:
-        """Return the documents of a payment, and how many of them there were before."""
-        sale = sale_of(envelope.event for envelope in self._events.get(payment_stream(payment_id)))
+        """Issue the missing documents of a payment; return all of them, and how many there were before."""
+        sale = sale_of(envelope.event for envelope in self._store.get(payment_stream(payment_id)))
         if sale is None or sale.terms.organisation_id != organisation_id:
             self._ledger.organisation(organisation_id)
             raise PaymentNotInvoiceable(f"the payment {payment_id!r} is not completed")
         documents = self._documents(payment_id)
         before = len(documents)
         if before < 1 + len(sale.refunds):
-            with self._events.exclusive():
+            with self._store.exclusive():
                 documents = self._documents(payment_id)
                 before = len(documents)
                 self._issue_missing(sale, documents, context)
@@ -151,31 +151,16 @@ class Invoicing:
         context: CommandContext,
         idempotency_key: IdempotencyKey | None = None,
     ) -> RecordedResult[CommandResult]:
-        event = BillingDetailsChanged(context.at, context.actor, context.cause, digest)
+        event = BillingDetailsChanged(*context.event_header, digest)
         return self._ledger.record_audit_event(organisation_id, event, idempotency_key=idempotency_key)
 
     def _documents(self, payment_id: str) -> list[InvoiceDocument]:
         return [decode_document(stored) for stored in self._document_store.documents_of(payment_id)]
 
     def _issue_missing(self, sale: Sale, documents: list[InvoiceDocument], context: CommandContext) -> None:
-        """Issue what is not among the documents, and put it there. The write lock is held."""
+        """Issue the documents that are missing, and add them to the list. The caller holds the write lock."""
         if not documents:
-            on_file = self._document_store.billing_details(sale.terms.organisation_id)
-            if on_file is None:
-                raise BillingDetailsMissing
-            prices = self._ledger.prices.edition(sale.terms.price_version)
-            series = self._series(DocumentKind.INVOICE, context)
-            header = series.next_header(context.at)
-            invoice = invoice_of(
-                sale,
-                on_file.details,
-                seller=self._seller,
-                prices=prices,
-                header=header,
-                invoice_text=self._invoice_text,
-                remark=self._document_store.find_remark(sale.terms.payment_id),
-            )
-            documents.append(self._append_document(series, invoice, context))
+            documents.append(self._issue_invoice(sale, context))
         credited_refund_ids = {document.correction.refund_id for document in documents if document.correction}
         for refund in sale.refunds:
             if refund.refund_id not in credited_refund_ids:
@@ -184,16 +169,33 @@ class Invoicing:
                 note = credit_note_of(documents[0], sale, refund, header, self._invoice_text)
                 documents.append(self._append_document(series, note, context))
 
+    def _issue_invoice(self, sale: Sale, context: CommandContext) -> InvoiceDocument:
+        on_file = self._document_store.billing_details(sale.terms.organisation_id)
+        if on_file is None:
+            raise BillingDetailsMissing
+        prices = self._ledger.prices.edition(sale.terms.price_version)
+        series = self._series(DocumentKind.INVOICE, context)
+        invoice = invoice_of(
+            sale,
+            on_file.details,
+            seller=self._seller,
+            prices=prices,
+            header=series.next_header(context.at),
+            invoice_text=self._invoice_text,
+            remark=self._document_store.find_remark(sale.terms.payment_id),
+        )
+        return self._append_document(series, invoice, context)
+
     def _series(self, kind: DocumentKind, context: CommandContext) -> InvoiceSeries:
         seller = self._seller
         name = series_at(seller.prefix, kind, seller.time_zone, context.at)
-        last: EventEnvelope | None = next(iter(self._events.get(name.stream, desc=True, limit=1)), None)
+        last = next(iter(self._store.get(name.stream, desc=True, limit=1)), None)
         return InvoiceSeries(name, seller.time_zone, last)
 
     def _append_document(
         self, series: InvoiceSeries, document: InvoiceDocument, context: CommandContext
     ) -> InvoiceDocument:
         stored = series.issue(document, context)
-        self._events.append(series.collect_events(), idempotency_key=None, response=b"")
+        self._store.append(series.collect_events(), idempotency_key=None, response=b"")
         self._document_store.add_document(document, stored)
         return document

@@ -1,4 +1,4 @@
-"""Goods and Services Tax: which taxes the tax of a payment is made of, and where a sale takes place.
+"""Goods and Services Tax of India: the taxes that the tax amount of a payment consists of.
 
 Within the seller's own state the tax is half central (CGST) and half state tax (SGST, or UTGST in a union
 territory without a legislature); anywhere else it is integrated tax (IGST): Integrated Goods and Services Tax
@@ -18,7 +18,7 @@ BASIS_POINTS_PER_CENT: Final = 100
 
 
 class TaxName(StrEnum):
-    """What a tax is called on an invoice."""
+    """The name of a tax on an invoice."""
 
     CGST = "CGST"
     SGST = "SGST"
@@ -27,7 +27,7 @@ class TaxName(StrEnum):
 
 
 class Tax(msgspec.Struct, frozen=True):
-    """A tax of so much: its rate in basis points (900 is 9 %), its amount in minor units."""
+    """A tax: its rate in basis points (900 is 9 %), and its amount in minor units."""
 
     name: TaxName
     rate_basis_points: int
@@ -37,10 +37,11 @@ class Tax(msgspec.Struct, frozen=True):
 def gst(
     tax_minor: int, per_cent: int, *, seller_state: str, buyer_state: str | None, before_minor: int = 0
 ) -> tuple[Tax, ...]:
-    """Return the taxes that a tax amount is made of; their amounts add up to it exactly.
+    """Return the taxes that a tax amount consists of. Their amounts add up to it exactly.
 
-    States are GST codes; a buyer outside India has none. An odd paisa is with the state's half.
-    Of a tax that goes back in parts, `before_minor` went back before: so both halves add up over all parts.
+    States are GST codes; a buyer outside India has none. If the amount is odd, the state's half gets the
+    extra paisa. If a tax is refunded in parts, `before_minor` is what was refunded before: then both halves
+    add up over all parts, too.
     """
     if tax_minor == 0:
         return ()

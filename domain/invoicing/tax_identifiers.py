@@ -1,7 +1,7 @@
-"""Tax identifiers: the checks that a number of a country can be given without asking anybody.
+"""Tax identifiers: checks of format and checksum, by country, without a network request.
 
-python-stdnum knows the formats and checksums; it computes, and asks no server. GSTINs are checked here, with
-its algorithms: its list of states lacks Ladakh.
+python-stdnum knows the formats and checksums. GSTINs are checked here with its algorithms, because its list
+of states lacks Ladakh.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _GREECE: Final = "GR"
 
 
 def check_tax_id(country: str, tax_id: str) -> str:
-    """Return a tax identifier as it is written on an invoice: without separators where its form is known.
+    """Return a tax identifier as invoices print it: without separators, if its format is known.
 
     Raises:
-        InvalidInput: it is not one of the country's, or too long.
+        InvalidInput: it is not valid in the country, or too long.
     """
     if len(tax_id) > TAX_ID_MAX_LENGTH:
         raise InvalidInput("tax_id", f"a tax identifier has at most {TAX_ID_MAX_LENGTH} characters")
@@ -55,7 +55,7 @@ def check_gstin(gstin: str) -> str:
     character over the rest (Luhn, modulo 36).
 
     Raises:
-        ValidationError: it is none.
+        ValidationError: it is not a GSTIN.
     """
     written = re.sub(r"[\s-]", "", gstin).upper()
     if not _GSTIN.fullmatch(written) or written[:2] not in GST_STATES:

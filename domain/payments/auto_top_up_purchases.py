@@ -1,4 +1,4 @@
-"""The use cases of auto top-up: its settings, and the purchases that it begins (decision 0011)."""
+"""Commands on auto top-up: its settings, and the purchases that it starts (decision 0011)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from contextlib import suppress
 
 import msgspec
 
-from domain.credits.auto_top_up import LastTopUpStatus, OffReason, TopUpTerms
+from domain.credits.auto_top_up import AutoTopUp, LastTopUpStatus, OffReason, TopUpTerms
 from domain.credits.organisation import Organisation
 from domain.payments.errors import BilledByAgreement, GatewayNotFound
 from domain.payments.gateway import GatewayError
-from domain.payments.payment import PAID_STATUSES, UNPAID_STATUSES, Payment
+from domain.payments.payment import Payment
+from domain.payments.payment_state import PAID_STATUSES, UNPAID_STATUSES
 from domain.payments.quotes import PurchasePlan, quote
 from domain.payments.repository import PaymentRepository
 from domain.payments.terms import PaymentTerms
@@ -49,11 +50,11 @@ class AutoTopUpPurchases:
         context: CommandContext,
         idempotency_key: IdempotencyKey | None = None,
     ) -> RecordedResult[AutoTopUpResult]:
-        """Change what is bought by itself, and when.
+        """Change how many credits are bought, at which balance, and how often a day.
 
         Raises:
             AutoTopUpNotOn, IdempotencyConflict, BilledByAgreement.
-            InvalidInput: out of range, or more than was agreed to pay for.
+            InvalidInput: out of range, or dearer than the amount that the payer agreed to.
         """
 
         def decide() -> tuple[Sequence[Aggregate], AutoTopUpResult]:
@@ -67,9 +68,9 @@ class AutoTopUpPurchases:
     def switch_off(
         self, organisation_id: str, *, context: CommandContext, idempotency_key: IdempotencyKey | None = None
     ) -> RecordedResult[AutoTopUpResult]:
-        """Buy nothing by itself any more, and have the gateway forget the card.
+        """Switch auto top-up off, and ask the gateway to forget the card.
 
-        If the gateway does not answer, it keeps a card that the ledger will not charge again.
+        If the gateway does not answer, it keeps the card, but the ledger does not charge it again.
 
         Raises:
             AutoTopUpNotOn, IdempotencyConflict.
@@ -81,21 +82,22 @@ class AutoTopUpPurchases:
             return [organisation], _result(organisation)
 
         result = self._repository.runner.run(decide, idempotency_key, AutoTopUpResult)
-        self._forget_card(organisation_id)
+        self._forget_card_if_off(organisation_id)
         return result
 
     def begin(self, organisation_id: str, payment_id: str, *, context: CommandContext) -> Payment | None:
-        """Ask for a payment if credits are low and the brake allows one; return it for `Payments.follow_up`.
+        """Begin a payment if credits are low and the limits allow it; return it.
 
-        The organisation's event and the payment's first are one append: of two that see the same low
-        balance, one begins.
+        `PaymentTracking.follow_up` then opens its order and charges the card. The organisation's event and
+        the payment's first event are one append: if two processes see the same low balance, only one of them
+        begins a payment.
         """
 
         def decide() -> tuple[Sequence[Aggregate], _StartedTopUp]:
             organisation = self._repository.ledger.organisation(organisation_id)
             organisation.expire_holds(context)
-            state = organisation.auto_top_up
-            if state is None or not state.is_on or organisation.available >= state.terms.threshold:
+            state = active_auto_top_up(organisation)
+            if state is None or organisation.available >= state.terms.threshold:
                 return [organisation], _StartedTopUp(None)
             try:
                 terms = self._quote_terms(organisation, state.terms, context)
@@ -118,21 +120,15 @@ class AutoTopUpPurchases:
 
         begun = self._repository.runner.run(decide, None, _StartedTopUp).value
         if not begun.is_on:
-            self._forget_card(organisation_id)
+            self._forget_card_if_off(organisation_id)
         return None if begun.payment_id is None else self._repository.payment(begun.payment_id)
 
-    def find_card_payment_id(self, organisation_id: str) -> str | None:
-        """Return the payment whose card auto top-up charges; None while it is off."""
-        state = self._repository.ledger.organisation(organisation_id).auto_top_up
-        return None if state is None or not state.is_on else state.card_of
-
-    def forget_replaced_card(self, organisation_id: str, payment_id: str) -> None:
-        """Have the gateway forget the card of a payment, if another one has taken its place.
-
-        Two purchases may be under way at once; the card of the one that is paid last is charged.
-        """
-        if self.find_card_payment_id(organisation_id) != payment_id:
-            self._forget(payment_id)
+    def forget_card(self, payment_id: str) -> None:
+        """Ask the gateway to forget the card that paid a payment. Nothing happens if it does not answer."""
+        payment = self._repository.payment(payment_id)
+        assert payment.gateway_payment_id is not None
+        with suppress(GatewayError, GatewayNotFound):
+            self._repository.gateway(payment.terms.gateway).forget_card(payment.gateway_payment_id)
 
     def _quote_terms(
         self, organisation: Organisation, terms: TopUpTerms, context: CommandContext
@@ -156,16 +152,16 @@ class AutoTopUpPurchases:
             return LastTopUpStatus.UNDER_WAY
         return LastTopUpStatus.PAID if status in PAID_STATUSES else LastTopUpStatus.FAILED
 
-    def _forget_card(self, organisation_id: str) -> None:
+    def _forget_card_if_off(self, organisation_id: str) -> None:
+        """Forget the card, unless auto top-up was switched on again meanwhile."""
         state = self._repository.ledger.organisation(organisation_id).auto_top_up
         if state is not None and not state.is_on:
-            self._forget(state.card_of)
+            self.forget_card(state.card_of)
 
-    def _forget(self, payment_id: str) -> None:
-        paid = self._repository.payment(payment_id)
-        assert paid.gateway_payment_id is not None
-        with suppress(GatewayError, GatewayNotFound):
-            self._repository.gateway(paid.terms.gateway).forget_card(paid.gateway_payment_id)
+
+def active_auto_top_up(organisation: Organisation) -> AutoTopUp | None:
+    """Return an organisation's auto top-up while it is on."""
+    return organisation.auto_top_up if organisation.has_auto_top_up else None
 
 
 def _result(organisation: Organisation) -> AutoTopUpResult:

@@ -1,4 +1,4 @@
-"""Orders at gateways: opened once for a payment, and paid by its payer, or by a card that paid before."""
+"""Orders at gateways: each payment opens one. The payer pays it, or the card of an earlier payment does."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Final
 
 from domain.payments.events import PaymentKind, PaymentStatus
 from domain.payments.gateway import Attempt, ChargeRequest, GatewayRefused, OrderRequest
-from domain.payments.payment import UNPAID_STATUSES, Payment
+from domain.payments.payment import Payment
+from domain.payments.payment_state import UNPAID_STATUSES
 from domain.payments.ports import QuoteStore, ReturnUrls
 from domain.payments.repository import PaymentRepository, PaymentResult
 from domain.shared.command_context import CommandContext
 
 
 class PaymentOrders:
-    """Has gateways open orders and charge cards. Methods may raise StoreUnavailable, GatewayUnavailable."""
+    """Opens orders and charges cards. Methods may raise StoreUnavailable, GatewayUnavailable."""
 
     def __init__(
         self, repository: PaymentRepository, quote_store: QuoteStore, return_urls: Callable[[str], ReturnUrls]
@@ -24,14 +25,14 @@ class PaymentOrders:
         self._return_urls = return_urls
 
     def open(self, payment_id: str, context: CommandContext, *, repeated: bool = False) -> PaymentResult:
-        """Have the gateway open the order, unless it has, and return the way to its page.
+        """Open the order if it is not open, and return the checkout: the way to the gateway's page.
 
-        There is none where a card is charged: nobody is to pay there. An order that the gateway will not open
-        is a payment that has failed.
+        There is no checkout if a card is charged. If the gateway refuses to open the order, the payment has
+        failed.
 
         Raises:
             GatewayNotFound.
-            GatewayRefused: it shows the way once, and has shown it.
+            GatewayRefused: this gateway gives the checkout only once, and has given it.
         """
         payment = self._repository.payment(payment_id)
         if payment.status in UNPAID_STATUSES and payment.order_id is None:
@@ -41,10 +42,11 @@ class PaymentOrders:
         return self._open_at_gateway(payment, context, repeated=repeated)
 
     def charge(self, payment_id: str, context: CommandContext) -> Sequence[Attempt]:
-        """Have the gateway charge the card of the payment that this one names; return what it says of it.
+        """Charge the card of the payment `card_payment_id`; return the attempt.
 
-        Where it will not, the payment has failed. Asked again, it is charged once: one at a time asks, and
-        what the gateway knows of the order comes first.
+        If the gateway refuses, the payment has failed. The card is charged once, even if this is called
+        again: a lock lets one caller in at a time, and the gateway returns the attempt that the order has
+        already.
         """
         with self._quote_store.payment_lock(payment_id):
             payment = self._repository.payment(payment_id)
@@ -64,7 +66,7 @@ class PaymentOrders:
                 return ()
 
     def _keep_remark(self, payment: Payment) -> None:
-        """Keep what a quote says its payment is for: before the order, whoever goes on with the payment."""
+        """Copy the remark of the quote to the payment: before its order, so that a crash cannot lose it."""
         terms = payment.terms
         if terms.kind is PaymentKind.CUSTOM and terms.quote_id is not None:
             quoted = self._quote_store.quote(terms.organisation_id, terms.quote_id)

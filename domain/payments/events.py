@@ -1,22 +1,19 @@
-"""The facts of a payment's history, and how each one changes it.
+"""The events of a payment.
 
-Ids named `gateway_...` and `order_id` are the gateway's own; `payment_id` and `refund_id` are ours. Amounts
-are in minor units of the currency. Free text about a payment is kept beside the log, where it can be erased.
+The gateway makes `order_id` and the ids named `gateway_...`; the ledger makes `payment_id` and `refund_id`.
+Amounts are in minor units of the currency. Free text about a payment is stored outside the log, where it can
+be erased.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
-
-import msgspec
+from typing import Final, NamedTuple
 
 from domain.credits.auto_top_up import TopUpTerms
+from domain.shared.aggregate import EventHeader
 from domain.shared.money import Currency
-
-if TYPE_CHECKING:
-    from domain.payments.payment import Payment
 
 
 class PaymentKind(StrEnum):
@@ -24,70 +21,65 @@ class PaymentKind(StrEnum):
 
     CREDITS = "credits"
     PRO = "pro"
-    """The subscription, with or without credits beside it."""
+    """The subscription, with or without more credits."""
     CUSTOM = "custom"
-    """An amount that is agreed on, with a remark; adds no credits."""
+    """An amount that was agreed on, with a remark; adds no credits."""
 
 
 class PaymentStatus(StrEnum):
-    """Where a payment stands."""
+    """The state of a payment."""
 
     CREATED = "created"
-    """Asked for; the gateway has no order yet."""
+    """Requested; the gateway has no order yet."""
     PENDING = "pending"
-    """The gateway has an order, and nobody has paid it yet, as far as is known."""
+    """The gateway has an order, and has not reported that it is paid."""
     COMPLETED = "completed"
     FAILED = "failed"
     ABANDONED = "abandoned"
     REFUNDED = "refunded"
-    """Money went back, in full or in part."""
+    """Money was refunded, in full or in part."""
 
 
 class Flag(StrEnum):
-    """Why somebody has to look at a payment: money moved otherwise than the order says."""
+    """Why a person has to check a payment: the money that moved does not fit the order."""
 
     AMOUNT_DIFFERS = "amount_differs"
-    """An attempt took another amount, or another currency, than the order's."""
+    """An attempt took another amount or another currency than the order's."""
     PAID_TWICE = "paid_twice"
     """A second attempt of the order took money too."""
     ALREADY_PRO = "already_pro"
-    """The subscription was paid for, and the organisation had one already."""
+    """The subscription was paid, but the organisation had one already."""
     CREDITS_RECORDED_BEFORE = "credits_recorded_before"
-    """The credits of this payment were recorded by hand: it added none."""
+    """The credits of this payment were recorded by hand before, so the payment added none."""
     REFUND_UNKNOWN = "refund_unknown"
-    """The gateway gave back more than the ledger asked it to."""
+    """The gateway refunded more than the ledger requested."""
     REFUND_REFUSED = "refund_refused"
-    """The gateway would not give the money back; what was taken for it is back instead."""
+    """The gateway refused a refund. The credits or the plan that were taken for it are restored."""
 
 
 REFUNDABLE_FLAGS: Final = frozenset({Flag.AMOUNT_DIFFERS, Flag.PAID_TWICE})
-"""The money of such an attempt pays for nothing: all of it can go back."""
+"""The money of an attempt with such a flag paid for nothing: all of it can be refunded."""
 
 
 class FlagKey(NamedTuple):
-    """What a flag is about: raised once for the same thing."""
+    """The identity of a flag: the same thing is flagged once."""
 
     flag: Flag
     gateway_payment_id: str
     amount_minor: int
 
 
-class _PaymentEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    recorded_at: datetime
-    actor: str | None
-    cause: str
+class _PaymentEvent(EventHeader, frozen=True):
     organisation_id: str
     payment_id: str
 
-    balance_delta: ClassVar[int] = 0
 
+class PaymentRequested(_PaymentEvent, frozen=True):
+    """A payment was requested. `credits` include those that come with a subscription.
 
-class PaymentRequested(_PaymentEvent, frozen=True, array_like=True, gc=False):
-    """Somebody wants to pay: what for, and how much. Credits include those that come with a subscription.
-
-    `amount_minor` = `credits_minor` + `fee_minor`; tax comes on top. `quote_id` is what it was made from.
-    `top_up` is switched on when it is paid, with the payer's card; `card_payment_id` is the payment whose card is
-    charged, where nobody is there to pay.
+    `amount_minor` = `credits_minor` + `fee_minor`, without tax. `quote_id` is the quote that is paid. When
+    the payment is completed, auto top-up is switched on with the terms `top_up`. If `card_payment_id` is set,
+    the card of that payment is charged, and no payer comes to the gateway's page.
     """
 
     kind: PaymentKind
@@ -106,58 +98,38 @@ class PaymentRequested(_PaymentEvent, frozen=True, array_like=True, gc=False):
 
     @property
     def total_minor(self) -> int:
-        """What the payer pays."""
+        """What the payer pays, tax included."""
         return self.amount_minor + self.tax_minor
 
-    def apply(self, payment: Payment) -> None:
-        payment.terms = self
-        payment.status = PaymentStatus.CREATED
 
-
-class PaymentOrdered(_PaymentEvent, frozen=True, array_like=True, gc=False):
-    """The gateway has an order to be paid."""
+class PaymentOrdered(_PaymentEvent, frozen=True):
+    """The gateway opened an order."""
 
     gateway: str
     order_id: str
 
-    def apply(self, payment: Payment) -> None:
-        payment.order_id = self.order_id
-        payment.status = PaymentStatus.PENDING
 
-
-class PaymentCompleted(_PaymentEvent, frozen=True, array_like=True, gc=False):
-    """The money is taken. `purchase` is the version of the event that added the credits, None without."""
+class PaymentCompleted(_PaymentEvent, frozen=True):
+    """The money was taken. `purchase` is the version of the event that added the credits, if any."""
 
     gateway_payment_id: str
     purchase: int | None
 
-    def apply(self, payment: Payment) -> None:
-        payment.gateway_payment_id = self.gateway_payment_id
-        payment.purchase = self.purchase
-        payment.completed_at = self.recorded_at
-        payment.status = PaymentStatus.COMPLETED
 
-
-class PaymentFailed(_PaymentEvent, frozen=True, array_like=True, gc=False):
-    """The gateway refused, in its own word for why. A later attempt may still complete the payment."""
+class PaymentFailed(_PaymentEvent, frozen=True):
+    """The payment failed; `reason` is the gateway's own code. A later attempt may still complete it."""
 
     reason: str
 
-    def apply(self, payment: Payment) -> None:
-        payment.status = PaymentStatus.FAILED
 
-
-class PaymentAbandoned(_PaymentEvent, frozen=True, array_like=True, gc=False):
-    """The payer gave up, or never came. A later attempt may still complete the payment."""
+class PaymentAbandoned(_PaymentEvent, frozen=True):
+    """The payer cancelled, or did not pay in time. A later attempt may still complete the payment."""
 
     reason: str
 
-    def apply(self, payment: Payment) -> None:
-        payment.status = PaymentStatus.ABANDONED
 
-
-class PaymentFlagged(_PaymentEvent, frozen=True, array_like=True, gc=False):
-    """Somebody has to look: what was moved, by which attempt, and why that is odd."""
+class PaymentFlagged(_PaymentEvent, frozen=True):
+    """A person has to check the payment: why, and which amount of which attempt."""
 
     flag: Flag
     gateway_payment_id: str
@@ -166,17 +138,14 @@ class PaymentFlagged(_PaymentEvent, frozen=True, array_like=True, gc=False):
 
     @property
     def key(self) -> FlagKey:
-        """What it is about."""
+        """The identity of the flag."""
         return FlagKey(self.flag, self.gateway_payment_id, self.amount_minor)
 
-    def apply(self, payment: Payment) -> None:
-        payment.open_flag(self)
 
+class PaymentFlagSettled(_PaymentEvent, frozen=True):
+    """A flag was settled: by a person, or by the refund `refund_id`.
 
-class PaymentFlagSettled(_PaymentEvent, frozen=True, array_like=True, gc=False):
-    """Nobody has to look any more: somebody dealt with it, or by `refund_id` the money went back.
-
-    What they wrote about it is kept beside the log.
+    The person's note is stored outside the log.
     """
 
     flag: Flag
@@ -186,18 +155,16 @@ class PaymentFlagSettled(_PaymentEvent, frozen=True, array_like=True, gc=False):
 
     @property
     def key(self) -> FlagKey:
-        """What it is about."""
+        """The identity of the flag."""
         return FlagKey(self.flag, self.gateway_payment_id, self.amount_minor)
 
-    def apply(self, payment: Payment) -> None:
-        payment.close_flag(self.key)
 
+class PaymentRefundRequested(_PaymentEvent, frozen=True):
+    """A refund was requested. What the money had bought was taken in the same append.
 
-class PaymentRefundRequested(_PaymentEvent, frozen=True, array_like=True, gc=False):
-    """Money is to go back: what it had bought was taken in the same append. Tax comes on top of the amount.
-
-    Without credits it is of a plan's fee, or of a custom payment. `pro_until` is when the subscription would
-    have ended that this ended.
+    `amount_minor` is without tax.
+    With `credits` 0 it is a refund of the fee. `pro_until` is the end that the subscription had, if the
+    refund ended it.
     """
 
     refund_id: str
@@ -208,38 +175,28 @@ class PaymentRefundRequested(_PaymentEvent, frozen=True, array_like=True, gc=Fal
 
     @property
     def total_minor(self) -> int:
-        """What the payer gets back."""
+        """What the payer gets back, tax included."""
         return self.amount_minor + self.tax_minor
 
-    def apply(self, payment: Payment) -> None:
-        payment.open_refund(self)
 
-
-class PaymentRefunded(_PaymentEvent, frozen=True, array_like=True, gc=False):
-    """The gateway gave the money back: as much as was asked for, said again here."""
+class PaymentRefunded(_PaymentEvent, frozen=True):
+    """The gateway gave the money back. Credits and total are those of the request."""
 
     refund_id: str
     gateway_refund_id: str
     credits: int = 0
     total_minor: int = 0
 
-    def apply(self, payment: Payment) -> None:
-        payment.close_refund(self.refund_id, succeeded=True)
-        payment.status = PaymentStatus.REFUNDED
 
-
-class PaymentRefundFailed(_PaymentEvent, frozen=True, array_like=True, gc=False):
-    """The gateway would not give the money back, in its own word for why; what was taken is back."""
+class PaymentRefundFailed(_PaymentEvent, frozen=True):
+    """The gateway refused a refund; `reason` is its own code. The same append restores what was taken."""
 
     refund_id: str
     reason: str
 
-    def apply(self, payment: Payment) -> None:
-        payment.close_refund(self.refund_id, succeeded=False)
 
-
-class AttemptRefundRequested(_PaymentEvent, frozen=True, array_like=True, gc=False):
-    """All that an attempt took is to go back: it paid for nothing. No tax is in it, as no invoice is."""
+class AttemptRefundRequested(_PaymentEvent, frozen=True):
+    """A refund of all the money of an attempt was requested: it paid for nothing. No tax is in it."""
 
     refund_id: str
     gateway_payment_id: str
@@ -248,15 +205,12 @@ class AttemptRefundRequested(_PaymentEvent, frozen=True, array_like=True, gc=Fal
 
     @property
     def total_minor(self) -> int:
-        """What the payer gets back."""
+        """What the payer gets back, tax included."""
         return self.amount_minor
 
-    def apply(self, payment: Payment) -> None:
-        payment.open_refund(self)
 
-
-class AttemptRefunded(_PaymentEvent, frozen=True, array_like=True, gc=False):
-    """The gateway gave back what an attempt took. Where the payment stands is not touched by it."""
+class AttemptRefunded(_PaymentEvent, frozen=True):
+    """The gateway gave back what an attempt took. The status of the payment stays."""
 
     refund_id: str
     gateway_refund_id: str
@@ -264,19 +218,13 @@ class AttemptRefunded(_PaymentEvent, frozen=True, array_like=True, gc=False):
     amount_minor: int
     currency: str
 
-    def apply(self, payment: Payment) -> None:
-        payment.close_refund(self.refund_id, succeeded=True)
 
-
-class AttemptRefundFailed(_PaymentEvent, frozen=True, array_like=True, gc=False):
-    """The gateway would not give back what an attempt took, in its own word for why."""
+class AttemptRefundFailed(_PaymentEvent, frozen=True):
+    """The gateway refused to give back what an attempt took; `reason` is its own code."""
 
     refund_id: str
     reason: str
 
-    def apply(self, payment: Payment) -> None:
-        payment.close_refund(self.refund_id, succeeded=False)
-
 
 RefundRequested = PaymentRefundRequested | AttemptRefundRequested
-"""Money that is to go back."""
+"""A refund that was requested."""

@@ -1,9 +1,9 @@
-"""What the ledger needs of a payment gateway: the port, and what crosses it.
+"""The port of payment gateways, and the values that cross it.
 
-A gateway knows an *order* (what is to be paid, once) and *attempts* at paying it. More than one attempt of an
-order may take money: an adapter reports every one of them, and the ledger decides which counts.
+A gateway knows *orders*, each to be paid once, and *attempts* to pay them. More than one attempt of an order
+may take money: an adapter reports all of them, and the ledger decides which one pays.
 
-Amounts are minor units of the currency, tax included.
+Amounts are in minor units of the currency, tax included.
 """
 
 from __future__ import annotations
@@ -11,11 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from domain.shared.errors import LedgerError
+
+ID_LENGTH_MAX: Final = 40
+"""The longest payment or refund id of ours that every gateway takes."""
+
+
+def id_for_gateway(prefix: str, unique: str) -> str:
+    """Return an id of a payment or refund that is short enough for every gateway."""
+    return f"{prefix}-{unique}"[:ID_LENGTH_MAX]
 
 
 class GatewayError(LedgerError):
@@ -38,18 +46,18 @@ class InvalidWebhookSignature(GatewayError):
 
 
 class AttemptStatus(StrEnum):
-    """Where an attempt at paying stands."""
+    """The state of an attempt."""
 
     PENDING = "pending"
     CAPTURED = "captured"
-    """The money is taken."""
+    """The money was taken."""
     FAILED = "failed"
     CANCELLED = "cancelled"
-    """The payer gave up; nothing was charged."""
+    """The payer cancelled; no money was taken."""
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One attempt at paying an order. `reason` is the gateway's own code where it failed or was given up."""
+    """One attempt to pay an order. `reason` is the gateway's own code if it failed or was cancelled."""
 
     gateway_payment_id: str
     order_id: str
@@ -57,12 +65,12 @@ class Attempt(msgspec.Struct, frozen=True):
     amount_minor: int
     currency: str
     refunded_minor: int = 0
-    """0 as well where the gateway does not tell."""
+    """0 also if the gateway does not report it."""
     reason: str | None = None
 
 
 class Payer(msgspec.Struct, frozen=True):
-    """Who pays, as far as is known, to fill in the gateway's page with. Personal: never in an event."""
+    """What is known of the payer, to fill in the gateway's page. Personal data: never in an event."""
 
     name: str = ""
     email: str = ""
@@ -70,9 +78,9 @@ class Payer(msgspec.Struct, frozen=True):
 
 
 class OrderRequest(msgspec.Struct, frozen=True):
-    """What is to be paid. `payment_id` is ours (at most 40 characters): it makes the order once.
+    """What is to be paid. `payment_id` is ours, at most `ID_LENGTH_MAX` characters: it opens one order only.
 
-    With `mandate_minor` the payer lets their card be charged again without them, for at most so much a time.
+    With `mandate_minor` the payer allows later charges of their card, each of at most this amount.
     """
 
     payment_id: str
@@ -80,16 +88,16 @@ class OrderRequest(msgspec.Struct, frozen=True):
     currency: str
     description: str
     return_url: str
-    """Where the gateway's page sends the browser, with what `PaymentGateway.verify_return` takes."""
+    """Where the gateway's page sends the browser, with fields for `PaymentGateway.verify_return`."""
     cancel_url: str
     payer: Payer = Payer()
     mandate_minor: int | None = None
 
 
 class Checkout(msgspec.Struct, frozen=True):
-    """How a browser gets to the gateway's page: a form to send, by POST, or with `GET` a plain link.
+    """How a browser gets to the gateway's page: it sends a form by POST, or with `GET` follows a link.
 
-    A link has no fields: all it says is in its address, whose query a browser would drop from a form.
+    A link has no fields: everything is in its URL. A form with method GET would drop the URL's query.
     """
 
     url: str
@@ -98,29 +106,29 @@ class Checkout(msgspec.Struct, frozen=True):
 
     @property
     def is_link(self) -> bool:
-        """Whether the address alone leads there."""
+        """Whether the URL is a plain link."""
         return self.method == "GET"
 
 
 class OpenedOrder(msgspec.Struct, frozen=True):
-    """An order the gateway has opened."""
+    """An order that the gateway has opened."""
 
     order_id: str
     checkout: Checkout | None
-    """None where the gateway shows the way once, when the order is opened, and has shown it."""
+    """None if the gateway gives the checkout only once, when it opens the order, and has given it."""
 
 
 class GatewayNotification(msgspec.Struct, frozen=True):
-    """What the gateway told, and signed. `attempt` is None where it is not about an attempt at paying."""
+    """A report that the gateway has signed. `attempt` is None if it is not about an attempt."""
 
     notification_id: str
-    """Unique per gateway; a replay has the same."""
+    """Unique per gateway; a replay has the same id."""
     kind: str
     attempt: Attempt | None
 
 
 class ChargeRequest(msgspec.Struct, frozen=True):
-    """An order to be paid by the card that paid before, as `mandate`: the gateway's id of that payment."""
+    """Pay an order with a card that paid before. `mandate` is the gateway's id of that earlier payment."""
 
     order_id: str
     amount_minor: int
@@ -130,7 +138,7 @@ class ChargeRequest(msgspec.Struct, frozen=True):
 
 
 class GatewayRefundRequest(msgspec.Struct, frozen=True):
-    """Money to give back. `refund_id` is ours: the same one is never paid back twice."""
+    """Money to give back. `refund_id` is ours: a gateway never pays the same one twice."""
 
     refund_id: str
     gateway_payment_id: str
@@ -139,7 +147,7 @@ class GatewayRefundRequest(msgspec.Struct, frozen=True):
 
 
 class RefundStatus(StrEnum):
-    """Where a refund stands."""
+    """The state of a refund."""
 
     PENDING = "pending"
     DONE = "done"
@@ -147,7 +155,7 @@ class RefundStatus(StrEnum):
 
 
 class GatewayRefund(msgspec.Struct, frozen=True):
-    """A refund as the gateway knows it."""
+    """A refund as the gateway reports it."""
 
     gateway_refund_id: str
     status: RefundStatus
@@ -155,14 +163,14 @@ class GatewayRefund(msgspec.Struct, frozen=True):
 
 
 class SettlementKind(StrEnum):
-    """What a line of a settlement list is about."""
+    """What a settlement line is about."""
 
     PAYMENT = "payment"
     REFUND = "refund"
 
 
 class SettlementLine(msgspec.Struct, frozen=True):
-    """A line of the gateway's own account of the money: a payment it took, or a refund it gave."""
+    """A line of the gateway's settlement list: a payment that it took, or a refund that it gave."""
 
     kind: SettlementKind
     gateway_payment_id: str
@@ -174,11 +182,11 @@ class SettlementLine(msgspec.Struct, frozen=True):
 
 
 class PaymentGateway(Protocol):
-    """A payment gateway. Methods may take seconds, and raise GatewayUnavailable where they got no answer."""
+    """A payment gateway. Methods may take seconds. They raise GatewayUnavailable if they get no answer."""
 
     @property
     def name(self) -> str:
-        """Its name in the ledger, such as `razorpay`: stored with every payment, for ever."""
+        """Its name in the ledger, such as `razorpay`. It is stored with every payment: it never changes."""
 
     @property
     def currencies(self) -> frozenset[str]:
@@ -186,77 +194,77 @@ class PaymentGateway(Protocol):
 
     @property
     def supports_recurring_charges(self) -> bool:
-        """Whether it can charge a payer's card again without them."""
+        """Whether it can charge a card again without the payer."""
 
     @property
     def settlement_delay_max(self) -> timedelta:
-        """How long after it was taken money may take to show in `settled`."""
+        """The longest time from a payment until it is in `settlement_lines`."""
 
     def open_order(self, request: OrderRequest) -> OpenedOrder:
-        """Open an order; asked again for the same payment, return the order that is there.
+        """Open an order. For a payment that has an order already, return that one.
 
         Raises:
             GatewayRefused: the order could not be created.
         """
 
     def checkout(self, order_id: str, request: OrderRequest) -> Checkout:
-        """Return the way to the gateway's page of an order that is open.
+        """Return the checkout of an open order.
 
         Raises:
-            GatewayRefused: it shows the way once, when the order is opened.
+            GatewayRefused: the gateway gives the checkout only once, when it opens the order.
         """
 
     def attempts(self, order_id: str) -> Sequence[Attempt]:
-        """Return every attempt at paying an order, oldest first; empty where nobody has tried.
+        """Return all attempts to pay an order, oldest first.
 
         Raises:
             GatewayRefused: the gateway knows no such order.
         """
 
     def charge(self, request: ChargeRequest) -> Attempt:
-        """Charge a card again; where the order has an attempt already, return that.
+        """Charge a card again. If the order has an attempt already, return that one.
 
         Raises:
-            GatewayRefused: it will not: the card was not kept, or is no longer.
+            GatewayRefused: for example because the card was not kept, or was forgotten.
         """
 
     def forget_card(self, mandate: str) -> None:
-        """Never charge the card of a payment again; one that is forgotten, or was not kept, stays so.
+        """Forget the card of a payment, so that it can never be charged again. A repeat changes nothing.
 
         Raises:
-            GatewayRefused: it will not.
+            GatewayRefused: the gateway keeps the card.
         """
 
     def verify_return(self, fields: Mapping[str, str]) -> GatewayNotification:
-        """Return what the browser brought back from the gateway's page, its signature checked.
+        """Check the signature of what the browser brought back from the gateway's page, and return it.
 
-        It may be about any order: whoever asks checks that it is about the right one. Where the payer
-        cancelled, some gateways bring nothing back, and there is nothing to read.
+        It may be about any order: the caller checks that it is the right one. If the payer cancelled, some
+        gateways send no fields.
 
         Raises:
-            InvalidWebhookSignature: it is not signed by the gateway.
+            InvalidWebhookSignature: the gateway has not signed it.
         """
 
     def verify_webhook(self, body: bytes, headers: Mapping[str, str]) -> GatewayNotification:
-        """Return what a webhook tells, the signature checked on the raw bytes; header names are lower case.
+        """Check the signature of a webhook's raw bytes, and return its report. Header names are lower case.
 
         Raises:
-            InvalidWebhookSignature: it is not signed by the gateway, or is no notice.
+            InvalidWebhookSignature: the gateway has not signed it, or it cannot be read.
         """
 
     def refund(self, request: GatewayRefundRequest) -> GatewayRefund:
-        """Give money back; asked again with the same refund id, return the refund that is there.
+        """Give money back. For a refund id that is known already, return that refund.
 
         Raises:
-            GatewayRefused: it will not.
+            GatewayRefused: the gateway does not give it back.
         """
 
     def settlement_lines(self, first: date, last: date) -> Iterable[SettlementLine]:
-        """Return the gateway's list of the money it moved, from a day to another, both included (UTC).
+        """Return the gateway's list of the money that it moved, from `first` to `last`, both included (UTC).
 
         Raises:
-            GatewayRefused: it keeps no such list.
+            GatewayRefused: the gateway has no such list.
         """
 
     def close(self) -> None:
-        """Give connections back."""
+        """Close the connections."""

@@ -1,16 +1,13 @@
-"""The Payment aggregate: one per order at a gateway, from the wish to pay to the money that went back.
+"""The decisions of a payment, from its order at a gateway to its refunds. Its state is in `payment_state`.
 
-Money is never lost sight of: what an attempt took counts whenever it is heard of, in whatever order, and what
-does not fit the order is flagged.
+Every amount that an attempt took is recorded, in whatever order the gateway reports attempts. Money that does
+not fit the order is flagged.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Final
-from uuid import UUID
-
-import msgspec
 
 from domain.credits.auto_top_up import TopUpTerms
 from domain.credits.errors import RefundExceedsPurchase
@@ -41,61 +38,24 @@ from domain.payments.events import (
     RefundRequested,
 )
 from domain.payments.gateway import Attempt, AttemptStatus
+from domain.payments.payment_state import UNPAID_STATUSES, PaymentState
 from domain.payments.terms import PaymentTerms
-from domain.shared.aggregate import Aggregate, EventEnvelope
+from domain.shared.aggregate import EventEnvelope
 from domain.shared.command_context import CommandContext
 from domain.shared.errors import InvalidInput, InvariantViolation
-from domain.shared.money import AMOUNT_MINOR_MAX, Cost
+from domain.shared.money import AMOUNT_MINOR_MAX
 from domain.shared.stream_keys import payment_stream
 
-UNPAID_STATUSES: Final = frozenset({PaymentStatus.CREATED, PaymentStatus.PENDING})
-PAID_STATUSES: Final = frozenset({PaymentStatus.COMPLETED, PaymentStatus.REFUNDED})
 _FLAGS_SETTLED_BY_FEE_REFUND: Final = frozenset({Flag.ALREADY_PRO, Flag.CREDITS_RECORDED_BEFORE})
-"""What is settled when all that was paid for no credits is back."""
+"""These are settled when everything that was paid for other things than credits is refunded."""
 CANCELLED_BY_CUSTOMER: Final = "CUSTOMER_CANCELLED"
-"""Why a payment is abandoned where the gateway has no word of its own for it."""
+"""The reason of an abandoned payment if the gateway gives none."""
 
 
-_EventHeader = tuple[datetime, str | None, str, str, str]
-"""What every fact of a payment begins with."""
+class Payment(PaymentState, begins_with=(PaymentRequested,)):
+    """A payment that decides. Each decision checks the state, then records events."""
 
-
-class RefundState(msgspec.Struct, frozen=True):
-    """Money on its way back (`succeeded` is None), or gone back, or not."""
-
-    requested_refund: RefundRequested
-    succeeded: bool | None = None
-
-
-class Payment(Aggregate, begins_with=(PaymentRequested,)):
-    """What is known of a payment. `terms` say what was to be paid, and are there from the first event on."""
-
-    __slots__ = (
-        "completed_at",
-        "flags",
-        "gateway_payment_id",
-        "open_flags",
-        "order_id",
-        "purchase",
-        "refunds",
-        "status",
-        "terms",
-    )
-
-    terms: PaymentRequested
-
-    def __init__(self, stream: UUID) -> None:
-        super().__init__(stream)
-        self.status = PaymentStatus.CREATED
-        self.order_id: str | None = None
-        self.gateway_payment_id: str | None = None
-        self.purchase: int | None = None
-        self.completed_at: datetime | None = None
-        self.flags: dict[FlagKey, PaymentFlagged] = {}
-        self.open_flags: set[FlagKey] = set()
-        self.refunds: dict[str, RefundState] = {}
-
-    # ----------------------------------------------------------------- decisions
+    __slots__ = ()
 
     @classmethod
     def request(
@@ -110,19 +70,27 @@ class Payment(Aggregate, begins_with=(PaymentRequested,)):
         top_up: TopUpTerms | None = None,
         card_payment_id: str | None = None,
     ) -> Payment:
-        """Begin a payment: of a payer, who may switch auto top-up on with it, or with the card of another.
+        """Begin a payment.
+
+        Args:
+            payment_id: our id of it.
+            organisation_id: the organisation that pays.
+            terms: what is to be paid.
+            gateway: the name of the gateway.
+            quote_id: the quote that is paid, if any.
+            context: who asked for it, when, and why.
+            top_up: auto top-up that is switched on when the payment is completed.
+            card_payment_id: the payment whose card is charged; None if a payer comes to the gateway's page.
 
         Raises:
-            InvalidInput: there is nothing to pay, or more than `AMOUNT_MINOR_MAX`.
+            InvalidInput: the total is not 1 to `AMOUNT_MINOR_MAX`.
         """
         if not 1 <= terms.total_minor <= AMOUNT_MINOR_MAX:
             raise InvalidInput("amount_minor", f"a payment is of 1 to {AMOUNT_MINOR_MAX:,} minor units")
         payment = cls(payment_stream(payment_id))
         payment._record(
             PaymentRequested(
-                context.at,
-                context.actor,
-                context.cause,
+                *context.event_header,
                 organisation_id,
                 payment_id,
                 terms.kind,
@@ -143,18 +111,18 @@ class Payment(Aggregate, begins_with=(PaymentRequested,)):
         return payment
 
     def record_order(self, order_id: str, context: CommandContext) -> None:
-        """Take in the order that the gateway has opened: a repeat, or a late word of it, changes nothing."""
+        """Record the order that the gateway opened. A repeat, or an order that comes late, is ignored."""
         if self.status is PaymentStatus.CREATED:
             self._record(PaymentOrdered(*self._event_header(context), self.terms.gateway, order_id))
 
     def record_attempt(self, attempt: Attempt, context: CommandContext) -> bool:
-        """Take in what the gateway says of an attempt at paying, whatever was heard before.
+        """Record what the gateway reports about an attempt, whatever it reported before.
 
         Returns:
-            Whether the attempt pays for the order: then `complete` is next, with what it brings about.
+            Whether the attempt pays for the order: then the caller calls `complete`.
         """
-        if attempt.gateway_payment_id in self._refunded_attempts():
-            return False  # money that we give back pays for nothing, whatever is told of it later
+        if attempt.gateway_payment_id in self.refunded_attempts:
+            return False  # its money goes back, so it pays for nothing, whatever is reported later
         if self._captured_other_amount(attempt):
             self.flag(Flag.AMOUNT_DIFFERS, attempt, context)
             self._close_unpaid(PaymentFailed, Flag.AMOUNT_DIFFERS.value, context)
@@ -172,7 +140,7 @@ class Payment(Aggregate, begins_with=(PaymentRequested,)):
         return False
 
     def complete(self, gateway_payment_id: str, purchase: int | None, context: CommandContext) -> None:
-        """Close the payment as paid: `purchase` is the version of the event that adds its credits.
+        """Complete the payment. `purchase` is the version of the organisation's event that adds its credits.
 
         Raises:
             InvariantViolation: it is paid already.
@@ -181,19 +149,12 @@ class Payment(Aggregate, begins_with=(PaymentRequested,)):
             raise InvariantViolation(f"payment {self.terms.payment_id} is paid already")
         self._record(PaymentCompleted(*self._event_header(context), gateway_payment_id, purchase))
 
-    def flag(
-        self, flag: Flag, attempt: Attempt, context: CommandContext, *, amount_minor: int | None = None
-    ) -> None:
-        """Have somebody look at what an attempt moved, once for the same thing."""
-        amount_minor = attempt.amount_minor if amount_minor is None else amount_minor
-        self._flag(flag, attempt.gateway_payment_id, amount_minor, attempt.currency, context)
-
     def fail(self, reason: str, context: CommandContext) -> None:
-        """Give up an order that the gateway would not open."""
+        """Close an unpaid payment because the gateway refused its order or its charge."""
         self._close_unpaid(PaymentFailed, reason, context)
 
     def abandon(self, reason: str, context: CommandContext) -> None:
-        """Give up waiting; asked again, this changes nothing.
+        """Abandon an unpaid payment. A repeat changes nothing.
 
         Raises:
             PaymentClosed: it is paid, or has failed.
@@ -203,17 +164,50 @@ class Payment(Aggregate, begins_with=(PaymentRequested,)):
         elif self.status is not PaymentStatus.ABANDONED:
             raise PaymentClosed(f"the payment has {self.status.value}", status=self.status.value)
 
+    def flag(
+        self, flag: Flag, attempt: Attempt, context: CommandContext, *, amount_minor: int | None = None
+    ) -> None:
+        """Flag what an attempt moved. A repeat changes nothing. Without an amount it is the attempt's."""
+        amount_minor = attempt.amount_minor if amount_minor is None else amount_minor
+        key = FlagKey(flag, attempt.gateway_payment_id, amount_minor)
+        if key not in self.flags:
+            self._record(PaymentFlagged(*self._event_header(context), *key, attempt.currency))
+
+    def settle_flag(self, key: FlagKey, context: CommandContext) -> None:
+        """Record that somebody has dealt with a flag.
+
+        Raises:
+            FlagNotOpen: there is no such flag, it is settled, or its money is on its way back.
+        """
+        if key not in self.open_flags:
+            raise FlagNotOpen(f"the payment has no open flag {key.flag.value} of this")
+        if key.flag in REFUNDABLE_FLAGS and key.gateway_payment_id in self.refunded_attempts:
+            raise FlagNotOpen("the money is on its way back: that settles the flag by itself")
+        self._record(PaymentFlagSettled(*self._event_header(context), *key))
+
+    # ------------------------------------------------------------------------------ refunds
+
+    def refundable_purchase(self) -> int:
+        """Return the version of the organisation's event that added the credits.
+
+        Raises:
+            PaymentNotRefundable: it bought no credits, or is not paid.
+        """
+        if self.purchase is None:
+            raise PaymentNotRefundable(payment_id=self.terms.payment_id)
+        return self.purchase
+
     def request_refund(
         self, refund_id: str, credits_count: int, context: CommandContext
     ) -> PaymentRefundRequested:
-        """Have money go back for some of the credits bought, at the price they were bought for.
+        """Request a refund of some of the credits, at the price they were bought for. The fee stays.
 
-        Refunds together give back exactly what all of the credits cost, tax included; a plan's fee stays.
+        All refunds together give back exactly what all the credits cost, tax included.
 
         Raises:
-            InvalidInput: credits below 1.
+            InvalidInput: less than 1 credit.
             PaymentNotRefundable: it bought no credits, or is not paid.
-            RefundExceedsPurchase: more credits than it bought, less those that went back.
+            RefundExceedsPurchase: more credits than it bought and no refund has taken back.
         """
         self.refundable_purchase()
         if credits_count < 1:
@@ -224,36 +218,32 @@ class Payment(Aggregate, begins_with=(PaymentRequested,)):
                 refundable=self.refundable_credits,
             )
         terms = self.terms
-        taken = [
-            requested_refund for requested_refund in self._purchase_refunds() if requested_refund.credits
-        ]
-        credits_then = sum(requested_refund.credits for requested_refund in taken) + credits_count
-        requested_refund = PaymentRefundRequested(
+        before = [refund for refund in self.purchase_refunds if refund.credits]
+        credits_then = sum(refund.credits for refund in before) + credits_count
+        amounts_minor = [refund.amount_minor for refund in before]
+        taxes_minor = [refund.tax_minor for refund in before]
+        refund = PaymentRefundRequested(
             *self._event_header(context),
             refund_id,
             credits_count,
-            _next_share(
-                terms.credits_minor, credits_then, terms.credits, [each.amount_minor for each in taken]
-            ),
-            _next_share(
-                self._tax_of_credits, credits_then, terms.credits, [each.tax_minor for each in taken]
-            ),
+            _next_share(terms.credits_minor, credits_then, terms.credits, amounts_minor),
+            _next_share(self.credits_tax_minor, credits_then, terms.credits, taxes_minor),
         )
-        self._record(requested_refund)
-        return requested_refund
+        self._record(refund)
+        return refund
 
     def request_fee_refund(
         self, refund_id: str, amount_minor: int, context: CommandContext, *, pro_until: datetime | None = None
     ) -> PaymentRefundRequested:
-        """Have money go back that bought no credits: of a plan's fee, or of a custom payment.
+        """Request a refund of the fee: of Pro, or of a custom payment.
 
-        The amount is without tax, whose share goes with it; refunds together give back exactly all of it.
-        `pro_until` is the end of the subscription that is ended by it.
+        The amount is without tax; its part of the tax is added. All refunds together give back exactly the
+        fee and its tax. `pro_until` is the end of the subscription that the refund ends.
 
         Raises:
-            InvalidInput: amount below 1.
-            PaymentNotRefundable: it is not paid, or bought credits alone.
-            RefundExceedsRefundableFee: more than was paid for no credits, less what went back.
+            InvalidInput: an amount below 1.
+            PaymentNotRefundable: it is not paid, or bought credits only.
+            RefundExceedsRefundableFee: more than the part of the fee that no refund has given back.
         """
         fee = self.fee
         if fee.amount_minor == 0:
@@ -268,211 +258,73 @@ class Payment(Aggregate, begins_with=(PaymentRequested,)):
                 f"{self.refundable_fee_minor:,} minor units can still go back, tax not counted",
                 refundable_minor=self.refundable_fee_minor,
             )
-        taken = [
-            requested_refund for requested_refund in self._purchase_refunds() if not requested_refund.credits
-        ]
-        amount_then = sum(requested_refund.amount_minor for requested_refund in taken) + amount_minor
-        tax_minor = _next_share(
-            fee.tax_minor, amount_then, fee.amount_minor, [each.tax_minor for each in taken]
-        )
-        requested_refund = PaymentRefundRequested(
+        before = [refund for refund in self.purchase_refunds if not refund.credits]
+        amount_then = sum(refund.amount_minor for refund in before) + amount_minor
+        taxes_minor = [refund.tax_minor for refund in before]
+        tax_minor = _next_share(fee.tax_minor, amount_then, fee.amount_minor, taxes_minor)
+        refund = PaymentRefundRequested(
             *self._event_header(context), refund_id, 0, amount_minor, tax_minor, pro_until
         )
-        self._record(requested_refund)
-        return requested_refund
+        self._record(refund)
+        return refund
 
     def request_attempt_refund(
         self, refund_id: str, gateway_payment_id: str, context: CommandContext
     ) -> AttemptRefundRequested:
-        """Have all go back that an attempt took which pays for nothing, as an open flag of it says.
+        """Request a refund of everything that an attempt took, if an open flag says that it paid for nothing.
 
         Raises:
-            PaymentNotRefundable: there is no such flag, the attempt is what paid, or its money is on its way.
+            PaymentNotRefundable: there is no such flag, the attempt paid, or its refund is requested already.
         """
-        odd = [
+        refundable = [
             flagged
             for key, flagged in self.flags.items()
             if key.gateway_payment_id == gateway_payment_id and self.is_refundable(key)
         ]
-        if not odd:
+        if not refundable:
             raise PaymentNotRefundable(
                 "no attempt of this id took money that waits to go back",
                 payment_id=self.terms.payment_id,
                 gateway_payment_id=gateway_payment_id,
             )
-        told = odd[-1]
-        requested_refund = AttemptRefundRequested(
-            *self._event_header(context), refund_id, gateway_payment_id, told.amount_minor, told.currency
+        latest = refundable[-1]
+        refund = AttemptRefundRequested(
+            *self._event_header(context), refund_id, gateway_payment_id, latest.amount_minor, latest.currency
         )
-        self._record(requested_refund)
-        return requested_refund
+        self._record(refund)
+        return refund
 
     def record_refund(self, refund_id: str, gateway_refund_id: str, context: CommandContext) -> None:
-        """Take in that money went back, and settle what was flagged of it; a repeat changes nothing."""
-        refund = self.refunds[refund_id]
-        if refund.succeeded is not None:
+        """Record that the gateway gave the money back, and settle its flags. A repeat changes nothing."""
+        if self.refunds[refund_id].succeeded is not None:
             return
-        requested_refund, head = refund.requested_refund, self._event_header(context)
-        if isinstance(requested_refund, AttemptRefundRequested):
-            moved = (
-                requested_refund.gateway_payment_id,
-                requested_refund.amount_minor,
-                requested_refund.currency,
-            )
-            self._record(AttemptRefunded(*head, refund_id, gateway_refund_id, *moved))
+        refund, header = self.refunds[refund_id].requested_refund, self._event_header(context)
+        if isinstance(refund, AttemptRefundRequested):
+            moved = (refund.gateway_payment_id, refund.amount_minor, refund.currency)
+            self._record(AttemptRefunded(*header, refund_id, gateway_refund_id, *moved))
         else:
             self._record(
-                PaymentRefunded(
-                    *head,
-                    refund_id,
-                    gateway_refund_id,
-                    requested_refund.credits,
-                    requested_refund.total_minor,
-                )
+                PaymentRefunded(*header, refund_id, gateway_refund_id, refund.credits, refund.total_minor)
             )
         for key in sorted(self.open_flags):
-            if self._is_settled_by_refund(key, requested_refund):
-                self._record(PaymentFlagSettled(*head, *key, refund_id))
+            if self._is_settled_by_refund(key, refund):
+                self._record(PaymentFlagSettled(*header, *key, refund_id))
 
     def record_refund_failure(self, refund_id: str, reason: str, context: CommandContext) -> bool:
-        """Take in that the gateway will not give the money back, and tell whether this is news."""
-        refund = self.refunds[refund_id]
-        if refund.succeeded is not None:
+        """Record that the gateway refused a refund, and flag it. Tell whether this was not known before."""
+        if self.refunds[refund_id].succeeded is not None:
             return False
-        requested_refund, head = refund.requested_refund, self._event_header(context)
-        if isinstance(requested_refund, AttemptRefundRequested):
-            self._record(AttemptRefundFailed(*head, refund_id, reason))
+        refund, header = self.refunds[refund_id].requested_refund, self._event_header(context)
+        if isinstance(refund, AttemptRefundRequested):
+            self._record(AttemptRefundFailed(*header, refund_id, reason))
         else:
-            self._record(PaymentRefundFailed(*head, refund_id, reason))
-        key = FlagKey(
-            Flag.REFUND_REFUSED, self.gateway_payment_id_of(requested_refund), requested_refund.total_minor
-        )
-        if key not in self.open_flags:  # one that was settled before is open again
-            self._record(PaymentFlagged(*head, *key, self.currency_of(requested_refund)))
+            self._record(PaymentRefundFailed(*header, refund_id, reason))
+        key = FlagKey(Flag.REFUND_REFUSED, self.gateway_payment_id_of(refund), refund.total_minor)
+        if key not in self.open_flags:  # a flag that was settled before opens again
+            self._record(PaymentFlagged(*header, *key, self.currency_of(refund)))
         return True
 
-    def settle_flag(self, key: FlagKey, context: CommandContext) -> None:
-        """Record that somebody has dealt with what was flagged.
-
-        Raises:
-            FlagNotOpen: there is no such flag, it is settled, or its money is on its way back.
-        """
-        if key not in self.open_flags:
-            raise FlagNotOpen(f"the payment has no open flag {key.flag.value} of this")
-        if key.flag in REFUNDABLE_FLAGS and key.gateway_payment_id in self._refunded_attempts():
-            raise FlagNotOpen("the money is on its way back: that settles the flag by itself")
-        self._record(PaymentFlagSettled(*self._event_header(context), *key))
-
-    # ----------------------------------------------------------------- state
-
-    def refundable_purchase(self) -> int:
-        """Return the version of the event that added the credits.
-
-        Raises:
-            PaymentNotRefundable: it bought no credits, or is not paid.
-        """
-        if self.purchase is None:
-            raise PaymentNotRefundable(payment_id=self.terms.payment_id)
-        return self.purchase
-
-    @property
-    def refundable_credits(self) -> int:
-        """Credits bought that no refund has taken back."""
-        return self.terms.credits - sum(
-            requested_refund.credits for requested_refund in self._purchase_refunds()
-        )
-
-    @property
-    def fee(self) -> Cost:
-        """What was paid for no credits of ours, and its share of the tax; nothing while it is not paid.
-
-        It is all of a payment whose credits had been recorded by hand: they are not of its own purchase.
-        """
-        terms = self.terms
-        if self.gateway_payment_id is None:
-            return Cost(0, 0)
-        if self.purchase is None:
-            return Cost(terms.amount_minor, terms.tax_minor)
-        return Cost(terms.fee_minor, terms.tax_minor - self._tax_of_credits)
-
-    @property
-    def refundable_fee_minor(self) -> int:
-        """Of the fee, what no refund has given back; tax comes on top."""
-        given = sum(
-            requested_refund.amount_minor
-            for requested_refund in self._purchase_refunds()
-            if not requested_refund.credits
-        )
-        return self.fee.amount_minor - given
-
-    def is_refundable(self, key: FlagKey) -> bool:
-        """Tell whether all can go back that the attempt of a flag took: it pays for nothing."""
-        return (
-            key in self.open_flags
-            and key.flag in REFUNDABLE_FLAGS
-            and key.gateway_payment_id not in {self.gateway_payment_id, *self._refunded_attempts()}
-        )
-
-    def gateway_payment_id_of(self, requested_refund: RefundRequested) -> str:
-        """Return the gateway's id of what a refund gives money back of."""
-        if isinstance(requested_refund, AttemptRefundRequested):
-            return requested_refund.gateway_payment_id
-        assert self.gateway_payment_id is not None
-        return self.gateway_payment_id
-
-    def currency_of(self, requested_refund: RefundRequested) -> str:
-        """Return the currency of a refund: an attempt may have taken another than the order's."""
-        return (
-            requested_refund.currency
-            if isinstance(requested_refund, AttemptRefundRequested)
-            else self.terms.currency.value
-        )
-
-    @property
-    def open_refunds(self) -> list[RefundRequested]:
-        """Refunds that the gateway has not answered yet."""
-        return [refund.requested_refund for refund in self.refunds.values() if refund.succeeded is None]
-
-    def check_invariants(self) -> None:
-        """Check the state.
-
-        Raises:
-            InvariantViolation: it is paid and nobody paid it, more went back than was paid, or money that
-                went back is what paid it.
-        """
-        if (self.status in PAID_STATUSES) != (self.gateway_payment_id is not None):
-            raise InvariantViolation(f"payment {self.id} is {self.status}, paid by {self.gateway_payment_id}")
-        taken = self._purchase_refunds()
-        if any(
-            sum(getattr(requested_refund, part) for requested_refund in taken) > getattr(self.terms, part)
-            for part in ("credits", "amount_minor", "tax_minor")
-        ):
-            raise InvariantViolation(f"more than all of payment {self.id} went back")
-        if self.refundable_fee_minor < 0:
-            raise InvariantViolation(f"more than the fee of payment {self.id} went back")
-        refunded_attempts = self._refunded_attempts()
-        if (
-            len(refunded_attempts) > len(set(refunded_attempts))
-            or self.gateway_payment_id in refunded_attempts
-        ):
-            raise InvariantViolation(f"an attempt of payment {self.id} went back twice, or paid")
-
-    def open_flag(self, flagged: PaymentFlagged) -> None:
-        """Remember why somebody has to look."""
-        self.flags[flagged.key] = flagged
-        self.open_flags.add(flagged.key)
-
-    def close_flag(self, key: FlagKey) -> None:
-        """Remember that nobody has to look any more."""
-        self.open_flags.remove(key)
-
-    def open_refund(self, requested_refund: RefundRequested) -> None:
-        """Remember money that is on its way back."""
-        self.refunds[requested_refund.refund_id] = RefundState(requested_refund)
-
-    def close_refund(self, refund_id: str, *, succeeded: bool) -> None:
-        """Remember what has become of a refund."""
-        self.refunds[refund_id] = RefundState(self.refunds[refund_id].requested_refund, succeeded)
+    # ------------------------------------------------------------------------------ parts of decisions
 
     def _captured_other_amount(self, attempt: Attempt) -> bool:
         owed = (self.terms.total_minor, self.terms.currency.value)
@@ -482,78 +334,50 @@ class Payment(Aggregate, begins_with=(PaymentRequested,)):
             and attempt.gateway_payment_id != self.gateway_payment_id
         )
 
-    def _purchase_refunds(self) -> list[PaymentRefundRequested]:
-        """Return the refunds of what was paid: under way, or done."""
-        requested_refund = (
-            refund.requested_refund for refund in self.refunds.values() if refund.succeeded is not False
-        )
-        return [each for each in requested_refund if isinstance(each, PaymentRefundRequested)]
-
-    def _refunded_attempts(self) -> list[str]:
-        """Return the attempts whose money is on its way back, or back."""
-        requested_refund = (
-            refund.requested_refund for refund in self.refunds.values() if refund.succeeded is not False
-        )
-        return [
-            each.gateway_payment_id for each in requested_refund if isinstance(each, AttemptRefundRequested)
-        ]
-
-    @property
-    def _tax_of_credits(self) -> int:
-        return self.terms.tax_minor * self.terms.credits_minor // self.terms.amount_minor
-
-    def _is_settled_by_refund(self, key: FlagKey, requested_refund: RefundRequested) -> bool:
-        """Tell whether money that went back is what a flag waited for."""
-        if key.gateway_payment_id != self.gateway_payment_id_of(requested_refund):
+    def _is_settled_by_refund(self, key: FlagKey, refund: RefundRequested) -> bool:
+        """Tell whether a refund that is done settles a flag."""
+        if key.gateway_payment_id != self.gateway_payment_id_of(refund):
             return False
-        if isinstance(requested_refund, AttemptRefundRequested):
+        if isinstance(refund, AttemptRefundRequested):
             return key.flag in REFUNDABLE_FLAGS or key.flag is Flag.REFUND_REFUSED
         if key.flag is Flag.REFUND_REFUSED:
-            return key.amount_minor == requested_refund.total_minor
+            return key.amount_minor == refund.total_minor
         if key.flag not in _FLAGS_SETTLED_BY_FEE_REFUND or self.refundable_fee_minor > 0:
             return False
         return not any(isinstance(each, PaymentRefundRequested) for each in self.open_refunds)
 
     def _flag_unrequested_refund(self, attempt: Attempt, context: CommandContext) -> None:
-        """Flag what went back of the money that paid and nobody asked for, in all, whenever it is more."""
-        unasked = attempt.refunded_minor - sum(
-            requested_refund.total_minor for requested_refund in self._purchase_refunds()
-        )
-        told = [
+        """Flag the total that the gateway gave back without our request, each time that it has grown."""
+        requested_minor = sum(refund.total_minor for refund in self.purchase_refunds)
+        unrequested_minor = attempt.refunded_minor - requested_minor
+        flagged_minor = [
             key.amount_minor
             for key in self.flags
             if (key.flag, key.gateway_payment_id) == (Flag.REFUND_UNKNOWN, attempt.gateway_payment_id)
         ]
-        if unasked > max(told, default=0):
-            self.flag(Flag.REFUND_UNKNOWN, attempt, context, amount_minor=unasked)
+        if unrequested_minor > max(flagged_minor, default=0):
+            self.flag(Flag.REFUND_UNKNOWN, attempt, context, amount_minor=unrequested_minor)
 
     def _close_unpaid(
         self, ending: type[PaymentFailed] | type[PaymentAbandoned], reason: str, context: CommandContext
     ) -> None:
-        """Close a payment that nobody has paid; what has ended, or was paid, stays as it is."""
+        """Close a payment that is not paid. One that is paid or closed stays as it is."""
         if self.status in UNPAID_STATUSES:
             self._record(ending(*self._event_header(context), reason))
 
-    def _flag(
-        self, flag: Flag, gateway_payment_id: str, amount_minor: int, currency: str, context: CommandContext
-    ) -> None:
-        key = FlagKey(flag, gateway_payment_id, amount_minor)
-        if key not in self.flags:
-            self._record(PaymentFlagged(*self._event_header(context), *key, currency))
-
-    def _event_header(self, context: CommandContext) -> _EventHeader:
-        terms = self.terms
-        return (context.at, context.actor, context.cause, terms.organisation_id, terms.payment_id)
-
-
-def _next_share(whole: int, parts_then: int, parts: int, before: list[int]) -> int:
-    """Return what a refund adds to those before it, so that all of them are exactly the whole.
-
-    Never less than nothing: one that was refused since may have had the smaller share of a fraction.
-    """
-    return max(0, whole * parts_then // parts - sum(before))
+    def _event_header(self, context: CommandContext) -> tuple[datetime, str | None, str, str, str]:
+        """Return the first fields of every event of the payment."""
+        return (*context.event_header, self.terms.organisation_id, self.terms.payment_id)
 
 
 def evolve(payment: Payment | None, envelope: EventEnvelope) -> Payment:
-    """Return the payment after an event; None stands before its first one."""
+    """Return the payment after an event; it is None before the first event."""
     return envelope.mutate(payment or Payment(envelope.originator_id))
+
+
+def _next_share(whole: int, parts_then: int, parts: int, before: list[int]) -> int:
+    """Return the share of a refund, so that all refunds together are exactly the whole.
+
+    It is never negative: an earlier refund that failed may have had the smaller share of a fraction.
+    """
+    return max(0, whole * parts_then // parts - sum(before))

@@ -1,4 +1,4 @@
-"""What payments need from outside."""
+"""The ports of payments, besides the gateways: see `domain.payments.gateway`."""
 
 from __future__ import annotations
 
@@ -14,41 +14,39 @@ from domain.payments.quotes import PurchaseQuote
 
 
 class QuoteStore(Protocol):
-    """What lies beside the log: quotes, and what people wrote about a payment."""
+    """What is stored outside the log: quotes, remarks on payments, and notes on flags."""
 
     def payment_lock(self, payment_id: str) -> AbstractContextManager[None]:
-        """Let one at a time have the gateway act on a payment, whichever process it is in.
-
-        It opens the order, charges a card, or gives money back.
+        """Lock a payment across processes, while a gateway opens its order, charges a card or refunds it.
 
         Raises:
-            StoreUnavailable: the database does not answer, or the others took too long.
+            StoreUnavailable: the database does not answer, or the wait for the lock took too long.
         """
 
     def payer(self, organisation_id: str) -> Payer:
-        """Return who pays, as the billing details on file say; nobody where there are none."""
+        """Return the payer from the billing details on file; an empty payer if there are none."""
 
     def save_quote(self, quote: PurchaseQuote) -> None:
-        """Keep a quote until it has long expired."""
+        """Store a quote, until some time after it has expired."""
 
     def quote(self, organisation_id: str, quote_id: str) -> PurchaseQuote | None:
         """Return a quote of an organisation."""
 
     def save_remark(self, organisation_id: str, payment_id: str, remark: str) -> None:
-        """Keep what a custom payment is said to be for; the first remark stays."""
+        """Store what a custom payment is for. The first remark stays."""
 
     def save_note(self, organisation_id: str, payment_id: str, key: FlagKey, note: str) -> None:
-        """Keep what staff wrote when they settled a flag; the latest note stays."""
+        """Store the note of staff who settled a flag. The latest note stays."""
 
     def notes(self, payment_ids: Sequence[str]) -> Mapping[tuple[str, FlagKey], str]:
-        """Return what is kept about flags of payments, by payment and flag."""
+        """Return the notes on flags of payments, by payment id and flag."""
 
     def remarks(self, organisation_id: str, payment_ids: Sequence[str]) -> Mapping[str, str]:
-        """Return what is kept about payments of an organisation, by payment."""
+        """Return the remarks on payments of an organisation, by payment id."""
 
 
 class ReturnUrls(msgspec.Struct, frozen=True):
-    """Where a gateway's page sends the browser: with what it has to say, or where the payer gave up."""
+    """Where a gateway's page sends the browser: after an attempt, or when the payer cancels."""
 
     return_url: str
     cancel_url: str

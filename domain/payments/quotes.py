@@ -1,4 +1,4 @@
-"""What a purchase would cost: quotes, which keep their price whatever changes until they expire."""
+"""Quotes: what a purchase costs. A quote keeps its price until it expires, even if prices change."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ QUOTE_LIFETIME: Final = timedelta(minutes=30)
 
 
 class PurchasePlan(StrEnum):
-    """What can be bought."""
+    """What an organisation can buy."""
 
     PAY_AS_YOU_GO = "pay_as_you_go"
     PRO = "pro"
     CUSTOM = "custom"
-    """An amount, with a remark that says what for; adds no credits."""
+    """An amount, with a remark that says what it is for; adds no credits."""
 
 
 class QuotedLine(msgspec.Struct, frozen=True):
-    """A line of a quote, in minor units before tax; credits have a unit price, in millionths."""
+    """A line of a quote: its amount in minor units, without tax. Credits have a unit price in millionths."""
 
     item: str
     credits: int
@@ -48,10 +48,10 @@ class QuotedLine(msgspec.Struct, frozen=True):
 
 
 class PurchaseQuote(msgspec.Struct, frozen=True):
-    """What is to be paid, if it is before `expires_at`. Of the credits, `included` come with the plan.
+    """What a purchase costs until `expires_at`. Of the credits, `included` come with the plan.
 
-    `remark` says what a custom payment is for. People wrote it: quotes are kept beside the log, for a week.
-    `top_up` is switched on when it is paid.
+    `remark` says what a custom payment is for. People write it, so quotes are stored outside the log, for a
+    week. When the quote is paid, auto top-up is switched on with the terms `top_up`.
     """
 
     quote_id: str
@@ -67,7 +67,7 @@ class PurchaseQuote(msgspec.Struct, frozen=True):
 
     @property
     def lines(self) -> list[QuotedLine]:
-        """What it consists of."""
+        """What is bought, line by line."""
         terms, lines = self.terms, []
         if self.plan is PurchasePlan.PRO:
             lines.append(QuotedLine("pro", self.included, None, terms.fee_minor))
@@ -91,17 +91,18 @@ def quote(
     now: datetime,
     top_up: TopUpTerms | None = None,
 ) -> PurchaseQuote:
-    """Return what credits, with or without a year of Pro, or an amount cost an organisation now, tax on top.
+    """Return a quote: of credits, of a year of Pro with or without credits, or of a custom payment.
 
-    Its own price of a credit wins over the book's, unless it is 0. A custom payment is of `amount_minor`, for
-    what `remark` says, and of no credits; nothing else has them.
+    The organisation's own price of a credit is used instead of the price book's, unless it is 0. Only a
+    custom payment has `amount_minor` and `remark`, and it has no credits.
 
     Raises:
-        InvalidInput: fewer credits than the minimum, or more than can be paid. Beside Pro, none is fine too.
-            Or an amount, credits or a remark that the plan lacks or does not have.
-            Or auto top-up is not for sale with it, or out of range.
-        ProAlreadyActive: Pro is not for sale while the organisation has it.
-        BilledByAgreement: an Enterprise organisation pays by agreement.
+        InvalidInput: fewer credits than the minimum (with Pro, 0 is allowed), or more than one payment can
+        be;
+            or the plan does not allow or lacks an amount, credits or a remark;
+            or auto top-up is out of range, or the plan does not allow it.
+        ProAlreadyActive: the organisation has Pro.
+        BilledByAgreement: the organisation has the Enterprise plan.
     """
     check_can_buy(organisation, plan, now)
     if top_up is not None:
@@ -133,7 +134,7 @@ def check_can_buy(organisation: Organisation, plan: PurchasePlan, now: datetime)
     """Check that a plan is for sale to an organisation.
 
     Raises:
-        ProAlreadyActive, BilledByAgreement: it is not.
+        ProAlreadyActive, BilledByAgreement: it is not for sale.
     """
     if organisation.plan is Plan.ENTERPRISE:
         raise BilledByAgreement
@@ -142,10 +143,10 @@ def check_can_buy(organisation: Organisation, plan: PurchasePlan, now: datetime)
 
 
 def custom_terms(amount_minor: int, organisation: Organisation, prices: Prices) -> PaymentTerms:
-    """Return the terms of an amount that is no price of anything; tax comes on top.
+    """Return the terms of a custom payment of an amount without tax.
 
     Raises:
-        InvalidInput: it is less than gateways take, or more than one payment can be of.
+        InvalidInput: the total is less than gateways take, or more than one payment can be.
     """
     cost = cost_of(0, 0, prices.of(organisation.currency).tax_per_cent, fee_minor=amount_minor)
     if cost.total_minor < PAID_MINOR_MIN:
@@ -190,10 +191,10 @@ def _check_can_be_paid(cost: Cost, field: str, currency: Currency, *, is_too_man
 
 
 def check_custom_amount(credits_count: int, amount_minor: int | None, remark: str | None) -> int:
-    """Return the amount of a custom payment, if it is one.
+    """Check the input of a custom payment, and return its amount.
 
     Raises:
-        InvalidInput: it has no amount, no remark that says something, or has credits.
+        InvalidInput: there is no amount, the remark is empty, or there are credits.
     """
     field_errors = ValidationErrors()
     if credits_count:

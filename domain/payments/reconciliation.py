@@ -1,7 +1,7 @@
-"""Does the money that a gateway says it moved equal what the ledger recorded, and the credits it added?
+"""Reconciliation: compares a gateway's settlement list with the ledger's payments and the credits they added.
 
-Pure: the gateway's lines and the ledger's payments come in, every difference goes out. Amounts are minor
-units, tax included. A period is a span of time: `begin` belongs to it, `end` does not.
+It is pure: it takes the gateway's lines and the ledger's payments, and returns every difference. Amounts are
+in minor units, tax included. A period includes its `begin`, and excludes its `end`.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from domain.payments.gateway import SettlementKind, SettlementLine
 
 
 class DifferenceKind(StrEnum):
-    """What does not fit."""
+    """What differs."""
 
     UNKNOWN_PAYMENT = "unknown_payment"
-    """The gateway took money for an order that is not the ledger's."""
+    """The gateway took money for an order that the ledger does not know."""
     NOT_COMPLETED = "not_completed"
-    """The gateway took the money; in the ledger the payment is not paid."""
+    """The gateway took the money; the ledger has the payment as unpaid."""
     MISSING_AT_GATEWAY = "missing_at_gateway"
-    """Paid in the ledger; the gateway does not list it."""
+    """The ledger has the payment as paid; the gateway does not list it."""
     AMOUNT_DIFFERS = "amount_differs"
     CURRENCY_DIFFERS = "currency_differs"
     TAKEN_TWICE = "taken_twice"
-    """Another attempt of a paid order took money too, and it was not given back."""
+    """Another attempt of a paid order took money too, and was not refunded."""
     REFUND_MISSING_IN_LEDGER = "refund_missing_in_ledger"
     REFUND_MISSING_AT_GATEWAY = "refund_missing_at_gateway"
     CREDITS_MISSING = "credits_missing"
-    """Paid, and the credits that were added are not those that were bought."""
+    """The payment is paid, but the credits that were added are not those that were bought."""
 
 
 class Difference(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One difference: what the ledger says and what the gateway says, as far as each says anything."""
+    """One difference: the values of the ledger and of the gateway, as far as each has one."""
 
     kind: DifferenceKind
     payment_id: str | None = None
@@ -54,7 +54,7 @@ class Difference(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class LedgerRefund(msgspec.Struct, frozen=True):
-    """Money that went back, as the ledger has it; with `attempt`, of one that paid for nothing."""
+    """A refund in the ledger. `attempt` is set if it is of an attempt that paid for nothing."""
 
     refund_id: str
     gateway_refund_id: str
@@ -65,9 +65,9 @@ class LedgerRefund(msgspec.Struct, frozen=True):
 
 
 class LedgerPayment(msgspec.Struct, frozen=True):
-    """A payment, as the ledger has it. `gateway_payment_id` and `completed_at` are None while it is not paid.
+    """A payment in the ledger. `gateway_payment_id` and `completed_at` are None while it is not paid.
 
-    `credits_added` are the credits that were really added for it.
+    `credits_added` are the credits that the organisation's history has for it.
     """
 
     payment_id: str
@@ -83,7 +83,7 @@ class LedgerPayment(msgspec.Struct, frozen=True):
 
 
 class Period(msgspec.Struct, frozen=True):
-    """What is compared. What happened from `settled_until` on may not be in the gateway's list yet."""
+    """The period that is compared. What happens from `settled_until` on may not be in the gateway's list."""
 
     begin: datetime
     end: datetime
@@ -93,7 +93,7 @@ class Period(msgspec.Struct, frozen=True):
         return isinstance(at, datetime) and self.begin <= at < self.end
 
     def is_settlement_due(self, at: datetime | None) -> bool:
-        """Tell whether the gateway's list must have what happened then."""
+        """Tell whether the gateway's list must contain what happened at that time."""
         return at in self and at is not None and at < self.settled_until
 
 
@@ -107,11 +107,9 @@ def reconcile(
     """Return every difference of a period.
 
     Args:
-        lines: the gateway's; those outside the period only help to find what belongs together.
-        payments: the ledger's payments of the lines' orders, those paid in the period, and those of which
-            money went back in it.
-        period: what to compare.
-        lists_refunds: whether the gateway's lines tell of refunds.
+        lines: the gateway's lines. Those outside the period only help to match the others. payments: the
+        ledger's payments of the lines' orders, those paid in the period, and those refunded in it. period:
+        the period to compare. lists_refunds: whether the gateway's lines include refunds.
     """
     comparison = _Comparison(list(lines), list(payments), period)
     differences = [*comparison.of_payment_lines(), *comparison.of_payments()]
@@ -136,13 +134,13 @@ class _Comparison:
         self._refunded_attempts = {refund.attempt for each in payments for refund in each.refunds}
 
     def of_payment_lines(self) -> Iterator[Difference]:
-        """What the gateway took, and the ledger has otherwise."""
+        """Compare each payment line of the gateway with the ledger."""
         for line in self._payment_lines:
             if line.at in self._period:
                 yield from self._of_payment_line(line)
 
     def of_payments(self) -> Iterator[Difference]:
-        """What the ledger has as paid, and the gateway or the organisation's credits have not."""
+        """Find paid payments that the gateway does not list, or that added other credits than bought."""
         listed = {line.gateway_payment_id for line in self._payment_lines}
         for payment in self._payments:
             if (
@@ -161,13 +159,15 @@ class _Comparison:
                 )
 
     def of_refund_lines(self) -> Iterator[Difference]:
-        """What the gateway gave back, and the ledger has otherwise."""
-        booked = {refund.gateway_refund_id: refund for each in self._payments for refund in each.refunds}
+        """Compare each refund line of the gateway with the ledger."""
+        refunds_by_gateway_id = {
+            refund.gateway_refund_id: refund for each in self._payments for refund in each.refunds
+        }
         for line in self._refund_lines:
             if line.at not in self._period:
                 continue
             payment = self._find_payment(line)
-            refund = booked.get(line.gateway_refund_id or "")
+            refund = refunds_by_gateway_id.get(line.gateway_refund_id or "")
             if refund is not None:
                 if refund.amount_minor != line.amount_minor:
                     yield _difference_of_line(
@@ -180,13 +180,13 @@ class _Comparison:
                     )
             elif payment is None or payment.gateway_payment_id == line.gateway_payment_id:
                 if payment is None and self._is_refunded(line.gateway_payment_id):
-                    continue  # it never was the ledger's, and is not the payer's loss
+                    continue  # a payment that is not the ledger's, and all of it was refunded
                 yield _difference_of_line(
                     payment, line, kind=DifferenceKind.REFUND_MISSING_IN_LEDGER, gateway=line.amount_minor
                 )
 
     def of_refunds(self) -> Iterator[Difference]:
-        """What the ledger has as given back, and the gateway does not list."""
+        """Find refunds that the gateway does not list."""
         listed = {line.gateway_refund_id for line in self._refund_lines}
         for payment in self._payments:
             for refund in payment.refunds:
@@ -206,8 +206,8 @@ class _Comparison:
 
     def _of_payment_line(self, line: SettlementLine) -> Iterator[Difference]:
         payment = self._find_payment(line)
-        counts = payment is not None and payment.gateway_payment_id == line.gateway_payment_id
-        if not counts and self._is_refunded(line.gateway_payment_id):
+        is_paying_attempt = payment is not None and payment.gateway_payment_id == line.gateway_payment_id
+        if not is_paying_attempt and self._is_refunded(line.gateway_payment_id):
             return
         if payment is None:
             yield _difference_of_line(
@@ -218,7 +218,7 @@ class _Comparison:
             yield _difference_of_line(
                 payment, line, kind=DifferenceKind.NOT_COMPLETED, gateway=line.amount_minor
             )
-        elif not counts:
+        elif not is_paying_attempt:
             yield _difference_of_line(
                 payment, line, kind=DifferenceKind.TAKEN_TWICE, gateway=line.amount_minor
             )
@@ -245,7 +245,7 @@ class _Comparison:
         return payment or self._by_gateway_payment.get(line.gateway_payment_id)
 
     def _is_refunded(self, gateway_payment_id: str) -> bool:
-        """Tell whether all that a payment took was given back: its gateway lists it, or it went by us."""
+        """Tell whether all the money of an attempt was refunded: we requested it, or the gateway lists it."""
         if gateway_payment_id in self._refunded_attempts:
             return True
         taken_minor = sum(
@@ -254,20 +254,20 @@ class _Comparison:
         return 0 < taken_minor <= self._refunded_minor[gateway_payment_id]
 
 
-def _difference_of_payment(payment: LedgerPayment, **facts: Any) -> Difference:
-    """Return a difference that only the ledger's payment tells of."""
+def _difference_of_payment(payment: LedgerPayment, **fields: Any) -> Difference:
+    """Return a difference that has no line of the gateway."""
     return Difference(
         payment_id=payment.payment_id,
         organisation_id=payment.organisation_id,
         order_id=payment.order_id,
         gateway_payment_id=payment.gateway_payment_id,
         currency=payment.currency,
-        **facts,
+        **fields,
     )
 
 
-def _difference_of_line(payment: LedgerPayment | None, line: SettlementLine, **facts: Any) -> Difference:
-    """Return a difference that a line of the gateway's tells of; the payment is None where there is none."""
+def _difference_of_line(payment: LedgerPayment | None, line: SettlementLine, **fields: Any) -> Difference:
+    """Return a difference at a line of the gateway. The payment is None if the ledger has none."""
     return Difference(
         payment_id=None if payment is None else payment.payment_id,
         organisation_id=None if payment is None else payment.organisation_id,
@@ -275,5 +275,5 @@ def _difference_of_line(payment: LedgerPayment | None, line: SettlementLine, **f
         gateway_payment_id=line.gateway_payment_id,
         gateway_refund_id=line.gateway_refund_id,
         currency=line.currency,
-        **facts,
+        **fields,
     )

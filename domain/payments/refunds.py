@@ -1,7 +1,7 @@
-"""Money that goes back: what it bought is taken first; then the gateway is asked until it gives it back.
+"""Refunds: what the money bought is taken first, then the gateway is asked until it answers.
 
-What can go back is money of credits that are unspent, of a plan's fee or a custom payment, and all that an
-attempt took which pays for nothing.
+Three things can be refunded: unspent credits, the fee of a plan or of a custom payment, and all the money of
+an attempt that paid for nothing.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from domain.shared.money import Cost
 
 
 class CreditRefund(msgspec.Struct, frozen=True):
-    """So many unspent credits of the payment are to be taken back, or all, and their money goes back."""
+    """Take back some unspent credits of the payment and refund their price; None: all unspent credits."""
 
     credits: int | None = None
 
 
 class FeeRefund(msgspec.Struct, frozen=True):
-    """Money is to go back that bought no credits: an amount without tax, whose share goes with it.
+    """Refund the fee, or a part of it: an amount without tax, to which its part of the tax is added.
 
-    All of a plan's fee ends the subscription that it paid for; a part leaves it.
+    If nothing is left of a plan's fee, the subscription that it paid for ends.
     """
 
     amount_minor: int
 
 
 class AttemptRefund(msgspec.Struct, frozen=True):
-    """All that an attempt took is to go back, because it pays for nothing."""
+    """Refund all the money of an attempt that paid for nothing."""
 
     gateway_payment_id: str
 
@@ -74,17 +74,17 @@ class PaymentRefunds:
         context: CommandContext,
         idempotency_key: IdempotencyKey | None = None,
     ) -> PaymentResult:
-        """Give money of a payment back, and take what it bought.
+        """Refund a payment, and take what the money bought.
 
-        Credits and plan are gone at once. The gateway is asked until it answers; if it refuses, they are
-        back.
+        Credits and plan are taken at once. The gateway is asked until it answers. If it refuses, they are
+        restored.
 
         Raises:
             PaymentNotFound, IdempotencyConflict.
-            InvalidInput: below 1 is to go back, or all credits of a payment that bought none.
-            PaymentNotRefundable: it is not paid, or took nothing of this kind.
+            InvalidInput: the amount or the credits are below 1, or missing.
+            PaymentNotRefundable: it is not paid, or took no money of this kind.
             RefundExceedsPurchase: fewer credits can be taken back, or none.
-            RefundExceedsRefundableFee: less of the fee can go back, or nothing.
+            RefundExceedsRefundableFee: less of the fee can be refunded, or nothing.
         """
 
         def decide() -> tuple[Sequence[Aggregate], PaymentReference]:
@@ -101,18 +101,19 @@ class PaymentRefunds:
     def preview(
         self, organisation_id: str, payment_id: str, refund_request: RefundRequest, context: CommandContext
     ) -> RefundRequested:
-        """Return what a refund would take and give back now; nothing is recorded.
+        """Return the refund that a request would make now; nothing is recorded.
 
         Raises:
-            PaymentNotFound, InvalidInput, PaymentNotRefundable, RefundExceedsPurchase, RefundExceedsRefundableFee.
+            PaymentNotFound, InvalidInput, PaymentNotRefundable: as `refund`.
+            RefundExceedsPurchase, RefundExceedsRefundableFee: as `refund`.
         """
         payment = self._repository.payment(payment_id, organisation_id)
         return self._request(payment, refund_request, "preview", context)[1]
 
     def send(self, payment_id: str, context: CommandContext) -> None:
-        """Ask the gateway for every refund it has not answered; what it leaves open is asked for later.
+        """Send every open refund to the gateway. A refund that it does not answer stays open.
 
-        One at a time asks: a gateway that is asked twice at once may give the money back twice.
+        A lock lets one caller in at a time: a gateway that is asked twice at once may pay twice.
         """
         if self._repository.payment(payment_id).open_refunds:
             with self._quote_store.payment_lock(payment_id):
@@ -137,7 +138,7 @@ class PaymentRefunds:
     def _request(
         self, payment: Payment, refund_request: RefundRequest, refund_id: str, context: CommandContext
     ) -> tuple[Sequence[Aggregate], RefundRequested]:
-        """Have a payment, and its organisation, decide on a refund; return who decided, and what."""
+        """Let a payment and its organisation decide on a refund; return both, and the refund."""
         if isinstance(refund_request, AttemptRefund):
             requested_refund = payment.request_attempt_refund(
                 refund_id, refund_request.gateway_payment_id, context
@@ -200,7 +201,7 @@ class PaymentRefunds:
         )
 
     def _refuse_refund(self, requested_refund: RefundRequested, reason: str, context: CommandContext) -> None:
-        """Record that the money does not go back, and bring back with it what was taken."""
+        """Record that the gateway refused a refund, and restore what was taken for it."""
 
         def decide() -> tuple[Sequence[Aggregate], PaymentReference]:
             payment = self._repository.payment(requested_refund.payment_id)
@@ -228,7 +229,7 @@ class PaymentRefunds:
 def _request_fee_refund(
     payment: Payment, organisation: Organisation, amount_minor: int, refund_id: str, context: CommandContext
 ) -> PaymentRefundRequested:
-    """Have money of the fee go back; the last of it ends the subscription that the payment began."""
+    """Request a refund of the fee. If none of it is left, end the subscription that the payment started."""
     until = pro_until(payment)
     is_all = amount_minor == payment.refundable_fee_minor
     ends = until if is_all and until is not None and organisation.is_subscription_ending_at(until) else None

@@ -1,4 +1,4 @@
-"""Payments in the log: how they are found, changed, and answered about; and what they need beside it."""
+"""The repository of payments: it loads them, lets them decide, and returns results. It knows the gateways."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from domain.shared.stream_keys import payment_stream
 
 @dataclass(frozen=True)
 class PaymentResult:
-    """A payment after a command, and a log position that its answer is true at.
+    """A payment after a command, and the log position at which it was read.
 
-    `checkout` is the way to the gateway's page, while there is something to pay; `repeated` tells that the
-    command was given before.
+    `checkout` leads to the gateway's page while there is something to pay. `repeated` says that the command
+    repeats an earlier one.
     """
 
     payment: Payment
@@ -31,14 +31,14 @@ class PaymentResult:
 
 
 class PaymentReference(msgspec.Struct, frozen=True):
-    """What a command answers with, and what is kept of it for repeats."""
+    """The stored response of a command: what it was about."""
 
     payment_id: str
     refund_id: str | None = None
 
 
 class PaymentRepository:
-    """Payments as the log has them, and the gateways that they are paid through."""
+    """Loads payments from the log and runs their decisions; finds the gateways that they use."""
 
     def __init__(self, ledger: Ledger, gateways: Mapping[str, PaymentGateway]) -> None:
         self.ledger = ledger
@@ -47,11 +47,11 @@ class PaymentRepository:
         self.store = ledger.runner.store
 
     def payment(self, payment_id: str, organisation_id: str | None = None) -> Payment:
-        """Return a payment as it is now, of an organisation if one is named.
+        """Return a payment as it is now. If an organisation is named, the payment must belong to it.
 
         Raises:
             OrganisationNotFound: there is no such organisation.
-            PaymentNotFound: there is none, or it is another organisation's.
+            PaymentNotFound: there is no such payment, or it belongs to another organisation.
         """
         payment: Payment | None = None
         for envelope in self.store.get(payment_stream(payment_id)):
@@ -66,7 +66,7 @@ class PaymentRepository:
         """Return a gateway.
 
         Raises:
-            GatewayNotFound: there is none of this name, or it does not take the currency.
+            GatewayNotFound: no gateway has this name, or it does not take the currency.
         """
         gateway = self.gateways.get(name)
         if gateway is None:
@@ -76,10 +76,10 @@ class PaymentRepository:
         return gateway
 
     def change(self, payment_id: str, change: Callable[[Payment], None]) -> PaymentResult:
-        """Let a payment decide, and record it.
+        """Run a decision of a payment, and record its events.
 
         Raises:
-            PaymentNotFound, StoreUnavailable, and whatever it raises.
+            PaymentNotFound, StoreUnavailable, and whatever `change` raises.
         """
 
         def decide() -> tuple[Sequence[Aggregate], PaymentReference]:
@@ -98,5 +98,5 @@ class PaymentRepository:
         refund_id: str | None = None,
         repeated: bool = False,
     ) -> PaymentResult:
-        """Return where a payment stands now."""
+        """Return a payment as it is now, and the end of the log."""
         return PaymentResult(self.payment(payment_id), self.store.log_end(), checkout, refund_id, repeated)

@@ -1,19 +1,17 @@
-"""What a payment buys, and for how much."""
+"""The terms of a payment: what it buys, and for how much."""
 
 from __future__ import annotations
 
 import msgspec
 
-from domain.payments.events import (
-    PaymentKind,
-)
+from domain.payments.events import PaymentKind
 from domain.shared.money import Currency
 
 
 class PaymentTerms(msgspec.Struct, frozen=True):
-    """What is to be paid, in minor units; tax comes on top of the credits and the fee.
+    """What is to be paid, in minor units. `credits_minor` and `fee_minor` are without tax.
 
-    `credits` are all that the payment adds, `price_version` names the prices it was made at.
+    `credits` are all that the payment adds; `price_version` is the edition of the price book that was used.
     """
 
     kind: PaymentKind
@@ -27,10 +25,10 @@ class PaymentTerms(msgspec.Struct, frozen=True):
 
     @property
     def amount_minor(self) -> int:
-        """What is to be paid without tax."""
+        """The amount without tax."""
         return self.credits_minor + self.fee_minor
 
     @property
     def total_minor(self) -> int:
-        """What the payer pays."""
+        """What the payer pays, tax included."""
         return self.amount_minor + self.tax_minor

@@ -1,14 +1,14 @@
-"""What all aggregates share: events at their places in a history, and decisions that become events.
+"""What all aggregates share: events, their envelopes, and how an event changes an aggregate.
 
-One log holds the histories of all of them. An aggregate is a stream of its own; events of several may be
-appended together, and are then in the log together or not at all.
+One log holds the histories of all aggregates. Each aggregate is a stream of its own. Events of several
+aggregates can be appended together: then all of them are in the log, or none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Final, Protocol, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -18,7 +18,7 @@ from domain.shared.errors import InvariantViolation
 
 
 class DomainEvent(Protocol):
-    """What happened. Every fact says when it was recorded, by whom, and because of what."""
+    """What happened, when it was recorded, by whom, and because of what. It knows no aggregate."""
 
     @property
     def recorded_at(self) -> datetime: ...
@@ -31,26 +31,36 @@ class DomainEvent(Protocol):
 
     @property
     def balance_delta(self) -> int:
-        """Credits that the fact added to its organisation's balance; negative for a charge."""
+        """Credits that the event added to its organisation's balance; negative for a charge."""
 
-    def apply(self, aggregate: Any) -> None:
-        """Change the aggregate, which already stands at the fact's version."""
+
+class EventHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The first fields of every event, filled in from `CommandContext.event_header`."""
+
+    recorded_at: datetime
+    actor: str | None
+    cause: str
+
+    @property
+    def balance_delta(self) -> int:
+        """Credits that the event added to its organisation's balance."""
+        return 0
 
 
 class EventEnvelope(msgspec.Struct, frozen=True, gc=False):
-    """A fact at its place in an aggregate's history. `originator_version` counts from 1."""
+    """An event at its place in an aggregate's history. `originator_version` counts from 1."""
 
     originator_id: UUID
     originator_version: int
     event: DomainEvent
 
     def mutate(self, aggregate: A | None) -> A:
-        """Apply the fact to the aggregate, which stands just before it.
+        """Apply the event to the aggregate, which stands just before it.
 
         Without an aggregate the event is the first one of a history, or a snapshot, and makes the aggregate.
 
         Raises:
-            InvariantViolation: the aggregate does not stand there, or no history begins with this fact.
+            InvariantViolation: the aggregate stands at another version, or is another one.
         """
         if aggregate is None:
             return cast("A", _aggregate_from(self))
@@ -61,12 +71,22 @@ class EventEnvelope(msgspec.Struct, frozen=True, gc=False):
             )
         aggregate.version = self.originator_version
         aggregate.last_recorded_at = self.event.recorded_at
-        self.event.apply(aggregate)
+        apply = aggregate.APPLY.get(type(self.event))
+        if apply is None:
+            cast("Any", self.event).apply(aggregate)
+        else:
+            apply(aggregate, self.event)
         return aggregate
 
 
 class Aggregate:
-    """A history's present state. Its recorded times never go back, whatever the writers' clocks say."""
+    """The present state of a history. Recorded times never go back, even if a writer's clock does."""
+
+    APPLY: ClassVar[Mapping[type, Callable[[Any, Any], None]]] = {}
+    """For each event type, the function that changes the state: it is given the aggregate and the event.
+
+    When it is called, the aggregate has the event's version already.
+    """
 
     __slots__ = ("_pending", "id", "last_recorded_at", "version")
 
@@ -118,9 +138,9 @@ class Aggregate:
         """
 
     def _record(self, event: DomainEvent) -> EventEnvelope:
-        """Apply a fact at once, through the same `apply` that replay uses, and keep it to be collected.
+        """Apply an event at once, as replay does, and keep it to be collected.
 
-        A time before the one of the event it follows becomes that one.
+        If its time is before that of the previous event, it gets the time of the previous event.
         """
         if event.recorded_at < self.last_recorded_at:
             struct = msgspec.structs.replace(cast("msgspec.Struct", event), recorded_at=self.last_recorded_at)

@@ -16,3 +16,8 @@ class CommandContext(msgspec.Struct, frozen=True):
     at: datetime
     actor: str | None
     cause: str
+
+    @property
+    def event_header(self) -> tuple[datetime, str | None, str]:
+        """The first fields of every event that the command records: see `aggregate.EventHeader`."""
+        return self.at, self.actor, self.cause

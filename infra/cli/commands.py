@@ -149,9 +149,9 @@ def worker(settings: Settings, _: argparse.Namespace) -> int:
         closing(open_ledger(url, prices=prices, pool_size=4)) as ledger,
         open_payments(settings, ledger) as payments,
     ):
-        keeper = PaymentWorker(payments, url, utc_now)
+        keeper = PaymentWorker(payments.tracking, ledger, url, utc_now)
         registry = CollectorRegistry()
-        top_ups = AutoTopUpWorker(payments, url, utc_now, new_id)
+        top_ups = AutoTopUpWorker(payments.top_ups, payments.tracking, url, utc_now, new_id)
         registry.register(payment_metrics(keeper))
         registry.register(top_up_metrics(top_ups))
         serve_metrics(settings.metrics_port, registry)

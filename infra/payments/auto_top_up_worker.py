@@ -14,8 +14,9 @@ from typing import Final
 
 from psycopg.rows import tuple_row
 
-from domain.payments.gateway import GatewayUnavailable
-from domain.payments.service import Payments
+from domain.payments.auto_top_up_purchases import AutoTopUpPurchases
+from domain.payments.gateway import GatewayUnavailable, id_for_gateway
+from domain.payments.tracking import PaymentTracking
 from domain.shared.command_context import CommandContext
 from domain.shared.errors import LedgerError, StoreError
 from infra.polling import run_periodically
@@ -24,7 +25,6 @@ from projections.connection import Connection
 EVERY_S: Final = 1.0
 _BATCH_LIMIT: Final = 1_000
 _CAUSE: Final = "auto-top-up"
-_ID_LENGTH_MAX: Final = 40
 
 # What was held back today, or is being paid, would only be looked at in vain.
 _DUE: Final = """
@@ -43,11 +43,17 @@ class AutoTopUpWorker:
     """Looks for low credits once a second. Used by one thread; others may read `begun` and `failures`."""
 
     def __init__(
-        self, payments: Payments, conninfo: str, clock: Callable[[], datetime], new_id: Callable[[], str]
+        self,
+        top_ups: AutoTopUpPurchases,
+        tracking: PaymentTracking,
+        conninfo: str,
+        clock: Callable[[], datetime],
+        new_id: Callable[[], str],
     ) -> None:
         self.begun = 0
         self.failures = 0
-        self._payments = payments
+        self._top_ups = top_ups
+        self._tracking = tracking
         self._conninfo = conninfo
         self._clock = clock
         self._new_id = new_id
@@ -78,8 +84,8 @@ class AutoTopUpWorker:
         return self.begun - before
 
     def _top_up(self, organisation_id: str, context: CommandContext) -> None:
-        payment_id = f"top-{self._new_id()}"[:_ID_LENGTH_MAX]
-        payment = self._payments.top_ups.begin(organisation_id, payment_id, context=context)
+        payment_id = id_for_gateway("top", self._new_id())
+        payment = self._top_ups.begin(organisation_id, payment_id, context=context)
         if payment is not None:
             self.begun += 1
-            self._payments.follow_up(payment.terms.payment_id, context=context)
+            self._tracking.follow_up(payment.terms.payment_id, context=context)

@@ -20,8 +20,9 @@ from typing import Any, Final
 import msgspec
 from psycopg.rows import tuple_row
 
+from domain.credits.ledger import Ledger
 from domain.payments.gateway import GatewayUnavailable
-from domain.payments.service import Payments
+from domain.payments.tracking import PaymentTracking
 from domain.shared.command_context import CommandContext
 from domain.shared.errors import LedgerError, StoreError
 from infra.polling import run_periodically
@@ -67,10 +68,13 @@ class PaymentCounts(msgspec.Struct, frozen=True):
 class PaymentWorker:
     """Used by one thread; `payment_counts` and `failures` may be read from any other."""
 
-    def __init__(self, payments: Payments, conninfo: str, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, tracking: PaymentTracking, ledger: Ledger, conninfo: str, clock: Callable[[], datetime]
+    ) -> None:
         self.payment_counts = PaymentCounts()
         self.failures = 0
-        self._payments = payments
+        self._tracking = tracking
+        self._ledger = ledger
         self._conninfo = conninfo
         self._clock = clock
         self._rechecked_at: dict[str, datetime] = {}
@@ -111,7 +115,7 @@ class PaymentWorker:
     def _follow_up(self, payment_id: str, now: datetime) -> bool:
         """Attend to a payment; tell False where its gateway does not answer: others need not wait too."""
         try:
-            self._payments.follow_up(payment_id, context=CommandContext(now, None, _CAUSE))
+            self._tracking.follow_up(payment_id, context=CommandContext(now, None, _CAUSE))
         except GatewayUnavailable as error:
             self.failures += 1
             log.warning("payment %s: the gateway does not answer: %s", payment_id, error)
@@ -125,7 +129,7 @@ class PaymentWorker:
 
     def _end_subscriptions(self, rows: list[tuple[Any, ...]], now: datetime) -> None:
         for (organisation_id,) in rows:
-            self._payments.ledger.expire_pro(organisation_id, context=CommandContext(now, None, _CAUSE))
+            self._ledger.expire_pro(organisation_id, context=CommandContext(now, None, _CAUSE))
 
     def _count(self, row: tuple[Any, ...] | None, now: datetime) -> None:
         assert row is not None

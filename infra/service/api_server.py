@@ -91,9 +91,12 @@ def api_services(settings: Settings, database_url: str, verifier: TokenVerifier)
         return {"database": ""}
 
     try:
-        with open_payments(settings, ledger) as payments:
+        with open_payments(settings, ledger) as payment_services:
             yield Services(
-                payments=payments,
+                payments=payment_services.payments,
+                payment_tracking=payment_services.tracking,
+                refunds=payment_services.refunds,
+                top_ups=payment_services.top_ups,
                 ledger=ledger,
                 read_connection=pool.connection,
                 identify=Authenticator(verifier, keys),

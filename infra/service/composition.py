@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -19,8 +20,14 @@ from consumers.usage.dead_letters import KafkaDeadLetters
 from consumers.usage.ingest import UsageIngest
 from domain.credits.ledger import Ledger
 from domain.invoicing.service import Invoicing
+from domain.payments.auto_top_up_purchases import AutoTopUpPurchases
+from domain.payments.checkout import PaymentOrders
+from domain.payments.gateway import PaymentGateway
 from domain.payments.ports import ReturnUrls
+from domain.payments.refunds import PaymentRefunds
+from domain.payments.repository import PaymentRepository
 from domain.payments.service import Payments
+from domain.payments.tracking import PaymentTracking
 from domain.pricing.price_book import PriceBook
 from infra.clock import utc_now
 from infra.event_store.datastore import LedgerDatastore
@@ -67,9 +74,36 @@ def _check_library_settings() -> None:
         raise InvalidSetting(str(error)) from error
 
 
+@dataclass(frozen=True)
+class PaymentServices:
+    """The commands on payments, all on one repository."""
+
+    payments: Payments
+    tracking: PaymentTracking
+    refunds: PaymentRefunds
+    top_ups: AutoTopUpPurchases
+
+
+def payments_of(
+    ledger: Ledger, reached: Mapping[str, PaymentGateway], return_urls: Callable[[str], ReturnUrls]
+) -> PaymentServices:
+    """Return the commands on payments through some gateways. `return_urls` maps a payment id to its URLs."""
+    quote_store = PostgresQuoteStore(ledger)
+    repository = PaymentRepository(ledger, reached)
+    orders = PaymentOrders(repository, quote_store, return_urls)
+    refunds = PaymentRefunds(repository, quote_store)
+    top_ups = AutoTopUpPurchases(repository)
+    return PaymentServices(
+        Payments(repository, orders, quote_store),
+        PaymentTracking(repository, orders, refunds, top_ups),
+        refunds,
+        top_ups,
+    )
+
+
 @contextmanager
-def open_payments(settings: Settings, ledger: Ledger) -> Iterator[Payments]:
-    """Lend the use cases of payments, with the gateways that the settings have keys of.
+def open_payments(settings: Settings, ledger: Ledger) -> Iterator[PaymentServices]:
+    """Lend the commands on payments, with the gateways that the settings have keys of.
 
     Raises:
         InvalidSetting: a key is missing, or cannot be used.
@@ -84,7 +118,7 @@ def open_payments(settings: Settings, ledger: Ledger) -> Iterator[Payments]:
 
     reached = gateways(settings)
     try:
-        yield Payments(ledger, reached, PostgresQuoteStore(ledger), return_urls)
+        yield payments_of(ledger, reached, return_urls)
     finally:
         for gateway in reached.values():
             gateway.close()

@@ -9,7 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from domain.payments.errors import FlagNotOpen
 from domain.payments.events import Flag, PaymentCompleted, PaymentRefundRequested, PaymentStatus
 from domain.payments.gateway import Attempt, AttemptStatus
-from domain.payments.payment import PAID_STATUSES, Payment
+from domain.payments.payment import Payment
+from domain.payments.payment_state import PAID_STATUSES
 from tests.unit.credits.builders import request
 from tests.unit.payments.payment_builders import CREDITS, PRO, attempt, ordered
 

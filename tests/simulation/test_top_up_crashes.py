@@ -44,9 +44,9 @@ def switch_on(payment_env: PaymentEnvironment) -> None:
 
 def look(payment_env: PaymentEnvironment, payment_id: str) -> None:
     """Do what the keepers do: begin what is due, and go on with what was begun."""
-    begun = payment_env.payments.top_ups.begin(payment_env.name, payment_id, context=payment_env.request())
+    begun = payment_env.top_ups.begin(payment_env.name, payment_id, context=payment_env.request())
     if begun is not None:
-        payment_env.payments.follow_up(begun.terms.payment_id, context=payment_env.request())
+        payment_env.tracking.follow_up(begun.terms.payment_id, context=payment_env.request())
 
 
 def go_on(payment_env: PaymentEnvironment) -> None:
@@ -57,7 +57,7 @@ def go_on(payment_env: PaymentEnvironment) -> None:
         look(payment_env, f"{payment_env.name}-again-{number}")
         state = payment_env.ledger.organisation(payment_env.name).auto_top_up
         if state is not None and state.last_payment_id is not None:
-            payment_env.payments.follow_up(state.last_payment_id, context=payment_env.request())
+            payment_env.tracking.follow_up(state.last_payment_id, context=payment_env.request())
 
 
 def audit(payment_env: PaymentEnvironment, outcome: AttemptStatus) -> None:

@@ -51,7 +51,7 @@ def post_auto_top_up(page: PageDep) -> Response:
     """Change what is bought by itself."""
     form = Form(page.http)
     try:
-        result = page.services.payments.top_ups.change(
+        result = page.services.top_ups.change(
             page.organisation_id,
             _terms(page, form),
             context=form.request,
@@ -86,7 +86,7 @@ def post_switch_off(page: PageDep) -> Response:
     """Buy nothing by itself any more; where it is off already, show that."""
     form = Form(page.http)
     try:
-        result = page.services.payments.top_ups.switch_off(
+        result = page.services.top_ups.switch_off(
             page.organisation_id,
             context=form.request,
             idempotency_key=form.idempotency_key(page.organisation_id),

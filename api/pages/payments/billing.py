@@ -88,7 +88,7 @@ def post_recheck(page: PageDep) -> Response:
     form = Form(page.http)
     payment_id = form.text("payment", 128)
     try:
-        standing = page.services.payments.recheck(
+        standing = page.services.payment_tracking.recheck(
             payment_id, organisation_id=page.organisation_id, context=form.request
         )
     except GatewayError as error:

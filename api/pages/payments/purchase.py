@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.http.dependencies import ServicesDep, command_context_of
+from api.http.dependencies import Services, ServicesDep, command_context_of
 from api.http.sessions import Session
 from api.pages.credits import recommendations
 from api.pages.payments import custom_payment_form
@@ -23,9 +23,8 @@ from api.pages.shell.routing import PageRoute, redirect
 from domain.identity.principals import Role
 from domain.payments.errors import PaymentClosed, PaymentNotFound, ProAlreadyActive
 from domain.payments.events import PaymentKind
-from domain.payments.gateway import GatewayError, GatewayUnavailable
+from domain.payments.gateway import GatewayError, GatewayUnavailable, id_for_gateway
 from domain.payments.quotes import PurchasePlan, PurchaseQuote, check_can_buy
-from domain.payments.service import Payments
 from domain.pricing.plans import Plan
 from domain.shared import command_context
 from projections.connection import Connection
@@ -130,7 +129,7 @@ def post_payment(page: PageDep) -> Response:
     form = Form(page.http)
     payments = page.services.payments
     quote_id, gateway = form.text("quote", 128), form.text("gateway", 64)
-    payment_id = f"pay-{page.services.new_id()}"[:40]
+    payment_id = id_for_gateway("pay", page.services.new_id())
     try:
         standing = payments.begin(
             page.organisation_id,
@@ -190,18 +189,21 @@ def get_cancelled(http: Request, services: ServicesDep, payment_id: _PaymentPath
     if principal.memberships.get(organisation_id) is Role.ADMIN:
         with suppress(GatewayError, PaymentClosed):  # then it stays as it is, and shows as that
             _abandon_if_not_attempted(
-                services.payments, organisation_id, payment_id, command_context_of(http, services)
+                services, organisation_id, payment_id, command_context_of(http, services)
             )
     return redirect("/credits/billing", organisation=organisation_id, payment=payment_id)
 
 
 def _abandon_if_not_attempted(
-    payments: Payments, organisation_id: str, payment_id: str, request: command_context.CommandContext
+    services: Services, organisation_id: str, payment_id: str, request: command_context.CommandContext
 ) -> None:
-    payment = payments.recheck(payment_id, organisation_id=organisation_id, context=request).payment
-    gateway = payments.gateways[payment.terms.gateway]
+    rechecked = services.payment_tracking.recheck(
+        payment_id, organisation_id=organisation_id, context=request
+    )
+    payment = rechecked.payment
+    gateway = services.payments.gateways[payment.terms.gateway]
     if payment.order_id is not None and not gateway.attempts(payment.order_id):
-        payments.abandon(organisation_id, payment_id, context=request)
+        services.payments.abandon(organisation_id, payment_id, context=request)
 
 
 def _read_selection(page: Page, form: Form, plan: PurchasePlan) -> tuple[int, int | None, str | None]:

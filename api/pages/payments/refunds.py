@@ -20,7 +20,9 @@ from api.pages.shell.routing import PageRoute, redirect
 from domain.credits.limits import CREDITS_MAX
 from domain.payments.errors import RefundExceedsRefundableFee
 from domain.payments.events import PaymentFlagged, RefundRequested
-from domain.payments.payment import PAID_STATUSES, Payment
+from domain.payments.gateway import id_for_gateway
+from domain.payments.payment import Payment
+from domain.payments.payment_state import PAID_STATUSES
 from domain.payments.refunds import AttemptRefund, CreditRefund, FeeRefund, RefundRequest
 from projections.credits import queries as credit_queries
 
@@ -52,11 +54,11 @@ def post_refund_payment(page: PageDep, payment: _PaymentId) -> Response:
     """Give money back, and take what it bought."""
     form = Form(page.http)
     try:
-        standing = page.services.payments.refund(
+        standing = page.services.refunds.refund(
             page.organisation_id,
             payment,
             _refund_request(form) or CreditRefund(form.whole_number("credits", 1, CREDITS_MAX)),
-            refund_id=f"ref-{page.services.new_id()}"[:40],
+            refund_id=id_for_gateway("ref", page.services.new_id()),
             context=form.request,
             idempotency_key=form.idempotency_key(page.organisation_id),
         )
@@ -80,8 +82,8 @@ def _refund_request(form: Form) -> RefundRequest | None:
 
 
 def _preview(page: Page, payment_id: str, refund_request: RefundRequest) -> RefundRequested:
-    return page.services.payments.refund_preview(
-        page.organisation_id, payment_id, refund_request, context=page.command_context
+    return page.services.refunds.preview(
+        page.organisation_id, payment_id, refund_request, page.command_context
     )
 
 

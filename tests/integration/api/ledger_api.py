@@ -23,7 +23,6 @@ from api.http.page_services import PageServices
 from api.http.rate_limits import rate_limits
 from domain.credits.ledger import Ledger
 from domain.payments.ports import ReturnUrls
-from domain.payments.service import Payments
 from domain.pricing.rate_card import RateCard, UsageType
 from infra.embedded.issuer import EmbeddedIssuer
 from infra.identity.api_keys import PostgresApiKeys
@@ -33,8 +32,7 @@ from infra.identity.sessions import PostgresSessions
 from infra.identity.signing_keys import StaticKeys
 from infra.identity.tokens import Authenticator, TokenVerifier
 from infra.invoicing.pdf import render_pdf
-from infra.payments.payment_records import PostgresQuoteStore
-from infra.service.composition import open_invoicing
+from infra.service.composition import open_invoicing, payments_of
 from infra.settings import Settings
 from infra.webhooks.endpoints import PostgresWebhookEndpoints
 from projections.engine.runner import ProjectionRunner
@@ -143,6 +141,11 @@ def ledger_api(conninfo: str) -> Iterator[LedgerApi]:
 def _services(ledger: Ledger, pool: ConnectionPool[Any], issuer: EmbeddedIssuer) -> Services:
     tokens = TokenVerifier(StaticKeys(issuer.jwks()), issuer=ISSUER, audience=AUDIENCE)
     keys = PostgresApiKeys(pool.connection, lambda: datetime.now(UTC), ledger)
+    payment_services = payments_of(
+        ledger,
+        {"razorpay": InMemoryGateway()},
+        lambda payment_id: ReturnUrls(f"http://{HOST}/{payment_id}", f"http://{HOST}/"),
+    )
     return Services(
         ledger=ledger,
         read_connection=lambda: pool.connection(timeout=5),
@@ -152,12 +155,10 @@ def _services(ledger: Ledger, pool: ConnectionPool[Any], issuer: EmbeddedIssuer)
         people=PostgresPeople(pool.connection),
         invoicing=open_invoicing(Settings(), ledger),
         print_invoice=render_pdf,
-        payments=Payments(
-            ledger,
-            {"razorpay": InMemoryGateway()},
-            PostgresQuoteStore(ledger),
-            lambda payment_id: ReturnUrls(f"http://{HOST}/{payment_id}", f"http://{HOST}/"),
-        ),
+        payments=payment_services.payments,
+        payment_tracking=payment_services.tracking,
+        refunds=payment_services.refunds,
+        top_ups=payment_services.top_ups,
         limits=rate_limits(1_000_000, 1_000_000),
         clock=lambda: datetime.now(UTC),
         new_id=lambda: f"request-{next(_numbers)}",

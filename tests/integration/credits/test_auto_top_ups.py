@@ -51,7 +51,9 @@ class AutoTopUpEnvironment:
         self._connection = connection
         self._numbers = count(1)
         self.worker = self.another_worker()
-        self._payments = PaymentWorker(payment_env.payments, conninfo, lambda: payment_env.now)
+        self._payments = PaymentWorker(
+            payment_env.tracking, payment_env.ledger, conninfo, lambda: payment_env.now
+        )
 
     def put_details(self) -> None:
         """Put on file who pays: a card is kept for somebody who is known."""
@@ -61,7 +63,8 @@ class AutoTopUpEnvironment:
 
     def another_worker(self) -> AutoTopUpWorker:
         return AutoTopUpWorker(
-            self.payment_env.payments,
+            self.payment_env.top_ups,
+            self.payment_env.tracking,
             self._conninfo,
             lambda: self.payment_env.now,
             lambda: str(next(self._numbers)),
@@ -124,10 +127,10 @@ class AutoTopUpEnvironment:
         return auto_top_up(self._connection, ORG)
 
     def change(self, terms: TopUpTerms) -> None:
-        self.payment_env.payments.top_ups.change(ORG, terms, context=self.payment_env.request())
+        self.payment_env.top_ups.change(ORG, terms, context=self.payment_env.request())
 
     def switch_off(self) -> None:
-        self.payment_env.payments.top_ups.switch_off(ORG, context=self.payment_env.request())
+        self.payment_env.top_ups.switch_off(ORG, context=self.payment_env.request())
 
 
 @pytest.fixture
@@ -388,7 +391,7 @@ class TestFailures:
         top_up_env.switch_on()
         top_up_env.spend(900)
         monkeypatch.setattr(
-            top_up_env.payment_env.payments.top_ups,
+            top_up_env.payment_env.top_ups,
             "begin",
             lambda *_, **__: (_ for _ in ()).throw(InvalidInput("x", "y")),
         )
@@ -452,14 +455,14 @@ class TestChanging:
         self, top_up_env: AutoTopUpEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         top_up_env.switch_on()
-        top_ups = top_up_env.payment_env.payments.top_ups
-        forget = top_ups._forget_card
+        top_ups = top_up_env.payment_env.top_ups
+        forget = top_ups._forget_card_if_off
 
         def forget_late(organisation_id: str) -> None:
             top_up_env.switch_on()
             forget(organisation_id)
 
-        monkeypatch.setattr(top_ups, "_forget_card", forget_late)
+        monkeypatch.setattr(top_ups, "_forget_card_if_off", forget_late)
         top_up_env.switch_off()
         assert top_up_env.payment_env.gateway.forgotten == []
         assert top_up_env.standing.is_on

@@ -31,7 +31,9 @@ class WorkerEnvironment:
         self, payment_env: PaymentEnvironment, conninfo: str, connection: psycopg.Connection
     ) -> None:
         self.payment_env = payment_env
-        self.worker = PaymentWorker(payment_env.payments, conninfo, lambda: payment_env.now)
+        self.worker = PaymentWorker(
+            payment_env.tracking, payment_env.ledger, conninfo, lambda: payment_env.now
+        )
         self._conninfo = conninfo
         self._connection = connection
 

@@ -36,7 +36,7 @@ from domain.payments.ports import ReturnUrls
 from domain.payments.quotes import PurchasePlan, PurchaseQuote
 from domain.payments.refunds import CreditRefund, RefundRequest
 from domain.payments.repository import PaymentResult
-from domain.payments.service import NEVER_PAID, Payments
+from domain.payments.tracking import NEVER_PAID
 from domain.pricing.plans import Plan
 from domain.pricing.price_book import CurrencyChange, Edition, PriceBook
 from domain.shared.command_context import CommandContext
@@ -45,7 +45,7 @@ from domain.shared.event_store import IdempotencyKey
 from domain.shared.money import Currency
 from infra.event_store.recorder import event_store_of
 from infra.payments.payment_records import PostgresQuoteStore
-from infra.service.composition import open_ledger
+from infra.service.composition import open_ledger, payments_of
 from tests.payment_gateway import SIGNATURE, InMemoryGateway
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -60,12 +60,15 @@ class PaymentEnvironment:
         self.ledger = ledger
         self.name = name
         self.gateway = InMemoryGateway()
-        self.payments = Payments(
+        services = payments_of(
             ledger,
             {"bookpay": self.gateway},
-            PostgresQuoteStore(ledger),
             lambda payment_id: ReturnUrls(f"https://shop.example/{payment_id}", "https://shop.example/"),
         )
+        self.payments = services.payments
+        self.tracking = services.tracking
+        self.refunds = services.refunds
+        self.top_ups = services.top_ups
         self.now = NOW
         self._numbers = count(1)
         ledger.open_organisation(name, currency=Currency.INR, trial_credits=0, context=self.request())
@@ -108,7 +111,7 @@ class PaymentEnvironment:
         return self.begin(self.quote(credits_count, plan)).payment
 
     def record_attempt(self, attempt: Attempt) -> Payment:
-        return self.payments.record_attempt("bookpay", attempt, self.request()).payment
+        return self.tracking.record_attempt("bookpay", attempt, self.request()).payment
 
     def pay(self, payment: Payment, **how: Any) -> Payment:
         assert payment.order_id is not None
@@ -118,16 +121,16 @@ class PaymentEnvironment:
         return self.pay(self.order(credits_count, plan))
 
     def recheck(self, payment: Payment) -> Payment:
-        return self.payments.recheck(payment.terms.payment_id, context=self.request()).payment
+        return self.tracking.recheck(payment.terms.payment_id, context=self.request()).payment
 
     def follow_up(self, payment: Payment) -> Payment:
-        return self.payments.follow_up(payment.terms.payment_id, context=self.request()).payment
+        return self.tracking.follow_up(payment.terms.payment_id, context=self.request()).payment
 
     def refund(self, payment: Payment, credits_count: int | None = None, **options: Any) -> Payment:
         return self.give_back(payment, CreditRefund(credits_count), **options)
 
     def give_back(self, payment: Payment, back: RefundRequest, **options: Any) -> Payment:
-        return self.payments.refund(
+        return self.refunds.refund(
             self.name,
             payment.terms.payment_id,
             back,
@@ -324,13 +327,12 @@ class TestBeginning:
     def test_the_way_to_the_page_can_be_asked_for_again(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.order()
 
-        def ask() -> PaymentResult:
-            payment_id = payment.terms.payment_id
-            return payment_env.payments.checkout(ORG, payment_id, context=payment_env.request())
+        def check_out() -> PaymentResult:
+            return payment_env.payments.checkout(ORG, payment.terms.payment_id, context=payment_env.request())
 
-        assert ask().checkout is not None
+        assert check_out().checkout is not None
         payment_env.pay(payment)
-        assert ask().checkout is None
+        assert check_out().checkout is None
 
     def test_payments_of_others_are_unknown(self, payment_env: PaymentEnvironment) -> None:
         payment_id = payment_env.order().terms.payment_id
@@ -461,19 +463,19 @@ class TestAttempts:
         payment = payment_env.order()
         body = payment_env.gateway.notification_of(payment_env.gateway.pay(str(payment.order_id)))
         with pytest.raises(InvalidWebhookSignature):
-            payment_env.payments.handle_webhook(
+            payment_env.tracking.handle_webhook(
                 "bookpay", body, {"x-signature": "mine"}, payment_env.request()
             )
         assert payment_env.balance == 0
         for _ in range(2):
-            payment_env.payments.handle_webhook(
+            payment_env.tracking.handle_webhook(
                 "bookpay", body, {"x-signature": SIGNATURE}, payment_env.request()
             )
         assert payment_env.balance == 1_000
 
     def test_a_webhook_about_something_else_is_taken(self, payment_env: PaymentEnvironment) -> None:
         body = b'{"notification_id": "n", "kind": "settlement", "attempt": null}'
-        payment_env.payments.handle_webhook(
+        payment_env.tracking.handle_webhook(
             "bookpay", body, {"x-signature": SIGNATURE}, payment_env.request()
         )
 
@@ -484,14 +486,14 @@ class TestAttempts:
         payment = payment_env.order()
         body = payment_env.gateway.notification_of(payment_env.gateway.pay(str(payment.order_id)))
         fields = {"notice": body.decode(), "by": signature}
-        payment_env.payments.handle_return(payment.terms.payment_id, fields, payment_env.request())
+        payment_env.tracking.handle_return(payment.terms.payment_id, fields, payment_env.request())
         assert payment_env.balance == 1_000
 
     def test_a_forged_return_brings_nothing(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.order()
         forged = Attempt("pay_x", str(payment.order_id), AttemptStatus.CAPTURED, 177_000, "INR")
         fields = {"notice": payment_env.gateway.notification_of(forged).decode(), "by": "forged"}
-        back = payment_env.payments.handle_return(payment.terms.payment_id, fields, payment_env.request())
+        back = payment_env.tracking.handle_return(payment.terms.payment_id, fields, payment_env.request())
         assert back.payment.status is PaymentStatus.PENDING
 
     def test_a_return_of_another_order_says_nothing_of_this_one(
@@ -500,7 +502,7 @@ class TestAttempts:
         paid, payment = payment_env.order(), payment_env.order()
         body = payment_env.gateway.notification_of(payment_env.gateway.pay(str(paid.order_id)))
         fields = {"notice": body.decode(), "by": SIGNATURE}
-        back = payment_env.payments.handle_return(payment.terms.payment_id, fields, payment_env.request())
+        back = payment_env.tracking.handle_return(payment.terms.payment_id, fields, payment_env.request())
         assert back.payment.status is PaymentStatus.PENDING
 
     def test_the_latest_attempt_says_where_an_order_stands_unless_one_took_money(
@@ -592,7 +594,7 @@ class TestRefunds:
         idempotency_key = IdempotencyKey("refunds", "key", b"1")
 
         def refund(number: int) -> PaymentResult:
-            return payment_env.payments.refund(
+            return payment_env.refunds.refund(
                 ORG,
                 payment_id,
                 CreditRefund(600),

@@ -84,7 +84,7 @@ class TestCustomPayments:
 
     def test_a_preview_records_nothing(self, payment_env: PaymentEnvironment) -> None:
         payment = custom(payment_env)
-        asked: Any = payment_env.payments.refund_preview(
+        asked: Any = payment_env.refunds.preview(
             ORG, payment.terms.payment_id, FeeRefund(1_000), context=payment_env.request()
         )
         assert (asked.amount_minor, asked.tax_minor) == (1_000, 180)

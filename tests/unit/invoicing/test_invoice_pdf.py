@@ -149,10 +149,10 @@ def test_a_page_is_not_worth_a_line_in_the_log() -> None:
     program = """
 from infra.invoicing.pdf import render_pdf
 from infra.service.telemetry import log_to_stderr
-from tests.sales import invoice, sold
+from tests.sales import invoice, make_sale
 
 log_to_stderr("DEBUG")
-render_pdf(invoice(sold()))
+render_pdf(invoice(make_sale()))
 """
     printing = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True

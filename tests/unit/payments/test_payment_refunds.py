@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from domain.payments.errors import FlagNotOpen, PaymentNotRefundable, RefundExceedsRefundableFee
 from domain.payments.events import AttemptRefundRequested, Flag, FlagKey, PaymentStatus
 from domain.payments.gateway import AttemptStatus
-from domain.payments.payment import Payment, RefundState
+from domain.payments.payment import Payment
+from domain.payments.payment_state import RefundState
 from domain.payments.terms import PaymentTerms
 from domain.shared.errors import InvalidInput, InvariantViolation
 from tests.unit.credits.builders import request

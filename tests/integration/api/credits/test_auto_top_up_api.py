@@ -35,7 +35,9 @@ def buy(
         begun = client.post(f"{organisation}/payments", json=body).json()
         attempt = gateway.pay(begun["order_id"])
         services = ledger_api.services
-        services.payments.record_attempt("razorpay", attempt, CommandContext(services.clock(), None, "test"))
+        services.payment_tracking.record_attempt(
+            "razorpay", attempt, CommandContext(services.clock(), None, "test")
+        )
         return str(begun["payment_id"])
 
     return pay

@@ -15,12 +15,14 @@ from domain.payments.gateway import Checkout, PaymentGateway
 from domain.payments.payment import Payment
 from domain.payments.ports import ReturnUrls
 from domain.payments.quotes import PurchasePlan
+from domain.payments.refunds import PaymentRefunds
 from domain.payments.service import Payments
+from domain.payments.tracking import PaymentTracking
 from domain.shared.command_context import CommandContext
 from domain.shared.money import Currency
 from infra.embedded.gateway_sandbox.state import SandboxState
-from infra.payments.payment_records import PostgresQuoteStore
 from infra.payments.reconciliation import Reconciler
+from infra.service.composition import payments_of
 from projections.engine.runner import ProjectionRunner
 from projections.registry import ALL_PROJECTIONS
 
@@ -44,6 +46,8 @@ class GatewayEnvironment:
 
     ledger: Ledger
     payments: Payments
+    tracking: PaymentTracking
+    refunds: PaymentRefunds
     conninfo: str
     sales: list[Sale] = field(default_factory=list)
 
@@ -108,7 +112,7 @@ class GatewayEnvironment:
         return sale
 
     def handle_return(self, sale: Sale, fields: Mapping[str, str]) -> Payment:
-        return self.payments.handle_return(sale.payment_id, fields, self.request()).payment
+        return self.tracking.handle_return(sale.payment_id, fields, self.request()).payment
 
     def payment(self, sale: Sale) -> Payment:
         return self.payments.payment(sale.payment_id)
@@ -151,6 +155,5 @@ def open_gateway_env(
         back = f"{MERCHANT_URL}/credits/payments/{payment_id}/return"
         return ReturnUrls(back, f"{back}?cancelled=1")
 
-    return GatewayEnvironment(
-        ledger, Payments(ledger, gateways, PostgresQuoteStore(ledger), return_urls), conninfo
-    )
+    services = payments_of(ledger, gateways, return_urls)
+    return GatewayEnvironment(ledger, services.payments, services.tracking, services.refunds, conninfo)

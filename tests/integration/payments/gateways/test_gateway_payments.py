@@ -57,7 +57,7 @@ def webhooks(
 
 
 def handle_webhook(gateway_env: GatewayEnvironment, webhook: ReceivedWebhook) -> None:
-    gateway_env.payments.handle_webhook("razorpay", webhook.body, webhook.headers, gateway_env.request())
+    gateway_env.tracking.handle_webhook("razorpay", webhook.body, webhook.headers, gateway_env.request())
 
 
 def assert_completed(gateway_env: GatewayEnvironment, sale: Sale) -> None:
@@ -135,7 +135,7 @@ def test_left_pending_until_it_is_asked_for(
     order_id = gateway_env.payment(sale).order_id
     assert order_id is not None
     sandbox.state.change_status(sandbox.state.payments_of(order_id)[0], "captured")
-    gateway_env.payments.recheck(sale.payment_id, context=gateway_env.request())
+    gateway_env.tracking.recheck(sale.payment_id, context=gateway_env.request())
     assert_completed(gateway_env, sale)
 
 
@@ -150,7 +150,7 @@ def test_paid_after_everybody_gave_it_up(
     assert order_id is not None
     sandbox.state.payments_of(order_id)[0].captures_at = sandbox.state.clock_s() - 1
     sandbox.state.capture_due()
-    gateway_env.payments.follow_up(sale.payment_id, context=gateway_env.request())
+    gateway_env.tracking.follow_up(sale.payment_id, context=gateway_env.request())
     assert_completed(gateway_env, sale)
 
 
@@ -158,12 +158,12 @@ def test_paid_twice_counts_once_and_the_rest_is_named(gateway_env: GatewayEnviro
     before = gateway_env.differences("razorpay")
     sale = gateway_env.sell("razorpay")
     gateway_env.handle_return(sale, payer.choose(sale.checkout, "twice").fields)
-    gateway_env.payments.recheck(sale.payment_id, context=gateway_env.request())
+    gateway_env.tracking.recheck(sale.payment_id, context=gateway_env.request())
     assert_completed(gateway_env, sale)
     assert {flag for flag, _, _ in gateway_env.payment(sale).flags} == {Flag.PAID_TWICE}
     assert gateway_env.differences("razorpay") - before == {"taken_twice": 1}
     refund_unexpected_payments(gateway_env, sale)
-    gateway_env.payments.recheck(sale.payment_id, context=gateway_env.request())
+    gateway_env.tracking.recheck(sale.payment_id, context=gateway_env.request())
     assert_completed(gateway_env, sale)
     assert gateway_env.differences("razorpay") == before
 
@@ -188,7 +188,7 @@ def refund_unexpected_payments(gateway_env: GatewayEnvironment, sale: Sale) -> N
     """Give all back that an attempt took which pays for nothing, ask twice, and see its flag settled."""
     ((_, attempt, amount_minor),) = gateway_env.payment(sale).open_flags
     for _ in range(2):
-        gateway_env.payments.refund(
+        gateway_env.refunds.refund(
             sale.organisation_id,
             sale.payment_id,
             AttemptRefund(attempt),
@@ -245,7 +245,7 @@ def test_all_at_once(
         lambda webhook=webhook: handle_webhook(gateway_env, webhook) for webhook in told
     ]  # type: ignore[misc]
     steps += [lambda: gateway_env.handle_return(sale, back.fields)] * 2
-    steps += [lambda: gateway_env.payments.recheck(sale.payment_id, context=gateway_env.request())] * 2
+    steps += [lambda: gateway_env.tracking.recheck(sale.payment_id, context=gateway_env.request())] * 2
     with ThreadPoolExecutor(len(steps)) as pool:
         for done in [pool.submit(step) for step in steps]:
             done.result()
@@ -266,7 +266,7 @@ def test_a_forged_webhook_and_a_return_of_another_payment_change_nothing(
         handle_webhook(gateway_env, captured._replace(body=msgspec.json.format(captured.body)))
     assert gateway_env.handle_return(unpaid, back.fields).status is PaymentStatus.PENDING
     assert gateway_env.balance(unpaid) == 0
-    gateway_env.payments.recheck(paid.payment_id, context=gateway_env.request())
+    gateway_env.tracking.recheck(paid.payment_id, context=gateway_env.request())
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
@@ -304,7 +304,7 @@ def test_the_gateway_is_down_when_the_payer_comes_back(
     with pytest.raises(GatewayUnavailable):
         gateway_env.handle_return(sale, back.fields)
     assert gateway_env.payment(sale).status is PaymentStatus.PENDING
-    gateway_env.payments.follow_up(sale.payment_id, context=gateway_env.request())
+    gateway_env.tracking.follow_up(sale.payment_id, context=gateway_env.request())
     assert_completed(gateway_env, sale)
 
 
@@ -318,7 +318,7 @@ def test_money_goes_back_once_whatever_is_lost(
     gateway_env.handle_return(sale, payer.choose(sale.checkout, "pay").fields)
     refund_id = f"refund-{sale.payment_id}"
     proxy.break_requests(Fault.NONE, fault)
-    asked = gateway_env.payments.refund(
+    asked = gateway_env.refunds.refund(
         sale.organisation_id,
         sale.payment_id,
         CreditRefund(500),
@@ -328,7 +328,7 @@ def test_money_goes_back_once_whatever_is_lost(
     assert asked.payment.open_refunds, "the credits are gone, the money is on its way"
     assert gateway_env.balance(sale) == 1_500
     for _ in range(2):
-        gateway_env.payments.follow_up(sale.payment_id, context=gateway_env.request())
+        gateway_env.tracking.follow_up(sale.payment_id, context=gateway_env.request())
         assert gateway_env.payment(sale).status is PaymentStatus.REFUNDED
         assert gateway_env.balance(sale) == 1_500
     assert gateway_env.differences(gateway) == before
@@ -351,15 +351,15 @@ def test_parts_that_go_back_at_once_go_back_once(
         tills = [gateway_env, open_gateway_env(ledger, adapters, ledger_url)]
 
         def give_back(number: int) -> None:
-            payments = tills[number % 2].payments
-            payments.refund(
+            till = tills[number % 2]
+            till.refunds.refund(
                 sale.organisation_id,
                 sale.payment_id,
                 FeeRefund(1_000 + number),
                 refund_id=f"part-{number}-{sale.payment_id}",
                 context=gateway_env.request(),
             )
-            payments.follow_up(sale.payment_id, context=gateway_env.request())
+            till.tracking.follow_up(sale.payment_id, context=gateway_env.request())
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(give_back, range(16)))
@@ -373,7 +373,7 @@ def test_parts_that_go_back_at_once_go_back_once(
     assert len(asked) == 16
     given = sandbox.state.refunds_of(payment.gateway_payment_id)
     assert sorted((refund.receipt or "", refund.amount_minor) for refund in given) == sorted(asked.items())
-    gateway_env.payments.recheck(sale.payment_id, context=gateway_env.request())
+    gateway_env.tracking.recheck(sale.payment_id, context=gateway_env.request())
     assert not gateway_env.payment(sale).flags
     assert gateway_env.differences(gateway) == before
 
@@ -405,7 +405,7 @@ def test_money_that_the_ledger_never_heard_of_is_named(
     payer.choose(sale.checkout, "pay")  # no webhook arrives, the browser never comes back
     payer.choose(adapters["razorpay"].open_order(order_request()).checkout, "pay")
     assert gateway_env.differences("razorpay") - before == {"not_completed": 1, "unknown_payment": 1}
-    gateway_env.payments.follow_up(sale.payment_id, context=gateway_env.request())
+    gateway_env.tracking.follow_up(sale.payment_id, context=gateway_env.request())
     assert gateway_env.differences("razorpay") - before == {"unknown_payment": 1}
     long_ago = gateway_env.request().at.date() - timedelta(days=30)
     assert not gateway_env.differences("razorpay", long_ago, long_ago), "it was not taken then"

@@ -74,7 +74,7 @@ def test_it_prints_a_line_per_difference_and_fails_if_there_is_one(
         "currency": "USD",
         "gateway": 2_000,
     } in told
-    gateway_env.payments.follow_up(sale.payment_id, context=gateway_env.request())
+    gateway_env.tracking.follow_up(sale.payment_id, context=gateway_env.request())
 
 
 def test_without_a_difference_it_is_silent(

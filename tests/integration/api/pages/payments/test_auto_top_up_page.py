@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from domain.payments.gateway import AttemptStatus
+from domain.payments.gateway import AttemptStatus, id_for_gateway
 from domain.shared.command_context import CommandContext
 from tests.integration.api.ledger_api import LedgerApi
 from tests.integration.api.pages.browser import Browser, Document
@@ -35,7 +35,9 @@ def switch_on(
     payment_id = payment.form("/credits/billing/abandon").fields["payment"]
     services = ledger_api.services
     attempt = gateway.pay(gateway.order_ids[payment_id])
-    services.payments.record_attempt("razorpay", attempt, CommandContext(services.clock(), None, "test"))
+    services.payment_tracking.record_attempt(
+        "razorpay", attempt, CommandContext(services.clock(), None, "test")
+    )
     ledger_api.catch_up()
     return admin.get(PATH)
 
@@ -49,10 +51,10 @@ def details(admin: Browser) -> None:
 def top_up(studio: str, ledger_api: LedgerApi) -> bool:
     """Do for the organisation what `creditledger tend` does, and tell whether a top-up began."""
     services = ledger_api.services
-    payments, request = services.payments, CommandContext(services.clock(), None, "test")
-    begun = payments.top_ups.begin(studio, f"top-{services.new_id()}"[:40], context=request)
+    request = CommandContext(services.clock(), None, "test")
+    begun = services.top_ups.begin(studio, id_for_gateway("top", services.new_id()), context=request)
     if begun is not None:
-        payments.follow_up(begun.terms.payment_id, context=request)
+        services.payment_tracking.follow_up(begun.terms.payment_id, context=request)
     ledger_api.catch_up()
     return begun is not None
 

@@ -41,7 +41,7 @@ def custom(staff: Browser, studio: str, ledger_api: LedgerApi, gateway: InMemory
     order_id = next(reversed(gateway.orders))
     attempt = gateway.pay(order_id)
     services = ledger_api.services
-    standing = services.payments.record_attempt(
+    standing = services.payment_tracking.record_attempt(
         "razorpay", attempt, CommandContext(services.clock(), None, "test")
     )
     ledger_api.catch_up()

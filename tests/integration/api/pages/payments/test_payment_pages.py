@@ -41,7 +41,7 @@ def pay(page: Document, gateway: InMemoryGateway, ledger_api: LedgerApi, **how: 
     """Let the gateway take the money, or not, tell of it, and return the payment's id."""
     payment_id = page.form("/credits/billing/abandon").fields["payment"]
     attempt = gateway.pay(gateway.order_ids[payment_id], **how)
-    ledger_api.services.payments.record_attempt(
+    ledger_api.services.payment_tracking.record_attempt(
         "razorpay", attempt, CommandContext(ledger_api.services.clock(), None, "test")
     )
     ledger_api.catch_up()
