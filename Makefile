@@ -1,4 +1,4 @@
-# Everything runs in .venv, which the first target that needs it makes. No Docker, no root.
+# Everything runs in .venv. The first target that needs it creates it. No Docker, no root.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 RUN    := $(VENV)/.installed-run
 DEV    := $(VENV)/.installed-dev
 ARGS   ?=
-# Test processes, about 400 MB each with their servers: half of the time they wait, so two for each core.
+# Number of test processes: two per core, because they often wait. Each uses about 400 MB with its servers.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(6, 2 * (os.cpu_count() or 1)))')
 
 .DEFAULT_GOAL := help
@@ -17,16 +17,16 @@ help:  ## Show all targets
 up: $(RUN)  ## Run the service; make up ARGS=--demo adds three organisations and traffic
 	@exec $(BIN)/creditledger up $(ARGS)
 
-test: $(DEV)  ## Run every test that needs nothing but Python
+test: $(DEV)  ## Run all tests that need only Python
 	$(BIN)/python -m pytest -m "not kafka and not browser" -n $(WORKERS) --dist worksteal --cov --cov-report=term-missing:skip-covered --cov-fail-under=100 $(ARGS)
 
-check: $(DEV)  ## Format, lint, types, and the direction of imports
+check: $(DEV)  ## Check format, lint, types and import directions
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(DEV)  ## Format the code and fix what can be fixed
+format: $(DEV)  ## Format the code and apply automatic fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -54,13 +54,13 @@ lock: $(VENV)/.uv  ## Pin the dependencies of pyproject.toml again
 
 LOCK := --generate-hashes --no-strip-extras --universal --python-version 3.11 --no-emit-index-url --no-header --quiet
 
-clean:  ## Remove the environment and the embedded servers' data
+clean:  ## Remove .venv and the data of the embedded servers
 	rm -rf $(VENV) var
 
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-input
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 
 $(RUN): $(BIN)/python requirements/run.txt pyproject.toml

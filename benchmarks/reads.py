@@ -116,7 +116,7 @@ class _Browser:
 def _browser(bench_env: BenchmarkEnvironment, issuer: EmbeddedIssuer, name: str) -> Iterator[_Browser]:
     """Lend a browser that is signed in to the pages of a database."""
     settings = Settings(
-        embedded_issuer_keys=issuer.published,
+        embedded_issuer_keys=issuer.jwks_path,
         api_requests_per_minute=1_000_000,
         api_organisation_requests_per_minute=1_000_000,
     )

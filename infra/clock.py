@@ -1,4 +1,4 @@
-"""The clock and new ids of production."""
+"""The production clock and id generator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 
 def utc_now() -> datetime:
-    """Return the present moment: the one clock of the service."""
+    """Return the current time, in UTC. The service has no other clock."""
     return datetime.now(UTC)
 
 

@@ -1,4 +1,4 @@
-"""Looks again and again for what is due, and waits for a lost database."""
+"""Runs a step periodically, and retries when the database is lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ log = logging.getLogger(__name__)
 def run_periodically(
     conninfo: str, every_s: float, step: Callable[[psycopg.Connection[Any]], object], stop: Event, what: str
 ) -> None:
-    """Call `step` with a connection every so many seconds, until told to stop; `what` it is, for the log."""
+    """Call `step` with a connection every `every_s` seconds until `stop` is set.
+
+    `what` names it in the log.
+    """
     backoff = Backoff(min(every_s, 1.0), _BACKOFF_MAX_S)
     while not stop.is_set():
         try:
@@ -29,5 +32,5 @@ def run_periodically(
                 while not stop.wait(every_s):
                     step(connection)
         except (psycopg.OperationalError, psycopg.InterfaceError, StoreError) as error:
-            log.warning("%s has to wait, next try in %.0f s: %s", what, backoff.next_s, error)
+            log.warning("%s: the database is lost, next try in %.0f s: %s", what, backoff.next_s, error)
             stop.wait(backoff.advance())

@@ -21,24 +21,27 @@ Entry = TypeVar("Entry")
 Built = TypeVar("Built")
 
 LOOPBACK: Final = {"127.0.0.1": "127.0.0.1", "localhost": "localhost", "::1": "[::1]"}
-"""Addresses that only this machine reaches, and how URLs write them."""
+"""Loopback addresses, and their form in URLs."""
 
 
 class InvalidSetting(Exception):
-    """A setting cannot be used; the message is a sentence that names it."""
+    """A setting is invalid. The message is a sentence that names the setting."""
 
 
 class Settings(BaseSettings):
-    """Every variable, with its default. Unset DATABASE_URL or KAFKA_BOOTSTRAP_SERVERS: embedded ones."""
+    """All settings with their defaults.
+
+    Without DATABASE_URL or KAFKA_BOOTSTRAP_SERVERS, `up` starts its own.
+    """
 
     model_config = SettingsConfigDict(env_file=None, extra="ignore")
 
-    database_url: SecretStr | None = Field(None, description="PostgreSQL of the service's own role.")
+    database_url: SecretStr | None = Field(None, description="PostgreSQL URL for the service's role.")
     migration_database_url: SecretStr | None = Field(
-        None, description="PostgreSQL of the owner, for migrate and rebuild; DATABASE_URL if unset."
+        None, description="PostgreSQL URL for the owner, used by migrate and rebuild; default: DATABASE_URL."
     )
 
-    kafka_bootstrap_servers: str | None = Field(None, description="host:port, several with commas.")
+    kafka_bootstrap_servers: str | None = Field(None, description="host:port, comma-separated.")
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     kafka_sasl_username: str | None = None
@@ -48,78 +51,82 @@ class Settings(BaseSettings):
     kafka_ssl_keyfile: Path | None = None
     kafka_ssl_password: SecretStr | None = None
     kafka_group_id: str = "credit-ledger"
-    kafka_group_instance_id: str | None = Field(None, description="Static membership of this consumer.")
+    kafka_group_instance_id: str | None = Field(None, description="Id for static group membership.")
     kafka_session_timeout_ms: Annotated[int, Field(ge=1_000, le=300_000)] = 6_000
     kafka_create_topics: bool = Field(True, description="Create missing topics on start.")
-    kafka_replication_factor: int = Field(-1, description="Of created topics; -1: the broker's default.")
+    kafka_replication_factor: int = Field(-1, description="For created topics; -1: the broker's default.")
     usage_topic: str = "photo-processing.usage.v1"
     usage_partitions: Annotated[int, Field(ge=1, le=1_000)] = 8
     events_topic: str = Field("credit-ledger.events.v1", description="Every event of the ledger.")
     balances_topic: str = Field("credit-ledger.balances.v1", description="Latest balances; compacted.")
 
     oidc_issuer: str | None = Field(None, description="Issuer of the API's bearer tokens.")
-    oidc_audience: str = Field("creditledger", description="Audience that tokens have to be for.")
-    oidc_jwks_url: str | None = Field(None, description="The issuer's keys; discovered if unset.")
+    oidc_audience: str = Field("creditledger", description="Required audience of the tokens.")
+    oidc_jwks_url: str | None = Field(None, description="URL of the issuer's keys; discovered if unset.")
     oidc_subject_claim: str = "sub"
     oidc_roles_claim: str = "roles"
     oidc_organisations_claim: str = "organisations"
     embedded_issuer_keys: Path | None = Field(
-        None, description="Public keys of the issuer that `up` brings along; it sets this for its parts."
+        None, description="Public keys of the embedded issuer; `up` sets this for its parts."
     )
 
     pipeline_token: SecretStr | None = Field(
-        None, description="With OIDC_ISSUER: the service's token that simulate-pipeline asks the API with."
+        None, description="With OIDC_ISSUER: the token that simulate-pipeline uses for the API."
     )
 
     public_url: str | None = Field(
-        None, description="Where browsers and gateways reach us; http://API_HOST:API_PORT if unset."
+        None, description="URL for browsers and gateways; default: http://API_HOST:API_PORT."
     )
-    checkout_name: str = Field("Photo credits", description="Whom the payer pays, on the gateway's page.")
+    checkout_name: str = Field("Photo credits", description="Name of the payee on the gateway's page.")
     gateway_timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0
     razorpay_key_id: str | None = None
     razorpay_key_secret: SecretStr | None = None
     razorpay_webhook_secret: SecretStr | None = None
     razorpay_url: str = "https://api.razorpay.com"
-    razorpay_currencies: str = Field("INR,USD", description="What it is offered for, with commas.")
+    razorpay_currencies: str = Field("INR,USD", description="Currencies of this gateway, comma-separated.")
     payglocal_merchant_id: str | None = None
-    payglocal_private_key: Path | None = Field(None, description="PEM file of ours.")
+    payglocal_private_key: Path | None = Field(None, description="PEM file of our private key.")
     payglocal_private_key_id: str | None = None
-    payglocal_public_key: Path | None = Field(None, description="PEM file of PayGlocal's.")
+    payglocal_public_key: Path | None = Field(None, description="PEM file of PayGlocal's public key.")
     payglocal_public_key_id: str | None = None
     payglocal_url: str = "https://api.payglocal.in"
-    payglocal_currencies: str = Field("USD", description="What it is offered for, with commas.")
+    payglocal_currencies: str = Field("USD", description="Currencies of this gateway, comma-separated.")
 
     api_host: str = "127.0.0.1"
     api_port: Annotated[int, Field(ge=0, le=65_535)] = 8000
-    api_names: str = Field("", description="Host names the API answers to beside loopback's, with commas.")
+    api_names: str = Field("", description="Accepted host names besides loopback, comma-separated.")
     api_requests_per_minute: Annotated[int, Field(ge=1)] = 3_000
     api_organisation_requests_per_minute: Annotated[int, Field(ge=1)] = 6_000
     sign_in_origins: str = Field(
-        "", description="Sites whose pages may post a token to /sign-in, as https://name, with commas."
+        "", description="Origins whose pages may post a token to /sign-in, as https://name, comma-separated."
     )
-    support_contact: str = Field("", description="Email address or https link that the pages name.")
+    support_contact: str = Field("", description="Email address or https link shown on the pages.")
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] | None = Field(
-        None, description="Prometheus port of consume, project and publish; off."
+        None, description="Prometheus port of each part except the API; off by default."
     )
     webhook_allow_private: bool = Field(
-        False, description="Let webhooks go to private addresses and over http: for trying out."
+        False, description="Allow webhooks to private addresses and over http; for local use."
     )
-    seller_name: str | None = Field(None, description="Who sells, on invoices; a made-up seller if unset.")
+    seller_name: str | None = Field(
+        None, description="Name of the seller on invoices; default: a fictitious seller."
+    )
     seller_email: str | None = None
     seller_gstin: str | None = None
-    seller_address: str | None = Field(None, description="Street and house; lines with | between them.")
+    seller_address: str | None = Field(None, description="Street and house; separate lines with |.")
     seller_city: str | None = None
     seller_postal_code: str | None = None
     seller_state: str | None = Field(None, description="State of India, by name or GST code.")
-    seller_time_zone: str = Field("Asia/Kolkata", description="Of dates and financial years.")
-    seller_invoice_prefix: str = Field("CL", description="Begins invoice numbers; one or two characters.")
-    seller_service_code: str = Field("998439", pattern=r"^[0-9]{4,8}$", description="SAC of what is sold.")
-    seller_letter_of_undertaking: str | None = Field(
-        None, description="Reference (ARN) that exports without tax are made under."
+    seller_time_zone: str = Field("Asia/Kolkata", description="For invoice dates and financial years.")
+    seller_invoice_prefix: str = Field("CL", description="Prefix of invoice numbers; one or two characters.")
+    seller_service_code: str = Field(
+        "998439", pattern=r"^[0-9]{4,8}$", description="Service code (SAC) on invoices."
     )
-    data_dir: Path = Field(Path("var"), description="Embedded servers keep their data here.")
-    rate_card: Path | None = Field(None, description="JSON list of rate changes; see README.")
-    price_book: Path | None = Field(None, description="JSON list of price editions; see README.")
+    seller_letter_of_undertaking: str | None = Field(
+        None, description="Reference number (ARN) of the letter for exports without tax."
+    )
+    data_dir: Path = Field(Path("var"), description="Directory for the data of the embedded servers.")
+    rate_card: Path | None = Field(None, description="JSON file with a list of rate changes.")
+    price_book: Path | None = Field(None, description="JSON file with a list of price editions.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator("oidc_issuer", "oidc_jwks_url")
@@ -169,25 +176,25 @@ class Settings(BaseSettings):
 
     @property
     def public_address(self) -> str:
-        """Where browsers and gateways reach us, without a slash at the end."""
+        """URL for browsers and gateways, without a trailing slash."""
         return (
             self.public_url or f"http://{LOOPBACK.get(self.api_host, self.api_host)}:{self.api_port}"
         ).rstrip("/")
 
     @property
     def gateway_names(self) -> tuple[str, ...]:
-        """The payment gateways that there are keys of."""
+        """Names of the configured payment gateways."""
         keys = {"razorpay": self.razorpay_key_id, "payglocal": self.payglocal_merchant_id}
         return tuple(name for name, key in keys.items() if key is not None)
 
     @property
     def names_gateway(self) -> bool:
-        """Whether there are keys of a payment gateway."""
+        """Whether a payment gateway is configured."""
         return bool(self.gateway_names)
 
     @property
     def gateway_currencies(self) -> dict[str, frozenset[str]]:
-        """What each gateway is offered for, by its name."""
+        """Currencies of each gateway, by gateway name."""
         return {
             "razorpay": _names(self.razorpay_currencies),
             "payglocal": _names(self.payglocal_currencies),
@@ -195,12 +202,12 @@ class Settings(BaseSettings):
 
     @property
     def sign_in_sites(self) -> frozenset[str]:
-        """Origins of `sign_in_origins`."""
+        """The origins in `sign_in_origins`."""
         return frozenset(site.strip().lower() for site in self.sign_in_origins.split(",") if site.strip())
 
     @property
     def dead_letter_topic(self) -> str:
-        """Where refused usage messages go."""
+        """Topic of the dead letters."""
         return f"{self.usage_topic}.dlq"
 
     @property
@@ -215,24 +222,24 @@ def _names(listed: str) -> frozenset[str]:
 
 
 def load_rate_card(path: Path | None) -> RateCard:
-    """Return the published rates, with the changes listed in a JSON file.
+    """Return the default rates with the changes from a JSON file.
 
     Each change is `{"usage_type": ..., "rate_millionths": ..., "effective_from": ...}`.
 
     Raises:
-        InvalidSetting: the file cannot be read or a change is wrong; the message says which.
+        InvalidSetting: the file cannot be read, or a change is invalid. The message names the field.
     """
     return _load("RATE_CARD", path, list[RateChange], "list of rate changes", RateCard)
 
 
 def load_price_book(path: Path | None) -> PriceBook:
-    """Return the published prices, with the editions listed in a JSON file.
+    """Return the default prices with the editions from a JSON file.
 
     Each edition is `{"version": ..., "effective_from": ..., "currencies": {"INR": {...}}}`; see
     `domain.pricing.price_book.Edition`.
 
     Raises:
-        InvalidSetting: the file cannot be read or an edition is wrong; the message names the field.
+        InvalidSetting: the file cannot be read, or an edition is invalid. The message names the field.
     """
     return _load("PRICE_BOOK", path, list[Edition], "list of price editions", PriceBook)
 
@@ -244,7 +251,7 @@ def _load(
     what: str,
     build: Callable[[list[Entry]], Built],
 ) -> Built:
-    """Return what is built from the entries of a JSON file, or from none without a file."""
+    """Read the entries of a JSON file and pass them to `build`. Without a file, pass no entries."""
     if path is None:
         return build([])
     try:
@@ -252,6 +259,6 @@ def _load(
     except OSError as error:
         raise InvalidSetting(f"{setting}: {path} cannot be read: {error.strerror}") from error
     except InvalidInput as error:
-        raise InvalidSetting(f"{setting}: {path} is no {what}: {error.field}: {error}") from error
+        raise InvalidSetting(f"{setting}: {path} is not a valid {what}: {error.field}: {error}") from error
     except (ValueError, msgspec.MsgspecError) as error:
-        raise InvalidSetting(f"{setting}: {path} is no {what}: {error}") from error
+        raise InvalidSetting(f"{setting}: {path} is not a valid {what}: {error}") from error

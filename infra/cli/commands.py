@@ -1,4 +1,4 @@
-"""What each command of `creditledger` does. Output meant for machines goes to stdout, logs to stderr."""
+"""The commands of `creditledger`. Machine-readable output goes to stdout, logs go to stderr."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from infra.event_store.kafka_positions import PostgresKafkaPositions
 from infra.event_store.snapshot_retention import SnapshotRetentionWorker
 from infra.invoicing.invoice_worker import InvoiceWorker
 from infra.kafka.connections import connection_options
-from infra.kafka.dead_letters import read_dead_letters, refusal
+from infra.kafka.dead_letters import dead_letter_fields, read_dead_letters
 from infra.migrations.migrate import migrate
 from infra.payments.auto_top_up_worker import AutoTopUpWorker
 from infra.payments.payment_worker import PaymentWorker
@@ -71,19 +71,19 @@ Command = Callable[[Settings, argparse.Namespace], int]
 
 
 def up(settings: Settings, options: argparse.Namespace) -> int:
-    """Run all parts until Ctrl-C, or for a time."""
+    """Run all parts until Ctrl-C or for the given number of seconds."""
     return run_up(settings, demo=options.demo, for_s=options.for_s, rate=options.rate)
 
 
 def simulate_pipeline(settings: Settings, options: argparse.Namespace) -> int:
-    """Publish the demo organisations' usage until stopped; leave the account of it in a file."""
+    """Publish the demo organisations' usage until stopped; write the totals sent to a file."""
     require_broker(settings)
     return simulate(settings, history=options.history, rate=options.rate, tally_file=options.tally)
 
 
 def api(settings: Settings, _: argparse.Namespace) -> int:
     """Serve the HTTP API until SIGTERM or Ctrl-C."""
-    # Only here: the web server and its pages take 40 MB and a second that no other part needs.
+    # Imported here: the web server and its pages take 40 MB and a second, which no other part needs.
     from infra.service.api_server import serve
 
     verifier = token_verifier(settings)
@@ -92,20 +92,20 @@ def api(settings: Settings, _: argparse.Namespace) -> int:
 
 
 def token(settings: Settings, options: argparse.Namespace) -> int:
-    """Print a token of the issuer that `up` brings along."""
+    """Print a token from the embedded issuer of `up`."""
     _print(embedded_token(settings, options.role, options.organisation, options.subject))
     return 0
 
 
 def sign_in(settings: Settings, options: argparse.Namespace) -> int:
-    """Print a link that opens the pages of the `up` that runs."""
+    """Print a link that signs in to the pages of the running `up`."""
     url = f"http://{settings.api_host}:{settings.api_port}"
     _print(sign_in_link(settings, url, options.role, options.organisation, options.subject))
     return 0
 
 
 def consume(settings: Settings, _: argparse.Namespace) -> int:
-    """Charge usage until SIGTERM or Ctrl-C, then drain."""
+    """Charge usage until SIGTERM or Ctrl-C, then finish the current batch."""
     stop = stop_on_signals()
     require_broker(settings, wait_until_up=True)
     with usage_consumer(settings, database_url(settings, wait_until_up=True)) as consumer:
@@ -141,7 +141,7 @@ def project(settings: Settings, _: argparse.Namespace) -> int:
 
 
 def worker(settings: Settings, _: argparse.Namespace) -> int:
-    """Attend to what becomes due, until SIGTERM or Ctrl-C: holds, payments, Pro, invoices, old snapshots."""
+    """Process due holds, payments, subscriptions, invoices and old snapshots until SIGTERM or Ctrl-C."""
     stop = stop_on_signals()
     prices = load_price_book(settings.price_book)
     url = database_url(settings, wait_until_up=True)
@@ -149,17 +149,17 @@ def worker(settings: Settings, _: argparse.Namespace) -> int:
         closing(open_ledger(url, prices=prices, pool_size=4)) as ledger,
         open_payments(settings, ledger) as payments,
     ):
-        keeper = PaymentWorker(payments.tracking, ledger, url, utc_now)
+        payment_worker = PaymentWorker(payments.tracking, ledger, url, utc_now)
         registry = CollectorRegistry()
         top_ups = AutoTopUpWorker(payments.top_ups, payments.tracking, url, utc_now, new_id)
-        registry.register(payment_metrics(keeper))
+        registry.register(payment_metrics(payment_worker))
         registry.register(top_up_metrics(top_ups))
         serve_metrics(settings.metrics_port, registry)
-        log.info("attending to holds, payments, top-ups and invoices")
+        log.info("processing holds, payments, top-ups and invoices")
         run_in_threads(
             [
                 HoldExpiryWorker(ledger, url, utc_now).run,
-                keeper.run,
+                payment_worker.run,
                 top_ups.run,
                 InvoiceWorker(open_invoicing(settings, ledger), utc_now).run,
                 SnapshotRetentionWorker(url).run,
@@ -186,14 +186,15 @@ def publish(settings: Settings, _: argparse.Namespace) -> int:
     """Publish events and balances until SIGTERM or Ctrl-C."""
     stop = stop_on_signals()
     require_broker(settings, wait_until_up=True)
-    with publisher(settings, database_url(settings, wait_until_up=True)) as telling:
+    with publisher(settings, database_url(settings, wait_until_up=True)) as event_publisher:
         registry = CollectorRegistry()
-        registry.register(publisher_metrics(telling))
+        registry.register(publisher_metrics(event_publisher))
         serve_metrics(settings.metrics_port, registry)
         tune_for_throughput()
         log.info("publishing to %s and %s", settings.events_topic, settings.balances_topic)
-        telling.run(stop)
-        log.info("stopped: %s", ", ".join(f"{count} to {topic}" for topic, count in telling.records.items()))
+        event_publisher.run(stop)
+        published = ", ".join(f"{count} to {topic}" for topic, count in event_publisher.records.items())
+        log.info("stopped: %s", published)
     return 0
 
 
@@ -205,29 +206,30 @@ def migrate_schema(settings: Settings, _: argparse.Namespace) -> int:
 
 
 def rebuild_projections(settings: Settings, options: argparse.Namespace) -> int:
-    """Rebuild the named projections, or all of them, while the old ones are read."""
+    """Rebuild the named projections, or all of them. Readers use the old rows until the swap."""
     names = options.projection or [projection.name for projection in ALL_PROJECTIONS]
     _print_json(rebuild(owner_database_url(settings), projections_named(names)))
     return 0
 
 
 def audit(settings: Settings, options: argparse.Namespace) -> int:
-    """Check the books, or seal the log."""
+    """Check the ledger, or seal the log."""
     return _seal(settings) if options.what == "seal" else _audit_ledger(settings, options.seal)
 
 
 def _audit_ledger(settings: Settings, stored_seal: Sequence[ExternalSeal]) -> int:
-    """Check that projections, events, lots and seals agree; print a JSON line per finding, exit 1 on any.
+    """Check that projections, events, lots and seals agree.
 
-    The owner may make tables, so for the owner every projected row is compared with a fresh fold of the
-    log; the service's own role compares sums.
+    Prints a JSON line per finding, and returns 1 if there is one. The database owner may create tables, so
+    for the owner every projected row is compared with a new replay of the log. The service's role compares
+    sums only.
     """
     if settings.migration_database_url is not None:
         url = owner_database_url(settings)
         found = compare_with_log(url)
     else:
         url = database_url(settings)
-        log.info("MIGRATION_DATABASE_URL is not set: sums are compared, not every row")
+        log.info("MIGRATION_DATABASE_URL is not set: comparing sums only, not every row")
         with psycopg.connect(url, autocommit=True) as connection:
             found = check(connection)
     with psycopg.connect(url, autocommit=True) as connection:
@@ -236,7 +238,7 @@ def _audit_ledger(settings: Settings, stored_seal: Sequence[ExternalSeal]) -> in
         _print(str(finding))
     match len(found):
         case 0:
-            log.info("the books add up")
+            log.info("the audit has no findings")
         case 1:
             log.error("1 finding")
         case number:
@@ -245,11 +247,11 @@ def _audit_ledger(settings: Settings, stored_seal: Sequence[ExternalSeal]) -> in
 
 
 def _seal(settings: Settings) -> int:
-    """Seal the log up to its end, and print the seal for an auditor to keep elsewhere."""
+    """Seal the log up to its end. Print the seal, so that an auditor can store it elsewhere."""
     with psycopg.connect(database_url(settings), autocommit=True) as connection:
         latest = seal(connection)
     if latest is None:
-        log.info("there are no events to seal")
+        log.info("the log has no events to seal")
         return 0
     stored_seal = ExternalSeal(latest.position, latest.digest)
     _print_json({"seal": str(stored_seal), "position": latest.position, "events": latest.events})
@@ -257,15 +259,15 @@ def _seal(settings: Settings) -> int:
 
 
 def dead_letters(settings: Settings, _: argparse.Namespace) -> int:
-    """Print every refused message of the dead-letter topic as a JSON line."""
+    """Print each dead letter as a JSON line."""
     require_broker(settings)
     for record in read_dead_letters(settings):
-        _print_json(refusal(record))
+        _print_json(dead_letter_fields(record))
     return 0
 
 
 def positions(settings: Settings, options: argparse.Namespace) -> int:
-    """List stored Kafka positions, or let a stopped partition go on after records that are gone."""
+    """List the stored Kafka positions, or let a stopped partition continue after lost records."""
     datastore = LedgerDatastore(database_url(settings))
     store = PostgresKafkaPositions(datastore)
     topic = settings.usage_topic
@@ -299,15 +301,19 @@ def _accept_loss(settings: Settings, store: PostgresKafkaPositions, partition: i
     finally:
         consumer.close()
     if earliest is None:
-        log.error("partition %d has no leader at the moment: where it begins nobody can tell", partition)
+        log.error("partition %d has no leader now, so its first offset is unknown", partition)
         return 1
     stored = store.positions(settings.usage_topic)[partition]
     if earliest <= stored.next_offset:
-        log.info("nothing is lost: the log begins at %d, the position is %d", earliest, stored.next_offset)
+        log.info(
+            "nothing is lost: the partition begins at offset %d, the stored position is %d",
+            earliest,
+            stored.next_offset,
+        )
         return 0
     store.start_log(settings.usage_topic, partition, stored.topic_id, earliest, stored)
     log.warning(
-        "partition %d goes on at %d; offsets %d to %d were never charged",
+        "partition %d continues at offset %d; offsets %d to %d were never charged",
         partition,
         earliest,
         stored.next_offset,

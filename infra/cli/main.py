@@ -1,4 +1,4 @@
-"""The command `creditledger`: reads its arguments and the settings, and starts what was asked for."""
+"""The command `creditledger`: reads arguments and settings, and runs one command."""
 
 from __future__ import annotations
 
@@ -27,18 +27,19 @@ from projections.audit.seals import ExternalSeal
 from projections.registry import ALL_PROJECTIONS
 
 _DESCRIPTION: Final = """\
-Credit Ledger: the credits of a photo platform's organisations, charged from usage in Kafka, served over HTTP.
-Start with `creditledger up --demo`.
+Credit Ledger keeps the credits of a photo platform's organisations. It charges usage from Kafka and serves
+balances over HTTP. Start with `creditledger up --demo`.
 """
 _EPILOG: Final = """\
-Settings are environment variables; README.md lists them. Commands take the database and the broker from
-DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS, or else from the `up` that runs in the same DATA_DIR.
+Settings are environment variables; docs/settings.md lists them. Commands use the database and the broker of
+DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS. Without these, they use the servers of the `up` in the same
+DATA_DIR.
 """
 _NO_SCHEMA: Final = (errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedColumn)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 1 if it failed, 2 if it was asked for something wrong."""
+    """Run one command and return its exit code: 1 if it failed, 2 if an argument or setting is invalid."""
     options = _parser().parse_args(arguments)
     try:
         settings = Settings()
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except _NO_SCHEMA as error:
         _print_error(
-            f"the database has not this version's schema ({reason(error)}): `creditledger migrate` first"
+            f"the database does not have this version's schema ({reason(error)}); run `creditledger migrate`"
         )
         return 1
     except (psycopg.OperationalError, errors.InsufficientPrivilege, KafkaError, LedgerError) as error:
@@ -85,51 +86,57 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    up = command("up", "run the whole service, on embedded servers unless others are given", commands.up)
+    up = command("up", "run the whole service, on embedded servers by default", commands.up)
     up.add_argument("--demo", action="store_true", help="open three organisations and simulate traffic")
     up.add_argument(
-        "--for", dest="for_s", type=_seconds, metavar="SECONDS", help="stop after these seconds and report"
+        "--for",
+        dest="for_s",
+        type=_seconds,
+        metavar="SECONDS",
+        help="stop after this time and print a report",
     )
     _add_rate(up)
 
     command("api", "serve the HTTP API", commands.api)
-    token = command("token", "print a bearer token, to try the API of `up` with", commands.token)
-    sign_in = command("sign-in", "print a link that opens the pages of `up` as somebody", commands.sign_in)
-    for showing, roles in ((token, ROLES), (sign_in, PEOPLE)):
-        showing.add_argument("role", choices=roles, help="what the bearer is")
-        showing.add_argument("--organisation", metavar="ID", help="of an admin or member: the organisation")
-        showing.add_argument("--subject", metavar="ID", help="the bearer's opaque id, which events keep")
+    token = command("token", "print a bearer token for the API of `up`", commands.token)
+    sign_in = command("sign-in", "print a link that signs in to the pages of `up`", commands.sign_in)
+    for parser_of_role, roles in ((token, ROLES), (sign_in, PEOPLE)):
+        parser_of_role.add_argument("role", choices=roles, help="role of the bearer")
+        parser_of_role.add_argument("--organisation", metavar="ID", help="organisation of an admin or member")
+        parser_of_role.add_argument(
+            "--subject", metavar="ID", help="opaque id of the bearer, stored in events"
+        )
     command("consume", "charge usage from Kafka", commands.consume)
-    command("project", "keep what the API reads current", commands.project)
-    command(
-        "tend", "attend to holds, payments, subscriptions and invoices as they become due", commands.worker
-    )
+    command("project", "keep the projections current, which the API reads", commands.project)
+    command("worker", "process due holds, payments, subscriptions and invoices", commands.worker)
+    # The former name of `worker`, for one release. Without help text it is not listed.
+    commands_of.add_parser("tend").set_defaults(run=commands.worker)
     sandbox = command(
         "sandbox-gateway",
-        "run a payment gateway to try out with, on loopback; no money moves",
+        "run a sandbox payment gateway on loopback; no money moves",
         payment_commands.sandbox_gateway,
     )
-    sandbox.add_argument("--port", type=int, metavar="N", help="the port; the last one if not given")
-    command(
-        "deliver-webhooks", "tell organisations' own addresses of their credits", commands.deliver_webhooks
-    )
-    command("publish", "tell Kafka of events and balances", commands.publish)
-    command("migrate", "bring the database to this version's schema", commands.migrate_schema)
+    sandbox.add_argument("--port", type=int, metavar="N", help="the port; by default the last one used")
+    command("deliver-webhooks", "send webhooks to the endpoints of organisations", commands.deliver_webhooks)
+    command("publish", "publish events and balances to Kafka", commands.publish)
+    command("migrate", "apply the schema migrations of this version", commands.migrate_schema)
 
     rebuild = command(
-        "rebuild", "build projections anew beside the live ones, and swap", commands.rebuild_projections
+        "rebuild",
+        "rebuild projections from the log, then replace the live ones",
+        commands.rebuild_projections,
     )
     names = [projection.name for projection in ALL_PROJECTIONS]
     rebuild.add_argument(
-        "projection", nargs="*", metavar="NAME", help=f"all of them, or some of: {', '.join(names)}"
+        "projection", nargs="*", metavar="NAME", help=f"any of {', '.join(names)}; default: all"
     )
 
-    audit = command("audit", "prove that the books add up", commands.audit)
+    audit = command("audit", "check the ledger, or seal the log", commands.audit)
     audit.add_argument(
         "what",
         choices=["check", "seal"],
-        help="check: compare projections, events, lots and seals; a JSON line per finding, exit code 1 if"
-        " there is one. seal: print a digest of the whole log, to be kept elsewhere",
+        help="check: compare projections, events, lots and seals; print a JSON line per finding and exit with"
+        " code 1 if there is one. seal: print a digest of the whole log, to store elsewhere",
     )
     audit.add_argument(
         "--seal",
@@ -137,12 +144,12 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="SEAL",
-        help="of check: a seal that was printed before, and that the log must still have",
+        help="for check: a seal printed earlier, which the log must still match",
     )
 
     reconcile = command(
         "reconcile",
-        "compare a payment gateway's list with payments and credits; a JSON line per difference",
+        "compare a payment gateway's list with payments and credits; print a JSON line per difference",
         payment_commands.reconcile,
     )
     reconcile.add_argument("--gateway", required=True, metavar="NAME", help="razorpay or payglocal")
@@ -156,25 +163,27 @@ def _parser() -> argparse.ArgumentParser:
             help=f"{what} day (UTC), such as 2026-11-01",
         )
 
-    dlq = command("dlq", "look at refused messages", commands.dead_letters)
-    dlq.add_argument("what", choices=["list"], help="print a JSON line per refused message")
+    dlq = command("dlq", "list dead letters", commands.dead_letters)
+    dlq.add_argument("what", choices=["list"], help="print a JSON line per dead letter")
 
-    positions = command("positions", "see and move where charging stands in Kafka", commands.positions)
+    positions = command("positions", "list or move the consumer's Kafka positions", commands.positions)
     positions.add_argument(
         "what",
         choices=["list", "accept-loss"],
-        help="list: a JSON line per partition; accept-loss: go on after records that are gone",
+        help="list: print a JSON line per partition; accept-loss: continue after lost records",
     )
-    positions.add_argument("--partition", type=int, metavar="N", help="the partition of accept-loss")
+    positions.add_argument("--partition", type=int, metavar="N", help="the partition, for accept-loss")
 
     simulate = command(
         "simulate-pipeline",
-        "publish believable usage of the demo's organisations",
+        "publish simulated usage of the demo organisations",
         commands.simulate_pipeline,
     )
     _add_rate(simulate)
-    simulate.add_argument("--history", action="store_true", help="begin with four months of back-dated runs")
-    simulate.add_argument("--tally", type=Path, metavar="FILE", help="where to leave the account of it")
+    simulate.add_argument(
+        "--history", action="store_true", help="publish four months of back-dated runs first"
+    )
+    simulate.add_argument("--tally", type=Path, metavar="FILE", help="write the totals sent to this file")
     return parser
 
 
@@ -184,7 +193,7 @@ def _add_rate(parser: argparse.ArgumentParser) -> None:
         type=_rate,
         default=1.0,
         metavar="N",
-        help="live messages a second of the demo, 1 if not given",
+        help="live messages per second of the demo; default: 1",
     )
 
 
@@ -199,7 +208,7 @@ def _day(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is no day such as 2026-11-01") from None
+        raise argparse.ArgumentTypeError(f"{text} is not a day such as 2026-11-01") from None
 
 
 def _seconds(text: str) -> float:

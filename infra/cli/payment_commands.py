@@ -1,4 +1,4 @@
-"""The commands about payment gateways: the sandbox, and the comparison of a gateway with the ledger."""
+"""The payment commands: run the sandbox gateway, and reconcile a gateway with the ledger."""
 
 from __future__ import annotations
 
@@ -31,20 +31,23 @@ def sandbox_gateway(settings: Settings, options: argparse.Namespace) -> int:
     sandbox = SandboxGateway(data_dir, port=port, webhook_url=webhook_url)
     log.info("sandbox gateway at %s", sandbox.url)
     if not settings.names_gateway:
-        log.info("variables that point the other commands to it are in %s", sandbox.write_environment_file())
+        log.info("the settings for other commands are in %s", sandbox.write_environment_file())
     sandbox.run(stop)
     return 0
 
 
 def reconcile(settings: Settings, options: argparse.Namespace) -> int:
-    """Compare a gateway's list with the ledger; print a JSON line per difference, and exit 1 on any."""
+    """Compare a gateway's list with the ledger.
+
+    Print a JSON line per difference; return 1 if there is one.
+    """
     if options.first > options.last:
-        raise InvalidSetting("--from is a day after --to")
+        raise InvalidSetting("--from is later than --to")
     url = database_url(settings)
     with closing(open_ledger(url, pool_size=2)) as ledger:
-        lend = partial(psycopg.connect, url, autocommit=True)
-        found = make_reconciliation(settings, ledger, lend)(options.gateway, options.first, options.last)
+        connect = partial(psycopg.connect, url, autocommit=True)
+        found = make_reconciliation(settings, ledger, connect)(options.gateway, options.first, options.last)
     for difference in found:
         print(msgspec.json.encode(difference).decode(), flush=True)  # noqa: T201 - the output
-    log.info("%s and the ledger differ in %d places", options.gateway, len(found))
+    log.info("%s and the ledger have %d differences", options.gateway, len(found))
     return 1 if found else 0

@@ -28,15 +28,15 @@ HOLD_RETRY_FOR_S: Final = 2.0
 
 
 def simulate(settings: Settings, *, history: bool, rate: float, tally_file: Path | None) -> int:
-    """Publish the demo organisations' usage until stopped; leave the account of it in a file.
+    """Publish the demo organisations' usage until stopped; write the totals sent to a file.
 
     Returns:
-        1 if some records were never acknowledged by the broker, else 0.
+        1 if the broker did not acknowledge every record, else 0.
 
     Raises:
-        WrongSetting: there is no token to ask the API with.
+        InvalidSetting: no token for the API is configured.
     """
-    originals = load_rate_card(settings.rate_card).rate_millionths(
+    originals_rate = load_rate_card(settings.rate_card).rate_millionths(
         UsageType.STORE_ORIGINALS, ai_search=True, at=utc_now()
     )
     options = SimulatorOptions(
@@ -44,7 +44,7 @@ def simulate(settings: Settings, *, history: bool, rate: float, tally_file: Path
         topic=settings.usage_topic,
         history=history,
         live_per_second=rate,
-        store_originals_rate_millionths=originals,
+        store_originals_rate_millionths=originals_rate,
     )
     connection = connection_options(settings)
     stop = stop_on_signals()
@@ -54,8 +54,8 @@ def simulate(settings: Settings, *, history: bool, rate: float, tally_file: Path
         headers=lambda: {"Authorization": f"Bearer {token()}"},
         retry_for_s=HOLD_RETRY_FOR_S,
     )
-    following = {**connection, "auto_offset_reset": "earliest"}
-    with Balances(lambda: KafkaConsumer(**following), topic=settings.balances_topic) as balances:
+    balance_options = {**connection, "auto_offset_reset": "earliest"}
+    with Balances(lambda: KafkaConsumer(**balance_options), topic=settings.balances_topic) as balances:
         sent_totals = run(
             replace(options, credit_checks=LedgerCreditChecks(balances, holds, stop)),
             lambda: KafkaProducer(**(connection | dict(PRODUCER_OPTIONS))),
@@ -63,20 +63,20 @@ def simulate(settings: Settings, *, history: bool, rate: float, tally_file: Path
             utc_now,
         )
     if tally_file is not None:
-        tally_file.write_bytes(msgspec.json.encode(published(sent_totals)))
+        tally_file.write_bytes(msgspec.json.encode(published_totals(sent_totals)))
     return 1 if sent_totals.unconfirmed else 0
 
 
-def published(sent_totals: SentTotals) -> PublishedTotals:
-    """Return a simulation's account in the words of the closing report."""
-    account = sent_totals.as_dict()
+def published_totals(sent_totals: SentTotals) -> PublishedTotals:
+    """Return the totals of a simulation in the format of the final report."""
+    totals = sent_totals.as_dict()
     return PublishedTotals(
-        records=account["acknowledged"],
-        refused=sum(account["malformed"].values()) + account["conflicting"],
+        records=totals["acknowledged"],
+        refused=sum(totals["malformed"].values()) + totals["conflicting"],
         accounts={
             name: OrganisationTotals(credits=each["expected_credits"], runs=each["charged_runs"])
-            for name, each in account["organisations"].items()
+            for name, each in totals["organisations"].items()
         },
-        next_offsets={int(partition): last + 1 for partition, last in account["last_offsets"].items()},
-        unconfirmed=len(account["unconfirmed"]),
+        next_offsets={int(partition): last + 1 for partition, last in totals["last_offsets"].items()},
+        unconfirmed=len(totals["unconfirmed"]),
     )

@@ -1,8 +1,8 @@
-"""Lets holds lapse when their time is over.
+"""Expires holds that are due.
 
-Which ones are due is read from the projection; whether they still are is decided by the organisation itself,
-under its version: two processes that do this, or a settlement that comes at the same moment, lapse nothing
-twice. A hold that is due also lapses by itself before any other decision of its organisation.
+The projection lists the holds that may be due. The organisation decides whether they still are, and its
+version makes the decision safe: a hold expires once, even with several workers or a concurrent settlement.
+An organisation also expires its own due holds before any other decision.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class HoldExpiryWorker:
-    """Looks for holds that are due once a second. Used by one thread; any number may run."""
+    """Expires due holds once a second. One thread uses an instance; any number of instances may run."""
 
     def __init__(self, ledger: Ledger, conninfo: str, clock: Callable[[], datetime]) -> None:
         self._ledger = ledger
@@ -43,11 +43,11 @@ class HoldExpiryWorker:
         self._clock = clock
 
     def run(self, stop: Event) -> None:
-        """Lapse what is due until told to stop; a lost database is waited for."""
-        run_periodically(self._conninfo, EVERY_S, self.expire_due, stop, "letting holds lapse")
+        """Expire due holds until `stop` is set. Wait for the database if it is lost."""
+        run_periodically(self._conninfo, EVERY_S, self.expire_due, stop, "expiring holds")
 
     def expire_due(self, connection: Connection) -> int:
-        """Lapse the holds that are due now, and return in how many organisations there were some.
+        """Expire the holds that are due now. Return the number of organisations that had one.
 
         Raises:
             StoreUnavailable, psycopg.OperationalError: the database was lost.
@@ -58,5 +58,8 @@ class HoldExpiryWorker:
             try:
                 self._ledger.expire_holds(organisation_id, context=CommandContext(now, None, _CAUSE))
             except OrganisationNotFound:
-                log.exception("a hold of %s is projected, and nothing of it is in the log", organisation_id)
+                log.exception(
+                    "a hold of organisation %s is projected, but the log does not have the organisation",
+                    organisation_id,
+                )
         return len(rows)

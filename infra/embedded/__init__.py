@@ -1,4 +1,4 @@
-"""Servers that come with the product, for trying it out and for tests: PostgreSQL and Kafka on loopback.
+"""Embedded servers for local use and tests: PostgreSQL, Kafka, a token issuer and a sandbox payment gateway.
 
-Linux and macOS. Import the module you want: `postgres`, `broker` or `apache_kafka`.
+They run on Linux and macOS and listen on loopback only.
 """

@@ -1,4 +1,4 @@
-"""Real Apache Kafka on this machine: one broker, or three that replicate. Needs Java 17 and Maven.
+"""Apache Kafka on this machine: one broker, or a cluster of three. Needs Java 17 and Maven.
 
 python -m infra.embedded.apache_kafka [--brokers 3] [--root DIR] [--jars DIR]
 """
@@ -28,14 +28,14 @@ DEFAULT_JARS = Path("var/kafka-jars")
 class ApacheKafkaCluster:
     """A cluster of 1 or 3 brokers, numbered from 1.
 
-    With three, topics are copied to all of them and two have to acknowledge a write. A cluster belongs
-    to the process that started it; when that was killed, the next start ends its brokers and begins anew
-    with their data.
+    With three brokers, topics have three replicas, and two must acknowledge a write. A cluster belongs to the
+    process that started it. If that process was killed, the next start stops its brokers and starts new ones
+    on the same data.
     """
 
     def __init__(self, root: Path, *, brokers: int = 1, jars: Path = DEFAULT_JARS) -> None:
         if brokers not in (1, 3):
-            raise ValueError("a cluster here has 1 broker or 3")
+            raise ValueError("a cluster has 1 or 3 brokers")
         self.root = root.resolve()
         self._jars = jars
         self._nodes = {
@@ -46,14 +46,16 @@ class ApacheKafkaCluster:
 
     @property
     def bootstrap_servers(self) -> str:
-        """Addresses of all brokers, dead ones included, as clients take them: `host:port,host:port`."""
+        """Addresses of all brokers, including stopped ones: `host:port,host:port`."""
         return ",".join(node.address for node in self._nodes.values())
 
     def start(self) -> str:
-        """Start every broker and return `bootstrap_servers` once all of them know each other.
+        """Start all brokers, wait until each of them knows the others, and return `bootstrap_servers`.
 
-        Raises MissingToolError without Java or Maven; EmbeddedServerError when another process runs a
-        cluster in this directory, or with the end of a log when a broker does not come up.
+        Raises:
+            MissingToolError: Java or Maven is missing.
+            EmbeddedServerError: another process runs a cluster in this directory, or a broker does not start.
+                The message then contains the end of its log.
         """
         require("java")
         self._classpath = f"{kafka_jars(self._jars)}/*"
@@ -70,16 +72,16 @@ class ApacheKafkaCluster:
         return self.bootstrap_servers
 
     def start_broker(self, number: int) -> None:
-        """Bring one broker back at its old address. Raises EmbeddedServerError as `start` does."""
+        """Restart one broker at its old address. Raises EmbeddedServerError as `start` does."""
         self._nodes[number].launch(self._classpath)
         self._nodes[number].wait_until_live(peers={number})
 
     def kill(self, number: int) -> None:
-        """End a broker without warning (SIGKILL), as a failing machine would."""
+        """Kill a broker (SIGKILL), like a failing machine."""
         self._nodes[number].end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """Stop all brokers and wait for their end; does nothing in a process that does not own them."""
+        """Stop all brokers and wait for their end. Do nothing in a process that does not own them."""
         atexit.unregister(self._stop_at_exit)
         if not self.root.exists() or not self._ownership.try_acquire():
             return
@@ -89,7 +91,7 @@ class ApacheKafkaCluster:
             self._ownership.release()
 
     def failed_brokers(self) -> dict[int, str]:
-        """The brokers that do not run, each with the end of its log."""
+        """Return the brokers that do not run, each with the end of its log."""
         return {node.number: tail(node.log_path) for node in self._nodes.values() if not node.processes()}
 
     def __enter__(self) -> Self:
@@ -111,7 +113,7 @@ class ApacheKafkaCluster:
 
     def _prepare(self) -> None:
         nodes = list(self._nodes.values())
-        self._end_all()  # what an owner that was killed left behind
+        self._end_all()  # brokers of a killed owner
         taken: set[int] = set()
         for node in nodes:
             node.claim_ports(taken)
@@ -121,7 +123,7 @@ class ApacheKafkaCluster:
 
     def _end_all(self) -> None:
         for node in self._nodes.values():
-            # Before any is waited for: leaving in order takes a quorum, and that is leaving too.
+            # Signal all brokers before waiting: an orderly shutdown needs a quorum of running brokers.
             send(node.processes(), signal.SIGTERM)
         for node in self._nodes.values():
             node.end(signal.SIGTERM, signal.SIGKILL)
@@ -129,23 +131,27 @@ class ApacheKafkaCluster:
     def _cluster_id(self) -> str:
         file = self.root / "cluster-id"
         if not file.exists():
-            # Kafka's own form of a UUID; the leading letter keeps it from looking like an option.
+            # Kafka's format of a UUID. The leading letter ensures that it does not look like an option.
             write_atomically(file, "k" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22])
         return file.read_text(encoding="utf-8")
 
     def _stop_at_exit(self) -> None:
-        if os.getpid() == self._owner_pid:  # a forked child inherits this hook, but not the duty
+        if os.getpid() == self._owner_pid:  # a forked child inherits this hook but must not run it
             self.stop()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a cluster in the foreground until Ctrl-C or SIGTERM; 1 when a broker does not come up or ends."""
+    """Run a cluster until Ctrl-C or SIGTERM. Return 1 if a broker does not start or exits."""
     parser = argparse.ArgumentParser(
         prog="python -m infra.embedded.apache_kafka", description="Run Apache Kafka."
     )
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=1)
-    parser.add_argument("--root", type=Path, default=DEFAULT_ROOT, help="data of the brokers (%(default)s)")
-    parser.add_argument("--jars", type=Path, default=DEFAULT_JARS, help="downloaded jars (%(default)s)")
+    parser.add_argument(
+        "--root", type=Path, default=DEFAULT_ROOT, help="data directory of the brokers (%(default)s)"
+    )
+    parser.add_argument(
+        "--jars", type=Path, default=DEFAULT_JARS, help="directory of downloaded jars (%(default)s)"
+    )
     options = parser.parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
@@ -159,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 0
-    sys.stderr.writelines(f"broker {number} ended:\n{log}\n" for number, log in failed.items())
+    sys.stderr.writelines(f"broker {number} exited:\n{log}\n" for number, log in failed.items())
     return 1
 
 

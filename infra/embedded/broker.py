@@ -1,7 +1,7 @@
-"""An embedded Kafka broker: Tansu, from a wheel, in memory.
+"""An embedded in-memory Kafka broker for local use and tests: Tansu, installed from a wheel.
 
-For trying the product out and for tests. What it holds is gone when it stops, and offsets begin at 0
-again: consumers must trust their own stored positions and topic ids, never this broker.
+It loses all records when it stops, and offsets start at 0 again. So consumers must rely on their stored
+positions and topic ids.
 """
 
 import signal
@@ -22,9 +22,9 @@ _STOP_SECONDS = 10.0
 
 
 class EmbeddedBroker(EmbeddedServer):
-    """A Kafka broker on 127.0.0.1 that forgets everything when it stops.
+    """A Kafka broker on 127.0.0.1 that loses all records when it stops.
 
-    It answers at the same address after a restart, with an empty log and new topic ids.
+    After a restart it has the same address, but empty topics with new topic ids.
     """
 
     title = "embedded Kafka broker"
@@ -40,7 +40,7 @@ class EmbeddedBroker(EmbeddedServer):
         return f"127.0.0.1:{self.port}"
 
     def _install(self) -> None:
-        # Nothing is written there; the working directory tells this broker from any other.
+        # The folder stays empty. The working directory identifies this broker's process.
         self._home.mkdir(mode=0o755, exist_ok=True)
         self._program = self._find_program()
 
@@ -73,4 +73,4 @@ class EmbeddedBroker(EmbeddedServer):
             send(brokers, number)
             brokers = wait_for_end(brokers, timeout_seconds=_STOP_SECONDS)
         if brokers:
-            raise EmbeddedServerError(f"{self.title} does not end: {brokers}")
+            raise EmbeddedServerError(f"{self.title} does not stop: {brokers}")

@@ -1,9 +1,9 @@
-"""What can go wrong with the servers this package brings along."""
+"""Errors of the embedded servers."""
 
 
 class EmbeddedServerError(Exception):
-    """An embedded server could not be installed, started or stopped; the message ends with its log."""
+    """An embedded server could not be installed, started or stopped. The message may end with its log."""
 
 
 class MissingToolError(EmbeddedServerError):
-    """A program that has to be installed on this machine is not on the PATH."""
+    """A required program is not on the PATH."""

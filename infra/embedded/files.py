@@ -1,4 +1,4 @@
-"""What a server directory remembers between starts: locks, its port, its secret, its log."""
+"""Files of a server directory: locks, port, secrets and logs. Also the choice of free ports."""
 
 import fcntl
 import os
@@ -11,22 +11,22 @@ from pathlib import Path
 
 from infra.embedded.errors import EmbeddedServerError
 
-# Below the ranges Linux and macOS hand to outgoing connections. A port from inside could be lent to a
-# client while our server is down, and a client knocking there can even be connected to itself.
+# These ports are below the ephemeral ranges of Linux and macOS. An ephemeral port could be assigned to a
+# client while our server is down. A client could then even connect to itself.
 _PORTS = range(20_000, 32_768)
 _LOG_LIMIT_BYTES = 10_000_000
 _TAIL_CHARACTERS = 2_000
 
 
 class FileLock:
-    """A lock between processes and threads that the kernel drops when its holder dies."""
+    """A lock between processes and threads. The kernel releases it when its holder exits."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
 
     def try_acquire(self) -> bool:
-        """Take the lock if it is free; true as well when this object holds it already."""
+        """Take the lock if it is free. Return True also if this object already holds it."""
         if self._descriptor is not None:
             return True
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -46,13 +46,13 @@ class FileLock:
 
 @contextmanager
 def exclusive(path: Path, *, timeout_seconds: float) -> Iterator[None]:
-    """Hold the lock at `path`. Raises EmbeddedServerError when another holds it past the time-out."""
+    """Hold the lock at `path`. Raises EmbeddedServerError if another process holds it after the timeout."""
     lock = FileLock(path)
     deadline = time.monotonic() + timeout_seconds
     while not lock.try_acquire():
         if time.monotonic() > deadline:
             raise EmbeddedServerError(
-                f"{path} is still held by another process after {timeout_seconds:.0f} s"
+                f"{path} is still locked by another process after {timeout_seconds:.0f} s"
             )
         time.sleep(0.02)
     try:
@@ -62,19 +62,19 @@ def exclusive(path: Path, *, timeout_seconds: float) -> Iterator[None]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file only we can read; a crash leaves the old text or the new one, never a half."""
-    scratch = path.with_name(f"{path.name}.new")
-    scratch.unlink(missing_ok=True)
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    """Write a file that only the current user can read. A crash leaves either the old or the new text."""
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    rename_durably(scratch, path)
+    rename_durably(temporary, path)
 
 
 def rename_durably(source: Path, target: Path) -> None:
-    """Rename within a folder, so that a power failure cannot undo it."""
+    """Rename within a folder and flush the folder, so that a power failure cannot undo it."""
     source.rename(target)
     descriptor = os.open(target.parent, os.O_RDONLY)
     try:
@@ -84,7 +84,7 @@ def rename_durably(source: Path, target: Path) -> None:
 
 
 def read_number(path: Path) -> int | None:
-    """The number on the first line of a file; None when there is no such file or no number in it."""
+    """Return the number on the first line of a file; None if the file or the number is missing."""
     try:
         return int(path.read_text(encoding="utf-8").partition("\n")[0])
     except (OSError, ValueError):
@@ -92,9 +92,9 @@ def read_number(path: Path) -> int | None:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on this loopback port now."""
+    """Return whether a server can listen on this loopback port now."""
     with socket.socket() as probe:
-        # As servers do: connections of a former server in TIME_WAIT do not occupy its port.
+        # Servers set this option too: connections in TIME_WAIT must not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -104,9 +104,9 @@ def is_free(port: int) -> bool:
 
 
 def pick_free_port() -> int:
-    """A loopback port nobody listens on. Raises EmbeddedServerError when none is found."""
+    """Return a free loopback port. Raises EmbeddedServerError if it finds none."""
     for _ in range(200):
-        port = secrets.choice(_PORTS)  # not `random`: seeded processes would all pick alike
+        port = secrets.choice(_PORTS)  # not `random`: processes with the same seed would pick the same port
         if is_free(port):
             return port
     raise EmbeddedServerError(f"no free port between {_PORTS.start} and {_PORTS.stop}")
@@ -114,7 +114,7 @@ def pick_free_port() -> int:
 
 @contextmanager
 def appended_log(path: Path) -> Iterator[int]:
-    """A descriptor-backed log for a child; an overlong log is kept once, as `.1`."""
+    """Context manager that yields the descriptor of a log file. A log that is too long is renamed to `.1`."""
     if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
         path.rename(path.with_name(f"{path.name}.1"))
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -125,7 +125,7 @@ def appended_log(path: Path) -> Iterator[int]:
 
 
 def tail(path: Path) -> str:
-    """The end of a log, for the message of an error."""
+    """Return the end of a log, for an error message."""
     try:
         text = path.read_bytes()[-4 * _TAIL_CHARACTERS :].decode("utf-8", errors="replace")
     except OSError:

@@ -1,6 +1,6 @@
-"""A little token issuer for trying the service out: one key pair in a folder, no server.
+"""A token issuer for local use: one key pair in a folder, no server.
 
-Whoever can read the folder can be anyone, so the service accepts its tokens on loopback only.
+Anyone who can read the folder can create tokens for any user. So the service accepts them on loopback only.
 """
 
 from __future__ import annotations
@@ -36,36 +36,36 @@ _LOCK_TIMEOUT_S: Final = 10.0
 
 
 class EmbeddedIssuer:
-    """The issuer of a data directory. Its key is made on first use, and only we can read it."""
+    """The issuer of a data directory. Its key is created on first use. Only the current user can read it."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
 
     def start(self) -> Path:
-        """Make the key pair if there is none, publish its public half, and return the file of that.
+        """Create the key pair if it is missing, write the public keys to a file, and return its path.
 
         Raises:
-            EmbeddedServerError: the key cannot be read as one.
+            EmbeddedServerError: the key is invalid.
         """
         self._data_dir.mkdir(parents=True, exist_ok=True)
         with exclusive(self._data_dir / "issuer.lock", timeout_seconds=_LOCK_TIMEOUT_S):
             if not (self._data_dir / _KEY).exists():
                 write_atomically(self._data_dir / _KEY, _pem(Ed25519PrivateKey.generate()))
-            write_atomically(self.published, json.dumps(self.jwks()))
-        return self.published
+            write_atomically(self.jwks_path, json.dumps(self.jwks()))
+        return self.jwks_path
 
     @property
     def exists(self) -> bool:
-        """Whether it has a key."""
+        """Whether the key exists."""
         return (self._data_dir / _KEY).exists()
 
     @property
-    def published(self) -> Path:
-        """The file with the public keys."""
+    def jwks_path(self) -> Path:
+        """Path of the file with the public keys."""
         return self._data_dir / _JWKS_FILE
 
     def jwks(self) -> dict[str, object]:
-        """Return the public keys, as a key set."""
+        """Return the public keys as a JWKS."""
         key = self._key()
         public = jwt.algorithms.OKPAlgorithm.to_jwk(key.public_key(), as_dict=True)
         return {"keys": [{**public, "use": "sig", "alg": "EdDSA", "kid": _key_id(key)}]}
@@ -77,10 +77,10 @@ class EmbeddedIssuer:
         roles: Sequence[str] = (),
         organisations: Mapping[str, str] | None = None,
         now: datetime | None = None,
-        lasts: timedelta = TOKEN_LIFETIME,
+        lifetime: timedelta = TOKEN_LIFETIME,
     ) -> str:
-        """Return a token for a subject with these roles, and with a role in each of these organisations."""
-        return self._sign(AUDIENCE, _bearer(subject, roles, organisations), now, lasts)
+        """Return a token for a subject with global roles and a role per organisation."""
+        return self._sign(AUDIENCE, _bearer(subject, roles, organisations), now, lifetime)
 
     def ticket(
         self,
@@ -89,13 +89,13 @@ class EmbeddedIssuer:
         roles: Sequence[str] = (),
         organisations: Mapping[str, str] | None = None,
         now: datetime | None = None,
-        lasts: timedelta = TICKET_LIFETIME,
+        lifetime: timedelta = TICKET_LIFETIME,
     ) -> str:
-        """Return what a sign-in link carries: good for one session of this subject."""
-        return self._sign(TICKET_AUDIENCE, _bearer(subject, roles, organisations), now, lasts)
+        """Return the ticket of a sign-in link. It opens one session."""
+        return self._sign(TICKET_AUDIENCE, _bearer(subject, roles, organisations), now, lifetime)
 
     def _sign(
-        self, audience: str, bearer: Mapping[str, object], now: datetime | None, lasts: timedelta
+        self, audience: str, bearer: Mapping[str, object], now: datetime | None, lifetime: timedelta
     ) -> str:
         key = self._key()
         issued_at = now or datetime.now(UTC)
@@ -104,7 +104,7 @@ class EmbeddedIssuer:
             "iss": ISSUER,
             "aud": audience,
             "iat": issued_at,
-            "exp": issued_at + lasts,
+            "exp": issued_at + lifetime,
             "jti": secrets.token_urlsafe(16),
         }
         return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": _key_id(key)})
@@ -112,13 +112,13 @@ class EmbeddedIssuer:
     def _key(self) -> Ed25519PrivateKey:
         path = self._data_dir / _KEY
         if os.name == "posix" and path.stat().st_mode & 0o077:
-            raise EmbeddedServerError(f"{path} can be read by others: remove it, and start again")
+            raise EmbeddedServerError(f"other users can read {path}: remove it and start again")
         try:
             key = load_pem_private_key(path.read_bytes(), password=None)
         except ValueError as error:
-            raise EmbeddedServerError(f"{path} is no private key: remove it, and start again") from error
+            raise EmbeddedServerError(f"{path} is not a private key: remove it and start again") from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise EmbeddedServerError(f"{path} is no Ed25519 key: remove it, and start again")
+            raise EmbeddedServerError(f"{path} is not an Ed25519 key: remove it and start again")
         return key
 
 

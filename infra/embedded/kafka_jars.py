@@ -1,4 +1,4 @@
-"""The jars of Apache Kafka, resolved by Maven from the pom beside this file and kept for the next time."""
+"""Downloads the jars of Apache Kafka with Maven from kafka-pom.xml, and caches them."""
 
 import hashlib
 import shutil
@@ -14,11 +14,11 @@ _DOWNLOAD_SECONDS = 600.0
 
 
 def require(program: str) -> str:
-    """Path of a program Apache Kafka cannot do without. Raises MissingToolError when it is not installed."""
+    """Return the path of a required program. Raises MissingToolError if it is not installed."""
     path = shutil.which(program)
     if path is None:
         raise MissingToolError(
-            f"Java 17 and Maven are needed for Apache Kafka and `{program}` is missing: install a Java 17 "
+            f"Apache Kafka needs Java 17 and Maven, and `{program}` is missing: install a Java 17 "
             "runtime and Maven (Debian: apt install openjdk-17-jre-headless maven; macOS: brew install "
             "openjdk@17 maven), or use the embedded broker, which needs neither"
         )
@@ -26,9 +26,11 @@ def require(program: str) -> str:
 
 
 def kafka_jars(cache: Path) -> Path:
-    """Folder with every jar of the pom, downloaded on first use; another pom gets another folder.
+    """Return the folder with all jars of the pom. Download them on first use and after a change of the pom.
 
-    Raises MissingToolError without Maven, EmbeddedServerError when the download fails.
+    Raises:
+        MissingToolError: Maven is missing.
+        EmbeddedServerError: the download fails.
     """
     cache = cache.resolve()
     folder = cache / f"kafka-{hashlib.sha256(_POM.read_bytes()).hexdigest()[:12]}"
@@ -61,6 +63,6 @@ def _download(folder: Path) -> None:
             raise EmbeddedServerError(f"Maven took more than {_DOWNLOAD_SECONDS:.0f} s") from error
         if done.returncode != 0:
             raise EmbeddedServerError(
-                f"Maven could not fetch Apache Kafka:\n{(done.stdout + done.stderr)[-2000:]}"
+                f"Maven could not download Apache Kafka:\n{(done.stdout + done.stderr)[-2000:]}"
             )
         jars.rename(folder)

@@ -20,7 +20,7 @@ _JAVA_OPTIONS = ("-Xmx512m", "-XX:+UseSerialGC", "-Dlog4j2.level=WARN")
 
 
 class KafkaNode:
-    """Broker and controller in one process (KRaft), at home in `home`, on 127.0.0.1."""
+    """Broker and controller in one process (KRaft) on 127.0.0.1. `home` is its folder."""
 
     def __init__(self, number: int, home: Path) -> None:
         self.number = number
@@ -37,7 +37,7 @@ class KafkaNode:
         return f"127.0.0.1:{read_number(self.home / 'controller-port')}"
 
     def claim_ports(self, taken: set[int]) -> None:
-        """Keep the ports of the last start where they are still free; adds them to `taken`."""
+        """Use the ports of the last start if they are still free. Add the ports to `taken`."""
         self.home.mkdir(exist_ok=True)
         for name in ("port", "controller-port"):
             port = read_number(self.home / name)
@@ -47,9 +47,9 @@ class KafkaNode:
             write_atomically(self.home / name, str(port))
 
     def configure(self, nodes: Sequence["KafkaNode"]) -> None:
-        """Write the configuration of this node within a cluster of `nodes`, which all have their ports."""
-        copies = len(nodes)
-        in_sync = 1 if copies == 1 else 2
+        """Write the configuration of this node in a cluster of `nodes`. All nodes must have ports."""
+        replicas = len(nodes)
+        in_sync = 1 if replicas == 1 else 2
         settings = {
             "process.roles": "broker,controller",
             "node.id": self.number,
@@ -59,17 +59,17 @@ class KafkaNode:
             "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{self.controller_address}",
             "advertised.listeners": f"PLAINTEXT://{self.address}",
             "controller.listener.names": "CONTROLLER",
-            "log.dirs": "data",  # below the working directory, so that no path needs escaping
+            "log.dirs": "data",  # relative path, so that no escaping is needed
             "auto.create.topics.enable": "false",
-            "default.replication.factor": copies,
+            "default.replication.factor": replicas,
             "min.insync.replicas": in_sync,
-            "offsets.topic.replication.factor": copies,
+            "offsets.topic.replication.factor": replicas,
             "offsets.topic.num.partitions": 4,
-            "transaction.state.log.replication.factor": copies,
+            "transaction.state.log.replication.factor": replicas,
             "transaction.state.log.min.isr": in_sync,
             "transaction.state.log.num.partitions": 4,
             "group.initial.rebalance.delay.ms": 0,
-            # A killed broker may come back only after its session has ended: 9 s by default.
+            # A killed broker can rejoin only after its session has expired. The default is 9 s.
             "broker.heartbeat.interval.ms": 1_000,
             "broker.session.timeout.ms": 5_000,
         }
@@ -77,7 +77,7 @@ class KafkaNode:
         (self.home / "server.properties").write_text(text, encoding="utf-8")
 
     def format(self, classpath: str, cluster_id: str) -> None:
-        """Prepare the storage once. Raises EmbeddedServerError when Kafka refuses."""
+        """Format the storage once. Raises EmbeddedServerError if Kafka refuses."""
         if (self.home / "data" / "meta.properties").exists():
             return
         command = _java(classpath, "kafka.tools.StorageTool", "format", "--config", "server.properties")
@@ -86,11 +86,11 @@ class KafkaNode:
             command, check=False, cwd=self.home, capture_output=True, text=True, timeout=_START_SECONDS
         )
         if done.returncode != 0:
-            said = (done.stdout + done.stderr)[-2000:]
-            raise EmbeddedServerError(f"the storage in {self.home} could not be formatted:\n{said}")
+            output = (done.stdout + done.stderr)[-2000:]
+            raise EmbeddedServerError(f"the storage in {self.home} could not be formatted:\n{output}")
 
     def launch(self, classpath: str) -> None:
-        """Spawn the process unless it runs."""
+        """Start the process if it does not run."""
         if self.processes():
             return
         command = _java(classpath, "kafka.Kafka", "server.properties")
@@ -98,29 +98,32 @@ class KafkaNode:
             self._child = Account().spawn(command, cwd=self.home, log=log)
 
     def wait_until_live(self, peers: set[int]) -> None:
-        """Wait until this node serves clients and counts `peers` among the living.
+        """Wait until this node serves clients and lists `peers` as live brokers.
 
-        Raises EmbeddedServerError, with the end of the log, when it ends or stays silent.
+        Raises:
+            EmbeddedServerError: the node exits or does not answer. The message contains the end of its log.
         """
         deadline = time.monotonic() + _START_SECONDS
         while not live_brokers(self.address) >= peers:
             if not self.processes():
-                raise EmbeddedServerError(f"broker {self.number} {self._ending()}:\n{tail(self.log_path)}")
+                raise EmbeddedServerError(
+                    f"broker {self.number} {self._describe_exit()}:\n{tail(self.log_path)}"
+                )
             if time.monotonic() > deadline:
                 waited = f"{_START_SECONDS:.0f} s"
                 raise EmbeddedServerError(
-                    f"broker {self.number} is silent after {waited}:\n{tail(self.log_path)}"
+                    f"broker {self.number} does not answer after {waited}:\n{tail(self.log_path)}"
                 )
             time.sleep(0.1)
 
-    def _ending(self) -> str:
+    def _describe_exit(self) -> str:
         code = None if self._child is None else self._child.poll()
-        return "ended" if code is None else f"ended with exit code {code}"
+        return "exited" if code is None else f"exited with code {code}"
 
     def processes(self) -> list[psutil.Process]:
-        """The live processes of this node, whoever launched them."""
+        """Return the live processes of this node, including those that another process started."""
         found = {process.pid: process for process in processes_in(self.home, "java")}
-        # Our own child counts before it bears its program's name: exec gives it that last.
+        # Include our child even before exec has given it the name of its program.
         if self._child is not None and self._child.poll() is None:
             child = process_with(self._child.pid)
             if child is not None:
@@ -128,13 +131,16 @@ class KafkaNode:
         return list(found.values())
 
     def end(self, *signals: signal.Signals) -> None:
-        """Send signals, one after another, until nothing is left, or raise EmbeddedServerError."""
+        """Send signals one after another until all processes have exited.
+
+        Raises EmbeddedServerError if one survives.
+        """
         remaining = self.processes()
         for number in signals:
             send(remaining, number)
             remaining = wait_for_end(remaining, timeout_seconds=_STOP_SECONDS)
         if remaining:
-            raise EmbeddedServerError(f"broker {self.number} does not end: {remaining}")
+            raise EmbeddedServerError(f"broker {self.number} does not stop: {remaining}")
         if self._child is not None:
             self._child.wait(timeout=10)
             self._child = None

@@ -1,4 +1,4 @@
-"""Whether Kafka brokers are really there: they have to answer a client, an open socket proves nothing."""
+"""Checks that Kafka brokers answer a client. An open socket is not enough."""
 
 import socket
 
@@ -7,7 +7,7 @@ from kafka.errors import KafkaError
 
 
 def live_brokers(address: str) -> set[int]:
-    """Ids of the brokers in the metadata that the broker at `host:port` hands out; none when it is silent."""
+    """Return the broker ids that the broker at `host:port` knows; an empty set if it does not answer."""
     if not _listens(address):
         return set()
     try:
@@ -18,7 +18,7 @@ def live_brokers(address: str) -> set[int]:
 
 
 def _listens(address: str) -> bool:
-    # Asked first, because the client logs an error for every refused connection.
+    # Checked first, because the client logs an error for each refused connection.
     host, _, port = address.partition(":")
     try:
         socket.create_connection((host, int(port)), timeout=1).close()

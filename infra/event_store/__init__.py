@@ -1,1 +1,1 @@
-"""The event store on PostgreSQL, through the eventsourcing library's own extension points."""
+"""The event store on PostgreSQL, built on the extension points of the eventsourcing library."""

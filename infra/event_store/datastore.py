@@ -1,4 +1,4 @@
-"""Connections: the library's datastore for any libpq connection string, with the ledger's errors."""
+"""The library's datastore for any libpq connection string, with the ledger's errors."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from psycopg_pool import PoolTimeout
 from domain.shared.errors import DuplicateKey, StoreError, StoreUnavailable, VersionConflict
 
 SCHEMA: Final = "ledger"
-WRITE_LOCK: Final = 0x4C65_6467_6572  # one key for every writer of the log
+WRITE_LOCK: Final = 0x4C65_6467_6572  # the same advisory lock key for every writer of the log
 TAKE_WRITE_LOCK: Final = f"SELECT pg_advisory_xact_lock({WRITE_LOCK})"
-"""Writers hold it from before ids are drawn until the commit, so ids become visible in order."""
+"""A writer holds it from before it draws positions until its commit, so positions become visible in order."""
 
 LOCK_TIMEOUT_S: Final = 20
 IDLE_IN_TRANSACTION_TIMEOUT_S: Final = 10
@@ -33,11 +33,14 @@ _KEEPALIVE_OPTIONS: Final[Mapping[str, str]] = MappingProxyType(
         "tcp_user_timeout": "20000",
     }
 )
-"""Of libpq: a server that is gone without a word is noticed in less than half a minute."""
+"""Options of libpq that detect a dead server in less than half a minute."""
 
 
 class LedgerDatastore(PostgresDatastore):
-    """A pool of connections in autocommit mode; a thread inside `exclusive` keeps one for itself."""
+    """A pool of connections in autocommit mode.
+
+    A thread inside `exclusive` uses one connection throughout.
+    """
 
     def __init__(self, conninfo: str, *, pool_size: int = 4) -> None:
         self._conninfo = with_keepalives(conninfo)
@@ -59,7 +62,7 @@ class LedgerDatastore(PostgresDatastore):
         self._held: ContextVar[Connection[DictRow] | None] = ContextVar("held_connection", default=None)
 
     def connect(self) -> Connection[tuple[Any, ...]]:
-        """Return a connection outside of the pool, in autocommit mode: for what waits. Close it when done.
+        """Return an autocommit connection outside the pool, for operations that wait. The caller closes it.
 
         Raises:
             psycopg.OperationalError: the database does not answer.
@@ -68,10 +71,10 @@ class LedgerDatastore(PostgresDatastore):
 
     @contextmanager
     def get_connection(self) -> Iterator[Connection[DictRow]]:
-        """Lend a connection.
+        """Context manager that yields a connection.
 
         Raises:
-            VersionConflict, DuplicateKey: a statement met rows of another writer.
+            VersionConflict, DuplicateKey: another writer stored a row with the same key.
             StoreUnavailable: the database cannot be reached, or is too busy to answer in time.
         """
         held = self._held.get()
@@ -85,7 +88,7 @@ class LedgerDatastore(PostgresDatastore):
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Run all that happens inside in one transaction that holds the write lock."""
+        """Run everything inside in one transaction that holds the write lock."""
         with self.get_connection() as connection, connection.transaction():
             connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'")
             connection.execute(TAKE_WRITE_LOCK)
@@ -97,13 +100,13 @@ class LedgerDatastore(PostgresDatastore):
 
 
 def with_keepalives(conninfo: str) -> str:
-    """Return a connection string that notices a server which is gone, unless it says how itself."""
+    """Add options that detect a dead server to a connection string. Its own options take precedence."""
     return make_conninfo("", **{**_KEEPALIVE_OPTIONS, **conninfo_to_dict(conninfo)})
 
 
 @contextmanager
 def as_store_errors() -> Iterator[None]:
-    """Turn the driver's errors into the ledger's."""
+    """Convert driver errors to the ledger's errors."""
     try:
         yield
     except errors.UniqueViolation as error:
@@ -119,7 +122,7 @@ def as_store_errors() -> Iterator[None]:
 
 
 def unique_violation(error: errors.UniqueViolation) -> StoreError:
-    """Tell a lost race from a repeat by the constraint that refused the row."""
+    """Return VersionConflict or DuplicateKey, depending on the violated constraint."""
     constraint = error.diag.constraint_name
     if constraint in ("events_pkey", "snapshots_pkey"):
         return VersionConflict(constraint=constraint)

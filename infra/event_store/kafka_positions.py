@@ -1,4 +1,4 @@
-"""Stored Kafka positions, outside the usage path: read on assignment, written where a log begins."""
+"""Stored Kafka positions: read when a partition is assigned, written when its log starts or is replaced."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REPLACE: Final = """
 
 
 class PostgresKafkaPositions:
-    """See `consumers.usage.positions.PositionStore`."""
+    """Implements `consumers.usage.positions.PositionStore` on PostgreSQL."""
 
     def __init__(self, datastore: LedgerDatastore) -> None:
         self._datastore = datastore
@@ -43,9 +43,9 @@ class PostgresKafkaPositions:
     ) -> None:
         with self._datastore.get_connection() as connection:
             if replaces is None:
-                done = connection.execute(_INSERT, (topic, partition, topic_id, offset))
+                result = connection.execute(_INSERT, (topic, partition, topic_id, offset))
             else:
                 seen = (topic, partition, replaces.topic_id, replaces.next_offset)
-                done = connection.execute(_REPLACE, (topic_id, offset, *seen))
-            if done.rowcount != 1:
+                result = connection.execute(_REPLACE, (topic_id, offset, *seen))
+            if result.rowcount != 1:
                 raise CheckpointConflict(f"another consumer has moved the position of {topic}/{partition}")

@@ -1,4 +1,4 @@
-"""Between events and stored rows: one by one for the library, in bulk as COPY rows for the usage path."""
+"""Maps events to rows and back: one by one for the library, in bulk as COPY data for the usage path."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FIELD_COUNT: Final = 6
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
 _NULL: Final = b"\xff\xff\xff\xff"
-# https://www.postgresql.org/docs/current/sql-copy.html: a count of fields, then each as length and bytes.
+# https://www.postgresql.org/docs/current/sql-copy.html: the number of fields, then each as length and bytes.
 _START: Final = Struct(">hi16siq").pack  # field count, stream, version
 _KEY: Final = Struct(">i16s").pack
 _BIGINT: Final = Struct(">iq").pack
@@ -40,16 +40,16 @@ _LENGTH: Final = Struct(">i").pack
 
 @dataclass(frozen=True)
 class KeyedStoredEvent(StoredEvent):
-    """A stored event with the two columns the library does not know."""
+    """A stored event with two additional columns."""
 
     dedupe_key: bytes | None = None
-    """What may be in the ledger only once."""
+    """Unique in the ledger."""
     refers_to: int | None = None
-    """Of a refund: the version of its charge, or of its purchase."""
+    """For a refund: the version of its charge or purchase."""
 
 
 class LedgerMapper(EventMapper[UUID]):
-    """Events as rows: stream, version, topic, and the fact as a JSON array."""
+    """Maps events to rows: stream, version, topic, and the event's fields as a JSON array."""
 
     def __init__(self, codec: EventCodec | None = None) -> None:
         super().__init__(JSONTranscoder())
@@ -85,22 +85,22 @@ class LedgerMapper(EventMapper[UUID]):
         return EventEnvelope(_uuid(stored_event.originator_id), stored_event.originator_version, event)
 
     def charge_rows(self, events: Iterable[EventEnvelope], keys: Iterable[bytes]) -> bytes:
-        """Return the COPY payload of the usage path's events; the keys of its charges are known already.
+        """Return the COPY payload of the usage path's events, with the dedupe keys of its charges.
 
-        A test holds this equal to `copy_rows` of the same events one by one.
+        A test checks that the result equals `copy_rows` of the same events.
 
         Raises:
-            ValueError, struct.error: there are more, or fewer, keys than charges.
+            ValueError, struct.error: the number of keys and the number of charges differ.
         """
         encode, head, topic = self.codec.encode, self._charge_head, self._charge_topic
         topic_length = len(topic)
-        streams: dict[int, bytes] = {}  # by the UUID's place in memory: hashing it takes longer
+        streams: dict[int, bytes] = {}  # keyed by id(): hashing a UUID takes longer
         parts = [_HEADER]
         append = parts.append
-        left = iter(keys)
+        remaining = iter(keys)
         for envelope in events:
             event = envelope.event
-            if type(event) is not UsageCharged:  # a hold that lapsed, or a balance that ran out
+            if type(event) is not UsageCharged:  # such as an expired hold or a low balance
                 append(_row(self.to_stored_event(envelope)))
                 continue
             stream = envelope.originator_id
@@ -116,7 +116,7 @@ class LedgerMapper(EventMapper[UUID]):
                     8,
                     envelope.originator_version,
                     16,
-                    next(left, None),
+                    next(remaining, None),
                     -1,  # refers_to: NULL
                     topic_length,
                     topic,
@@ -124,8 +124,8 @@ class LedgerMapper(EventMapper[UUID]):
                 )
             )
             append(state)
-        if next(left, None) is not None:
-            raise ValueError("there are more keys than charges")
+        if next(remaining, None) is not None:
+            raise ValueError("more keys than charges")
         append(_TRAILER)
         return b"".join(parts)
 
@@ -159,11 +159,11 @@ def _reference(event: DomainEvent) -> int | None:
 
 
 def dedupe_key_of(envelope: EventEnvelope) -> bytes | None:
-    """Return what may be in the ledger only once, None where nothing can repeat.
+    """Return the dedupe key of an event; None if the event needs none.
 
-    It is a message, a run's hold and its settlement, a gateway's payment and its order, a quote's payment, a
-    payment's invoice or a refund's credit note. No message's source holds NUL: a message never takes the
-    place of another thing, nor that of a message.
+    These are unique: a message, a run's hold and its settlement, a gateway's payment and order, the payment
+    of a quote, a payment's invoice, and a refund's credit note. The source of a message never contains NUL,
+    so the keys of messages and of other events cannot collide.
     """
     key = _KEYS.get(type(envelope.event))
     return None if key is None else key(envelope)

@@ -1,4 +1,4 @@
-"""The library's recorders on the ledger's own tables: COPY in, binary rows out."""
+"""The library's recorders on the ledger's tables. They write with COPY and read binary rows."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _SELECT_EVENTS: Final = """
     WHERE originator_id = %s AND originator_version > %s AND originator_version <= %s
     ORDER BY originator_version {order} LIMIT %s
 """
-# A snapshot above the stream's end is of a history that never came to be: it is not even looked at.
+# Ignore a snapshot without an event of its version: that version was never committed.
 _SELECT_SNAPSHOTS: Final = """
     SELECT s.originator_id, s.originator_version, s.topic, s.state FROM ledger.snapshots s
     WHERE s.originator_id = %s AND s.originator_version > %s AND s.originator_version <= %s
@@ -60,7 +60,7 @@ _SELECT_REFUNDS: Final = """
 _SELECT_BY_DEDUPE_KEY: Final = """
     SELECT originator_id, originator_version, topic, state FROM ledger.events WHERE dedupe_key = %s
 """
-# Where a run's charges are: among two versions, or behind the last one whose statement is projected for sure.
+# A run's charges lie between these two versions, or after the last version that is surely projected.
 _SELECT_RUN: Final = """
     SELECT balances.version, run.first_version, run.last_version
     FROM projections.balances
@@ -100,7 +100,7 @@ _ALL: Final = (1 << 63) - 1
 
 
 class _Reader(PostgresAggregateRecorder):
-    """Reads versions of a stream as binary tuples: six times as fast as the library's dict rows."""
+    """Reads events of a stream as binary tuples. This is six times as fast as the library's dict rows."""
 
     statement: str
 
@@ -133,7 +133,7 @@ class _Reader(PostgresAggregateRecorder):
 
 
 class LedgerRecorder(_Reader, PostgresApplicationRecorder):
-    """Appends to ledger.events: write lock, NOTIFY, COPY, and the request's answer in one transaction."""
+    """Appends to ledger.events: write lock, NOTIFY, COPY and the stored response in one transaction."""
 
     datastore: LedgerDatastore
     statement = _SELECT_EVENTS
@@ -143,10 +143,10 @@ class LedgerRecorder(_Reader, PostgresApplicationRecorder):
         self.channel_name = EVENTS_CHANNEL
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int]:
-        """Append rows; `idempotency_key` and `answer` make a request count once.
+        """Append rows. With `idempotency_key`, store `response` under it in the same transaction.
 
         Returns:
-            Their positions in the log. Of an answer without events: the end of the log that it is true at.
+            The positions of the rows. For a response without rows: the end of the log.
 
         Raises:
             VersionConflict, DuplicateKey, StoreUnavailable.
@@ -176,7 +176,7 @@ class LedgerRecorder(_Reader, PostgresApplicationRecorder):
         return LedgerSubscription(self, gt, topics)
 
     def log_end(self) -> int:
-        """Return the position of the last event in the log, 0 if there is none."""
+        """Return the position of the last event in the log; 0 if the log is empty."""
         with (
             self.datastore.get_connection() as connection,
             connection.cursor(row_factory=tuple_row) as cursor,
@@ -186,7 +186,7 @@ class LedgerRecorder(_Reader, PostgresApplicationRecorder):
         return int(row[0])
 
     def select_by_dedupe_key(self, key: bytes) -> StoredEvent | None:
-        """Return the event of a dedupe key."""
+        """Return the event with a dedupe key, or None."""
         with (
             self.datastore.get_connection() as connection,
             connection.cursor(binary=True, row_factory=tuple_row) as cursor,
@@ -195,10 +195,10 @@ class LedgerRecorder(_Reader, PostgresApplicationRecorder):
         return None if row is None else StoredEvent(*row)
 
     def select_stored_response(self, idempotency_key: IdempotencyKey) -> StoredResponse | None:
-        """Return the answer stored under a request's key.
+        """Return the response stored under an idempotency key, or None.
 
         Raises:
-            IdempotencyConflict: it belongs to another request.
+            IdempotencyConflict: the key belongs to a different request.
         """
         with (
             self.datastore.get_connection() as connection,
@@ -215,7 +215,7 @@ class LedgerRecorder(_Reader, PostgresApplicationRecorder):
         return StoredResponse(answer, position)
 
     def select_refunds(self, originator_id: UUID, charge: int) -> Sequence[StoredEvent]:
-        """Return the refunds of a charge, or of a purchase, in version order."""
+        """Return the refunds of a charge or purchase, in version order."""
         with (
             self.datastore.get_connection() as connection,
             connection.cursor(binary=True, row_factory=tuple_row) as cursor,
@@ -224,18 +224,18 @@ class LedgerRecorder(_Reader, PostgresApplicationRecorder):
             return [StoredEvent(*row) for row in cursor]
 
     def select_events_of_run(self, originator_id: UUID, run_id: str, version: int) -> Sequence[StoredEvent]:
-        """Return events up to a version with all charges of a run among them, whatever is projected yet."""
+        """Return events up to a version that include all charges of a run, also those not projected yet."""
         with (
             self.datastore.get_connection() as connection,
             connection.cursor(binary=True, row_factory=tuple_row) as cursor,
         ):
-            found = {"stream": originator_id, "run_id": run_id}
-            row = cursor.execute(_SELECT_RUN, found, prepare=True).fetchone()
+            parameters = {"stream": originator_id, "run_id": run_id}
+            row = cursor.execute(_SELECT_RUN, parameters, prepare=True).fetchone()
             projected, first, last = (0, None, None) if row is None else row
             projected = min(projected, version)
             bounds = {
                 "stream": originator_id,
-                "run": msgspec.json.encode(run_id),  # as it stands in the events of the run
+                "run": msgspec.json.encode(run_id),  # as in the stored events of the run
                 "first": 1 if first is None else first,
                 "last": 0 if last is None else min(last, projected),
                 "projected": projected,
@@ -246,12 +246,12 @@ class LedgerRecorder(_Reader, PostgresApplicationRecorder):
 
 
 class SnapshotRecorder(_Reader):
-    """Keeps snapshots; the same one twice is one."""
+    """Stores snapshots. Storing the same snapshot twice has no effect."""
 
     statement = _SELECT_SNAPSHOTS
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **_: Any) -> None:
-        """Keep snapshots."""
+        """Store snapshots."""
         with self.datastore.get_connection() as connection, connection.cursor() as cursor:
             cursor.executemany(
                 _INSERT_SNAPSHOT,
@@ -345,7 +345,7 @@ class LedgerFactory(PostgresFactory):
             UnsupportedSetting: it sets a variable of the library that the ledger refuses.
         """
         check_settings(env)
-        super(BasePostgresFactory, self).__init__(env)  # its own reads POSTGRES_* one by one
+        super(BasePostgresFactory, self).__init__(env)  # the parent's constructor reads POSTGRES_* variables
         self.datastore = LedgerDatastore(
             env.get(self.DATABASE_URL, ""), pool_size=int(env.get(self.POOL_SIZE, "4"))
         )
@@ -353,7 +353,7 @@ class LedgerFactory(PostgresFactory):
     def mapper(
         self, transcoder: Transcoder | None = None, mapper_class: type[Mapper[Any]] | None = None
     ) -> Mapper[Any]:
-        """Return the mapper of facts. It has a codec of its own, so no transcoder is used.
+        """Return the mapper of events. It has its own codec, so it uses no transcoder.
 
         Raises:
             UnsupportedSetting: another mapper is asked for.
@@ -365,7 +365,7 @@ class LedgerFactory(PostgresFactory):
     def event_store(
         self, mapper: Mapper[Any] | None = None, recorder: AggregateRecorder | None = None
     ) -> LibraryEventStore[Any]:
-        """Return the store of events, or the library's plain one for snapshots."""
+        """Return the event store, or the library's plain store for snapshots."""
         mapper = mapper or self.mapper()
         recorder = recorder or self.application_recorder()
         if isinstance(recorder, LedgerRecorder) and isinstance(mapper, LedgerMapper):
@@ -377,7 +377,7 @@ class LedgerFactory(PostgresFactory):
         return LedgerRecorder(self.datastore, events_table_name="events")
 
     def aggregate_recorder(self, purpose: str = "events") -> SnapshotRecorder:
-        """Return the recorder of ledger.snapshots, the only other one there is."""
+        """Return the recorder of ledger.snapshots. No other purpose exists."""
         if purpose != "snapshots":
             raise NotSupportedError(f"there is no table of {purpose} beside the log")
         return SnapshotRecorder(self.datastore, events_table_name="snapshots")
@@ -403,5 +403,5 @@ def _copy_in(connection: Connection[Any], stored_events: Sequence[StoredEvent]) 
             raise InvariantViolation(f"{cursor.rowcount} of {len(stored_events)} events were stored")
         row = cursor.execute("SELECT lastval()").fetchone()
         assert row is not None
-        # Ids are drawn under the write lock, so those of one COPY have no gaps.
+        # Positions are drawn under the write lock, so those of one COPY have no gaps.
         return list(range(row[0] - len(stored_events) + 1, row[0] + 1))

@@ -1,6 +1,6 @@
-"""Replays the log: every organisation as its events alone make it, without snapshots or caches.
+"""Replays the log: rebuilds every organisation from its events alone, without snapshots or caches.
 
-This is what audits hold balances, snapshots and projections against.
+Audits compare balances, snapshots and projections with the result.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LOG: Final = """
 
 
 class Replay(msgspec.Struct, frozen=True):
-    """Organisations by stream, true at a position of the log, and how many events the log has."""
+    """Organisations by stream at a position of the log, and the number of events up to it."""
 
     organisations: dict[UUID, Organisation]
     position: int
@@ -32,18 +32,18 @@ class Replay(msgspec.Struct, frozen=True):
 
 
 def replay_log(connection: psycopg.Connection[Any], codec: EventCodec) -> Replay:
-    """Apply every event of organisations, as one snapshot of the database has it, in the order of the log.
+    """Apply all events of organisations in log order, from one snapshot of the database.
 
-    Memory grows with the number of organisations, not with the log. The connection must be outside of
-    a transaction or in one that may read for as long as this takes.
+    Memory grows with the number of organisations, not with the log. The connection must be outside a
+    transaction, or in one that may stay open for the whole replay.
 
     Raises:
-        UnknownEventType: the log was written by a newer version of the ledger.
+        UnknownEventType: a newer version of the ledger wrote the log.
         InvariantViolation: a history has a gap, or its events are not in order.
         StoreUnavailable: the database cannot be reached.
     """
     organisations: dict[UUID, Organisation] = {}
-    known, decode = organisations.get, codec.decode
+    find, decode = organisations.get, codec.decode
     position = events = 0
     with as_store_errors(), connection.transaction(), psycopg.ServerCursor(connection, "replay") as cursor:
         cursor.execute(_LOG, binary=True)
@@ -51,7 +51,7 @@ def replay_log(connection: psycopg.Connection[Any], codec: EventCodec) -> Replay
             for _, stream, version, topic, state in rows:
                 if topic in NON_ORGANISATION_TOPICS:
                     continue
-                organisation = known(stream)
+                organisation = find(stream)
                 if organisation is None:
                     organisation = organisations[stream] = Organisation(stream)
                 EventEnvelope(stream, version, decode(topic, state)).mutate(organisation)

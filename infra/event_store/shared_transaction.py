@@ -1,4 +1,4 @@
-"""Rows beside the events: what is kept outside the log commits with the facts that tell of it."""
+"""Commits rows outside the log in the same transaction as events."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from infra.event_store.recorder import event_store_of
 
 @contextmanager
 def shared_transaction(ledger: Ledger) -> Iterator[Connection[Any]]:
-    """Lend the connection of one transaction: commands of the ledger inside it commit with what is written
-    on the connection, or nothing of both does. It holds the write lock, so it is for what happens seldom.
+    """Context manager that yields the connection of one transaction.
+
+    Commands of the ledger inside it and statements on the connection commit together or not at all. The
+    transaction holds the write lock, so use it only for rare operations.
 
     Raises:
         StoreUnavailable: the database cannot be reached, or the lock took too long.

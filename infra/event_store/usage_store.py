@@ -1,4 +1,4 @@
-"""The fast path on PostgreSQL: positions, write lock, COPY and commit in three round trips a batch."""
+"""The usage path on PostgreSQL: positions, write lock, COPY and commit in three round trips per batch."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ _MOVE: Final = SQL(
 _SESSION: Final = f"""
     SET lock_timeout = '{LOCK_TIMEOUT_S}s';
     SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_TIMEOUT_S}s';
-    -- Every query here touches a few keys of huge tables: the index is right whatever statistics say.
+    -- Every query here reads a few keys of huge tables, so always use the index.
     SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off
 """
-# OFFSET 0 keeps each lateral look-up an index scan of its own.
+# OFFSET 0 makes PostgreSQL run each lateral look-up as a separate index scan.
 _LOAD: Final = """
     WITH base AS MATERIALIZED (
         SELECT w.id, s.originator_version AS version, s.topic, s.state
@@ -104,7 +104,10 @@ _INSERT_SNAPSHOT: Final = SQL(
 
 
 class PostgresUsageStore:
-    """See `consumers.usage.ports.UsageStore`. One connection writes while another one reads ahead."""
+    """Implements `consumers.usage.ports.UsageStore`.
+
+    One connection writes while the other one reads ahead.
+    """
 
     def __init__(self, conninfo: str, mapper: LedgerMapper | None = None) -> None:
         self.mapper = mapper or LedgerMapper()
@@ -112,7 +115,7 @@ class PostgresUsageStore:
         self._connections: dict[str, Connection] = {}
 
     def close(self) -> None:
-        """Close both connections; the next use opens new ones."""
+        """Close both connections. The next use opens new ones."""
         for connection in self._connections.values():
             connection.close()
         self._connections.clear()
@@ -143,7 +146,7 @@ class PostgresUsageStore:
         return {message.dedupe_key: message for message in messages}
 
     def parked_with_open_organisation(self, limit: int) -> list[ParkedMessage]:
-        """Return messages whose organisation has opened since, oldest first."""
+        """Return parked messages whose organisation is open now, oldest first."""
         known = """
             WHERE EXISTS (SELECT 1 FROM ledger.events e
                           WHERE e.originator_id = stream AND e.originator_version = 1)
@@ -152,7 +155,7 @@ class PostgresUsageStore:
         return self._parked_where(known, (limit,))
 
     def parked_before(self, moment: datetime, limit: int) -> list[ParkedMessage]:
-        """Return messages parked before a moment whose organisation is still unknown, oldest first."""
+        """Return messages that were parked before a moment and whose organisation is still unknown."""
         unknown = """
             WHERE parked_at < %s
               AND NOT EXISTS (SELECT 1 FROM ledger.events e
@@ -167,7 +170,7 @@ class PostgresUsageStore:
     def begin(self, moves: Sequence[PositionMove]) -> PostgresUsageTransaction:
         with self._use("writing") as connection:
             cursor = connection.cursor()
-            # Positions before the write lock, in one order everywhere, so that nobody deadlocks.
+            # Lock the positions before the write lock, always in the same order, to avoid deadlocks.
             ordered = sorted(moves, key=lambda move: (move.topic, move.partition))
             statements = [_move_statement(move).as_string(connection) for move in ordered]
             cursor.execute(
@@ -188,7 +191,7 @@ class PostgresUsageStore:
 
     @contextmanager
     def _use(self, purpose: str) -> Iterator[Connection]:
-        """Lend a connection; after any error it is replaced, since its state is unknown."""
+        """Context manager that yields a connection. After an error the connection is replaced."""
         with as_store_errors():
             connection = self._connections.get(purpose) or self._connect(purpose)
             try:
@@ -208,7 +211,7 @@ class PostgresUsageStore:
         return connection
 
     def discard(self, connection: Connection) -> None:
-        """Close a connection whose state is unknown: the server rolls back what it had open."""
+        """Close a connection in an unknown state. The server rolls back its transaction."""
         for purpose, held in list(self._connections.items()):
             if held is connection:
                 del self._connections[purpose]
@@ -221,7 +224,7 @@ class PostgresUsageStore:
 
 
 class PostgresUsageTransaction:
-    """See `consumers.usage.ports.UsageTransaction`. After any error the transaction is over."""
+    """Implements `consumers.usage.ports.UsageTransaction`. Any error ends the transaction."""
 
     def __init__(
         self, store: PostgresUsageStore, connection: Connection, *, log_end: int, has_parked: bool
@@ -294,8 +297,8 @@ class PostgresUsageTransaction:
         with self._guard():
             self._rows = len(events)
             if events:
-                kept = [self._save_snapshot(snapshot) for snapshot in snapshots]
-                statements = "; ".join([COPY_EVENTS, "SELECT lastval()", *kept, "COMMIT"])
+                snapshot_inserts = [self._snapshot_statement(snapshot) for snapshot in snapshots]
+                statements = "; ".join([COPY_EVENTS, "SELECT lastval()", *snapshot_inserts, "COMMIT"])
                 start_copy(self._connection.pgconn, statements.encode(), payload)
             else:
                 send_statements(self._connection.pgconn, b"COMMIT")
@@ -310,7 +313,7 @@ class PostgresUsageTransaction:
             raise InvariantViolation(f"{copied.command_tuples} of {self._rows} events were stored")
         return int(last_position.get_value(0, 0) or 0)
 
-    def _save_snapshot(self, snapshot: EventEnvelope) -> str:
+    def _snapshot_statement(self, snapshot: EventEnvelope) -> str:
         row = self._store.mapper.to_stored_event(snapshot)
         values = (row.originator_id, row.originator_version, row.topic, row.state)
         return _INSERT_SNAPSHOT.format(*map(Literal, values)).as_string(self._connection)
@@ -326,7 +329,7 @@ class PostgresUsageTransaction:
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
-        """End the transaction on any error: roll back where that is possible, else drop the connection."""
+        """End the transaction on any error: roll back if possible, otherwise close the connection."""
         with as_store_errors():
             try:
                 yield
@@ -342,7 +345,7 @@ class PostgresUsageTransaction:
 def load_organisations(
     connection: Connection, codec: EventCodec, streams: Iterable[UUID]
 ) -> dict[UUID, Organisation]:
-    """Return organisations from their latest snapshots and what came after, in one query."""
+    """Load organisations from their latest snapshots and the later events, in one query."""
     organisations: dict[UUID, Organisation] = {}
     with _binary(connection) as cursor:
         cursor.execute(_LOAD, (list(streams),), prepare=True)

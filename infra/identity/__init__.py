@@ -1,1 +1,1 @@
-"""Tokens, signing keys, API keys, sessions and names of people, in PostgreSQL and over HTTP."""
+"""Tokens, signing keys, API keys, sessions and names of people."""

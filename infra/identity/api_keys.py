@@ -1,9 +1,10 @@
 """API keys in PostgreSQL.
 
-A key holds 256 random bits, so nobody can guess one from its digest: plain SHA-256 keeps it as safe as a slow
-hash would, which is made for passwords that people choose, and costs every request nothing.
+A key holds 256 random bits, so it cannot be guessed from its digest. Plain SHA-256 is therefore as safe as a
+slow password hash, and fast enough for every request.
 
-Who made and who revoked a key is a fact of the organisation's history: row and fact are one transaction.
+The organisation's events record who created and who revoked a key. The row and the event commit in one
+transaction.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _NO_DIGEST: Final = bytes(32)
 
 _COLUMNS: Final = "key_id, organisation_id, name, created_at, created_by, last_used_at"
 _OF_ORGANISATION: Final = "FROM ledger.api_keys WHERE organisation_id = %s AND revoked_at IS NULL"
-_LIVE: Final = f"SELECT {_COLUMNS} {_OF_ORGANISATION} ORDER BY created_at, key_id"
+_ACTIVE: Final = f"SELECT {_COLUMNS} {_OF_ORGANISATION} ORDER BY created_at, key_id"
 _COUNT: Final = f"SELECT count(*) {_OF_ORGANISATION}"
 _ADD: Final = f"""
     INSERT INTO ledger.api_keys (key_id, organisation_id, name, digest, created_at, created_by)
@@ -59,54 +60,56 @@ _UPDATE_LAST_USED: Final = "UPDATE ledger.api_keys SET last_used_at = %s WHERE k
 
 
 class PostgresApiKeys:
-    """The keys of all organisations. `connecting` lends a connection in autocommit mode."""
+    """The API keys of all organisations. `connect` returns a context manager of an autocommit connection."""
 
     def __init__(
         self,
-        connecting: Callable[[], AbstractContextManager[Connection]],
+        connect: Callable[[], AbstractContextManager[Connection]],
         clock: Callable[[], datetime],
         ledger: Ledger,
     ) -> None:
-        self._connecting = connecting
+        self._connect = connect
         self._clock = clock
         self._ledger = ledger
 
     def issue(self, organisation_id: str, name: str, context: CommandContext) -> tuple[ApiKey, str]:
-        """Make a key; return what is known of it, and the key itself, which is never seen again.
+        """Create a key. Return its description and the key itself, which is not stored.
 
         Raises:
-            ApiKeysExhausted: the organisation has `API_KEYS_MAX` live ones.
+            ApiKeysExhausted: the organisation has `API_KEYS_MAX` active keys.
             OrganisationNotFound, StoreUnavailable.
         """
         key_id = secrets.token_hex(6)
         key = f"clk_{key_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
         issued = ApiKeyIssued(context.at, context.actor, context.cause, key_id)
-        # One at a time: two requests at once never both see one place left.
+        # The write lock prevents two concurrent requests from exceeding the limit.
         with shared_transaction(self._ledger) as connection:
             self._ledger.record_audit_event(organisation_id, issued)
-            counting = connection.cursor(row_factory=tuple_row).execute(_COUNT, [organisation_id])
-            if counting.fetchall()[0][0] >= API_KEYS_MAX:
-                raise ApiKeysExhausted(f"the organisation has {API_KEYS_MAX} live keys; revoke one first")
+            counted = connection.cursor(row_factory=tuple_row).execute(_COUNT, [organisation_id])
+            if counted.fetchall()[0][0] >= API_KEYS_MAX:
+                raise ApiKeysExhausted(f"the organisation has {API_KEYS_MAX} active keys; revoke one first")
             values = [key_id, organisation_id, name, _digest(key), context.at, context.actor]
-            adding = connection.cursor(row_factory=class_row(ApiKey)).execute(_ADD, values)
-            return adding.fetchall()[0], key
+            inserted = connection.cursor(row_factory=class_row(ApiKey)).execute(_ADD, values)
+            return inserted.fetchall()[0], key
 
     def active(self, organisation_id: str) -> list[ApiKey]:
-        """Return the live keys of an organisation, oldest first.
+        """Return the active keys of an organisation, oldest first.
 
         Raises:
             psycopg.OperationalError: the database does not answer.
         """
-        with self._connecting() as connection:
+        with self._connect() as connection:
             return (
-                connection.cursor(row_factory=class_row(ApiKey)).execute(_LIVE, [organisation_id]).fetchall()
+                connection.cursor(row_factory=class_row(ApiKey))
+                .execute(_ACTIVE, [organisation_id])
+                .fetchall()
             )
 
     def revoke(self, organisation_id: str, key_id: str, context: CommandContext) -> None:
-        """End a key: from now on it is refused.
+        """Revoke a key. It is refused from now on.
 
         Raises:
-            ApiKeyNotFound: the organisation has no live key of this id.
+            ApiKeyNotFound: the organisation has no active key with this id.
             OrganisationNotFound, StoreUnavailable.
         """
         revoked = ApiKeyRevoked(context.at, context.actor, context.cause, key_id)
@@ -114,24 +117,24 @@ class PostgresApiKeys:
             self._ledger.record_audit_event(organisation_id, revoked)
             values = [context.at, context.actor, key_id, organisation_id]
             if not connection.execute(_REVOKE, values).rowcount:
-                raise ApiKeyNotFound(f"the organisation has no live key {key_id}")
+                raise ApiKeyNotFound(f"the organisation has no active key {key_id}")
 
     def principal(self, key: str) -> Principal:
-        """Return the principal of a key, and note that it was used.
+        """Return the principal of a key, and record its use.
 
         Raises:
-            InvalidCredentials: there is no such key, or it was revoked.
+            InvalidCredentials: the key does not exist, or is revoked.
             psycopg.OperationalError: the database does not answer.
         """
         form = _FORM.fullmatch(key)
         if form is None:
-            raise InvalidCredentials("the key is not of the form of one")
-        with self._connecting() as connection:
+            raise InvalidCredentials("the API key is malformed")
+        with self._connect() as connection:
             found = connection.cursor(row_factory=tuple_row).execute(_FIND, [form[1]]).fetchone()
             digest, organisation_id, last_used_at = found or (_NO_DIGEST, "", None)
-            # Digests are compared whole, also where there is none: the time says nothing of either.
+            # Always compare full digests in constant time, so that timing reveals nothing.
             if not hmac.compare_digest(digest, _digest(key)):
-                raise InvalidCredentials("there is no such key, or it was revoked")
+                raise InvalidCredentials("the API key does not exist or is revoked")
             now = self._clock()
             if last_used_at is None or now - last_used_at >= _LAST_USED_INTERVAL:
                 connection.execute(_UPDATE_LAST_USED, [now, form[1]])

@@ -1,4 +1,4 @@
-"""What the tokens of the embedded issuer say: it signs them, and the API verifies them."""
+"""Issuer and audiences of tokens from the embedded issuer, which signs them. The API verifies them."""
 
 from __future__ import annotations
 
@@ -7,4 +7,7 @@ from typing import Final
 ISSUER: Final = "urn:creditledger:embedded"
 AUDIENCE: Final = "creditledger"
 TICKET_AUDIENCE: Final = "creditledger-sign-in"
-"""Sign-in links end up in browser histories and logs, so their ticket opens one session and no API."""
+"""Sign-in links end up in browser histories and logs.
+
+So a ticket opens one session and is not valid for the API.
+"""

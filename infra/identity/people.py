@@ -1,5 +1,7 @@
-"""People in PostgreSQL. The role that reads for members has no right to the table: names come by the ids of
-actors in rows that a member may see, and in no other way.
+"""People in PostgreSQL.
+
+The database role that reads for members cannot read this table. A member sees only the names of actors in
+rows that the member may see.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from domain.identity.people import ActorNames, Person
 from projections.connection import Connection
 
 _COLUMNS: Final = "user_id, name, email, updated_at, erased_at"
-# Nothing of an erased person comes back, whatever a sign-in under way still sends.
+# An erased person stays erased, even if a concurrent sign-in sends the name again.
 _PUT: Final = f"""
     INSERT INTO ledger.people AS person (user_id, name, email, updated_at) VALUES (%s, %s, %s, %s)
     ON CONFLICT (user_id) DO UPDATE
@@ -35,13 +37,16 @@ _NAMES: Final = "SELECT user_id, name FROM ledger.people WHERE user_id = ANY(%s)
 
 
 class PostgresPeople:
-    """See `domain.identity.people.People`. `connecting` lends a connection in autocommit mode."""
+    """Implements `domain.identity.people.People`.
 
-    def __init__(self, connecting: Callable[[], AbstractContextManager[Connection]]) -> None:
-        self._connecting = connecting
+    `connect` returns a context manager of an autocommit connection.
+    """
+
+    def __init__(self, connect: Callable[[], AbstractContextManager[Connection]]) -> None:
+        self._connect = connect
 
     def put(self, user_id: str, name: str, email: str | None, at: datetime) -> Person:
-        with self._connecting() as connection:
+        with self._connect() as connection:
             cursor = connection.cursor(row_factory=class_row(Person))
             person = cursor.execute(_PUT, [user_id, name, email, at]).fetchone()
         if person is None:
@@ -49,20 +54,20 @@ class PostgresPeople:
         return person
 
     def get(self, user_id: str) -> Person:
-        with self._connecting() as connection:
+        with self._connect() as connection:
             person = connection.cursor(row_factory=class_row(Person)).execute(_GET, [user_id]).fetchone()
         if person is None:
             raise PersonNotFound
         return person
 
     def erase(self, user_id: str, at: datetime) -> None:
-        with self._connecting() as connection:
+        with self._connect() as connection:
             connection.execute(_ERASE, {"user_id": user_id, "at": at})
 
     def names(self, user_ids: Collection[str | None]) -> ActorNames:
-        asked = list({each for each in user_ids if each is not None})
-        if not asked:
+        requested = list({each for each in user_ids if each is not None})
+        if not requested:
             return ActorNames({})
-        with self._connecting() as connection:
-            found = connection.cursor(row_factory=tuple_row).execute(_NAMES, [asked])
+        with self._connect() as connection:
+            found = connection.cursor(row_factory=tuple_row).execute(_NAMES, [requested])
             return ActorNames(dict(found.fetchall()))

@@ -1,4 +1,4 @@
-"""Sessions of the pages in PostgreSQL. Like API keys, they are kept as digests of 256 random bits."""
+"""Sessions of the pages in PostgreSQL. Like API keys, they are stored as digests of 256 random bits."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ _UPDATE_PREFERENCES: Final = """
 
 
 class PostgresSessions:
-    """All sessions. `connecting` lends a connection in autocommit mode."""
+    """All sessions. `connect` returns a context manager of an autocommit connection."""
 
     def __init__(
         self,
-        connecting: Callable[[], AbstractContextManager[Connection]],
+        connect: Callable[[], AbstractContextManager[Connection]],
         clock: Callable[[], datetime],
     ) -> None:
-        self._connecting = connecting
+        self._connect = connect
         self._clock = clock
 
     def open(self, principal: Principal, ticket_id: str | None = None) -> Session:
-        """Open a session, and forget those that are over.
+        """Open a session, and delete expired ones.
 
         Raises:
-            TicketUsed: the ticket has opened one.
+            TicketUsed: the ticket has already opened a session.
             psycopg.OperationalError: the database does not answer.
         """
         session_id = secrets.token_urlsafe(_ID_BYTES)
@@ -68,24 +68,24 @@ class PostgresSessions:
             now,
             expires_at,
         ]
-        with self._connecting() as connection:
-            # A ticket's own time is over long before its session is forgotten.
+        with self._connect() as connection:
+            # A ticket expires long before the row of its session is deleted, so it cannot be used again.
             connection.execute(_DELETE_EXPIRED, [now])
             try:
                 connection.execute(_OPEN, values)
             except errors.UniqueViolation:
-                raise TicketUsed("the sign-in link was used before: ask for another") from None
+                raise TicketUsed("the sign-in link was already used: request a new one") from None
         return Session(session_id, principal, expires_at)
 
     def find(self, session_id: str) -> Session | None:
-        """Return a session with its person's preferences; None when there is none, or it is over.
+        """Return a session with its user's preferences; None if it does not exist or has ended.
 
         Raises:
             psycopg.OperationalError: the database does not answer.
         """
         if not 0 < len(session_id) <= _ID_LENGTH_MAX:
             return None
-        with self._connecting() as connection:
+        with self._connect() as connection:
             cursor = connection.cursor(row_factory=tuple_row)
             found = cursor.execute(_FIND, [_digest(session_id), self._clock()]).fetchone()
         if found is None:
@@ -100,21 +100,21 @@ class PostgresSessions:
         )
 
     def end(self, session_id: str) -> None:
-        """End a session, if there is one.
+        """End a session. Do nothing if it does not exist.
 
         Raises:
             psycopg.OperationalError: the database does not answer.
         """
-        with self._connecting() as connection:
+        with self._connect() as connection:
             connection.execute(_END, [self._clock(), _digest(session_id)])
 
     def save_preferences(self, subject: str, preferences: Preferences) -> None:
-        """Remember what somebody prefers.
+        """Store the preferences of a user.
 
         Raises:
             psycopg.OperationalError: the database does not answer.
         """
-        with self._connecting() as connection:
+        with self._connect() as connection:
             connection.execute(
                 _UPDATE_PREFERENCES, [subject, preferences.shows_price, preferences.scheme.value]
             )

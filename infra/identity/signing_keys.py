@@ -1,4 +1,4 @@
-"""The issuer's public keys: where they are published, kept a while, and fetched again when they change."""
+"""The issuer's public keys: fetched from the issuer, cached, and fetched again when they change."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from infra.identity.tokens import ALGORITHMS
 from infra.url_safety import is_safe
 
 CACHE_FRESH_S: Final = 600.0
-"""How long keys are believed unseen: a key that the issuer withdraws is refused after this time."""
+"""Cached keys are used without a new fetch for this time. A withdrawn key is refused after it."""
 CACHE_USABLE_S: Final = 86_400.0
-"""How long the last keys serve while the issuer does not answer."""
+"""Cached keys are used for this time while the issuer does not answer."""
 FETCH_INTERVAL_MIN_S: Final = 30.0
 _RESPONSE_TIMEOUT_S: Final = 5.0
 _DOCUMENT_BYTES_MAX: Final = 1_048_576
 _RSA_BITS_MIN: Final = 2_048
 
 Keys = Mapping[str | None, jwt.PyJWK]
-"""By key id; where there is only one key, it is found without an id too."""
+"""Keys by key id. A single key is also stored under None."""
 
 log = logging.getLogger(__name__)
 
 
 class InvalidKeySet(Exception):
-    """What an issuer published cannot be used; the message says why."""
+    """The issuer's key set cannot be used. The message gives the reason."""
 
 
 class StaticKeys:
@@ -44,13 +44,16 @@ class StaticKeys:
         self._keys = read_keys(document)
 
     def find(self, key_id: str | None) -> jwt.PyJWK | None:
-        """Return the key of an id."""
+        """Return the key with an id, or None."""
         return self._keys.get(key_id)
 
 
 class RemoteKeys:
-    """Keys that `fetch` gets from the issuer, cached. An id that is not known is asked for at once, but not
-    more often than `FETCH_INTERVAL_MIN_S`: tokens with invented ids would otherwise be a way to flood it."""
+    """Keys that `fetch` gets from the issuer, cached.
+
+    An unknown key id triggers a fetch at once, but at most one per `FETCH_INTERVAL_MIN_S`. Otherwise tokens
+    with invented ids could flood the issuer.
+    """
 
     def __init__(
         self, fetch: Callable[[], object], monotonic_s: Callable[[], float] = time.monotonic
@@ -63,10 +66,10 @@ class RemoteKeys:
         self._last_fetch_attempt_s = -FETCH_INTERVAL_MIN_S
 
     def find(self, key_id: str | None) -> jwt.PyJWK | None:
-        """Return the key of an id, or None if the issuer has none such.
+        """Return the key with an id, or None if the issuer does not have it.
 
         Raises:
-            IdentityProviderUnavailable: no keys that can still be believed, and the issuer does not answer.
+            IdentityProviderUnavailable: the cached keys are too old, and the issuer does not answer.
         """
         if key_id not in self._keys or self._age_s() >= CACHE_USABLE_S:
             self._refresh(wait=True)
@@ -80,7 +83,7 @@ class RemoteKeys:
         return self._monotonic_s() - self._fetched_at_s
 
     def _refresh(self, *, wait: bool) -> None:
-        """Fetch the keys, unless that was tried a moment ago. Who can go on with old ones does not wait."""
+        """Fetch the keys, unless the last attempt was too recent. Without `wait`, skip a concurrent fetch."""
         if not self._lock.acquire(blocking=wait):
             return
         try:
@@ -97,32 +100,32 @@ class RemoteKeys:
 
 
 def fetch_keys(issuer: str, jwks_url: str | None = None) -> object:
-    """Return the JWKS of an issuer, found by OpenID Connect discovery unless its address is given.
+    """Return the JWKS of an issuer. Without `jwks_url`, find it by OpenID Connect discovery.
 
     Raises:
-        OSError, HTTPException: it does not answer.
-        ValueError, InvalidKeySet: its answer is not what it should be.
+        OSError, HTTPException: the issuer does not answer.
+        ValueError, InvalidKeySet: the response is invalid.
     """
     if jwks_url is None:
-        about = _get(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
-        if not isinstance(about, dict) or about.get("issuer") != issuer:
-            raise InvalidKeySet("the discovery document is of another issuer")
-        jwks_url = str(about.get("jwks_uri"))
+        metadata = _get(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        if not isinstance(metadata, dict) or metadata.get("issuer") != issuer:
+            raise InvalidKeySet("the discovery document belongs to another issuer")
+        jwks_url = str(metadata.get("jwks_uri"))
     return _get(jwks_url)
 
 
 def read_keys(document: object) -> Keys:
-    """Return the keys of a JWKS that tokens may be signed with; others in it are passed over.
+    """Return the keys of a JWKS that may sign tokens. Ignore the others.
 
     Raises:
-        InvalidKeySet: it is no JWKS, or has no such key.
+        InvalidKeySet: the document is not a JWKS, or has no such key.
     """
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list):
-        raise InvalidKeySet("it is no key set")
+        raise InvalidKeySet("the document is not a key set")
     found = [key for key in map(_usable, entries) if key is not None]
     if not found:
-        raise InvalidKeySet(f"it has no key for {', '.join(ALGORITHMS)}")
+        raise InvalidKeySet(f"the key set has no key for {', '.join(ALGORITHMS)}")
     keys: dict[str | None, jwt.PyJWK] = {key.key_id: key for key in found}
     if len(found) == 1:
         keys[None] = found[0]
@@ -147,7 +150,7 @@ def _usable(entry: Any) -> jwt.PyJWK | None:
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
-        """Refuse: an address that was checked must not lead to one that was not."""
+        """Refuse: a checked URL must not redirect to an unchecked one."""
 
 
 _opener: Final = urllib.request.build_opener(_NoRedirects)
@@ -155,9 +158,9 @@ _opener: Final = urllib.request.build_opener(_NoRedirects)
 
 def _get(url: str) -> object:
     if not is_safe(url):
-        raise InvalidKeySet(f"{url} is not an https address")
-    with _opener.open(url, timeout=_RESPONSE_TIMEOUT_S) as answer:
-        body = answer.read(_DOCUMENT_BYTES_MAX + 1)
+        raise InvalidKeySet(f"{url} is not an https URL")
+    with _opener.open(url, timeout=_RESPONSE_TIMEOUT_S) as response:
+        body = response.read(_DOCUMENT_BYTES_MAX + 1)
     if len(body) > _DOCUMENT_BYTES_MAX:
-        raise InvalidKeySet(f"{url} is too large")
+        raise InvalidKeySet(f"the document at {url} is too large")
     return msgspec.json.decode(body)

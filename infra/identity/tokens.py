@@ -1,4 +1,4 @@
-"""Bearer tokens: JWTs of one issuer for one audience, and what their claims make of the bearer."""
+"""Verifies bearer tokens (JWTs of one issuer and audience) and converts their claims to principals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from domain.identity.principals import (
 from infra.identity.api_keys import PostgresApiKeys
 
 ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
-"""What a token may be signed with. Never `none`, and no shared secret: whoever verifies one can forge one."""
+"""Accepted signature algorithms.
+
+Never `none`, and no shared secrets, because a verifier could forge tokens.
+"""
 LEEWAY_S: Final = 30
 _TOKEN_LENGTH_MAX: Final = 16_384
 _ROLES: Final = {
@@ -32,8 +35,8 @@ _EMAIL: Final = re.compile(r"[^@]+@[^@]+\.[^@]+")
 _REASONS: Final[tuple[tuple[type[jwt.PyJWTError], str], ...]] = (
     (jwt.ExpiredSignatureError, "the token has expired"),
     (jwt.ImmatureSignatureError, "the token is not valid yet"),
-    (jwt.InvalidIssuedAtError, "the token's time of issue is not a moment that has been"),
-    (jwt.InvalidIssuerError, "the token is of another issuer"),
+    (jwt.InvalidIssuedAtError, "the token's issue time is not a past time"),
+    (jwt.InvalidIssuerError, "the token is from another issuer"),
     (jwt.InvalidAudienceError, "the token is for another audience"),
     (jwt.MissingRequiredClaimError, "the token lacks one of exp, iat, iss and aud"),
     (jwt.InvalidSignatureError, "the token's signature does not verify"),
@@ -42,7 +45,7 @@ _REASONS: Final[tuple[tuple[type[jwt.PyJWTError], str], ...]] = (
 
 @dataclass(frozen=True)
 class ClaimNames:
-    """The names of the claims that say what a bearer is."""
+    """The names of the claims with the bearer's id, roles and organisations."""
 
     subject: str = "sub"
     roles: str = "roles"
@@ -53,16 +56,16 @@ class SigningKeys(Protocol):
     """The issuer's public keys."""
 
     def find(self, key_id: str | None) -> jwt.PyJWK | None:
-        """Return the key of an id (of no id: the only one there is), or None if the issuer has none such.
+        """Return the key with an id, or None if the issuer does not have it. For None, return the only key.
 
         Raises:
-            IdentityProviderUnavailable: the keys cannot be had at the moment.
+            IdentityProviderUnavailable: the keys are not available now.
         """
         ...
 
 
 class TokenVerifier:
-    """Turns a token into a principal."""
+    """Verifies tokens and returns their principals."""
 
     def __init__(
         self, keys: SigningKeys, *, issuer: str, audience: str, claims: ClaimNames | None = None
@@ -73,39 +76,39 @@ class TokenVerifier:
         self._claims = claims or ClaimNames()
 
     def principal(self, token: str) -> Principal:
-        """Return who bears a token.
+        """Return the principal of a token.
 
         Raises:
-            InvalidCredentials: it does not prove who that is.
-            IdentityProviderUnavailable: the issuer's keys cannot be had at the moment.
+            InvalidCredentials: the token is invalid.
+            IdentityProviderUnavailable: the issuer's keys are not available now.
         """
-        return principal_of(self._verified(token), self._claims)
+        return principal_of(self._verify(token), self._claims)
 
     def ticket(self, token: str) -> Ticket:
-        """Return what a sign-in link claims. Its id is the token's own, which its signature covers.
+        """Return the ticket of a sign-in link. Its id is the token's `jti` claim.
 
         Raises:
-            InvalidCredentials: it does not prove who that is, or has no id.
-            IdentityProviderUnavailable: the issuer's keys cannot be had at the moment.
+            InvalidCredentials: the token is invalid, or has no id.
+            IdentityProviderUnavailable: the issuer's keys are not available now.
         """
-        claims = self._verified(token)
+        claims = self._verify(token)
         ticket_id = claims.get("jti")
         if not isinstance(ticket_id, str) or not ticket_id:
             raise InvalidCredentials("the sign-in link has no id")
         return Ticket(ticket_id, principal_of(claims, self._claims))
 
-    def _verified(self, token: str) -> Mapping[str, Any]:
+    def _verify(self, token: str) -> Mapping[str, Any]:
         if len(token) > _TOKEN_LENGTH_MAX:
             raise InvalidCredentials("the token is too long")
         try:
             header = jwt.get_unverified_header(token)
         except jwt.PyJWTError:
-            raise InvalidCredentials("the token is no JWT") from None
+            raise InvalidCredentials("the token is not a JWT") from None
         algorithm, key_id = header.get("alg"), header.get("kid")
         if algorithm not in ALGORITHMS:
             raise InvalidCredentials(f"the token is not signed with one of {', '.join(ALGORITHMS)}")
         key = self._keys.find(key_id)
-        # The key says what it is for, never the token: else its header could choose how it is checked.
+        # The key decides the algorithm. A token's header must not choose how the token is verified.
         if key is None or key.algorithm_name != algorithm:
             raise InvalidCredentials("the issuer has no such key")
         try:
@@ -123,18 +126,18 @@ class TokenVerifier:
 
 
 class Authenticator:
-    """Finds out who asks, for the API."""
+    """Authenticates the callers of the API."""
 
     def __init__(self, tokens: TokenVerifier, keys: PostgresApiKeys) -> None:
         self._tokens = tokens
         self._keys = keys
 
     def __call__(self, credentials: Credentials) -> Principal:
-        """Return whose credentials these are.
+        """Return the principal of the credentials.
 
         Raises:
-            InvalidCredentials: they are not good.
-            IdentityProviderUnavailable: the issuer's keys cannot be had at the moment.
+            InvalidCredentials: the credentials are invalid.
+            IdentityProviderUnavailable: the issuer's keys are not available now.
             psycopg.OperationalError: the database does not answer.
         """
         if credentials.key is not None:
@@ -143,18 +146,18 @@ class Authenticator:
 
 
 def principal_of(claims: Mapping[str, Any], names: ClaimNames) -> Principal:
-    """Return who verified claims are about. Roles that are none of ours mean nothing here.
+    """Return the principal of verified claims. Unknown roles are ignored.
 
     Raises:
-        InvalidCredentials: the subject is no opaque id, or roles or organisations are not as agreed.
+        InvalidCredentials: the subject, the roles or the organisations are invalid.
     """
     subject = claims.get(names.subject)
     if not isinstance(subject, str) or not _SUBJECT.fullmatch(subject):
         raise InvalidCredentials("the token's subject is not an id of 1 to 128 printable ASCII characters")
-    if _EMAIL.fullmatch(subject):  # events would keep it for ever
-        raise InvalidCredentials("the token's subject is an email address; it has to be an opaque id")
+    if _EMAIL.fullmatch(subject):  # events would store it for ever
+        raise InvalidCredentials("the token's subject is an email address; it must be an opaque id")
     kinds = _recognised_roles(claims.get(names.roles, []))
-    if len(kinds) > 1:  # an auditor who may grant would be none
+    if len(kinds) > 1:  # an auditor must not have the rights of another role
         raise InvalidCredentials("the token has more than one of the roles staff, auditor and service")
     memberships = _memberships(claims.get(names.organisations, {}))
     return (

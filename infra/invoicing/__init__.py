@@ -1,1 +1,1 @@
-"""Documents in PostgreSQL and as PDF, the seller, and the worker that issues what is due."""
+"""Invoicing: documents in PostgreSQL and as PDF, the seller, and the worker that issues due documents."""

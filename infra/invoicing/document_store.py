@@ -1,6 +1,6 @@
 """Billing details and documents in PostgreSQL, on the connections of the event store.
 
-A thread inside `exclusive` has one connection for all of them: what is written here commits with the events.
+A thread inside `exclusive` uses one connection throughout, so rows written here commit with the events.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _PUT_BILLING: Final = """
         = (excluded.details, excluded.salt, excluded.changed_at, excluded.changed_by)
 """
 _ERASE_BILLING: Final = "DELETE FROM ledger.billing_details WHERE stream = %s RETURNING stream"
-# The invoice has no refund id, so it comes first; numbers of one series have one length, or grow.
+# The invoice has no refund id, so it comes first. Later numbers of a series have the same length or are
+# longer.
 _DOCUMENTS: Final = """
     SELECT document FROM ledger.invoice_documents WHERE payment_id = %s
     ORDER BY refund_id <> '', issued_at, length(number), number
@@ -42,8 +43,8 @@ _ADD_DOCUMENT: Final = """
     VALUES (%s, %s, %s, %s, %s, %s, %s)
 """
 
-# As the index says it, so that only what is due is looked at. Money that went back has its credit notes if
-# those of the payment add up to it.
+# The condition matches the partial index, so that PostgreSQL reads only due payments. A credit note is due if
+# the refunded amount exceeds the credited amount.
 _DUE: Final = """
     SELECT organisation_id, payment_id
     FROM projections.payments JOIN projections.balances USING (stream)
@@ -51,7 +52,7 @@ _DUE: Final = """
         AND (invoiced AND refunded_minor > credited_minor OR NOT invoiced AND billable)
     ORDER BY completed_at LIMIT %(limit)s
 """
-# Billing details may have been put on file a moment ago.
+# Billing details may be newer than the projection.
 _DUE_OF: Final = """
     SELECT organisation_id, payment_id
     FROM projections.payments JOIN projections.balances USING (stream)
@@ -63,7 +64,7 @@ _DUE_OF: Final = """
 
 
 class PostgresBillingDocumentStore:
-    """What `domain.invoicing.ports.BillingDocumentStore` asks for."""
+    """Implements `domain.invoicing.ports.BillingDocumentStore`."""
 
     def __init__(self, datastore: LedgerDatastore) -> None:
         self._datastore = datastore
@@ -73,7 +74,7 @@ class PostgresBillingDocumentStore:
         return secrets.token_bytes(_SALT_BYTES)
 
     def billing_details(self, organisation_id: str) -> StoredBillingDetails | None:
-        """Return the billing details on file."""
+        """Return the stored billing details, or None."""
         rows = self._run(_BILLING, stream_id(organisation_id))
         if not rows:
             return None
@@ -83,21 +84,21 @@ class PostgresBillingDocumentStore:
         )
 
     def put_billing_details(self, organisation_id: str, on_file: StoredBillingDetails, salt: bytes) -> None:
-        """Put billing details on file, in place of those there."""
+        """Store billing details, and replace earlier ones."""
         details = msgspec.json.encode(on_file.details).decode()
         row = (stream_id(organisation_id), details, salt, on_file.changed_at, on_file.changed_by)
         self._run(_PUT_BILLING, *row)
 
     def erase_billing_details(self, organisation_id: str) -> bool:
-        """Take billing details off the file; tell whether there were any."""
+        """Delete the billing details. Return whether there were any."""
         return bool(self._run(_ERASE_BILLING, stream_id(organisation_id)))
 
     def documents_of(self, payment_id: str) -> Sequence[bytes]:
-        """Return the documents of a payment as they are stored: its invoice, then its credit notes."""
+        """Return the stored documents of a payment: its invoice, then its credit notes."""
         return [document.encode() for (document,) in self._run(_DOCUMENTS, payment_id)]
 
     def find_remark(self, payment_id: str) -> str | None:
-        """Return what was written about a custom payment."""
+        """Return the remark on a custom payment, or None."""
         rows = self._run(_REMARK, payment_id)
         return rows[0][0] if rows else None
 
@@ -116,7 +117,7 @@ class PostgresBillingDocumentStore:
         )
 
     def list_due_payments(self, organisation_id: str | None, limit: int) -> Sequence[tuple[str, str]]:
-        """Return organisations and payments that lack a document and can have it, oldest first."""
+        """Return (organisation id, payment id) of payments with a due document, oldest first."""
         if organisation_id is None:
             rows = self._rows(_DUE, {"limit": limit})
         else:

@@ -1,7 +1,7 @@
-"""Issues what has become due: a payment completed, money went back, billing details were put on file.
+"""Issues due documents: after a payment, a refund, or new billing details.
 
-Which payments may lack a document is read from their projection; what they lack is decided from their own
-history, under the write lock: any number of these may run, and nothing is issued twice.
+The projection lists the payments that may lack a document. The payment's events decide what is missing, under
+the write lock. So any number of workers may run, and no document is issued twice.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 
 
 class InvoiceWorker:
-    """Looks every other second for what is due. Used by one thread."""
+    """Issues due documents every two seconds. One thread uses it."""
 
     def __init__(self, invoicing: Invoicing, clock: Callable[[], datetime]) -> None:
         self._invoicing = invoicing
         self._clock = clock
 
     def run(self, stop: Event) -> None:
-        """Issue what is due until told to stop; a lost database is waited for, what fails is tried again."""
+        """Issue due documents until `stop` is set. Retry failures; wait for the database if it is lost."""
         wait = Backoff(EVERY_S, _BACKOFF_MAX_S)
         while not stop.wait(wait.next_s):
             try:
@@ -46,7 +46,7 @@ class InvoiceWorker:
                 wait.reset()
 
     def issue_due(self) -> bool:
-        """Issue what is due now; tell whether any payment failed, of which the log says why.
+        """Issue the documents that are due now. Return whether any payment failed; the log gives the reasons.
 
         Raises:
             StoreUnavailable: the database cannot be reached.

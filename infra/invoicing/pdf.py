@@ -1,7 +1,7 @@
-"""An invoice or a credit note as a PDF: one page, and the same bytes for the same document.
+"""Renders an invoice or a credit note as a PDF of one page. The same document gives the same bytes.
 
-All that is printed comes from the frozen document. Amounts and days are written as readers of its currency
-write them: lakhs and crores for rupees.
+The page shows only data of the stored document. Amounts and dates have the format of the currency's locale:
+rupees in lakhs and crores.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _HALF: Final = _WIDTH / 2
 _TOTALS: Final = 84
 _GAP: Final = 4
 _FOOT: Final = 279
-_REST: Final = 85  # from the parties down to the foot, at most
+_REST: Final = 85  # largest height from the parties to the foot
 _COLUMNS: Final = (("Description", 78), ("SAC", 20), ("Quantity", 22), ("Unit price", 24), ("Amount", 30))
 
 _INK: Final = (28, 32, 42)
@@ -49,7 +49,7 @@ def render_pdf(document: InvoiceDocument) -> bytes:
     """Return the PDF of a document."""
     drawing = _Drawing(document)
     below = drawing.head()
-    below = drawing.facts(below + 6)
+    below = drawing.details(below + 6)
     below = drawing.parties(below + 7)
     below = drawing.lines(below + 7)
     drawing.totals(below + 4)
@@ -58,7 +58,7 @@ def render_pdf(document: InvoiceDocument) -> bytes:
 
 
 class _Drawing:
-    """Parts of the page: each is drawn below the one before, and returns where it ends."""
+    """Draws the parts of the page from top to bottom. Each method returns the lower edge of its part."""
 
     def __init__(self, document: InvoiceDocument) -> None:
         self._document = document
@@ -72,7 +72,7 @@ class _Drawing:
         )
 
     def head(self) -> float:
-        """Draw who sells, and what this is."""
+        """Draw the seller, the title and the number."""
         canvas, document = self.canvas, self._document
         canvas.box(0, 0, _PAGE, 3.2, _ACCENT)
         half, right = _HALF + 12, _LEFT + _HALF + 12
@@ -80,18 +80,18 @@ class _Drawing:
         for line in (*_address(document.seller.address), *_contact(document.seller)):
             top = canvas.text(line, _LEFT, top, half, size=8.5, colour=_MUTED, height=4.3)
         width = _HALF - 12
-        beside = canvas.text(
+        number_top = canvas.text(
             document.title, right, 15.4, width, size=19, colour=_ACCENT, height=9, bold=True, right=True
         )
-        canvas.text(document.number, right, beside, width, size=11, colour=_INK, height=6, right=True)
+        canvas.text(document.number, right, number_top, width, size=11, colour=_INK, height=6, right=True)
         return top
 
-    def facts(self, top: float) -> float:
-        """Draw the days, and where the sale took place or what is corrected."""
-        facts = self._facts()
-        width, height = _WIDTH / len(facts), 15
+    def details(self, top: float) -> float:
+        """Draw the dates, and the place of supply or the corrected invoice."""
+        details = self._details()
+        width, height = _WIDTH / len(details), 15
         self.canvas.box(_LEFT, top, _WIDTH, height, _TINT)
-        for number, (name, value) in enumerate(facts):
+        for number, (name, value) in enumerate(details):
             left = _LEFT + 3 + number * width
             below = self.canvas.text(
                 name, left, top + 2.2, width - _GAP, size=_SMALL, colour=_MUTED, height=4.2
@@ -100,7 +100,7 @@ class _Drawing:
         return top + height
 
     def parties(self, top: float) -> float:
-        """Draw who bought, and how it was paid."""
+        """Draw the buyer and the payment."""
         document = self._document
         buyer = [document.buyer.name, *_address(document.buyer.address), *_contact(document.buyer)]
         columns = [("Billed to", buyer)]
@@ -121,7 +121,7 @@ class _Drawing:
         return lowest
 
     def lines(self, top: float) -> float:
-        """Draw what was sold, or given back."""
+        """Draw the lines of the sale or refund."""
         self.canvas.box(_LEFT, top, _WIDTH, 8, _ACCENT)
         self._row([name for name, _ in _COLUMNS], top, 8, size=8, colour=_WHITE, bold=True)
         top += 8
@@ -132,46 +132,48 @@ class _Drawing:
         return top
 
     def totals(self, top: float) -> None:
-        """Draw the sums, and beside them the total in words and the notes."""
+        """Draw the totals on the right, and the total in words and the notes on the left."""
         document = self._document
-        sums = [("Taxable value" if document.taxes else "Amount", document.amount_minor)]
-        sums += [
+        totals = [("Taxable value" if document.taxes else "Amount", document.amount_minor)]
+        totals += [
             (f"{tax.name} {_per_cent(tax.rate_basis_points)}", tax.amount_minor) for tax in document.taxes
         ]
         left, below = _LEFT + _WIDTH - _TOTALS, top
-        for name, amount_minor in sums:
+        for name, amount_minor in totals:
             below = self._total_line(name, amount_minor, left, below, size=_BODY, height=6.2)
         self.canvas.box(left, below + 1.5, _TOTALS, 11, _TINT)
         total = "Total paid" if document.kind is DocumentKind.INVOICE else "Total refunded"
         self._total_line(total, document.total_minor, left, below + 1.5, size=12, height=11, bold=True)
         width = _WIDTH - _TOTALS - 2 * _GAP
-        beside = self._heading("Total in words", _LEFT, top + 0.6, width)
-        beside = self.canvas.wrapped(document.total_in_words, _LEFT, beside, width, size=_BODY, colour=_INK)
+        note_top = self._heading("Total in words", _LEFT, top + 0.6, width)
+        note_top = self.canvas.wrapped(
+            document.total_in_words, _LEFT, note_top, width, size=_BODY, colour=_INK
+        )
         for note in document.notes:
-            beside = self.canvas.wrapped(note, _LEFT, beside + 3, width, size=8.5, colour=_MUTED)
+            note_top = self.canvas.wrapped(note, _LEFT, note_top + 3, width, size=8.5, colour=_MUTED)
 
     def foot(self) -> None:
-        """Draw whom to ask, and why nobody signed."""
+        """Draw the contact, and the note about the missing signature."""
         self.canvas.rule(_LEFT, _FOOT, _WIDTH, _RULE)
-        told = f"Questions? Write to {self._document.seller.email}."
-        self.canvas.text(told, _LEFT, _FOOT + 2, _HALF, size=8, colour=_MUTED, height=4)
+        contact = f"Questions? Write to {self._document.seller.email}."
+        self.canvas.text(contact, _LEFT, _FOOT + 2, _HALF, size=8, colour=_MUTED, height=4)
         unsigned = "Made electronically; valid without a signature."
         middle = _LEFT + _HALF
         self.canvas.text(unsigned, middle, _FOOT + 2, _HALF, size=8, colour=_MUTED, height=4, right=True)
 
-    def _facts(self) -> list[tuple[str, str]]:
+    def _details(self) -> list[tuple[str, str]]:
         document = self._document
-        facts = [("Date of issue", self._day(document.issued_on))]
+        details = [("Date of issue", self._day(document.issued_on))]
         correction = document.correction
         if correction is None:
-            facts.append(("Paid on", self._day(document.paid_at.astimezone(self._zone).date())))
+            details.append(("Paid on", self._day(document.paid_at.astimezone(self._zone).date())))
         else:
-            facts.append(("Refunded on", self._day(correction.refunded_at.astimezone(self._zone).date())))
+            details.append(("Refunded on", self._day(correction.refunded_at.astimezone(self._zone).date())))
             invoice = f"{correction.invoice_number} of {self._day(correction.invoice_issued_on)}"
-            facts.append(("Corrects invoice", invoice))
+            details.append(("Corrects invoice", invoice))
         if document.place_of_supply is not None:
-            facts.append(("Place of supply", document.place_of_supply))
-        return facts
+            details.append(("Place of supply", document.place_of_supply))
+        return details
 
     def _payment(self) -> list[str]:
         document = self._document
@@ -183,7 +185,7 @@ class _Drawing:
         return texts if document.correction is None else [*texts, f"Refund {document.correction.refund_id}"]
 
     def _size_that_fits(self, columns: Sequence[Sequence[str]], width: float, room: float) -> float:
-        """Return the size of letters at which columns of texts leave room for what is below them."""
+        """Return the largest font size at which the columns fit into the available height."""
         for size in (_BODY, 7.5, 6, 5):
             heights = [
                 sum(

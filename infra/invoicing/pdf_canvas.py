@@ -1,4 +1,4 @@
-"""A sheet of A4 that texts are put on: what fpdf2 is used for, and how."""
+"""An A4 page for text, boxes and lines. The only module that uses fpdf2."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _STYLES: Final[tuple[tuple[Literal["", "B"], str], ...]] = (("", "Regular"), ("B
 
 
 class PdfCanvas:
-    """One page. Lengths are millimetres from the top left corner, sizes of letters are points.
+    """One page. Positions are millimetres from the top left corner, font sizes are points.
 
-    The typeface is embedded: Noto Sans, as far as `domain.invoicing.billing_details.PRINTABLE` goes.
+    The font Noto Sans is embedded, for the characters of `domain.invoicing.billing_details.PRINTABLE`.
     """
 
     def __init__(self, *, title: str, author: str, language: str, created_at: datetime) -> None:
@@ -28,7 +28,7 @@ class PdfCanvas:
         for style, name in _STYLES:
             with as_file(files("infra") / "invoicing" / "fonts" / f"NotoSans-{name}.ttf") as font:
                 self._pdf.add_font("Noto", style, font)
-        # Nothing is of the moment of printing: the same texts are the same bytes.
+        # Use the document's date, not the time of printing, so that the same document gives the same bytes.
         self._pdf.set_creation_date(created_at)
         self._pdf.set_lang(language)
         self._pdf.set_title(title)
@@ -62,9 +62,9 @@ class PdfCanvas:
         bold: bool = False,
         right: bool = False,
     ) -> float:
-        """Write one line, in smaller letters if it would not fit; return where the next one begins."""
+        """Write one line, in a smaller font if it does not fit. Return the top of the next line."""
         pdf = self._pdf
-        self._choose(size, colour, bold=bold)
+        self._set_font(size, colour, bold=bold)
         needed = pdf.get_string_width(text)
         if needed > width:
             pdf.set_font_size(size * width / needed)
@@ -83,22 +83,22 @@ class PdfCanvas:
         colour: Colour,
         bold: bool = False,
     ) -> float:
-        """Write as many lines as it takes; return where the next one begins."""
+        """Write a text with line breaks. Return the top of the next line."""
         pdf = self._pdf
-        self._choose(size, colour, bold=bold)
+        self._set_font(size, colour, bold=bold)
         pdf.set_xy(left, top)
         pdf.multi_cell(width, size * _LINE_MM_PER_POINT, text, align="L", new_x="LEFT", new_y="NEXT")
         return pdf.get_y()
 
     def height_of(self, text: str, width: float, *, size: float, bold: bool = False) -> float:
-        """Return how high a text becomes where it is wrapped."""
-        self._choose(size, (0, 0, 0), bold=bold)
+        """Return the height of a wrapped text."""
+        self._set_font(size, (0, 0, 0), bold=bold)
         height = self._pdf.multi_cell(
             width, size * _LINE_MM_PER_POINT, text, align="L", dry_run=True, output=MethodReturnValue.HEIGHT
         )
         assert isinstance(height, float | int)
         return height
 
-    def _choose(self, size: float, colour: Colour, *, bold: bool) -> None:
+    def _set_font(self, size: float, colour: Colour, *, bold: bool) -> None:
         self._pdf.set_text_color(*colour)
         self._pdf.set_font("Noto", "B" if bold else "", size)

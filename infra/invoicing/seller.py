@@ -1,4 +1,4 @@
-"""Who sells: the seller that invoices name, from the settings."""
+"""The seller on invoices, from the settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEMO_SELLER: Final = Seller(
     "998439",
     remark="Specimen: this seller is made up, and this is no tax document.",
 )
-"""Stands where no SELLER_NAME is set, so that trying out shows whole invoices."""
+"""Used if SELLER_NAME is not set, so that local use shows complete invoices."""
 
 _NEEDED: Final = (
     "seller_email",
@@ -45,18 +45,18 @@ _SETTING_OF: Final = {
 
 
 def seller_of(settings: Settings) -> Seller:
-    """Return the seller that the settings name, or the demonstration's.
+    """Return the seller of the settings, or `DEMO_SELLER`.
 
     Raises:
-        InvalidSetting: something of the seller is missing or cannot be right; the message names it.
+        InvalidSetting: a setting of the seller is missing or invalid. The message names it.
     """
     if settings.seller_name is None:
         return DEMO_SELLER
     missing = [name.upper() for name in _NEEDED if getattr(settings, name) is None]
     if missing:
-        raise InvalidSetting(f"SELLER_NAME is set, so these are needed too: {', '.join(missing)}")
+        raise InvalidSetting(f"SELLER_NAME is set, so these settings are required too: {', '.join(missing)}")
     if not PREFIX.fullmatch(settings.seller_invoice_prefix):
-        raise InvalidSetting("SELLER_INVOICE_PREFIX: one or two capital letters or digits are needed")
+        raise InvalidSetting("SELLER_INVOICE_PREFIX: must be one or two capital letters or digits")
     try:
         return _seller(settings, settings.seller_name)
     except InvalidInput as error:
@@ -64,9 +64,9 @@ def seller_of(settings: Settings) -> Seller:
 
 
 def _seller(settings: Settings, name: str) -> Seller:
-    """A seller is checked as a buyer is: what it says has to stand on an invoice as well."""
+    """Validate the seller's details like a buyer's, because an invoice shows both."""
     lines = tuple(line.strip() for line in (settings.seller_address or "").split("|"))
-    kept = validated(
+    details = validated(
         BillingDetails(
             name,
             settings.seller_email or "",
@@ -81,10 +81,10 @@ def _seller(settings: Settings, name: str) -> Seller:
         )
     )
     return Seller(
-        kept.name,
-        kept.email,
-        kept.tax_id or "",
-        kept.address,
+        details.name,
+        details.email,
+        details.tax_id or "",
+        details.address,
         check_time_zone(settings.seller_time_zone),
         settings.seller_invoice_prefix,
         settings.seller_service_code,

@@ -1,4 +1,4 @@
-"""Words of invoices: amounts in words and names of countries."""
+"""English texts of invoices: amounts in words and names of countries."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _ENGLISH: Final = Locale("en")
 
 
 class EnglishInvoiceText:
-    """Amounts as India and the United States say them: lakhs and crores, or thousands and millions."""
+    """Amounts in Indian or American English: lakhs and crores, or thousands and millions."""
 
     def amount_in_words(self, amount_minor: int, currency: Currency) -> str:
-        """Return an amount as a sentence without its full stop: `Rupees one lakh and fifty paise only`."""
+        """Return an amount in words, such as `Rupees one lakh and fifty paise only`."""
         language, unit, minor_unit = _UNITS[currency]
         whole, minor = divmod(amount_minor, _MINOR_PER_UNIT)
         words = f"{unit} {num2words(whole, lang=language)}"
@@ -30,5 +30,5 @@ class EnglishInvoiceText:
         return f"{words} only"
 
     def country_name(self, code: str) -> str:
-        """Return the English name of a country; the code itself where there is none."""
+        """Return the English name of a country, or the code if it has no name."""
         return str(_ENGLISH.territories.get(code, code))

@@ -1,1 +1,1 @@
-"""Connections to Kafka, tolerant reading of records, dead letters."""
+"""Kafka: connections, tolerant reading of records, and dead letters."""

@@ -1,4 +1,4 @@
-"""Kafka connections, from settings: the consumer, the producer, and the topics there must be."""
+"""Kafka connections from the settings: consumer, producers, and creation of topics."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ COMPACTED = {"cleanup.policy": "compact"}
 
 
 class Kafka:
-    """See `consumers.usage.consumer.Broker` and `consumers.publishing.publisher.TopicBroker`.
+    """Implements `consumers.usage.consumer.Broker` and `consumers.publishing.publisher.TopicBroker`.
 
-    Every connection is made anew from the settings.
+    Each consumer and producer uses a new connection.
 
     Raises (all methods):
-        KafkaError: no broker answers, or it refuses.
+        KafkaError: no broker answers, or the broker refuses the request.
     """
 
     def __init__(self, settings: Settings, bootstrap_servers: str | None = None) -> None:
@@ -39,7 +39,10 @@ class Kafka:
         self._admin: Any = None
 
     def connect(self, topic: str, listener: ConsumerRebalanceListener) -> Any:
-        """Return a consumer of the group, subscribed to the topic, which is created if missing."""
+        """Return a consumer of the group that is subscribed to the topic.
+
+        Create the topic if it is missing.
+        """
         self.ensure_usage_topics()
         accept_any_header_name()
         settings = self._settings
@@ -49,7 +52,7 @@ class Kafka:
             group_instance_id=settings.kafka_group_instance_id,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            isolation_level="read_committed",  # what a producer took back was never reported
+            isolation_level="read_committed",  # ignore messages of aborted transactions
             session_timeout_ms=settings.kafka_session_timeout_ms,
             heartbeat_interval_ms=settings.kafka_session_timeout_ms // 4,
             max_poll_records=5_000,
@@ -60,7 +63,7 @@ class Kafka:
         return consumer
 
     def producer(self) -> Any:
-        """Return a producer that loses nothing: acknowledged by all replicas, no repeats on retry."""
+        """Return an idempotent producer that waits for the acknowledgement of all replicas."""
         return KafkaProducer(
             **self._options,
             acks="all",
@@ -70,11 +73,11 @@ class Kafka:
         )
 
     def wave_producer(self) -> Any:
-        """Return such a producer for a `consumers.publishing.ordered_producer.OrderedProducer`."""
+        """Return the same for a `consumers.publishing.ordered_producer.OrderedProducer`."""
         return KafkaProducer(**self._options, **PRODUCER_OPTIONS, acks="all", enable_idempotence=True)
 
     def topic_id(self, topic: str) -> str:
-        """Return the id of the topic's present incarnation."""
+        """Return the current id of the topic. A deleted and recreated topic gets a new id."""
         try:
             (description,) = self._admin_client().describe_topics([topic])
         except (KafkaError, OSError):
@@ -90,7 +93,7 @@ class Kafka:
         self.ensure_published_topics()
 
     def ensure_usage_topics(self) -> None:
-        """Create the usage topic and its dead-letter topic where they are missing."""
+        """Create the usage topic and its dead-letter topic if they are missing."""
         settings = self._settings
         factor = settings.kafka_replication_factor
         self._ensure(
@@ -99,7 +102,7 @@ class Kafka:
         )
 
     def ensure_published_topics(self) -> None:
-        """Create the topics of events and balances where they are missing, partitioned as usage is."""
+        """Create the topics of events and balances if they are missing, with the partitions of usage."""
         settings = self._settings
         partitions, factor = settings.usage_partitions, settings.kafka_replication_factor
         self._ensure(
@@ -135,23 +138,24 @@ class Kafka:
 
 
 class GroupConsumer(KafkaConsumer):  # type: ignore[misc]
-    """A consumer that finishes every rebalance it began.
+    """A consumer that completes every rebalance it starts.
 
-    kafka-python 3.0.12 joins anew when a topic's partitions change, but remembers that only as a difference
-    which the join itself removes (Java had this as KAFKA-9815). Where the answer comes between two polls,
-    nobody takes it: the member gets no partitions and sends no heartbeats for ever.
+    This works around a bug of kafka-python 3.0.12. The client rejoins the group when a topic's partitions
+    change, but the join removes the difference that triggered it (KAFKA-9815 in the Java client). If the
+    response arrives between two polls, the client ignores it. The member then never gets partitions and never
+    sends heartbeats.
     """
 
     def poll(self, timeout_ms: int = 0, **options: Any) -> Any:
-        """Poll, and wait for the answer to a join that is under way."""
+        """Poll. During a rejoin, wait for the broker's response."""
         if self._coordinator.rejoining:
             self._coordinator.request_rejoin()
-            timeout_ms = max(timeout_ms, REJOIN_POLL_MS)  # an answer between two polls starts it over
+            timeout_ms = max(timeout_ms, REJOIN_POLL_MS)  # a response between two polls restarts the join
         return super().poll(timeout_ms, **options)
 
 
 def connection_options(settings: Settings, bootstrap_servers: str | None = None) -> dict[str, Any]:
-    """Return what every kafka-python client needs to connect."""
+    """Return the connection options of a kafka-python client."""
     servers = bootstrap_servers or settings.kafka_bootstrap_servers or ""
     options: dict[str, Any] = {
         "bootstrap_servers": servers.split(","),
@@ -178,7 +182,7 @@ def _path(value: Any) -> str | None:
 
 
 class RepeatedLogFilter(logging.Filter):
-    """Lets a logger say the same thing once a period: a lost broker floods the log otherwise."""
+    """Passes each message once per period. Otherwise a lost broker floods the log."""
 
     def __init__(self, period_s: float) -> None:
         super().__init__()
@@ -186,10 +190,10 @@ class RepeatedLogFilter(logging.Filter):
         self._last_logged: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether the record is news."""
-        what = f"{record.name}{record.levelno}{record.msg}"
-        before = self._last_logged.get(what)
+        """Return whether the same message was not logged within the period."""
+        message = f"{record.name}{record.levelno}{record.msg}"
+        before = self._last_logged.get(message)
         if before is not None and record.created - before < self._period_s:
             return False
-        self._last_logged[what] = record.created
+        self._last_logged[message] = record.created
         return True

@@ -1,4 +1,4 @@
-"""Reads the dead-letter topic, for the command line and for the page."""
+"""Reads the dead-letter topic for the command line and the pages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _VALUE_LENGTH_MAX: Final = 4_000
 
 
 def read_dead_letters(settings: Settings, latest: int | None = None) -> Iterator[Any]:
-    """Return the records of the dead-letter topic: all, or about so many of the latest of each partition.
+    """Return the records of the dead-letter topic: all, or about the `latest` last ones per partition.
 
     Raises:
         KafkaError: the broker does not answer.
@@ -44,17 +44,17 @@ def read_dead_letters(settings: Settings, latest: int | None = None) -> Iterator
 
 
 def latest_dead_letters(settings: Settings) -> list[DeadLetter]:
-    """Return the latest refused messages, newest first.
+    """Return the latest dead letters, newest first.
 
     Raises:
         KafkaError: the broker does not answer.
     """
-    letters = [_to_dead_letter(refusal(record)) for record in read_dead_letters(settings, _LATEST)]
+    letters = [_to_dead_letter(dead_letter_fields(record)) for record in read_dead_letters(settings, _LATEST)]
     return sorted(letters, key=lambda letter: letter.refused_at, reverse=True)[:_LATEST]
 
 
-def refusal(record: Any) -> dict[str, Any]:
-    """Return what a record of the topic says, as text."""
+def dead_letter_fields(record: Any) -> dict[str, Any]:
+    """Return the headers, key and value of a dead letter as text."""
     headers = {
         name.removeprefix(HEADER_PREFIX): content.decode("utf-8", "replace")
         for name, content in record.headers

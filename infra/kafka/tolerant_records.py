@@ -1,8 +1,8 @@
 """Lets kafka-python read records whose header names are not UTF-8.
 
-Kafka says header names are UTF-8, but brokers do not check, and kafka-python refuses such a record together
-with everything behind it in its batch. One producer's mistake must not stop a partition, so in such a
-name every byte beyond ASCII is read as a question mark. Keys and values are untouched.
+Kafka defines header names as UTF-8, but brokers do not check them. kafka-python refuses such a record and all
+records after it in the batch. One producer's mistake must not stop a partition. So every non-ASCII byte of
+such a name is read as a question mark. Keys and values do not change.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def accept_any_header_name() -> None:
 
 
 class TolerantRecordBatch(DefaultRecordBatch):  # type: ignore[misc]
-    """A batch of records in format 2 that reads any header name."""
+    """A batch of records in format 2 that accepts any header name."""
 
     def _read_msg(self) -> Any:
         while True:
@@ -30,7 +30,7 @@ class TolerantRecordBatch(DefaultRecordBatch):  # type: ignore[misc]
                 self._escape_header_names()
 
     def _escape_header_names(self) -> None:
-        """Rewrite the header names of the record at hand; a rewritten name has as many bytes as before."""
+        """Rewrite the header names of the current record. Each name keeps its length in bytes."""
         buffer: bytearray = self._buffer
         position = self._skip_to_headers(buffer)
         count, position = decode_varint(buffer, position)

@@ -1,8 +1,8 @@
-"""Brings a database to the schema this version of the ledger works with.
+"""Migrates a database to the schema of this version.
 
-Migrations are `infra/migrations/NNNN_name.sql`, applied in order, each in one transaction, and recorded in
-`public.ledger_migrations`. Any number of processes may start together: an advisory lock of the database
-lets one through at a time.
+Migrations are the files `infra/migrations/NNNN_name.sql`. They are applied in order, each in one transaction,
+and recorded in `public.ledger_migrations`. Any number of processes may start at the same time: an advisory
+lock lets only one of them migrate.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from projections.connection import Connection
 from projections.query.row_security import READER_ROLE
 
 SERVICE_ROLE: Final = "creditledger_service"
-"""What every part of the service runs as; it may become `READER_ROLE`, which sees less."""
+"""Database role of every part of the service. It may switch to `READER_ROLE`, which sees fewer rows."""
 
 _LOCK: Final = 0x4C454447_4D494752  # "LEDGMIGR"
 _LOCK_TIMEOUT_S: Final = 300
@@ -48,11 +48,11 @@ _IS_MEMBER: Final = """
 
 
 class MigrationChanged(StoreError):
-    """A migration that was applied has another text now."""
+    """The text of an applied migration has changed."""
 
 
 class Migration(msgspec.Struct, frozen=True):
-    """One step of the schema. `digest` is the SHA-256 of its text, in hex."""
+    """One step of the schema. `digest` is the SHA-256 of its text in hex."""
 
     version: int
     name: str
@@ -64,15 +64,15 @@ class Migration(msgspec.Struct, frozen=True):
 
 
 def migrate(conninfo: str, *, service_login: tuple[str, str] | None = None) -> list[str]:
-    """Apply what is pending and return the names of the migrations applied now.
+    """Apply the pending migrations and return their names.
 
-    `conninfo` must be of a superuser, or of the database's owner with CREATEROLE. The cluster roles
-    `creditledger_service` and `creditledger_reader` are created where they are missing; `service_login`
-    (name, password) becomes a login that acts as the first of them from its first statement on.
+    `conninfo` must belong to a superuser, or to the database's owner with CREATEROLE. The cluster roles
+    `creditledger_service` and `creditledger_reader` are created if they are missing. `service_login`
+    (name, password) becomes a login whose default role is `creditledger_service`.
 
     Raises:
-        MigrationChanged: a recorded migration's text changed.
-        psycopg.errors.LockNotAvailable: another migrator, or a lock on a table, took too long.
+        MigrationChanged: the text of an applied migration has changed.
+        psycopg.errors.LockNotAvailable: another process held a lock for too long.
     """
     with psycopg.connect(conninfo, autocommit=True) as connection, _migration_lock(connection):
         _ensure_roles(connection)
@@ -87,7 +87,7 @@ def migrations() -> list[Migration]:
     folder = files("infra") / "migrations"
     found = []
     for file in sorted(folder.iterdir(), key=lambda each: each.name):
-        if match := re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name):  # schema.sql is no migration
+        if match := re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name):  # schema.sql is not a migration
             version, name = match.groups()
             found.append(Migration(int(version), name, file.read_text(encoding="utf-8")))
     return found
@@ -95,7 +95,7 @@ def migrations() -> list[Migration]:
 
 @contextmanager
 def _migration_lock(connection: Connection) -> Iterator[None]:
-    """Hold the lock of this database's migrators; the server frees it when the connection ends."""
+    """Hold the migration lock of the database. The server releases it when the connection ends."""
     connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT_S}s'")
     connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
     connection.execute(f"SET lock_timeout = '{_TABLE_LOCK_TIMEOUT_S}s'")
@@ -113,7 +113,7 @@ def _pending(connection: Connection) -> list[Migration]:
             pending.append(migration)
         elif digest != migration.digest:
             raise MigrationChanged(
-                f"migration {migration.version} ({migration.name}) was applied with another text",
+                f"migration {migration.version} ({migration.name}) was applied with a different text",
                 version=migration.version,
             )
     return pending
@@ -121,7 +121,7 @@ def _pending(connection: Connection) -> list[Migration]:
 
 def _apply(connection: Connection, migration: Migration) -> str:
     with connection.transaction():
-        # Without parameters the text goes as it is, and may hold many statements.
+        # Without parameters, one call may contain several statements.
         connection.execute(migration.text.encode())
         connection.execute(
             "INSERT INTO public.ledger_migrations (version, name, digest) VALUES (%s, %s, %s)",
@@ -131,7 +131,7 @@ def _apply(connection: Connection, migration: Migration) -> str:
 
 
 # ------------------------------------------------------------------------------------------------ roles
-# Roles belong to the cluster: migrators of its other databases may be making the same ones right now.
+# Roles belong to the cluster. Migrations of its other databases may create the same roles concurrently.
 
 
 def _ensure_roles(connection: Connection) -> None:
@@ -148,7 +148,7 @@ def _ensure_roles(connection: Connection) -> None:
 
 
 def _ensure_login(connection: Connection, name: str, password: str) -> None:
-    # The server gets the verifier only: statements end up in logs.
+    # Send only the password's verifier, because the server may log statements.
     verifier = connection.pgconn.encrypt_password(password.encode(), name.encode(), b"scram-sha-256").decode()
     login, service = sql.Identifier(name), sql.Identifier(SERVICE_ROLE)
 
@@ -170,11 +170,11 @@ def _role_exists(connection: Connection, name: str) -> bool:
 
 
 def _retry_concurrent_change(change: Callable[[], None]) -> None:
-    """Make a change of roles again when another migrator of the cluster made it first."""
+    """Retry a change of roles if another process of the cluster made it first."""
     for _ in range(_ROLE_ATTEMPTS):
         try:
             return change()
         except (errors.DuplicateObject, errors.UniqueViolation, errors.InternalError_):
-            # InternalError is "tuple concurrently updated".
+            # InternalError means "tuple concurrently updated".
             continue
     return change()

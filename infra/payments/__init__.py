@@ -1,1 +1,1 @@
-"""Payment records in PostgreSQL, workers that follow up payments, reconciliation."""
+"""Payments: records in PostgreSQL, workers that follow up payments, and reconciliation."""

@@ -1,7 +1,7 @@
-"""Begins the top-ups of organisations that asked for them, as soon as their credits are low.
+"""Starts the automatic top-ups of organisations whose credits are low.
 
-Which organisations these may be is read from the projection; whether a top-up begins is decided by the
-organisation itself, under its version (decision 0011): any number of processes may do this.
+The projection lists the organisations that may need a top-up. The organisation decides whether one starts,
+and its version makes that decision safe (decision 0011), so any number of workers may run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EVERY_S: Final = 1.0
 _BATCH_LIMIT: Final = 1_000
 _CAUSE: Final = "auto-top-up"
 
-# What was held back today, or is being paid, would only be looked at in vain.
+# Skip organisations whose top-up was held back today, or whose last payment is still pending.
 _DUE: Final = """
     SELECT organisation_id FROM projections.auto_top_ups AS wanted JOIN projections.balances USING (stream)
     WHERE wanted.is_on AND balances.balance - balances.on_hold < wanted.threshold
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class AutoTopUpWorker:
-    """Looks for low credits once a second. Used by one thread; others may read `begun` and `failures`."""
+    """Starts due top-ups once a second. One thread uses it; others may read `begun` and `failures`."""
 
     def __init__(
         self,
@@ -59,11 +59,11 @@ class AutoTopUpWorker:
         self._new_id = new_id
 
     def run(self, stop: Event) -> None:
-        """Begin what is due until told to stop; a lost database is waited for."""
+        """Start due top-ups until `stop` is set. Wait for the database if it is lost."""
         run_periodically(self._conninfo, EVERY_S, self.begin_due, stop, "topping up")
 
     def begin_due(self, connection: Connection) -> int:
-        """Begin the top-ups that are due now, and return how many that were.
+        """Start the top-ups that are due now. Return the number of started top-ups.
 
         Raises:
             StoreUnavailable, psycopg.OperationalError: the database was lost.
@@ -76,11 +76,13 @@ class AutoTopUpWorker:
                 self._top_up(organisation_id, CommandContext(now, None, _CAUSE))
             except StoreError:
                 raise
-            except GatewayUnavailable as error:  # the payment is recorded, and is gone on with later
-                log.warning("top-up of %s: the gateway does not answer: %s", organisation_id, error)
+            except GatewayUnavailable as error:  # the payment is recorded; the payment worker continues it
+                log.warning(
+                    "top-up of organisation %s: the gateway does not answer: %s", organisation_id, error
+                )
             except LedgerError:
                 self.failures += 1
-                log.exception("%s cannot be topped up", organisation_id)
+                log.exception("organisation %s cannot be topped up", organisation_id)
         return self.begun - before
 
     def _top_up(self, organisation_id: str, context: CommandContext) -> None:

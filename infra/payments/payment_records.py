@@ -1,4 +1,4 @@
-"""What lies beside payments: quotes, and what people wrote about a custom payment or a flag they settled."""
+"""Stores quotes, remarks on custom payments, and notes on settled flags in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -53,27 +53,27 @@ _NOTES: Final = """
 
 
 class PostgresQuoteStore:
-    """See `domain.payments.repository.Desk`. Uses the ledger's own connections."""
+    """Implements `domain.payments.ports.QuoteStore` on the ledger's connections."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._datastore = event_store_of(ledger).recorder.datastore
 
     @contextmanager
     def payment_lock(self, payment_id: str) -> Iterator[None]:
-        """Hold a payment's lock. It has a connection of its own: whoever waits takes none from the pool."""
+        """Hold a payment's lock. It uses a new connection, so that waiting does not block the pool."""
         with as_store_errors(), closing(self._datastore.connect()) as connection:
             connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT_S}s'")
             connection.execute(_TAKE_LOCK, (payment_id, _LOCK_NAMESPACE))
             yield
 
     def payer(self, organisation_id: str) -> Payer:
-        """Return who pays."""
+        """Return the payer from the organisation's billing details; an empty payer if there are none."""
         with self._datastore.get_connection() as connection:
             rows = _rows(connection, _PAYER, (stream_id(organisation_id),))
         return Payer(*rows[0]) if rows else Payer()
 
     def save_quote(self, quote: PurchaseQuote) -> None:
-        """Keep a quote, and forget those that expired a week ago."""
+        """Store a quote, and delete quotes that expired more than a week ago."""
         body = msgspec.json.encode(quote)
         with self._datastore.get_connection() as connection:
             connection.execute(_DELETE_EXPIRED_QUOTES)
@@ -86,7 +86,7 @@ class PostgresQuoteStore:
         return msgspec.json.decode(row[0][0], type=PurchaseQuote) if row else None
 
     def save_remark(self, organisation_id: str, payment_id: str, remark: str) -> None:
-        """Keep what a payment is said to be for."""
+        """Store the remark on a custom payment. The first remark stays."""
         with self._datastore.get_connection() as connection:
             connection.execute(_INSERT_REMARK, (payment_id, organisation_id, remark))
 
@@ -96,12 +96,12 @@ class PostgresQuoteStore:
             return dict(_rows(connection, _REMARKS, (organisation_id, list(payment_ids))))
 
     def save_note(self, organisation_id: str, payment_id: str, key: FlagKey, note: str) -> None:
-        """Keep what staff wrote when they settled a flag."""
+        """Store the note that staff wrote when they settled a flag."""
         with self._datastore.get_connection() as connection:
             connection.execute(_UPSERT_NOTE, (payment_id, *key, organisation_id, note))
 
     def notes(self, payment_ids: Sequence[str]) -> dict[tuple[str, FlagKey], str]:
-        """Return what is kept about flags of payments, by payment and flag."""
+        """Return the notes on flags of payments, by payment and flag."""
         with self._datastore.get_connection() as connection:
             rows = _rows(connection, _NOTES, (list(payment_ids),))
         return {

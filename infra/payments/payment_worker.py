@@ -1,12 +1,15 @@
-"""Looks after payments that nobody looks at any more.
+"""Follows up open payments, open refunds and ended Pro subscriptions.
 
-What a gateway has not confirmed is asked for again, at first soon and then ever more seldom; what a crash
-left half-way is gone on with; refunds are asked for until they are answered; what nobody pays for a day is
-abandoned, and asked about for a while longer, because money may come late. A Pro subscription ends when its
-time is over.
+- An unconfirmed payment is checked at the gateway at growing intervals.
+- A payment that a crash interrupted is continued.
+- An open refund is retried until the gateway confirms or refuses it.
+- A payment that is not paid within a day is abandoned. It is checked for some days more, because the money
+may
+  arrive late.
+- A Pro subscription ends when its period is over.
 
-Which payments these are is read from the projection. What becomes of them is decided by the payments
-themselves, under their versions: any number of processes may do this.
+The projection lists the payments. Each payment decides what happens, and its version makes the decision safe,
+so any number of workers may run.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from projections.connection import Connection
 
 EVERY_S: Final = 5.0
 RECHECK_FOR: Final = timedelta(days=3)
-"""How long after its beginning a payment that nobody paid is asked about."""
+"""An unpaid payment is checked at the gateway for this time after it was created."""
 RECHECK_INTERVAL_MIN: Final = timedelta(seconds=15)
 RECHECK_INTERVAL_MAX: Final = timedelta(hours=1)
 _AGE_DIVISOR: Final = 4
@@ -57,7 +60,7 @@ log = logging.getLogger(__name__)
 
 
 class PaymentCounts(msgspec.Struct, frozen=True):
-    """Where payments stand: how many nobody has paid yet, since when, and how many flags are open."""
+    """Numbers of unpaid payments, payments with open refunds and open flags; age of the oldest unpaid one."""
 
     pending: int = 0
     oldest_pending_s: float = 0.0
@@ -66,7 +69,7 @@ class PaymentCounts(msgspec.Struct, frozen=True):
 
 
 class PaymentWorker:
-    """Used by one thread; `payment_counts` and `failures` may be read from any other."""
+    """Follows up due payments every few seconds. Other threads may read `payment_counts` and `failures`."""
 
     def __init__(
         self, tracking: PaymentTracking, ledger: Ledger, conninfo: str, clock: Callable[[], datetime]
@@ -80,40 +83,40 @@ class PaymentWorker:
         self._rechecked_at: dict[str, datetime] = {}
 
     def run(self, stop: Event) -> None:
-        """Look after payments until told to stop; a lost database is waited for."""
-        run_periodically(self._conninfo, EVERY_S, self.follow_up_due, stop, "looking after payments")
+        """Follow up payments until `stop` is set. Wait for the database if it is lost."""
+        run_periodically(self._conninfo, EVERY_S, self.follow_up_due, stop, "following up payments")
 
     def follow_up_due(self, connection: Connection) -> int:
-        """Attend to what is due now, and return how many payments that was.
+        """Follow up the payments that are due now. Return their number.
 
         Raises:
             StoreUnavailable, psycopg.OperationalError: the database was lost.
         """
         now = self._clock()
         cursor = connection.cursor(row_factory=tuple_row)
-        open_ones = cursor.execute(_DUE, (now - RECHECK_FOR, _BATCH_LIMIT)).fetchall()
+        open_payments = cursor.execute(_DUE, (now - RECHECK_FOR, _BATCH_LIMIT)).fetchall()
         self._rechecked_at = {
             payment_id: self._rechecked_at[payment_id]
-            for payment_id, _, _ in open_ones
+            for payment_id, _, _ in open_payments
             if payment_id in self._rechecked_at
         }
-        due = [each for each in open_ones if self._is_due(each[0], each[2], now)]
-        silent: set[str] = set()
+        due = [each for each in open_payments if self._is_due(each[0], each[2], now)]
+        unavailable: set[str] = set()
         for payment_id, gateway, _ in due:
             self._rechecked_at[payment_id] = now
-            if gateway not in silent and not self._follow_up(payment_id, now):
-                silent.add(gateway)
+            if gateway not in unavailable and not self._follow_up(payment_id, now):
+                unavailable.add(gateway)
         self._end_subscriptions(cursor.execute(_ENDED, (now, _BATCH_LIMIT)).fetchall(), now)
         self._count(cursor.execute(_COUNTS).fetchone(), now)
         return len(due)
 
     def _is_due(self, payment_id: str, since: datetime, now: datetime) -> bool:
-        """Tell whether a payment is to be asked about: one that is old can wait for long."""
+        """Return whether to check a payment now. The interval grows with the payment's age."""
         wait = min(max((now - since) / _AGE_DIVISOR, RECHECK_INTERVAL_MIN), RECHECK_INTERVAL_MAX)
         return now - self._rechecked_at.get(payment_id, since) >= wait
 
     def _follow_up(self, payment_id: str, now: datetime) -> bool:
-        """Attend to a payment; tell False where its gateway does not answer: others need not wait too."""
+        """Follow up a payment. Return False if its gateway does not answer, so that others are skipped."""
         try:
             self._tracking.follow_up(payment_id, context=CommandContext(now, None, _CAUSE))
         except GatewayUnavailable as error:
@@ -124,7 +127,7 @@ class PaymentWorker:
             raise
         except LedgerError:
             self.failures += 1
-            log.exception("payment %s cannot be looked after", payment_id)
+            log.exception("payment %s cannot be followed up", payment_id)
         return True
 
     def _end_subscriptions(self, rows: list[tuple[Any, ...]], now: datetime) -> None:

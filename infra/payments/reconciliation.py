@@ -1,4 +1,4 @@
-"""Reads what a gateway says it moved and what the ledger recorded, for `domain.payments.reconciliation` to compare."""
+"""Reads a gateway's settlement lines and the ledger's payments for `domain.payments.reconciliation`."""
 
 from __future__ import annotations
 
@@ -39,16 +39,17 @@ from domain.shared.errors import StoreUnavailable
 from domain.shared.event_store import EventStore
 from domain.shared.stream_keys import order_key, payment_stream, purchase_key
 from infra.clock import utc_now
-from infra.payments.gateways.wiring import gateways
+from infra.payments.gateways.wiring import open_gateways
 from infra.settings import InvalidSetting, Settings
 from projections.connection import Connection
 
 PERIOD_MARGIN: Final = timedelta(days=7)
-"""How long an attempt may take from its first step to its money."""
+"""Longest time from the start of an attempt to its capture."""
 PROJECTED_WITHIN_S: Final = 10.0
 _POLL_S: Final = 0.1
 
-# What was paid, or went back, in the period; what was begun, where the gateway has to be asked one by one.
+# Payments that were completed or refunded in the period. For gateways without a list, also those created in
+# it.
 _CANDIDATES: Final = """
     SELECT payment_id FROM projections.payments
     WHERE gateway = %(gateway)s AND (
@@ -69,26 +70,25 @@ _BEHIND: Final = """
 def make_reconciliation(
     settings: Settings,
     ledger: Ledger,
-    lend: Callable[[], AbstractContextManager[Connection]],
+    connect: Callable[[], AbstractContextManager[Connection]],
 ) -> Callable[[str, date, date], list[Difference]]:
-    """Return a function that compares a gateway of the settings with the ledger.
+    """Return a function that compares a configured gateway with the ledger.
 
-    It takes the gateway's name and days (UTC), both included. It raises InvalidSetting where there are no
-    keys of the gateway, and what `Reconciler.differences` raises.
+    The function takes the gateway's name, the first day and the last day (UTC, both included). It raises
+    InvalidSetting if the gateway is not configured, and the errors of `Reconciler.differences`.
     """
 
     def compare(gateway: str, first: date, last: date) -> list[Difference]:
-        known = gateways(settings)
+        gateways = open_gateways(settings)
         try:
-            if gateway not in known:
-                raise InvalidSetting(
-                    f"there are no keys of {gateway}: known are {', '.join(known) or 'none'}"
-                )
-            with lend() as connection:
-                reconciler = Reconciler(known[gateway], ledger.runner.store, connection)
+            if gateway not in gateways:
+                configured = ", ".join(gateways) or "none"
+                raise InvalidSetting(f"the gateway {gateway} is not configured; configured: {configured}")
+            with connect() as connection:
+                reconciler = Reconciler(gateways[gateway], ledger.runner.store, connection)
                 return reconciler.differences(first, last, utc_now())
         finally:
-            for each in known.values():
+            for each in gateways.values():
                 each.close()
 
     return compare
@@ -103,11 +103,11 @@ class Reconciler:
         self._connection = connection
 
     def differences(self, first: date, last: date, now: datetime) -> list[Difference]:
-        """Return every difference of days (UTC), both included.
+        """Return every difference between two days (UTC, both included).
 
         Raises:
-            GatewayUnavailable, GatewayRefused: the gateway does not tell.
-            StoreUnavailable: the projections stay behind the log.
+            GatewayUnavailable, GatewayRefused: the gateway does not return its payments.
+            StoreUnavailable: the projections lag behind the log for too long.
         """
         self._wait_until_projected()
         begin = datetime(first.year, first.month, first.day, tzinfo=UTC)
@@ -129,28 +129,28 @@ class Reconciler:
         return reconcile(lines, [*payments, *self._recorded_by_hand(lines, payments)], period)
 
     def _candidates(self, period: Period) -> Iterator[str]:
-        asked = {
+        parameters = {
             "gateway": self._gateway.name,
             "begin": period.begin,
             "end": period.end,
             "begun_from": period.begin - PERIOD_MARGIN,
         }
-        for (payment_id,) in self._connection.cursor(row_factory=tuple_row).execute(_CANDIDATES, asked):
+        for (payment_id,) in self._connection.cursor(row_factory=tuple_row).execute(_CANDIDATES, parameters):
             yield payment_id
 
     def _payments_of(self, lines: Iterable[SettlementLine]) -> Iterator[str]:
-        """Return the payments of the lines' orders, whenever they were made."""
+        """Return the ids of the payments whose orders are in the lines, also older ones."""
         for order_id in {line.order_id for line in lines if line.order_id is not None}:
             envelope = self._store.find_by_dedupe_key(order_key(self._gateway.name, order_id))
             if envelope is not None and isinstance(envelope.event, PaymentOrdered):
                 yield envelope.event.payment_id
 
     def _load_payments(self, payment_ids: Iterable[str]) -> list[LedgerPayment]:
-        booked = (self._repository(payment_id) for payment_id in sorted(payment_ids))
-        return [payment for payment in booked if payment is not None]
+        loaded = (self._load_payment(payment_id) for payment_id in sorted(payment_ids))
+        return [payment for payment in loaded if payment is not None]
 
-    def _repository(self, payment_id: str) -> LedgerPayment | None:
-        """Return a payment as its history tells of it; None where it has no order at the gateway."""
+    def _load_payment(self, payment_id: str) -> LedgerPayment | None:
+        """Load a payment from its events. Return None if it has no order at the gateway."""
         payment: Payment | None = None
         completed_at = None
         refunds = []
@@ -186,14 +186,14 @@ class Reconciler:
                     ),
                 )
                 for event in refunds
-                if event.gateway_refund_id  # credits that cost nothing went back without the gateway
+                if event.gateway_refund_id  # a refund of free credits has no gateway refund
             ),
         )
 
     def _recorded_by_hand(
         self, lines: Iterable[SettlementLine], payments: Iterable[LedgerPayment]
     ) -> Iterator[LedgerPayment]:
-        """Return the purchases that staff recorded of payments which began elsewhere."""
+        """Return purchases that staff recorded for payments created outside the ledger."""
         known = {payment.order_id for payment in payments}
         for line in lines:
             envelope = self._store.find_by_dedupe_key(
@@ -220,7 +220,7 @@ class Reconciler:
         return "" if row is None else str(row[0])
 
     def _credited(self, gateway_payment_id: str | None) -> int:
-        """Return the credits that a payment really added, by whatever way they were recorded."""
+        """Return the credits that the payment added, whether recorded by the service or by staff."""
         if gateway_payment_id is None:
             return 0
         envelope = self._store.find_by_dedupe_key(purchase_key(self._gateway.name, gateway_payment_id))
@@ -233,10 +233,10 @@ class Reconciler:
     def _attempts_by_payment(
         self, payments: Iterable[LedgerPayment], period: Period
     ) -> Iterator[SettlementLine]:
-        """Return what a gateway without a list says of each order that the ledger knows."""
+        """Return lines from a gateway without a settlement list: one request per order of the ledger."""
         for payment in payments:
             attempts: Sequence[Attempt] = ()
-            with suppress(GatewayRefused):  # it knows no such order
+            with suppress(GatewayRefused):  # the gateway does not know the order
                 attempts = self._gateway.attempts(payment.order_id)
             for attempt in attempts:
                 if attempt.status is AttemptStatus.CAPTURED:
@@ -254,6 +254,7 @@ class Reconciler:
         while (behind := self._connection.execute(_BEHIND).fetchone()) and behind[0] > 0:
             if time.monotonic() > deadline:
                 raise StoreUnavailable(
-                    f"the projections are {behind[0]:,} events behind: is `creditledger project` running?"
+                    f"the projections lag {behind[0]:,} events behind the log:"
+                    " check that `creditledger project` runs"
                 )
             time.sleep(_POLL_S)

@@ -1,4 +1,4 @@
-"""The API process: its services, its readiness, and the server around it."""
+"""The API process: its services, its readiness check, and its HTTP server."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ CONNECT_TIMEOUT_S: Final = 5.0
 
 
 def serve(settings: Settings, database_url: str, verifier: TokenVerifier, stop: threading.Event) -> None:
-    """Serve the API until told to stop.
+    """Serve the API until `stop` is set.
 
     Raises:
-        SystemExit: the address is taken.
+        SystemExit: the address is in use.
     """
     with api_services(settings, database_url, verifier) as services:
         config = uvicorn.Config(
@@ -58,7 +58,7 @@ def serve(settings: Settings, database_url: str, verifier: TokenVerifier, stop: 
 
 @contextmanager
 def api_services(settings: Settings, database_url: str, verifier: TokenVerifier) -> Iterator[Services]:
-    """Lend what the API stands on."""
+    """Context manager that yields the services of the API."""
     pool: ConnectionPool[psycopg.Connection[tuple[Any, ...]]] = ConnectionPool(
         database_url,
         min_size=1,
@@ -126,7 +126,7 @@ def api_services(settings: Settings, database_url: str, verifier: TokenVerifier)
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the process, which stops all its parts in the same way."""
+        """Do not handle signals here: `stop_on_signals` handles them for the whole process."""
         yield
 
 
@@ -136,7 +136,7 @@ def _stop_server(server: uvicorn.Server, stop: threading.Event) -> None:
 
 
 def _print_invoice(document: InvoiceDocument) -> bytes:
-    # Fonts and images take a quarter of the time that the service needs to start.
+    # Imported here: fonts and images take a quarter of the start-up time.
     from infra.invoicing.pdf import render_pdf
 
     return render_pdf(document)

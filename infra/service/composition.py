@@ -1,4 +1,4 @@
-"""The composition root: every part of the service, wired by explicit calls."""
+"""The composition root: builds every part of the service with explicit calls."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from infra.invoicing.document_store import PostgresBillingDocumentStore
 from infra.invoicing.seller import seller_of
 from infra.invoicing.wording import EnglishInvoiceText
 from infra.kafka.connections import Kafka
-from infra.payments.gateways.wiring import gateways
+from infra.payments.gateways.wiring import open_gateways
 from infra.payments.payment_records import PostgresQuoteStore
 from infra.settings import InvalidSetting, Settings, load_rate_card
 from infra.webhooks.deliverer import WebhookDeliverer
@@ -51,7 +51,7 @@ from infra.webhooks.http_sender import HttpSender
 
 
 def open_ledger(database_url: str, *, prices: PriceBook | None = None, pool_size: int = 8) -> Ledger:
-    """Return the use cases on a database. Close it when done.
+    """Return the ledger of a database. The caller closes it.
 
     Raises:
         InvalidSetting: the environment sets a variable of the eventsourcing library that the ledger refuses.
@@ -85,11 +85,11 @@ class PaymentServices:
 
 
 def payments_of(
-    ledger: Ledger, reached: Mapping[str, PaymentGateway], return_urls: Callable[[str], ReturnUrls]
+    ledger: Ledger, gateways: Mapping[str, PaymentGateway], return_urls: Callable[[str], ReturnUrls]
 ) -> PaymentServices:
     """Return the commands on payments through some gateways. `return_urls` maps a payment id to its URLs."""
     quote_store = PostgresQuoteStore(ledger)
-    repository = PaymentRepository(ledger, reached)
+    repository = PaymentRepository(ledger, gateways)
     orders = PaymentOrders(repository, quote_store, return_urls)
     refunds = PaymentRefunds(repository, quote_store)
     top_ups = AutoTopUpPurchases(repository)
@@ -103,10 +103,10 @@ def payments_of(
 
 @contextmanager
 def open_payments(settings: Settings, ledger: Ledger) -> Iterator[PaymentServices]:
-    """Lend the commands on payments, with the gateways that the settings have keys of.
+    """Context manager that yields the commands on payments, with the configured gateways.
 
     Raises:
-        InvalidSetting: a key is missing, or cannot be used.
+        InvalidSetting: a gateway's key is missing or invalid.
     """
     address = settings.public_address
 
@@ -116,19 +116,19 @@ def open_payments(settings: Settings, ledger: Ledger) -> Iterator[PaymentService
             f"{address}/credits/payments/{payment_id}/cancelled",
         )
 
-    reached = gateways(settings)
+    gateways = open_gateways(settings)
     try:
-        yield payments_of(ledger, reached, return_urls)
+        yield payments_of(ledger, gateways, return_urls)
     finally:
-        for gateway in reached.values():
+        for gateway in gateways.values():
             gateway.close()
 
 
 def token_verifier(settings: Settings) -> TokenVerifier:
-    """Return what verifies the tokens of the issuer that the settings name.
+    """Return the verifier of bearer tokens, for the configured or the embedded issuer.
 
     Raises:
-        InvalidSetting: they name none, or its keys are none.
+        InvalidSetting: no issuer is configured, or its keys are invalid.
     """
     if settings.oidc_issuer is not None:
         return TokenVerifier(
@@ -145,10 +145,10 @@ def token_verifier(settings: Settings) -> TokenVerifier:
 
 
 def ticket_verifier(settings: Settings) -> TokenVerifier | None:
-    """Return what verifies the tickets of sign-in links; None where the issuer is not the embedded one.
+    """Return the verifier of the tickets in sign-in links; None if the issuer is not the embedded one.
 
     Raises:
-        InvalidSetting: there is no issuer, or its keys are none.
+        InvalidSetting: no issuer is configured, or its keys are invalid.
     """
     if settings.oidc_issuer is not None:
         return None
@@ -160,8 +160,8 @@ def _embedded_keys(settings: Settings) -> StaticKeys:
     path = settings.embedded_issuer_keys
     if path is None:
         raise InvalidSetting(
-            "OIDC_ISSUER is not set, so nobody could prove who they are:"
-            " only `creditledger up` brings an issuer along"
+            "OIDC_ISSUER is not set, so callers cannot be authenticated:"
+            " only `creditledger up` has an embedded issuer"
         )
     try:
         return StaticKeys(msgspec.json.decode(path.read_bytes()))
@@ -170,18 +170,18 @@ def _embedded_keys(settings: Settings) -> StaticKeys:
 
 
 def open_invoicing(settings: Settings, ledger: Ledger) -> Invoicing:
-    """Return the use cases of invoices, on the connections of a ledger.
+    """Return the invoicing service, on the connections of a ledger.
 
     Raises:
-        InvalidSetting: the seller is not described in full.
+        InvalidSetting: a setting of the seller is missing or invalid.
     """
-    papers = PostgresBillingDocumentStore(event_store_of(ledger).recorder.datastore)
-    return Invoicing(ledger, papers, seller_of(settings), EnglishInvoiceText())
+    documents = PostgresBillingDocumentStore(event_store_of(ledger).recorder.datastore)
+    return Invoicing(ledger, documents, seller_of(settings), EnglishInvoiceText())
 
 
 @contextmanager
 def usage_consumer(settings: Settings, database_url: str) -> Iterator[UsageConsumer]:
-    """Lend the usage consumer, wired to its database and broker.
+    """Context manager that yields the usage consumer.
 
     Raises:
         InvalidSetting: the environment sets a variable of the eventsourcing library that the ledger refuses.
@@ -204,7 +204,7 @@ def usage_consumer(settings: Settings, database_url: str) -> Iterator[UsageConsu
 
 @contextmanager
 def publisher(settings: Settings, database_url: str) -> Iterator[Publisher]:
-    """Lend the publisher, wired to its database and broker."""
+    """Context manager that yields the publisher."""
     kafka = Kafka(settings)
     feeds = (EventFeed(settings.events_topic), BalanceFeed(settings.balances_topic))
     try:
@@ -215,11 +215,11 @@ def publisher(settings: Settings, database_url: str) -> Iterator[Publisher]:
 
 @contextmanager
 def webhook_deliverer(settings: Settings, database_url: str) -> Iterator[WebhookDeliverer]:
-    """Lend the deliverer of webhooks, wired to its database."""
+    """Context manager that yields the webhook deliverer."""
     ledger = open_ledger(database_url, pool_size=2)
-    connecting = partial(psycopg.connect, database_url, autocommit=True)
+    connect = partial(psycopg.connect, database_url, autocommit=True)
     allow_private = settings.webhook_allow_private
-    endpoints = PostgresWebhookEndpoints(connecting, ledger, allow_private=allow_private)
+    endpoints = PostgresWebhookEndpoints(connect, ledger, allow_private=allow_private)
     try:
         yield WebhookDeliverer(
             database_url, endpoints, HttpSender(allow_private=allow_private), utc_now, random.random

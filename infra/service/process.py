@@ -1,4 +1,4 @@
-"""How every process of the service starts and ends."""
+"""Start and stop of a service process: checks of its servers, signals, threads."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ log = logging.getLogger("creditledger")
 
 
 class ServiceUnreachable(Exception):
-    """A server that a setting names cannot be used; the message names the setting, and no password."""
+    """A configured server cannot be used. The message names the setting and contains no password."""
 
 
 def check_database_url(variable: str, url: str) -> None:
-    """Check that a variable holds something that names a PostgreSQL database.
+    """Check that a setting holds a PostgreSQL URL.
 
     Raises:
-        Unreachable: it does not.
+        ServiceUnreachable: it does not.
     """
-    # The driver's own words quote the text, and with it the password.
-    wrong = ServiceUnreachable(
+    # The driver's message quotes the URL with its password.
+    invalid_url = ServiceUnreachable(
         f"{variable} is not a PostgreSQL URL such as postgresql://user:password@host:5432/name"
         " (special characters in its parts are percent-encoded)"
     )
     try:
         parts = conninfo_to_dict(url)
     except psycopg.Error:
-        raise wrong from None
+        raise invalid_url from None
     ports = str(parts.get("port") or "").replace(",", "")
     if "@" in str(parts.get("host") or "") or (ports and not ports.isdecimal()):
-        raise wrong
+        raise invalid_url
 
 
 def check_database(variable: str, url: str) -> None:
-    """Check that the database a variable names takes our connections, within seconds.
+    """Check that the database of a setting accepts a connection within a few seconds.
 
     Raises:
-        Unreachable: it does not.
+        ServiceUnreachable: it does not.
     """
     check_database_url(variable, url)
     try:
@@ -69,21 +69,23 @@ def check_database(variable: str, url: str) -> None:
 
 
 def check_broker_address(settings: Settings) -> None:
-    """Check that the setting names Kafka brokers.
+    """Check that KAFKA_BOOTSTRAP_SERVERS holds valid addresses.
 
     Raises:
-        Unreachable: it does not.
+        ServiceUnreachable: it does not.
     """
     given = settings.kafka_bootstrap_servers or ""
     if not all(_ADDRESS.fullmatch(each.strip()) for each in given.split(",")):
-        raise ServiceUnreachable(f"KAFKA_BOOTSTRAP_SERVERS={given} is not host:port, or several with commas")
+        raise ServiceUnreachable(
+            f"KAFKA_BOOTSTRAP_SERVERS={given} is not host:port or a comma-separated list of them"
+        )
 
 
 def check_broker(settings: Settings) -> None:
-    """Check that the Kafka brokers of the settings answer, within seconds.
+    """Check that a configured Kafka broker answers within a few seconds.
 
     Raises:
-        Unreachable: they do not.
+        ServiceUnreachable: none answers.
     """
     check_broker_address(settings)
     try:
@@ -96,13 +98,15 @@ def check_broker(settings: Settings) -> None:
 
 
 def database_url(settings: Settings, *, wait_until_up: bool = False) -> str:
-    """Return the URL of a database that answers; patiently: one that may do so later.
+    """Return the URL of the database after a check that it answers.
+
+    With `wait_until_up`, a database that does not answer now is only logged: the caller retries.
 
     Raises:
-        Unreachable: it does not, or could never.
+        ServiceUnreachable: the URL is invalid, or the database does not answer.
     """
     if settings.database_url is None:
-        raise SystemExit("DATABASE_URL is not set: only `creditledger up` brings a database along")
+        raise SystemExit("DATABASE_URL is not set: only `creditledger up` has an embedded database")
     url = settings.database_url.get_secret_value()
     check_database_url("DATABASE_URL", url)
     try:
@@ -110,15 +114,15 @@ def database_url(settings: Settings, *, wait_until_up: bool = False) -> str:
     except ServiceUnreachable as error:
         if not wait_until_up:
             raise
-        log.warning("%s; tries again until it answers", error)
+        log.warning("%s; trying again until it answers", error)
     return url
 
 
 def owner_database_url(settings: Settings) -> str:
-    """Return the URL of the owner's database, which answers.
+    """Return the database URL for the owner after a check that the database answers.
 
     Raises:
-        Unreachable: it does not.
+        ServiceUnreachable: it does not answer.
     """
     if settings.migration_database_url is None:
         return database_url(settings)
@@ -128,13 +132,13 @@ def owner_database_url(settings: Settings) -> str:
 
 
 def require_broker(settings: Settings, *, wait_until_up: bool = False) -> None:
-    """Check that there is a broker and that it answers; patiently: that it may do so later.
+    """Check that a broker is configured and answers. With `wait_until_up`, check only the address.
 
     Raises:
-        Unreachable: it does not, or could never.
+        ServiceUnreachable: the address is invalid, or no broker answers.
     """
     if settings.kafka_bootstrap_servers is None:
-        raise SystemExit("KAFKA_BOOTSTRAP_SERVERS is not set: only `creditledger up` brings a broker along")
+        raise SystemExit("KAFKA_BOOTSTRAP_SERVERS is not set: only `creditledger up` has an embedded broker")
     if wait_until_up:
         check_broker_address(settings)
     else:
@@ -142,36 +146,36 @@ def require_broker(settings: Settings, *, wait_until_up: bool = False) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of an error, which is all that people need of a driver's."""
+    """Return the first line of an error message. Drivers add details that users do not need."""
     lines = str(error).strip().splitlines()
     return lines[0].removeprefix("connection failed: ") if lines else type(error).__name__
 
 
 def run_in_threads(tasks: Sequence[Callable[[Event], None]], stop: Event) -> None:
-    """Run duties, each in a thread of its own, until told to stop. One that fails ends the others too.
+    """Run each task in its own thread until `stop` is set. If a task fails, all others stop too.
 
     Raises:
-        Exception: what the first of them failed with.
+        Exception: the error of the first failed task.
     """
 
-    def run(duty: Callable[[Event], None]) -> None:
+    def run(task: Callable[[Event], None]) -> None:
         try:
-            duty(stop)
+            task(stop)
         finally:
             stop.set()
 
     with ThreadPoolExecutor(len(tasks)) as pool:
-        running = [pool.submit(run, duty) for duty in tasks]
+        running = [pool.submit(run, task) for task in tasks]
     for each in running:
         each.result()
 
 
 def tune_for_throughput() -> None:
-    """Let threads overlap, and collect garbage less often.
+    """Switch between threads more often, and collect garbage less often.
 
-    Python lets a thread run 5 ms before another one may; the broker client's own thread then sits on what
-    it received while this one decides. 0.2 ms keeps both busy. What is imported lives for ever, and batches
-    free themselves by reference counts, so collections have little to find.
+    By default a Python thread runs for 5 ms before another one gets its turn. The broker client's thread then
+    waits with received data while this thread works. 0.2 ms keeps both busy. Imported objects live until the
+    process ends, and reference counting frees each batch, so the garbage collector finds little.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.collect()
@@ -180,24 +184,24 @@ def tune_for_throughput() -> None:
 
 
 def stop_on_signals() -> Event:
-    """Return an event that SIGTERM and SIGINT set; a second signal ends the process at once.
+    """Return an event that SIGTERM and SIGINT set. A second signal ends the process at once.
 
-    A part of `creditledger up` stops as well when its parent is gone, however that ended: it then reads
-    the end of its standard input.
+    A part of `creditledger up` also stops when its parent ends for any reason: it then reads the end of its
+    standard input.
     """
     stop = Event()
-    asked = False
+    signalled = False
 
-    def ask(number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+    def handle(number: int, _frame: FrameType | None) -> None:
+        nonlocal signalled
+        if signalled:
             os._exit(128 + number)
-        asked = True
-        # Not here: the interrupted code may be inside the event's own lock.
+        signalled = True
+        # In another thread, because the interrupted code may hold the event's lock.
         Thread(target=stop.set, name="stop", daemon=True).start()
 
-    signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
     if os.environ.get(SUPERVISED) == "1":
         Thread(target=_watch_parent, args=(stop,), name="watch-parent", daemon=True).start()
     return stop

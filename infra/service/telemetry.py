@@ -1,4 +1,4 @@
-"""Logs and metrics of a process."""
+"""Logs and metrics of a service process."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from infra.payments.payment_worker import PaymentWorker
 from infra.webhooks.deliverer import WebhookDeliverer
 from projections.engine.runner import ProjectionRunner
 
-_REPEATED_AT_MOST_EVERY_S = 10.0
-_CLIENTS = ("kafka.net", "psycopg.pool")
-_PRINTERS = ("fontTools", "fpdf")
+_REPEAT_INTERVAL_MIN_S = 10.0
+_CONNECTION_LOGGERS = ("kafka.net", "psycopg.pool")
+_PDF_LOGGERS = ("fontTools", "fpdf")
 
 
 def log_to_stderr(level: str) -> None:
-    """Log a line an event: time, level, module, message. A lost broker is reported, not rained."""
+    """Log one line per record: time, level, module, message. Limit repeated messages of lost servers."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    handler.addFilter(RepeatedLogFilter(_REPEATED_AT_MOST_EVERY_S))
+    handler.addFilter(RepeatedLogFilter(_REPEAT_INTERVAL_MIN_S))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("kafka").setLevel(logging.ERROR)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every question to a gateway
-    for name in _CLIENTS:
-        # They report every attempt to connect; whoever waits for the connection says it once.
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs a line per request to a gateway
+    for name in _CONNECTION_LOGGERS:
+        # They log every attempt to connect. The code that waits for the connection logs it once.
         logging.getLogger(name).setLevel(logging.ERROR if level == "DEBUG" else logging.CRITICAL)
-    for name in _PRINTERS:
-        logging.getLogger(name).setLevel(logging.WARNING)  # a page is dozens of lines of theirs
+    for name in _PDF_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)  # they log dozens of lines per page
 
 
 def serve_metrics(port: int | None, registry: CollectorRegistry) -> None:
-    """Serve /metrics on loopback; None serves nothing."""
+    """Serve /metrics on a loopback port. Do nothing if `port` is None."""
     if port is not None:
         start_http_server(port, "127.0.0.1", registry)
 
 
 class _OneLine(logging.Formatter):
-    """Writes a message in one line, whatever a driver put in it; a traceback still follows."""
+    """Formats a message as one line, even if a driver's message has several. A traceback still follows."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = " ".join(record.message.split())
@@ -54,22 +54,22 @@ class _OneLine(logging.Formatter):
 
 
 class MetricsCollector(Collector):
-    """Reads numbers when Prometheus asks, so that the hot path counts in plain integers."""
+    """Reads the values when Prometheus scrapes. The hot path only updates plain integers."""
 
     def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
         self._read = read
 
     def collect(self) -> Iterable[Metric]:
-        """Return the metrics of this moment."""
+        """Return the current metrics."""
         return self._read()
 
 
 def consumer_metrics(consumer: UsageConsumer) -> MetricsCollector:
-    """Return what became of the records, the lag by partition, and what is wrong."""
+    """Return metrics of the consumer: records by outcome, lag by partition, failures."""
 
     def read() -> Iterable[Metric]:
         records = CounterMetricFamily(
-            "creditledger_usage_records", "Usage records by what became of them.", labels=["outcome"]
+            "creditledger_usage_records", "Usage records by outcome.", labels=["outcome"]
         )
         for outcome in Counts.__slots__:
             records.add_metric([outcome], getattr(consumer.ingest.counts, outcome))
@@ -92,12 +92,12 @@ def consumer_metrics(consumer: UsageConsumer) -> MetricsCollector:
 
 
 def projection_metrics(runner: ProjectionRunner) -> MetricsCollector:
-    """Return where the projections stand and how far behind the log they are."""
+    """Return metrics of the projections: positions and lag."""
 
     def read() -> Iterable[Metric]:
         progress = runner.progress()
         position = GaugeMetricFamily(
-            "creditledger_projection_position", "Last log position in the rows.", labels=["projection"]
+            "creditledger_projection_position", "Last log position in the projection.", labels=["projection"]
         )
         for name, value in progress.positions.items():
             position.add_metric([name], value)
@@ -109,26 +109,27 @@ def projection_metrics(runner: ProjectionRunner) -> MetricsCollector:
 
 
 def payment_metrics(worker: PaymentWorker) -> MetricsCollector:
-    """Return what is open, since when, and what somebody has to look at."""
+    """Return metrics of payments: pending, open refunds, open flags, failures."""
 
     def read() -> Iterable[Metric]:
         payment_counts = worker.payment_counts
-        pending = GaugeMetricFamily("creditledger_payments_pending", "Payments that nobody has paid yet.")
+        pending = GaugeMetricFamily("creditledger_payments_pending", "Payments that are not paid yet.")
         pending.add_metric([], payment_counts.pending)
         oldest = GaugeMetricFamily(
-            "creditledger_payments_oldest_pending_seconds", "Age of the oldest of them, 0 without any."
+            "creditledger_payments_oldest_pending_seconds",
+            "Age of the oldest pending payment; 0 if none is pending.",
         )
         oldest.add_metric([], payment_counts.oldest_pending_s)
         refunds = GaugeMetricFamily(
-            "creditledger_payments_open_refunds", "Payments with a refund that the gateway has not answered."
+            "creditledger_payments_open_refunds", "Payments with a refund that the gateway has not confirmed."
         )
         refunds.add_metric([], payment_counts.open_refunds)
         flagged = GaugeMetricFamily(
-            "creditledger_payments_flagged", "Flags of payments that are open: somebody has to look."
+            "creditledger_payments_flagged", "Open flags of payments, which staff must review."
         )
         flagged.add_metric([], payment_counts.flagged)
         failures = CounterMetricFamily(
-            "creditledger_payments_interruptions", "Times a payment could not be looked after."
+            "creditledger_payments_interruptions", "Times a payment could not be processed."
         )
         failures.add_metric([], worker.failures)
         return pending, oldest, refunds, flagged, failures
@@ -137,11 +138,11 @@ def payment_metrics(worker: PaymentWorker) -> MetricsCollector:
 
 
 def top_up_metrics(worker: AutoTopUpWorker) -> MetricsCollector:
-    """Return how many top-ups were begun, and what is wrong."""
+    """Return metrics of auto top-ups: started top-ups and failures."""
 
     def read() -> Iterable[Metric]:
         return (
-            _counter("creditledger_top_ups_begun", "Top-ups that were begun.", worker.begun),
+            _counter("creditledger_top_ups_begun", "Top-ups that were started.", worker.begun),
             _counter(
                 "creditledger_top_ups_interruptions",
                 "Times an organisation could not be topped up.",
@@ -153,7 +154,7 @@ def top_up_metrics(worker: AutoTopUpWorker) -> MetricsCollector:
 
 
 def publisher_metrics(publisher: Publisher) -> MetricsCollector:
-    """Return what was published, by topic, how far behind the log it is, and what is wrong."""
+    """Return metrics of the publisher: records, position and lag by topic, failures."""
 
     def read() -> Iterable[Metric]:
         records = CounterMetricFamily(
@@ -167,11 +168,11 @@ def publisher_metrics(publisher: Publisher) -> MetricsCollector:
         lag = GaugeMetricFamily(
             "creditledger_published_lag", "Log positions not yet published.", labels=["topic"]
         )
-        for topic, standing in dict(publisher.statuses).items():
-            position.add_metric([topic], standing.position)
-            lag.add_metric([topic], standing.lag)
+        for topic, status in dict(publisher.statuses).items():
+            position.add_metric([topic], status.position)
+            lag.add_metric([topic], status.lag)
         is_leader = GaugeMetricFamily(
-            "creditledger_publisher_leads", "1 if this one publishes, 0 if it stands by."
+            "creditledger_publisher_leads", "1 if this process publishes, 0 if it is on standby."
         )
         is_leader.add_metric([], publisher.is_leader)
         failures = CounterMetricFamily(
@@ -180,7 +181,7 @@ def publisher_metrics(publisher: Publisher) -> MetricsCollector:
         failures.add_metric([], publisher.failures)
         too_large = CounterMetricFamily(
             "creditledger_publisher_too_large",
-            "Times a topic refused records for their size: nothing goes on.",
+            "Times a topic refused records because of their size. The publisher stops there.",
         )
         too_large.add_metric([], publisher.too_large)
         return records, position, lag, is_leader, failures, too_large
@@ -189,24 +190,26 @@ def publisher_metrics(publisher: Publisher) -> MetricsCollector:
 
 
 def webhook_metrics(deliverer: WebhookDeliverer) -> MetricsCollector:
-    """Return what became of attempts, what waits, and what is wrong."""
+    """Return metrics of webhooks: attempts by outcome, backlog, failures."""
 
     def read() -> Iterable[Metric]:
         attempts = CounterMetricFamily(
-            "creditledger_webhook_attempts", "Attempts to deliver, by how they ended.", labels=["outcome"]
+            "creditledger_webhook_attempts", "Delivery attempts by outcome.", labels=["outcome"]
         )
         attempts.add_metric(["delivered"], deliverer.delivered)
         attempts.add_metric(["failed"], deliverer.failed)
         backlog = deliverer.backlog
         return (
             attempts,
-            _gauge("creditledger_webhook_lag", "Log positions not yet looked at.", deliverer.lag),
-            _gauge("creditledger_webhook_pending", "Deliveries that wait for an attempt.", backlog.pending),
-            _gauge("creditledger_webhook_oldest_seconds", "Age of the oldest of them.", backlog.oldest_s),
+            _gauge("creditledger_webhook_lag", "Log positions not yet processed.", deliverer.lag),
+            _gauge("creditledger_webhook_pending", "Deliveries that are not delivered yet.", backlog.pending),
+            _gauge(
+                "creditledger_webhook_oldest_seconds", "Age of the oldest pending delivery.", backlog.oldest_s
+            ),
             _counter("creditledger_webhook_endpoints_disabled", "Endpoints disabled.", deliverer.disabled),
             _gauge(
                 "creditledger_webhook_leads",
-                "1 if this one delivers, 0 if it stands by.",
+                "1 if this process delivers, 0 if it is on standby.",
                 deliverer.is_leader,
             ),
             _counter(

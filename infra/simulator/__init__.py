@@ -1,5 +1,5 @@
-"""A photo-processing pipeline that never was: believable usage traffic, and an account of what was sent.
+"""A simulated photo-processing pipeline: realistic usage messages, and the totals of what was sent.
 
-The simulator stands for the program on the other side of Kafka. It shares no code with the ledger, so
-that its tally is a second opinion on what the ledger must have charged.
+The simulator replaces the program that publishes usage to Kafka. It does not use the ledger's rules for
+charges, so its totals are an independent check of what the ledger charged.
 """

@@ -1,4 +1,4 @@
-"""Where a pipeline asks for credits before a run and settles after it."""
+"""Credit checks of the simulated pipeline: a hold before each run, its settlement after it."""
 
 from __future__ import annotations
 
@@ -14,45 +14,48 @@ from domain.credits.holds import HoldMode
 from domain.pricing.rate_card import UsageType
 from infra.simulator.rates import AI_IMAGE_ROTATION
 
-PAUSE_S: Final = 0.1
-LOADED_WITHIN_S: Final = 10.0
-CALM_S: Final = 2.0
-"""When no balance has moved for so long, what was published is charged."""
+POLL_S: Final = 0.1
+LOAD_TIMEOUT_S: Final = 10.0
+STABLE_AFTER_S: Final = 2.0
+"""If no balance has changed for this time, all published messages are charged."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class HoldReference:
-    """Credits that are set aside for a run."""
+    """A hold for a run: its id and its credits."""
 
     hold_id: str
     credits: int
 
 
 class CreditChecks(Protocol):
-    """What a simulated pipeline asks the ledger."""
+    """The credit checks that a simulated pipeline needs."""
 
     def open(self) -> None:
-        """Get ready for live runs: what the history used is charged by then."""
+        """Prepare for live runs. Return after the usage of the history is charged."""
 
     def may_run(self, organisation_id: str) -> bool:
-        """Tell whether a new run may start."""
+        """Return whether a new run may start."""
 
     def hold(
         self, organisation_id: str, run_id: str, usage_type: str, photos: int, *, ai_search: bool
     ) -> HoldReference | None:
-        """Set credits aside for a run, as many as there are; None: it may not start."""
+        """Place a hold for a run, with the available credits at most.
+
+        Return None if the run may not start.
+        """
 
     def settle(self, organisation_id: str, hold_id: str, photos: int) -> None:
-        """End a run with its photos in all."""
+        """Settle the hold of a run with its total photos."""
 
     def wait(self) -> bool:
-        """Wait a moment for credits to come; tell whether the simulation is to end instead."""
+        """Wait a moment for new credits. Return True if the simulation must end."""
 
 
 class LedgerCreditChecks:
-    """The ledger's own desk: balances from its compacted topic, holds over its API."""
+    """Credit checks with the ledger: balances from its compacted topic, holds over its HTTP API."""
 
     def __init__(self, balances: Balances, holds: Holds, stop: Event) -> None:
         self._balances = balances
@@ -61,40 +64,40 @@ class LedgerCreditChecks:
         self._paused: set[str] = set()
 
     def open(self) -> None:
-        self._balances.wait_until_loaded(LOADED_WITHIN_S)
+        self._balances.wait_until_loaded(LOAD_TIMEOUT_S)
         before, now = -1, self._balances.position
-        while before != now and not self._stop.wait(CALM_S):
+        while before != now and not self._stop.wait(STABLE_AFTER_S):
             before, now = now, self._balances.position
 
     def may_run(self, organisation_id: str) -> bool:
         allowed = self._balances.allowed(organisation_id)
         if not allowed and organisation_id not in self._paused:
             self._paused.add(organisation_id)
-            log.info("%s has no credits available: its runs pause", organisation_id)
+            log.info("organisation %s has no available credits: its runs pause", organisation_id)
         elif allowed and organisation_id in self._paused:
             self._paused.discard(organisation_id)
-            log.info("%s has credits again: its runs go on", organisation_id)
+            log.info("organisation %s has credits again: its runs continue", organisation_id)
         return allowed
 
     def hold(
         self, organisation_id: str, run_id: str, usage_type: str, photos: int, *, ai_search: bool
     ) -> HoldReference | None:
         mode = HoldMode.ALL_OR_NOTHING if usage_type == AI_IMAGE_ROTATION else HoldMode.UP_TO
-        return self._ask(
+        return self._place(
             lambda: self._holds.place(
                 organisation_id, run_id, UsageType(usage_type), photos, mode=mode, ai_search=ai_search
             )
         )
 
     def settle(self, organisation_id: str, hold_id: str, photos: int) -> None:
-        # Where it cannot be settled it lapses, and its messages are charged all the same.
+        # If the settlement fails, the hold expires. The messages of the run are charged anyway.
         with suppress(HoldRefused, LedgerUnreachable):
             self._holds.settle(organisation_id, hold_id, photos)
 
     def wait(self) -> bool:
-        return self._stop.wait(PAUSE_S)
+        return self._stop.wait(POLL_S)
 
-    def _ask(self, place: Callable[[], PlacedHold]) -> HoldReference | None:
+    def _place(self, place: Callable[[], PlacedHold]) -> HoldReference | None:
         try:
             placed = place()
         except HoldRefused as refused:

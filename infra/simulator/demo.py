@@ -1,7 +1,7 @@
-"""Three organisations to try the product out with: who they are, what they bought, what they send.
+"""The three demo organisations: their settings, their additions of credits and their traffic.
 
-Plain data. Whoever sets the demonstration up opens them and records their additions; the additions
-cover the simulated history at every moment of it, and leave something for live traffic.
+This module holds only data; `infra.up.demo` opens the organisations and records their additions. The
+additions cover the simulated history at every moment, and leave credits for live traffic.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DEMO_SUPPORT_CONTACT: Final = "support@example.com"
 
 
 class AdditionKind(StrEnum):
-    """Where credits came from."""
+    """The source of added credits."""
 
     PURCHASE = "purchase"
     PROMOTIONAL = "promotional"
@@ -29,9 +29,9 @@ class AdditionKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """Credits added at the start of a local day, so many months before the running one.
+    """Credits added at the start of a local day, `months_ago` months before the current month.
 
-    A purchase has a gateway and its references, a grant has a reason.
+    A purchase has a gateway and its ids. A grant has a reason.
     """
 
     months_ago: int
@@ -52,7 +52,7 @@ class Addition:
 
 @dataclass(frozen=True, slots=True)
 class DemoOrganisation:
-    """An organisation, opened with `TRIAL_CREDITS` before the first of its additions."""
+    """An organisation that is opened with `TRIAL_CREDITS` before its first addition."""
 
     id: str
     time_zone: str
@@ -63,12 +63,12 @@ class DemoOrganisation:
 
     @property
     def traffic(self) -> OrganisationTraffic:
-        """What to simulate: it may spend all that was added, and no more."""
+        """The traffic to simulate. It spends at most the added credits."""
         added = TRIAL_CREDITS + sum(addition.credits for addition in self.additions)
         return OrganisationTraffic(self.id, self.time_zone, self.style, self.history_credits, added)
 
     def opened_at(self, now: datetime) -> datetime:
-        """Return the start of the third month before the running one, where the history begins."""
+        """Return the start of the third month before the current one. The history starts there."""
         return Addition(3, 1, 0, AdditionKind.ADMIN).at(self.time_zone, now)
 
 
@@ -101,7 +101,7 @@ DEMO_PEOPLE: Final = {
     "a-1": "Pavel Horak",
     "demo": "9pic staff",
 }
-"""Who signs in and who starts runs in the demonstration, by user id: names are made up."""
+"""Fictitious names of the demo users and of the people who start runs, by user id."""
 
 DEMO_ORGANISATIONS: Final = (
     DemoOrganisation(

@@ -1,4 +1,4 @@
-"""Ids of messages and runs: minted once, and never again by any other process."""
+"""Ids of messages and runs. No two processes create the same id."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from consumers.client.usage import uuid7
 
 
 class IdGenerator:
-    """Makes ids from a seed and the name of this process.
+    """Creates ids from a seed and the name of this process.
 
-    The name keeps two processes of one seed apart: the same id with another body would be a conflict.
+    Because of the name, two processes with the same seed create different ids. The same id with another body
+    would be a conflict.
     """
 
     def __init__(self, seed: int, process: str) -> None:
@@ -20,7 +21,7 @@ class IdGenerator:
         self._runs = 0
 
     def message_id(self, at: datetime) -> str:
-        """Return the id of a message about something that happened at a time."""
+        """Return a new message id for usage at a time."""
         return str(uuid7(int(at.timestamp() * 1_000), self._randomness.getrandbits))
 
     def run_id(self) -> str:

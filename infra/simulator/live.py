@@ -1,4 +1,4 @@
-"""Traffic of this very moment: each organisation works on its latest events, one run after the other."""
+"""Live traffic: each organisation processes its latest photo events, one run after the other."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LATEST_EVENTS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class LiveChunk:
-    """The next message of a run; `first` opens it, `last` ends it; `late` ones happened long ago."""
+    """The next message of a run. `first` and `last` mark the ends of the run; `late` means an old time."""
 
     organisation: OrganisationTraffic
     run: Run
@@ -43,10 +43,11 @@ class LiveChunk:
 
 
 class LiveTraffic:
-    """Deals messages to the organisations, and spends no credits that they do not have.
+    """Creates live messages for the organisations. It never spends more credits than they have.
 
-    Where the options have a desk, a run takes a hold before it starts, and organisations without credits
-    pause. Without one, `spent` holds the credits each has used so far; it is kept up to date.
+    With `credit_checks` in the options, a run places a hold before it starts, and organisations without
+    credits pause. Without it, `spent` holds the credits that each organisation has used; this class updates
+    it.
     """
 
     def __init__(
@@ -67,18 +68,18 @@ class LiveTraffic:
         }
 
     def next_chunk(self, now: datetime) -> LiveChunk | None:
-        """Return the next message of some organisation; None where its next run may not start.
+        """Return the next message of a random organisation; None if its next run may not start.
 
-        It happened now, unless its run is a late one.
+        The message has the time `now`, unless its run is late.
         """
         organisation = self._randomness.choice(self._options.organisations)
-        waiting = self._running[organisation.id]
-        if not waiting:
-            waiting.extend(self._start(organisation, now))
-        if not waiting:
+        queue = self._running[organisation.id]
+        if not queue:
+            queue.extend(self._start(organisation, now))
+        if not queue:
             return None
-        dealt = waiting.popleft()
-        return dealt if dealt.late else replace(dealt, chunk=replace(dealt.chunk, at=now))
+        chunk = queue.popleft()
+        return chunk if chunk.late else replace(chunk, chunk=replace(chunk.chunk, at=now))
 
     def _start(self, organisation: OrganisationTraffic, now: datetime) -> list[LiveChunk]:
         if self._credit_checks is not None and not self._credit_checks.may_run(organisation.id):
@@ -86,14 +87,14 @@ class LiveTraffic:
         run, late = self._new_run(organisation, now)
         run_id, hold_id = self._id_generator.run_id(), None
         if self._credit_checks is not None:
-            held = self._credit_checks.hold(
+            hold = self._credit_checks.hold(
                 organisation.id, run_id, run.usage_type, run.photos, ai_search=run.ai_search
             )
-            if held is None:
+            if hold is None:
                 return []
-            hold_id = held.hold_id
-            if held.credits < run.credits(self._rates):
-                run = truncate_run(run, held.credits)
+            hold_id = hold.hold_id
+            if hold.credits < run.credits(self._rates):
+                run = truncate_run(run, hold.credits)
         self._spent[organisation.id] = self._spent.get(organisation.id, 0) + run.credits(self._rates)
         last = len(run.chunks) - 1
         return [
@@ -144,7 +145,7 @@ class LiveTraffic:
         return self._randomness.choice(events[-_LATEST_EVENTS:])
 
     def _late(self, organisation: OrganisationTraffic, now: datetime) -> tuple[PhotoEvent, datetime]:
-        """Return an event, and a time days or weeks back at which it was worked on."""
+        """Return a photo event, and a time days or weeks ago at which it was processed."""
         latest_at = now - timedelta(days=2)
         zone = ZoneInfo(organisation.time_zone)
         events = [
@@ -159,10 +160,10 @@ class LiveTraffic:
     def _events(
         self, organisation: OrganisationTraffic, now: datetime, months_back: tuple[int, ...]
     ) -> list[PhotoEvent]:
-        running = Month.of(now.astimezone(ZoneInfo(organisation.time_zone)).date())
+        current = Month.of(now.astimezone(ZoneInfo(organisation.time_zone)).date())
         seed = self._options.seed
         return [
             photo_event
             for back in months_back
-            for photo_event in events_of(organisation, running.earlier(back), seed, back)
+            for photo_event in events_of(organisation, current.earlier(back), seed, back)
         ]

@@ -1,4 +1,4 @@
-"""What a simulation is asked for."""
+"""The options of a simulation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHUNK_PHOTOS_MAX: Final = 500
 
 
 class Style(StrEnum):
-    """What an organisation photographs; it decides the names, the sizes and the rhythm of its events."""
+    """The kind of photo events of an organisation. It decides their names, sizes and frequency."""
 
     SPORTS = "sports"
     WEDDINGS = "weddings"
@@ -25,9 +25,9 @@ class Style(StrEnum):
 class OrganisationTraffic:
     """An organisation whose runs are simulated.
 
-    `history_credits` fixes the credits of each month of history, the oldest first and the running month
-    last; None leaves them to the events. Live traffic stops spending when history and it have used
-    `credits_max` together: the simulated pipeline then goes on with AI search off. None: no limit.
+    `history_credits` fixes the credits used in each month of the history, from the oldest to the current
+    month. With None they depend on the photo events. `credits_max` limits the credits of history and live
+    traffic together: at the limit, live runs continue without AI search. None means no limit.
     """
 
     id: str
@@ -39,12 +39,14 @@ class OrganisationTraffic:
 
 @dataclass(frozen=True, slots=True)
 class FaultRates:
-    """What goes wrong between a pipeline and its ledger, each as a share of the messages, 0 to 1.
+    """Rates of faults, each as a share of the messages from 0 to 1.
 
-    `repeated` messages are sent again, some at once and some much later; `out_of_order` ones are
-    overtaken; `late` is the share of live runs that happened days or weeks ago; `conflicting` ones repeat
-    an id with another body; `malformed` ones break the contract. `binary` is the share of messages sent in
-    CloudEvents binary mode, which disturbs nobody.
+    - `repeated`: sent again, at once or much later.
+    - `out_of_order`: sent after later messages.
+    - `late`: share of live runs whose time is days or weeks ago.
+    - `conflicting`: sent again with the same id and another body.
+    - `malformed`: invalid for the consumer.
+    - `binary`: sent in CloudEvents binary mode, which is valid.
     """
 
     repeated: float = 0.02
@@ -57,7 +59,7 @@ class FaultRates:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a share of the messages, from 0 to 1")
+                raise ValueError(f"{name} must be a share from 0 to 1")
 
 
 NO_FAULTS: Final = FaultRates(repeated=0, out_of_order=0, late=0)
@@ -66,12 +68,12 @@ MANY_FAULTS: Final = FaultRates(repeated=0.08, out_of_order=0.1, late=0.05, conf
 
 @dataclass(frozen=True, slots=True)
 class SimulatorOptions:
-    """A simulation: for whom, how fast, how badly.
+    """The options: organisations, speed, fault rates.
 
-    `live_per_second` 0 ends it after the history. `live_chunk_photos_max` bounds the photos of a live
-    message, and so how fast live traffic spends. With a `credit_checks`, live runs take holds, and pause where there
-    are no credits; `credits_max` then means nothing. `process` names this process: it tells its run and
-    message ids from those of any other, and is drawn at random when left out.
+    With `live_per_second` 0 the simulation ends after the history. `live_chunk_photos_max` limits the photos
+    of a live message, and so how fast live traffic spends credits. With `credit_checks`, live runs place
+    holds and pause without credits; `credits_max` is then ignored. `process` names this process and makes its
+    run and message ids unique. By default it is random.
     """
 
     organisations: tuple[OrganisationTraffic, ...]
@@ -90,8 +92,8 @@ class SimulatorOptions:
     def __post_init__(self) -> None:
         ids = [organisation.id for organisation in self.organisations]
         if not ids or len(set(ids)) != len(ids):
-            raise ValueError("a simulation needs at least one organisation, each once")
+            raise ValueError("a simulation needs one or more organisations with different ids")
         if self.live_per_second < 0:
-            raise ValueError("live_per_second is 0 or more")
+            raise ValueError("live_per_second must be 0 or more")
         if not 2 * CHUNK_PHOTOS_MIN <= self.live_chunk_photos_max <= CHUNK_PHOTOS_MAX:
-            raise ValueError(f"live_chunk_photos_max is {2 * CHUNK_PHOTOS_MIN} to {CHUNK_PHOTOS_MAX}")
+            raise ValueError(f"live_chunk_photos_max must be {2 * CHUNK_PHOTOS_MIN} to {CHUNK_PHOTOS_MAX}")

@@ -1,4 +1,4 @@
-"""The photographed events of an organisation: names, days and sizes, the same for a seed at any time."""
+"""The photo events of an organisation: names, days and sizes. They depend only on the seed."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from infra.simulator.options import OrganisationTraffic, Style
 EVENT_PHOTOS_MIN: Final = 200
 EVENT_PHOTOS_MAX: Final = 20_000
 GROWTH_PER_MONTH: Final = 1.18
-_DAY_WEIGHTS: Final = (1, 1, 1, 1, 2, 8, 7)  # Monday to Sunday: most is photographed at weekends
+_DAY_WEIGHTS: Final = (1, 1, 1, 1, 2, 8, 7)  # Monday to Sunday: most photo events are at weekends
 _IDS_PER_MONTH: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
 class UsageProfile:
-    """How an organisation of a style works.
+    """The usage of an organisation of one style.
 
-    `events` and `runs` bound events a month and Process Photos runs an event. `photos` are those of the
-    running month, and `spread` tells how uneven its events are (the sigma of a log-normal distribution);
-    the shares are of runs (`ai_search`) or of events that get such a run.
+    `events` is the range of photo events per month, `runs` the range of Process Photos runs per event.
+    `photos` is the number of photos of the current month. `spread` is the sigma of the log-normal
+    distribution of event sizes. `ai_search` is a share of the runs; the other shares are of events with such
+    a run.
     """
 
     places: tuple[str, ...]
@@ -82,7 +83,7 @@ USAGE_PROFILES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class PhotoEvent:
-    """An event; `id` is the number people see, `day` the local day, `photos` what is uploaded of it."""
+    """A photo event: `id` as shown to people, local `day`, and number of uploaded `photos`."""
 
     id: int
     name: str
@@ -102,7 +103,7 @@ class Month:
         return Month(day.year, day.month)
 
     def earlier(self, months: int) -> Month:
-        """Return the month so many months before."""
+        """Return the month `months` months earlier."""
         year, number = divmod(self.year * 12 + self.number - 1 - months, 12)
         return Month(year, number + 1)
 
@@ -115,7 +116,7 @@ class Month:
 def events_of(
     organisation: OrganisationTraffic, month: Month, seed: int, months_back: int
 ) -> tuple[PhotoEvent, ...]:
-    """Return the events of a month, the earliest first; the further back, the smaller they were."""
+    """Return the photo events of a month, earliest first. Older months have smaller events."""
     randomness = Random(f"events/{seed}/{organisation.id}/{month}")  # noqa: S311
     profile = USAGE_PROFILES[organisation.style]
     days = month.days
@@ -134,14 +135,14 @@ def events_of(
 
 
 def _sizes(profile: UsageProfile, count: int, months_back: int, randomness: Random) -> list[int]:
-    """Return the photos of each event: together about what the organisation had reached by that month."""
-    together = profile.photos * GROWTH_PER_MONTH**-months_back * randomness.uniform(0.95, 1.05)
+    """Return the photos of each event. Their sum follows the organisation's growth up to that month."""
+    total = profile.photos * GROWTH_PER_MONTH**-months_back * randomness.uniform(0.95, 1.05)
     weights = [randomness.lognormvariate(0, profile.spread) for _ in range(count)]
-    scale = together / sum(weights)
+    scale = total / sum(weights)
     return [round(min(max(weight * scale, EVENT_PHOTOS_MIN), EVENT_PHOTOS_MAX)) for weight in weights]
 
 
 def _first_id(organisation: OrganisationTraffic, month: Month) -> int:
-    """Return where the month's ids start: each organisation has its own range, each month its part."""
+    """Return the first id of a month. Each organisation has its own range, each month a part of it."""
     months = (month.year * 12 + month.number) % 300
     return (1 + crc32(organisation.id.encode()) % 900) * 10_000 + months * _IDS_PER_MONTH

@@ -1,4 +1,4 @@
-"""Runs a simulation: the history first, then live traffic at its pace, until it is stopped."""
+"""Runs a simulation: the history first, then live traffic at the configured rate until stopped."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def run(
     clock: Clock,
     sent_totals: SentTotals | None = None,
 ) -> SentTotals:
-    """Publish until the traffic ends or `stop` is set, drain, and return the account of what was sent.
+    """Publish until the traffic ends or `stop` is set. Then drain, and return the totals of what was sent.
 
-    `producer_factory` returns a new `kafka.KafkaProducer` (with `consumers.client.sending.PRODUCER_OPTIONS`)
-    and is called again after a failure. A tally handed in can be read meanwhile; it needs the rates of the
-    options. The topic has to exist, or to come into being: records wait for it.
+    `producer_factory` returns a new `kafka.KafkaProducer` (with `consumers.client.sending.PRODUCER_OPTIONS`).
+    It is called again after a failure. Another thread may read `sent_totals` during the run; it must have the
+    rates of the options. If the topic does not exist yet, records wait for it.
     """
     sent_totals = (
         sent_totals if sent_totals is not None else SentTotals(Rates(options.store_originals_rate_millionths))
@@ -58,7 +58,7 @@ def run(
 def _publish_live(
     traffic: Traffic, options: SimulatorOptions, sender: ReliableSender[Outgoing], stop: Event, clock: Clock
 ) -> None:
-    """Publish a message whenever one is due; after an outage, catch up with its last second only."""
+    """Publish messages at the configured rate. After an outage, catch up on the last second only."""
     records = traffic.live(clock)
     published = 0
     due_s = time.monotonic()

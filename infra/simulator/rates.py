@@ -1,4 +1,4 @@
-"""What the pipeline expects a photo to cost, written down anew from the published rate card."""
+"""The pipeline's expected rates: an independent copy of the published rate card."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MILLIONTHS: Final = 1_000_000
 
 
 class Rates:
-    """Rates in millionths of a credit per photo; the one for storing originals is not published."""
+    """Rates in millionths of a credit per photo. The rate for storing originals is not published."""
 
     def __init__(self, store_originals_rate_millionths: int = 0) -> None:
         self._searched = {
@@ -24,13 +24,13 @@ class Rates:
         }
 
     def rate_millionths(self, usage_type: str, *, ai_search: bool) -> int:
-        """Return what a photo costs; processing with both searches off is free."""
+        """Return the rate of a photo. Processing without AI search is free."""
         if usage_type == PHOTO_PROCESSING and not ai_search:
             return 0
         return self._searched[usage_type]
 
 
 def whole_credits(photos: int, rate_millionths: int) -> int:
-    """Return the credits of photos at a rate, a started credit counting whole."""
+    """Return the credits of photos at a rate, rounded up."""
     credits, remainder = divmod(photos * rate_millionths, _MILLIONTHS)
     return credits + (1 if remainder else 0)

@@ -1,4 +1,4 @@
-"""How the pipeline works through an event: runs, and the messages each run reports in."""
+"""The runs of a photo event, and the messages of each run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _USERS = 12
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A message to be: photos that were processed, and when."""
+    """The photos and the time of one message."""
 
     photos: int
     at: datetime
@@ -33,7 +33,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run on an event's photos. `user_id` None means the System started it."""
+    """A run on the photos of an event. With `user_id` None the system started it."""
 
     photo_event: PhotoEvent
     usage_type: str
@@ -50,12 +50,12 @@ class Run:
         return self.chunks[0].at
 
     def credits(self, rates: Rates) -> int:
-        """Return what the whole run costs."""
+        """Return the credits of the whole run."""
         return whole_credits(self.photos, rates.rate_millionths(self.usage_type, ai_search=self.ai_search))
 
 
 def runs_of(photo_event: PhotoEvent, organisation: OrganisationTraffic, randomness: Random) -> list[Run]:
-    """Return every run of an event: uploads on the day and just after it, reworking within the week."""
+    """Return all runs of an event: uploads on its day and the next, other runs within the week."""
     profile = USAGE_PROFILES[organisation.style]
     evening = datetime.combine(photo_event.day, time(13), ZoneInfo(organisation.time_zone)).astimezone(UTC)
     uploads = split(photo_event.photos, randomness.randint(*profile.runs), randomness)
@@ -89,7 +89,7 @@ def new_run(
     ai_search: bool = True,
     chunk_photos_max: int = CHUNK_PHOTOS_MAX,
 ) -> Run:
-    """Return a run on some photos; the few that fail are reported by no message."""
+    """Return a run on some photos. A few photos fail and are not reported."""
     processed = photos
     if photos > CHUNK_PHOTOS_MIN:
         processed -= int(photos * randomness.uniform(0, _FAILED_SHARE_MAX))
@@ -103,9 +103,9 @@ def new_run(
 
 
 def split_into_chunks(photos: int, chunk_photos_max: int, randomness: Random) -> list[int]:
-    """Return the photos of each message: 5 to `chunk_photos_max`, less only where a run has no more."""
-    usual = randomness.randint(max(2 * CHUNK_PHOTOS_MIN, chunk_photos_max // 4), chunk_photos_max)
-    chunks = [usual] * (photos // usual)
+    """Return the photos of each message: 5 to `chunk_photos_max`, or fewer if the whole run has fewer."""
+    size = randomness.randint(max(2 * CHUNK_PHOTOS_MIN, chunk_photos_max // 4), chunk_photos_max)
+    chunks = [size] * (photos // size)
     rest = photos - sum(chunks)
     if 0 < rest < CHUNK_PHOTOS_MIN and chunks:
         chunks[-1] -= CHUNK_PHOTOS_MIN - rest
@@ -114,13 +114,13 @@ def split_into_chunks(photos: int, chunk_photos_max: int, randomness: Random) ->
 
 
 def split(photos: int, parts: int, randomness: Random) -> list[int]:
-    """Return photos in so many uneven parts, none empty."""
+    """Split photos into `parts` uneven parts, none empty."""
     cuts = sorted(randomness.sample(range(1, photos), min(parts, photos) - 1))
     return [end - start for start, end in zip([0, *cuts], [*cuts, photos], strict=True)]
 
 
 def truncate_run(run: Run, photos: int) -> Run:
-    """Return the run ended after its first photos, when the credits were gone."""
+    """Return the run cut off after its first `photos` photos."""
     chunks = []
     for chunk in run.chunks:
         if photos <= 0:
@@ -131,7 +131,7 @@ def truncate_run(run: Run, photos: int) -> Run:
 
 
 def fit_between(runs: list[Run], start: datetime, end: datetime) -> list[Run]:
-    """Return the runs with all their times moved into a span, in the same order, the last one at its end."""
+    """Return the runs with all times scaled into a span, in the same order. The last time is its end."""
     first = min(run.started_at for run in runs)
     last = max(run.chunks[-1].at for run in runs)
     scale = min(1.0, (end - start) / max(last - first, timedelta(seconds=1)))

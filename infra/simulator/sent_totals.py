@@ -1,7 +1,7 @@
-"""An account of what was published, kept by the sender: what any ledger must arrive at.
+"""The sender's totals of published messages. The ledger must reach the same totals.
 
-It shares nothing with the ledger. Only acknowledged messages count. Memory grows by about 300 bytes a
-message, for an exact account has to know every identity it has counted.
+This module shares no code with the ledger. Only acknowledged messages count. Memory grows by about 300 bytes
+per message, because exact totals require every counted message id.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from infra.simulator.wire import Outgoing, Usage
 
 @dataclass(slots=True)
 class OrganisationTotals:
-    """What one organisation's messages come to.
+    """Totals of one organisation's messages.
 
-    `messages` count repeats but not the conflicting; `photos` and `expected_credits` count each identity
-    once. `charged_runs` are runs that cost at least one credit.
+    `messages` includes repeats but not conflicting messages. `photos` and `expected_credits` count each
+    message id once. `charged_runs` counts the runs of at least one credit.
     """
 
     messages: int = 0
@@ -35,19 +35,19 @@ class OrganisationTotals:
 
 
 class SentTotals:
-    """Counts acknowledged messages; safe to read while they arrive."""
+    """Counts acknowledged messages. Other threads may read it at any time."""
 
     def __init__(self, rates: Rates | None = None) -> None:
         self._rates = rates if rates is not None else Rates()
         self._lock = Lock()
-        self._accounts: dict[str, OrganisationTotals] = {}
+        self._totals: dict[str, OrganisationTotals] = {}
         self._bodies: dict[tuple[str, str], int] = {}
         self._malformed: Counter[str] = Counter()
         self._last_offsets: dict[int, int] = {}
         self._unconfirmed: list[dict[str, str]] = []
 
     def acknowledge(self, record: Outgoing, partition: int, offset: int) -> None:
-        """Count a record that the broker has; call it in the order of the log."""
+        """Count an acknowledged record. Call it in the order of the partition."""
         with self._lock:
             self._last_offsets[partition] = offset
             if record.malformed_kind is not None:
@@ -56,7 +56,7 @@ class SentTotals:
                 self._count(record.usage)
 
     def set_unconfirmed(self, records: Iterable[Outgoing]) -> None:
-        """Name the records that nobody acknowledged: the broker may have them or not."""
+        """Store the records without acknowledgement. The broker may have them or not."""
         with self._lock:
             self._unconfirmed = [
                 {
@@ -69,43 +69,43 @@ class SentTotals:
 
     @property
     def unconfirmed(self) -> int:
-        """How many records nobody acknowledged."""
+        """Number of records without acknowledgement."""
         return len(self._unconfirmed)
 
     @property
     def acknowledged(self) -> int:
-        """How many records the broker acknowledged, good and bad."""
+        """Number of acknowledged records, including malformed and conflicting ones."""
         with self._lock:
             return self._acknowledged()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the account as JSON takes it."""
+        """Return the totals as JSON values."""
         with self._lock:
             return {
                 "acknowledged": self._acknowledged(),
                 "organisations": {
                     organisation_id: {
-                        "messages": account.messages,
-                        "unique_messages": account.unique_messages,
-                        "conflicting": account.conflicting,
-                        "photos": account.photos,
-                        "expected_credits": account.expected_credits,
-                        "charged_runs": account.charged_runs,
+                        "messages": totals.messages,
+                        "unique_messages": totals.unique_messages,
+                        "conflicting": totals.conflicting,
+                        "photos": totals.photos,
+                        "expected_credits": totals.expected_credits,
+                        "charged_runs": totals.charged_runs,
                     }
-                    for organisation_id, account in sorted(self._accounts.items())
+                    for organisation_id, totals in sorted(self._totals.items())
                 },
                 "malformed": dict(sorted(self._malformed.items())),
-                "conflicting": sum(account.conflicting for account in self._accounts.values()),
+                "conflicting": sum(totals.conflicting for totals in self._totals.values()),
                 "last_offsets": {str(number): last for number, last in sorted(self._last_offsets.items())},
                 "unconfirmed": list(self._unconfirmed),
             }
 
     def _acknowledged(self) -> int:
-        counted = sum(account.messages + account.conflicting for account in self._accounts.values())
+        counted = sum(totals.messages + totals.conflicting for totals in self._totals.values())
         return counted + self._malformed.total()
 
     def _count(self, usage: Usage) -> None:
-        account = self._accounts.setdefault(usage.organisation_id, OrganisationTotals())
+        totals = self._totals.setdefault(usage.organisation_id, OrganisationTotals())
         body = hash(
             (
                 usage.organisation_id,
@@ -120,23 +120,23 @@ class SentTotals:
         first_body = self._bodies.get(identity)
         if first_body is None:
             self._bodies[identity] = body
-            account.messages += 1
-            account.unique_messages += 1
-            self._charge(account, usage)
+            totals.messages += 1
+            totals.unique_messages += 1
+            self._charge(totals, usage)
         elif first_body == body:
-            account.messages += 1
+            totals.messages += 1
         else:
-            account.conflicting += 1
+            totals.conflicting += 1
 
-    def _charge(self, account: OrganisationTotals, usage: Usage) -> None:
-        """Add the photos to their run: a run costs whole credits once, however many messages it takes."""
+    def _charge(self, totals: OrganisationTotals, usage: Usage) -> None:
+        """Add the photos to their run. Credits are rounded up per run, not per message."""
         rate_millionths = self._rates.rate_millionths(usage.usage_type, ai_search=usage.ai_search)
-        at_one_rate = (usage.run_id, usage.usage_type, rate_millionths)
-        before = whole_credits(account.photos_of_runs[at_one_rate], rate_millionths)
-        account.photos_of_runs[at_one_rate] += usage.photos
-        credits = whole_credits(account.photos_of_runs[at_one_rate], rate_millionths) - before
-        if credits and not account.credits_of_runs[usage.run_id]:
-            account.charged_runs += 1
-        account.credits_of_runs[usage.run_id] += credits
-        account.expected_credits += credits
-        account.photos += usage.photos
+        run_and_rate = (usage.run_id, usage.usage_type, rate_millionths)
+        before = whole_credits(totals.photos_of_runs[run_and_rate], rate_millionths)
+        totals.photos_of_runs[run_and_rate] += usage.photos
+        credits = whole_credits(totals.photos_of_runs[run_and_rate], rate_millionths) - before
+        if credits and not totals.credits_of_runs[usage.run_id]:
+            totals.charged_runs += 1
+        totals.credits_of_runs[usage.run_id] += credits
+        totals.expected_credits += credits
+        totals.photos += usage.photos

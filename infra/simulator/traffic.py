@@ -1,4 +1,4 @@
-"""Everything a simulated pipeline sends, in order: pure, the same for a seed, a process name and a clock."""
+"""The records of a simulated pipeline, in order. They depend only on the options and the clock."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from infra.simulator.runs import Chunk, Run
 from infra.simulator.wire import Outgoing, Usage
 
 Clock = Callable[[], datetime]
-"""Returns the present, aware."""
+"""Returns the current time with its time zone."""
 
 _WORKERS: Final = 8
 
 
 class Traffic:
-    """The messages of one simulation; ask for the history first, then for live traffic."""
+    """The messages of one simulation. Call `history` before `live`."""
 
     def __init__(self, options: SimulatorOptions) -> None:
         process = options.process if options.process is not None else secrets.token_hex(4)
@@ -37,11 +37,11 @@ class Traffic:
         self._spent: Counter[str] = Counter()
 
     def history(self, now: datetime) -> Iterator[Outgoing]:
-        """Return the messages of the months before now, the earliest first."""
+        """Return the messages of the past months, earliest first."""
         yield from self._fault_injector.with_faults(self._past_usages(now))
 
     def live(self, clock: Clock) -> Iterator[Outgoing]:
-        """Return messages of the present, each made at the moment it is asked for; they end with the desk."""
+        """Return live messages, each created when it is requested. They end when the credit checks stop."""
         yield from self._fault_injector.with_faults(self._present_usages(clock))
 
     def _past_usages(self, now: datetime) -> list[Usage]:
@@ -58,18 +58,18 @@ class Traffic:
         credit_checks = self._options.credit_checks
         workers: dict[str, str] = {}
         while True:
-            dealt = live.next_chunk(clock())
-            if dealt is None:
+            chunk = live.next_chunk(clock())
+            if chunk is None:
                 if credit_checks is None or credit_checks.wait():
                     return
                 continue
-            organisation = dealt.organisation
-            if dealt.first:
+            organisation = chunk.organisation
+            if chunk.first:
                 workers[organisation.id] = self._worker()
-            worker, run_id = workers[organisation.id], dealt.run_id
-            yield self._usage(organisation, dealt.run, run_id, worker, dealt.chunk, hold_id=dealt.hold_id)
-            if dealt.last and credit_checks is not None and dealt.hold_id is not None:
-                credit_checks.settle(organisation.id, dealt.hold_id, dealt.run.photos)
+            worker, run_id = workers[organisation.id], chunk.run_id
+            yield self._usage(organisation, chunk.run, run_id, worker, chunk.chunk, hold_id=chunk.hold_id)
+            if chunk.last and credit_checks is not None and chunk.hold_id is not None:
+                credit_checks.settle(organisation.id, chunk.hold_id, chunk.run.photos)
 
     def _usage(
         self,

@@ -1,4 +1,4 @@
-"""Usage messages as they travel: CloudEvents 1.0 over Kafka, structured or binary, and broken ones."""
+"""The wire format of usage messages: CloudEvents 1.0 over Kafka, structured or binary, and malformed ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Headers = list[tuple[str, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one message reports; `photos` are those processed in it. `user_id` None is the System."""
+    """The usage that one message reports. With `user_id` None the system started the run."""
 
     organisation_id: str
     source: str
@@ -33,7 +33,7 @@ class Usage:
 
 
 class MalformedKind(StrEnum):
-    """How a malformed message breaks the contract."""
+    """The kinds of malformed messages."""
 
     NOT_JSON = "not_json"
     MISSING_FIELD = "missing_field"
@@ -42,7 +42,7 @@ class MalformedKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A record to publish. `waits` asks that everything before it is acknowledged first."""
+    """A record to publish. With `waits`, all earlier records must be acknowledged first."""
 
     usage: Usage
     key: bytes
@@ -53,20 +53,20 @@ class Outgoing:
 
 
 def structured(usage: Usage, *, waits: bool = False) -> Outgoing:
-    """Return the record whose value is the whole event."""
+    """Return a record in structured mode: its value is the whole CloudEvent."""
     event = {**_attributes(usage), "data": _data(usage)}
     return Outgoing(usage, usage.organisation_id.encode(), _json(event), _STRUCTURED, waits=waits)
 
 
 def binary(usage: Usage) -> Outgoing:
-    """Return the record whose headers are the event's attributes, and whose value is its data."""
+    """Return a record in binary mode: its headers are the attributes, its value is the data."""
     headers: Headers = [("content-type", b"application/json")]
     headers += [(f"ce_{name}", text.encode()) for name, text in _attributes(usage).items()]
     return Outgoing(usage, usage.organisation_id.encode(), _json(_data(usage)), headers)
 
 
 def malformed(usage: Usage, malformed_kind: MalformedKind) -> Outgoing:
-    """Return a record that no consumer may accept."""
+    """Return a record that the consumer must refuse."""
     key = usage.organisation_id.encode()
     value = _json({**_attributes(usage), "data": _data(usage)})
     if malformed_kind is MalformedKind.NOT_JSON:

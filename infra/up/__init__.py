@@ -1,1 +1,1 @@
-"""`creditledger up`: the whole service as one process tree, on embedded servers unless told otherwise."""
+"""`creditledger up`: the whole service as one process tree, on embedded servers by default."""

@@ -1,4 +1,4 @@
-"""The parts of the service as supervised child processes, their lines on our terminal."""
+"""Runs the parts of the service as supervised child processes and prints their output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STOP_TIMEOUT_S: Final = 30.0
 
 
 class Terminal:
-    """Prints a line an event, with the part's name in its colour where the terminal has colours."""
+    """Prints lines with the name of their part, in colour if the terminal supports colours."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -30,7 +30,7 @@ class Terminal:
         self._coloured = stream.isatty() and "NO_COLOR" not in os.environ
 
     def print_line(self, part: str, line: str) -> None:
-        """Print a line of a part."""
+        """Print one line with the name of its part."""
         with self._lock:
             colour = self._colours.setdefault(part, _COLOURS[len(self._colours) % len(_COLOURS)])
             name = f"{part:>9}"
@@ -40,10 +40,10 @@ class Terminal:
 
 
 class ChildProcess:
-    """A child process that is started again when it dies, until it is told to stop.
+    """A child process that is restarted when it exits, until `stop` is called.
 
-    Its standard input is a pipe from us: when we are gone, however that happened, it reads the end of it
-    and stops.
+    Its standard input is a pipe from this process. When this process ends for any reason, the child reads the
+    end of the pipe and stops.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ChildProcess:
             text=True,
             errors="replace",
             env=self._environment,
-            # Ctrl-C reaches us alone: we stop the parts in order, so that nothing is left undone.
+            # Ctrl-C must reach only this process, which stops the parts in order.
             start_new_session=True,
         )
         self._started_at = time.monotonic()
@@ -77,11 +77,11 @@ class ChildProcess:
 
     @property
     def pid(self) -> int | None:
-        """Process id, None when it does not run."""
+        """Process id, or None if the process is not running."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def supervise(self) -> None:
-        """Start the process again if it died, ever more slowly while it keeps dying."""
+        """Restart the process if it exited. The delay doubles while it keeps exiting."""
         now = time.monotonic()
         if self.pid is not None:
             if now - self._started_at > _STABLE_AFTER_S:
@@ -90,7 +90,7 @@ class ChildProcess:
         if not self._restart_at:
             code = self._process.returncode if self._process else None
             self._terminal.print_line(
-                self.name, f"ended with {code}; starts again in {self._backoff.next_s:.1f} s"
+                self.name, f"exited with code {code}; restarts in {self._backoff.next_s:.1f} s"
             )
             self._restart_at = now + self._backoff.advance()
         elif now >= self._restart_at:
@@ -99,7 +99,7 @@ class ChildProcess:
             self.start()
 
     def wait(self, timeout_s: float) -> int | None:
-        """Return the exit code, or None if it still runs after the time."""
+        """Wait up to `timeout_s` seconds. Return the exit code, or None if the process still runs."""
         if self._process is None:
             return None
         try:
@@ -108,13 +108,13 @@ class ChildProcess:
             return None
 
     def stop(self, within_s: float = _STOP_TIMEOUT_S) -> None:
-        """Ask the process to finish, and end it if it does not."""
+        """Terminate the process. Kill it if it still runs after `within_s` seconds."""
         process = self._process
         if process is None or process.poll() is not None:
             return
         process.terminate()
         if self.wait(within_s) is None:
-            self._terminal.print_line(self.name, "does not stop; ended by force")
+            self._terminal.print_line(self.name, "does not stop; killed")
             process.kill()
             process.wait()
 

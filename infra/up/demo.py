@@ -1,4 +1,4 @@
-"""Opens the demo's organisations and records what they were given and bought, back-dated by months."""
+"""Opens the demo organisations and records their grants and purchases, back-dated by months."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _ACTOR = "demo"
 
 
 def open_demo(database_url: str) -> bool:
-    """Open what is not open yet; tell whether the organisations are still without usage."""
-    _name_people(database_url)
+    """Open the missing demo organisations. Return whether none of them has usage yet."""
+    _add_people(database_url)
     ledger = open_ledger(database_url)
     try:
         now = utc_now()
@@ -42,8 +42,8 @@ def open_demo(database_url: str) -> bool:
         ledger.close()
 
 
-def _name_people(database_url: str) -> None:
-    """Tell what the demo's people are called; whom somebody named otherwise or erased stays as they are."""
+def _add_people(database_url: str) -> None:
+    """Store the names of the demo people. Keep people who were renamed or erased as they are."""
     people = PostgresPeople(partial(psycopg.connect, database_url, autocommit=True))
     known = people.names(list(DEMO_PEOPLE))
     for user_id, name in DEMO_PEOPLE.items():
@@ -52,14 +52,14 @@ def _name_people(database_url: str) -> None:
 
 
 def _open(ledger: Ledger, organisation: DemoOrganisation, now: datetime) -> None:
-    # A start before this one may have ended in the middle; each addition counts once anyway.
+    # An earlier start may have stopped half-way. The idempotency key records each addition once.
     with suppress(OrganisationAlreadyOpen):
         ledger.open_organisation(
             organisation.id,
             time_zone=organisation.time_zone,
             currency=Currency(organisation.currency),
             trial_credits=TRIAL_CREDITS,
-            context=_request(organisation.opened_at(now), "open"),
+            context=_context(organisation.opened_at(now), "open"),
         )
     for number, addition in enumerate(organisation.additions):
         _add(ledger, organisation, addition, number, now)
@@ -70,7 +70,7 @@ def _add(
 ) -> None:
     cause = f"demo-addition-{number}"
     idempotency_key = IdempotencyKey(f"demo {organisation.id}", cause, b"demo")
-    request = _request(addition.at(organisation.time_zone, now), cause)
+    context = _context(addition.at(organisation.time_zone, now), cause)
     if addition.kind is AdditionKind.PURCHASE:
         ledger.record_purchase(
             organisation.id,
@@ -78,7 +78,7 @@ def _add(
             payment_id=addition.payment_id,
             order_id=addition.order_id,
             gateway=addition.gateway,
-            context=request,
+            context=context,
             idempotency_key=idempotency_key,
         )
     else:
@@ -87,7 +87,7 @@ def _add(
             addition.credits,
             kind=GrantKind(addition.kind.value),
             reason=addition.reason,
-            context=request,
+            context=context,
             idempotency_key=idempotency_key,
         )
 
@@ -97,5 +97,5 @@ def _has_usage(ledger: Ledger, organisation: DemoOrganisation) -> bool:
     return ledger.organisation(organisation.id).balance != added
 
 
-def _request(at: datetime, cause: str) -> CommandContext:
+def _context(at: datetime, cause: str) -> CommandContext:
     return CommandContext(at, _ACTOR, cause)

@@ -1,4 +1,4 @@
-"""One `up` in a data directory at a time, and where its servers are, for the commands beside it."""
+"""Allows one `up` per data directory, and gives other commands the addresses of its servers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from infra.up.servers import reachable
 _LOCK: Final = "up.lock"
 _ENVIRONMENT: Final = "environment"
 _GATEWAY_VARIABLES: Final = ("RAZORPAY_", "PAYGLOCAL_")
-_READERS_TIMEOUT_S: Final = 0.5
+_LOCK_TIMEOUT_S: Final = 0.5
 
 log = logging.getLogger("creditledger")
 
@@ -30,22 +30,22 @@ class AlreadyRunning(Exception):
 
 @contextmanager
 def single_instance(data_dir: Path) -> Iterator[None]:
-    """Be the only `up` of a data directory. The kernel ends this with the process, however that ends.
+    """Hold the lock of a data directory. The kernel releases the lock when the process ends.
 
     Raises:
-        AlreadyRunning: another one is at work.
+        AlreadyRunning: another `up` holds the lock.
         InvalidSetting: the directory cannot be used.
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(data_dir / _LOCK)
-        # A command that looks whether we run holds the lock for a moment.
-        deadline = time.monotonic() + _READERS_TIMEOUT_S
+        # A command that checks for a running `up` holds the lock for a moment.
+        deadline = time.monotonic() + _LOCK_TIMEOUT_S
         while not lock.try_acquire():
             if time.monotonic() > deadline:
                 raise AlreadyRunning(
                     f"another `creditledger up` runs in {data_dir}: stop it first,"
-                    " or set DATA_DIR and API_PORT to others"
+                    " or set another DATA_DIR and API_PORT"
                 )
             time.sleep(0.02)
     except OSError as error:
@@ -58,34 +58,36 @@ def single_instance(data_dir: Path) -> Iterator[None]:
 
 
 def write_environment(data_dir: Path, environment: Mapping[str, str]) -> None:
-    """Write the variables of our parts down, in the shell's words, for nobody but us to read."""
+    """Write the settings of the parts to a file in shell syntax. Only the current user can read it."""
     lines = (f"{name}={shlex.quote(value)}\n" for name, value in sorted(environment.items()))
     write_atomically(data_dir / _ENVIRONMENT, "".join(lines))
 
 
 def join_running_instance(settings: Settings) -> Settings:
-    """Return the settings with the servers of the `up` that runs in the data directory, if they name none."""
+    """Return the settings with missing servers filled in from the `up` that runs in the data directory."""
     data_dir = reachable(settings.data_dir.resolve())
-    theirs = _read_environment(data_dir)
+    running = _read_environment(data_dir)
     taken: dict[str, object] = {}
-    if settings.database_url is None and "DATABASE_URL" in theirs:
-        taken["database_url"] = SecretStr(theirs["DATABASE_URL"])
-        if settings.migration_database_url is None and "MIGRATION_DATABASE_URL" in theirs:
-            taken["migration_database_url"] = SecretStr(theirs["MIGRATION_DATABASE_URL"])
-    if settings.kafka_bootstrap_servers is None and "KAFKA_BOOTSTRAP_SERVERS" in theirs:
-        taken["kafka_bootstrap_servers"] = theirs["KAFKA_BOOTSTRAP_SERVERS"]
+    if settings.database_url is None and "DATABASE_URL" in running:
+        taken["database_url"] = SecretStr(running["DATABASE_URL"])
+        if settings.migration_database_url is None and "MIGRATION_DATABASE_URL" in running:
+            taken["migration_database_url"] = SecretStr(running["MIGRATION_DATABASE_URL"])
+    if settings.kafka_bootstrap_servers is None and "KAFKA_BOOTSTRAP_SERVERS" in running:
+        taken["kafka_bootstrap_servers"] = running["KAFKA_BOOTSTRAP_SERVERS"]
     if settings.oidc_issuer is None and settings.embedded_issuer_keys is None:
-        keys = theirs.get("EMBEDDED_ISSUER_KEYS")
+        keys = running.get("EMBEDDED_ISSUER_KEYS")
         taken |= {"embedded_issuer_keys": Path(keys)} if keys else {}
     for name in ("api_host", "api_port"):
-        if name not in settings.model_fields_set and name.upper() in theirs:
-            taken[name] = type(getattr(settings, name))(theirs[name.upper()])
+        if name not in settings.model_fields_set and name.upper() in running:
+            taken[name] = type(getattr(settings, name))(running[name.upper()])
     if not settings.names_gateway:
-        given = {name.lower(): value for name, value in theirs.items() if name.startswith(_GATEWAY_VARIABLES)}
+        given = {
+            name.lower(): value for name, value in running.items() if name.startswith(_GATEWAY_VARIABLES)
+        }
         parsed = Settings.model_validate(given)
         taken |= {name: getattr(parsed, name) for name in given}
     if taken:
-        log.info("with %s of the `up` that runs in %s", ", ".join(map(str.upper, taken)), data_dir)
+        log.info("using %s of the `up` that runs in %s", ", ".join(map(str.upper, taken)), data_dir)
     return settings.model_copy(update=taken)
 
 
@@ -93,7 +95,7 @@ def _read_environment(data_dir: Path) -> dict[str, str]:
     try:
         text = (data_dir / _ENVIRONMENT).read_text(encoding="utf-8")
         lock = FileLock(data_dir / _LOCK)
-        if lock.try_acquire():  # whoever wrote it was killed
+        if lock.try_acquire():  # the `up` that wrote the file was killed
             lock.release()
             return {}
     except OSError:

@@ -1,4 +1,4 @@
-"""The life of `creditledger up`: start everything, keep it running, stop it in order, and reckon."""
+"""Runs `creditledger up`: starts all parts, supervises them, stops them in order, and reports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import msgspec
 from infra.embedded.errors import EmbeddedServerError
 from infra.invoicing.seller import seller_of
 from infra.kafka.connections import Kafka
-from infra.payments.gateways.wiring import gateways
+from infra.payments.gateways.wiring import open_gateways
 from infra.service.process import stop_on_signals
 from infra.settings import Settings, load_price_book, load_rate_card
 from infra.simulator.demo import DEMO_ORGANISATIONS, DEMO_SUPPORT_CONTACT
@@ -25,7 +25,7 @@ from infra.up.child_processes import ChildProcess, Terminal
 from infra.up.demo import open_demo
 from infra.up.instance_lock import AlreadyRunning, single_instance, write_environment
 from infra.up.servers import Servers
-from infra.up.tokens import examples, require_service_token, sign_in_links
+from infra.up.tokens import example_commands, require_service_token, sign_in_links
 from infra.up.verification import LedgerTotals, LoadVerifier, PublishedTotals
 
 READY_WITHIN_S: Final = 60.0
@@ -34,19 +34,20 @@ SUPERVISE_EVERY_S: Final = 0.2
 
 
 def run_up(settings: Settings, *, demo: bool, for_s: float | None, rate: float) -> int:
-    """Run all parts until a signal, or for a time; return the exit code.
+    """Run all parts until a signal, or for `for_s` seconds; return the exit code.
 
-    With a time, the last line on stdout is a JSON report, and the code is 0 only if the ledger equals
-    what was published.
+    With `for_s`, the last line on stdout is a JSON report. The code is then 0 only if the ledger equals what
+    was published.
 
     Raises:
-        WrongSetting, Unreachable: a part could not live with the settings; nothing was started.
+        InvalidSetting, ServiceUnreachable: a part cannot run with the settings; nothing was started.
     """
-    load_rate_card(settings.rate_card)  # only parts read these, and would die of them over and over
+    load_rate_card(settings.rate_card)  # fail here: a part would fail and restart again and again
     load_price_book(settings.price_book)
     seller_of(settings)
     if settings.names_gateway:
-        gateways(settings)
+        for gateway in open_gateways(settings).values():
+            gateway.close()
     if demo:
         require_service_token(settings)
     stop = stop_on_signals()
@@ -55,7 +56,7 @@ def run_up(settings: Settings, *, demo: bool, for_s: float | None, rate: float) 
     try:
         with single_instance(servers.data_dir):
             _check_port_is_free(settings)
-            servers.check_given()
+            servers.check_configured()
             return _run(settings, servers, terminal, stop, demo=demo, for_s=for_s, rate=rate)
     except AlreadyRunning as error:
         terminal.print_line("up", str(error))
@@ -76,9 +77,9 @@ def _run(
         servers.start()
         if demo and not settings.support_contact:
             servers.environment["SUPPORT_CONTACT"] = DEMO_SUPPORT_CONTACT
-        reached = {"API_HOST": settings.api_host, "API_PORT": str(settings.api_port)}
-        write_environment(servers.data_dir, {**servers.environment, **reached})
-        for line in servers.described:
+        api_address = {"API_HOST": settings.api_host, "API_PORT": str(settings.api_port)}
+        write_environment(servers.data_dir, {**servers.environment, **api_address})
+        for line in servers.descriptions:
             terminal.print_line("up", line)
         return _Up(settings, servers, terminal, stop).run(demo=demo, for_s=for_s, rate=rate)
     except EmbeddedServerError as error:
@@ -101,7 +102,7 @@ class _Up:
             for name, command in (
                 ("consumer", "consume"),
                 ("projector", "project"),
-                ("keeper", "tend"),
+                ("worker", "worker"),
                 ("publisher", "publish"),
                 ("webhooks", "deliver-webhooks"),
                 ("api", "api"),
@@ -124,14 +125,14 @@ class _Up:
             self._start_sandbox()
             before = self._begin(demo, rate)
             self._terminal.print_line(
-                "up", f"the API is at {self._url} and explains itself at {self._url}/docs"
+                "up", f"the API is at {self._url}, its documentation at {self._url}/docs"
             )
             if self._settings.oidc_issuer is None:
                 organisation_id = DEMO_ORGANISATIONS[0].id if demo else "acme"
                 opened = [organisation.id for organisation in DEMO_ORGANISATIONS] if demo else []
                 for line in sign_in_links(self._settings, self._url, opened):
                     self._terminal.print_line("up", line)
-                for line in examples(self._settings, self._url, organisation_id, is_open=demo):
+                for line in example_commands(self._settings, self._url, organisation_id, is_open=demo):
                     self._terminal.print_line("up", line)
             self._supervise(for_s)
             published = self._drain()
@@ -142,7 +143,7 @@ class _Up:
             self._stop_children()
 
     def _start_sandbox(self) -> None:
-        """Start the sandbox gateway, which nobody needs before the API is ready."""
+        """Start the sandbox gateway. No part needs it before the API is ready."""
         port = self._servers.sandbox_port
         if port is not None:
             arguments = ["sandbox-gateway", "--port", str(port)]
@@ -152,7 +153,7 @@ class _Up:
             self._children[-1].start()
 
     def _begin(self, demo: bool, rate: float) -> LedgerTotals:
-        """Open the demo's organisations, note the books, and start the traffic."""
+        """Open the demo organisations, read the ledger's totals, and start the traffic."""
         self._demo = demo
         self._sent_totals_file.unlink(missing_ok=True)
         history = open_demo(self._servers.database_url) if demo else False
@@ -177,27 +178,28 @@ class _Up:
             self._watch_simulator(restart=for_s is None)
 
     def _watch_simulator(self, *, restart: bool) -> None:
-        """Say that the simulator died; start it again unless its account of the run is to be kept."""
+        """Restart the simulator if it exited. Without `restart`, print a message: its totals are lost."""
         if self._simulator is None:
             return
         if restart:
             self._simulator.supervise()
         elif self._simulator.pid is None:
-            self._terminal.print_line("up", "the simulated pipeline died: the report cannot be equal")
+            self._terminal.print_line("up", "the simulated pipeline exited: the report cannot be equal")
             self._simulator = None
 
     def _drain(self) -> PublishedTotals:
-        """Let everything that was published reach the ledger: the embedded broker forgets it on exit."""
-        self._terminal.print_line("up", "stopping: charging what is still under way")
+        """Wait until the ledger has charged every published message.
+
+        The embedded broker loses them on exit.
+        """
+        self._terminal.print_line("up", "stopping: charging the remaining messages")
         published = self._stop_simulator()
-        read_end_offsets = self._verifier.read_end_offsets()
-        targets = {
-            p: max(read_end_offsets.get(p, 0), published.next_offsets.get(p, 0)) for p in read_end_offsets
-        }
+        end_offsets = self._verifier.read_end_offsets()
+        targets = {p: max(end, published.next_offsets.get(p, 0)) for p, end in end_offsets.items()}
         deadline = time.monotonic() + DRAINED_WITHIN_S
         while not self._verifier.wait_until_drained(targets, SUPERVISE_EVERY_S):
             if time.monotonic() > deadline:
-                self._terminal.print_line("up", "not all was charged in time")
+                self._terminal.print_line("up", "some messages were not charged in time")
                 break
             for part in self._children:
                 part.supervise()
@@ -227,7 +229,7 @@ class _Up:
                 for part in self._children:
                     part.supervise()
         if not self._stop.is_set():
-            self._terminal.print_line("up", f"the API did not get ready within {READY_WITHIN_S:.0f} s")
+            self._terminal.print_line("up", f"the API was not ready within {READY_WITHIN_S:.0f} s")
         return False
 
     def _stop_children(self) -> None:

@@ -1,4 +1,4 @@
-"""Where the service's database and broker are: the given ones, or embedded ones that we keep running."""
+"""The database and broker of `up`: the configured servers, or embedded ones that it supervises."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ SYSTEM_DATA: Final = Path("/var/lib/creditledger")
 
 
 class Servers:
-    """PostgreSQL and Kafka of one `up`. `environment` tells every part where they are."""
+    """PostgreSQL and Kafka of one `up`. `environment` holds their addresses as settings for the parts."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.data_dir = reachable(settings.data_dir.resolve())
         self._embedded: list[EmbeddedServer] = []
         self.environment: dict[str, str] = {}
-        self.described: list[str] = []
+        self.descriptions: list[str] = []
         self.sandbox_port: int | None = None
-        """Where the sandbox gateway is to listen, where no real gateway is given."""
+        """Port for the sandbox gateway; None if a real gateway is configured."""
 
-    def check_given(self) -> None:
-        """Check that the servers which are given answer.
+    def check_configured(self) -> None:
+        """Check that the configured servers answer.
 
         Raises:
-            Unreachable: one does not.
+            ServiceUnreachable: a server does not answer.
         """
         settings = self._settings
         if settings.database_url is not None:
@@ -51,10 +51,10 @@ class Servers:
             check_broker(settings)
 
     def start(self) -> None:
-        """Start what is not given, and bring the database to the present schema.
+        """Start the servers that are not configured, and migrate the database.
 
         Raises:
-            EmbeddedServerError: an embedded server does not come up.
+            EmbeddedServerError: an embedded server does not start.
         """
         self._start_issuer()
         self._start_database()
@@ -62,7 +62,7 @@ class Servers:
         self._prepare_sandbox()
 
     def supervise(self) -> None:
-        """Start an embedded server again if it died."""
+        """Restart embedded servers that exited."""
         for server in self._embedded:
             server.ensure_running()
 
@@ -73,7 +73,7 @@ class Servers:
 
     @property
     def database_url(self) -> str:
-        """URL of the service's own role."""
+        """Database URL for the service's role."""
         return self.environment["DATABASE_URL"]
 
     @property
@@ -84,11 +84,11 @@ class Servers:
     def _start_issuer(self) -> None:
         given = self._settings.oidc_issuer
         if given is not None:
-            self.described.append(f"tokens of {given}")
+            self.descriptions.append(f"token issuer {given}")
             return
         keys = EmbeddedIssuer(self.data_dir).start()
         self.environment["EMBEDDED_ISSUER_KEYS"] = str(keys)
-        self.described.append("embedded token issuer, for trying out only: see `creditledger token --help`")
+        self.descriptions.append("embedded token issuer, for local use only: see `creditledger token --help`")
 
     def _start_database(self) -> None:
         given = self._settings.database_url
@@ -97,7 +97,7 @@ class Servers:
             migrate(owner_url)
             self.environment["DATABASE_URL"] = given.get_secret_value()
             self.environment["MIGRATION_DATABASE_URL"] = owner_url
-            self.described.append("PostgreSQL given by DATABASE_URL")
+            self.descriptions.append("PostgreSQL of DATABASE_URL")
             return
         server = EmbeddedPostgres(self.data_dir / "postgres")
         self._embedded.append(server)
@@ -109,35 +109,35 @@ class Servers:
             f"postgresql://{SERVICE_LOGIN}:{password}@127.0.0.1:{server.port}/{database}"
         )
         self.environment["MIGRATION_DATABASE_URL"] = owner_url
-        self.described.append(f"embedded PostgreSQL on port {server.port}, data in {server.root}")
+        self.descriptions.append(f"embedded PostgreSQL on port {server.port}, data in {server.root}")
 
     def _start_broker(self) -> None:
         given = self._settings.kafka_bootstrap_servers
         if given is not None:
             self.environment["KAFKA_BOOTSTRAP_SERVERS"] = given
-            self.described.append(f"Kafka at {given}")
+            self.descriptions.append(f"Kafka at {given}")
             return
         server = EmbeddedBroker(self.data_dir / "broker")
         self._embedded.append(server)
         self.environment["KAFKA_BOOTSTRAP_SERVERS"] = server.start()
-        self.described.append(f"embedded Kafka broker at {server.address}, in memory: for trying out only")
+        self.descriptions.append(f"embedded Kafka broker at {server.address}, in memory, for local use only")
 
     def _prepare_sandbox(self) -> None:
         if self._settings.names_gateway:
-            self.described.append("payment gateways given by RAZORPAY_KEY_ID or PAYGLOCAL_MERCHANT_ID")
+            self.descriptions.append("payment gateways of RAZORPAY_KEY_ID or PAYGLOCAL_MERCHANT_ID")
             return
         folder = KeyFolder(self.data_dir)
         self.sandbox_port = folder.port()
         url = f"http://127.0.0.1:{self.sandbox_port}"
         self.environment |= folder.settings(url)
-        self.described.append(f"sandbox payment gateway at {url}, where no money moves: for trying out only")
+        self.descriptions.append(f"sandbox payment gateway at {url}, for local use only: no money moves")
 
 
 def reachable(data_dir: Path) -> Path:
-    """Return the directory, or one under /var/lib when root's servers could not get there.
+    """Return the directory, or one under /var/lib if embedded servers started by root cannot reach it.
 
-    PostgreSQL refuses to run as root, so the servers run as nobody, who cannot pass private directories
-    such as /root.
+    PostgreSQL refuses to run as root. For root the servers run as the user `nobody`, who cannot enter private
+    directories such as /root.
     """
     existing = next(folder for folder in (data_dir, *data_dir.parents) if folder.exists())
     if os.geteuid() != 0 or all(
@@ -148,7 +148,7 @@ def reachable(data_dir: Path) -> Path:
 
 
 def _stored_secret(path: Path) -> str:
-    """Return the secret in a file that only we can read, made on first use."""
+    """Return the secret in a file that only the current user can read. Create it on first use."""
     try:
         return path.read_text()
     except FileNotFoundError:

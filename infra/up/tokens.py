@@ -1,4 +1,4 @@
-"""Tokens to try the API of an `up` with, and commands that use them."""
+"""Tokens, sign-in links and example commands for the API of `up`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from infra.up.servers import reachable
 _ORGANISATION_ROLES: Final = {"admin": "u-1", "member": "u-2"}
 _GLOBAL_ROLES: Final = {"staff": "s-1", "auditor": "a-1", "service": "pipeline"}
 ROLES: Final = (*_ORGANISATION_ROLES, *_GLOBAL_ROLES)
-"""What a bearer can be."""
+"""Roles of a bearer."""
 PEOPLE: Final = (*_ORGANISATION_ROLES, "staff", "auditor")
-"""Who can sign in to the pages."""
+"""Roles that can sign in to the pages."""
 _JSON: Final = "-H 'Content-Type: application/json'"
 _OPEN: Final = f"""-X PUT {_JSON} -d '{{"time_zone":"UTC","currency":"USD"}}'"""
 _GRANT: Final = f"""-X POST {_JSON} -d '{{"credits":50,"kind":"admin","reason":"to try it out"}}'"""
@@ -35,27 +35,27 @@ class _Claims(TypedDict, total=False):
 def embedded_token(
     settings: Settings, role: str, organisation_id: str | None = None, subject: str | None = None
 ) -> str:
-    """Return a token of the issuer in the data directory.
+    """Return a token from the issuer in the data directory.
 
     Raises:
-        InvalidSetting: tokens come from elsewhere, there is no issuer, or no organisation is named.
+        InvalidSetting: OIDC_ISSUER is set, no embedded issuer exists, or the organisation is missing.
         EmbeddedServerError: the issuer's key cannot be used.
     """
     issuer = _issuer(settings)
-    return issuer.token(subject or _subject(role), **_what(role, organisation_id))
+    return issuer.token(subject or _subject(role), **_claims(role, organisation_id))
 
 
 def sign_in_link(
     settings: Settings, url: str, role: str, organisation_id: str | None = None, subject: str | None = None
 ) -> str:
-    """Return a link that opens the pages at `url` as somebody, once, within an hour.
+    """Return a link that signs in to the pages at `url` with a role, once, within an hour.
 
     Raises:
-        InvalidSetting: people sign in elsewhere, there is no issuer, or no organisation is named.
+        InvalidSetting: OIDC_ISSUER is set, no embedded issuer exists, or the organisation is missing.
         EmbeddedServerError: the issuer's key cannot be used.
     """
     issuer = _issuer(settings)
-    ticket = issuer.ticket(subject or _subject(role), **_what(role, organisation_id))
+    ticket = issuer.ticket(subject or _subject(role), **_claims(role, organisation_id))
     next_path = (
         f"&{urlencode({'next': f'/credits?organisation={organisation_id}'})}" if organisation_id else ""
     )
@@ -63,8 +63,8 @@ def sign_in_link(
 
 
 def sign_in_links(settings: Settings, url: str, organisation_ids: Sequence[str]) -> Iterator[str]:
-    """Return lines with a link for every role that has pages, of organisations where it is of one."""
-    yield "the pages, as ... (each link works once, within an hour; `creditledger sign-in` makes others)"
+    """Return a line with a link for each role that can sign in; per organisation for admin and member."""
+    yield "sign-in links (each works once, within an hour; `creditledger sign-in` prints new ones):"
     for organisation_id in organisation_ids:
         for role in _ORGANISATION_ROLES:
             link = sign_in_link(settings, url, role, organisation_id)
@@ -80,7 +80,7 @@ def _issuer(settings: Settings) -> EmbeddedIssuer:
     data_dir = reachable(settings.data_dir.resolve())
     issuer = EmbeddedIssuer(data_dir)
     if not issuer.exists:
-        raise InvalidSetting(f"DATA_DIR: {data_dir} has no token issuer: `creditledger up` makes one")
+        raise InvalidSetting(f"DATA_DIR: {data_dir} has no token issuer: `creditledger up` creates one")
     return issuer
 
 
@@ -88,19 +88,19 @@ def _subject(role: str) -> str:
     return {**_GLOBAL_ROLES, **_ORGANISATION_ROLES}[role]
 
 
-def _what(role: str, organisation_id: str | None) -> _Claims:
+def _claims(role: str, organisation_id: str | None) -> _Claims:
     if role in _GLOBAL_ROLES:
         return {"roles": [role]}
     if organisation_id is None:
-        raise InvalidSetting(f"name the organisation of the {role}: --organisation ID")
+        raise InvalidSetting(f"the role {role} needs an organisation: --organisation ID")
     return {"organisations": {organisation_id: role}}
 
 
 def service_token(settings: Settings) -> Callable[[], str]:
-    """Return what gives a token of the service: the one that is given, or a new one of the embedded issuer.
+    """Return a function that returns a token with the role service: PIPELINE_TOKEN, or a new embedded one.
 
     Raises:
-        InvalidSetting: there is neither.
+        InvalidSetting: neither exists.
         EmbeddedServerError: the embedded issuer's key cannot be used.
     """
     if settings.pipeline_token is not None:
@@ -111,34 +111,38 @@ def service_token(settings: Settings) -> Callable[[], str]:
 
 
 def require_service_token(settings: Settings) -> None:
-    """Check that a token of the service is given where none can be made.
+    """Check that PIPELINE_TOKEN is set if OIDC_ISSUER is set.
 
     Raises:
-        InvalidSetting: it is not.
+        InvalidSetting: PIPELINE_TOKEN is missing.
     """
     if settings.oidc_issuer is not None and settings.pipeline_token is None:
-        raise InvalidSetting("PIPELINE_TOKEN is not set: a token of OIDC_ISSUER with the role service")
+        raise InvalidSetting(
+            "PIPELINE_TOKEN is not set: it must be a token of OIDC_ISSUER with the role service"
+        )
 
 
-def examples(settings: Settings, url: str, organisation_id: str, *, is_open: bool) -> Iterator[str]:
-    """Return a ready-made command for every role. They ask for their tokens: none stands in them."""
+def example_commands(settings: Settings, url: str, organisation_id: str, *, is_open: bool) -> Iterator[str]:
+    """Return an example command for each role. Each calls `creditledger token`; none contains a token."""
     command = _command(settings)
     organisation = f"{url}/v1/organisations/{organisation_id}"
     own = f" --organisation {shlex.quote(organisation_id)}"
-    yield "to try it out as ..."
-    for role, ask, say in (
+    yield "example commands for each role:"
+    for role, token_options, request in (
         ("staff", "", f"{_GRANT} {organisation}/grants" if is_open else f"{_OPEN} {organisation}"),
         ("admin", own, f"{organisation}/subscription"),
         ("member", own, f"{organisation}/usage-summary"),
         ("auditor", "", f"{organisation}/transactions"),
         ("service", "", f"{organisation}/balance"),
     ):
-        yield f'{role}: curl -s -H "Authorization: Bearer $({command} token {role}{ask})" {say}'
+        yield f'{role}: curl -s -H "Authorization: Bearer $({command} token {role}{token_options})" {request}'
 
 
 def _command(settings: Settings) -> str:
     path = Path(sys.executable).parent / "creditledger"
-    where = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+    executable = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
     default = Settings.model_fields["data_dir"].default
-    own_place = "" if settings.data_dir == default else f"DATA_DIR={shlex.quote(str(settings.data_dir))} "
-    return own_place + shlex.quote(where)
+    data_dir_variable = (
+        "" if settings.data_dir == default else f"DATA_DIR={shlex.quote(str(settings.data_dir))} "
+    )
+    return data_dir_variable + shlex.quote(executable)

@@ -1,4 +1,4 @@
-"""Does the ledger equal what was published? The books before and after, and the publisher's own account."""
+"""Checks that the ledger equals what was published: compares the change of its totals with the sender's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _RUNS: Final = """
 _CHARGES: Final = """
     SELECT count(*) FROM ledger.events
     WHERE notification_id > %s AND topic = 'usage_charged.v1'
-        AND position('"/credit-ledger/holds"'::bytea IN state) = 0  -- a settlement is no message
+        AND position('"/credit-ledger/holds"'::bytea IN state) = 0  -- a hold's settlement is not a message
 """
 _LOG_END: Final = "SELECT coalesce(max(notification_id), 0) FROM ledger.events"
 _PROJECTED: Final = "SELECT coalesce(min(position), 0) FROM projections.positions"
@@ -52,7 +52,7 @@ class OrganisationTotals(msgspec.Struct, frozen=True):
 
 
 class LedgerTotals(msgspec.Struct, frozen=True):
-    """The ledger and the dead-letter topic at a moment."""
+    """Totals of the ledger and the dead-letter topic at one moment."""
 
     log_end: int
     projected: int
@@ -64,7 +64,7 @@ class LedgerTotals(msgspec.Struct, frozen=True):
 
 
 class PublishedTotals(msgspec.Struct, frozen=True):
-    """What a publisher says it published: records acknowledged, and what they should have cost."""
+    """Totals of the simulated pipeline: acknowledged records and the expected charges."""
 
     records: int
     refused: int
@@ -72,11 +72,11 @@ class PublishedTotals(msgspec.Struct, frozen=True):
     next_offsets: dict[int, int]
     unconfirmed: int = 0
     account_lost: bool = False
-    """The publisher died before it left its account: what it published nobody knows."""
+    """The pipeline exited before it wrote its totals, so they are unknown."""
 
 
 class LoadVerifier:
-    """Reads the books of one service."""
+    """Reads the totals of one service."""
 
     def __init__(self, settings: Settings, database_url: str, bootstrap_servers: str) -> None:
         self._settings = settings
@@ -84,7 +84,7 @@ class LoadVerifier:
         self._bootstrap_servers = bootstrap_servers
 
     def read(self) -> LedgerTotals:
-        """Return the books as they are now."""
+        """Return the current totals."""
         with psycopg.connect(self._database_url, autocommit=True) as connection:
             balances = connection.execute(_BALANCES).fetchall()
             runs: dict[str, int] = dict(connection.execute(_RUNS).fetchall())
@@ -99,7 +99,10 @@ class LoadVerifier:
             )
 
     def wait_until_drained(self, next_offsets: Mapping[int, int], timeout_s: float) -> bool:
-        """Wait until every published record is charged and projected; tell whether that happened."""
+        """Wait until every published record is charged and projected.
+
+        Return False after `timeout_s` seconds.
+        """
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             with psycopg.connect(self._database_url, autocommit=True) as connection:
@@ -111,7 +114,7 @@ class LoadVerifier:
         return False
 
     def wait_until_published(self, timeout_s: float) -> None:
-        """Wait until the whole log was published, or the time is up."""
+        """Wait until the whole log is published, at most `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
         with psycopg.connect(self._database_url, autocommit=True) as connection:
             while self._published(connection) < _number(connection, _LOG_END):
@@ -120,15 +123,15 @@ class LoadVerifier:
                 time.sleep(_POLL_S)
 
     def read_end_offsets(self) -> dict[int, int]:
-        """Return the usage log's end by partition, as the broker tells it."""
+        """Return the end offset of each partition of the usage topic."""
         with self._consumer() as consumer:
             topic = self._settings.usage_topic
             partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
-            read_end_offsets = known_offsets(consumer.end_offsets, partitions)
-            return {tp.partition: end for tp, end in read_end_offsets.items()}
+            end_offsets = known_offsets(consumer.end_offsets, partitions)
+            return {tp.partition: end for tp, end in end_offsets.items()}
 
     def report(self, before: LedgerTotals, after: LedgerTotals, published: PublishedTotals) -> dict[str, Any]:
-        """Return the closing report; `equal` tells whether the ledger equals what was published."""
+        """Return the final report. Its field `equal` is true if the ledger equals what was published."""
         with psycopg.connect(self._database_url, autocommit=True) as connection:
             charges = _number(connection, _CHARGES, (before.log_end,))
         dead_letters = after.dead_letters - before.dead_letters
@@ -153,13 +156,13 @@ class LoadVerifier:
         return dict(connection.execute(_POSITIONS, (self._settings.usage_topic,)).fetchall())
 
     def _published(self, connection: Connection) -> int:
-        """Return how far the log is on both topics, 0 if one was never published to."""
+        """Return the position up to which both topics have the log; 0 if a topic has no record yet."""
         topics = [self._settings.events_topic, self._settings.balances_topic]
         row = connection.execute(_PUBLISHED, (topics,)).fetchone()
         return 0 if row is None else int(row[0])
 
     def _count_dead_letters(self) -> int:
-        """Count refused records by where they came from: the topic may hold one twice."""
+        """Count the dead letters by their origin, because the topic may contain a record twice."""
         topic = self._settings.dead_letter_topic
         origins = set()
         with self._consumer(consumer_timeout_ms=1_000) as consumer:
@@ -184,7 +187,7 @@ def _differences(
     before: LedgerTotals, after: LedgerTotals, published: PublishedTotals, dead_letters: int
 ) -> Any:
     if published.account_lost:
-        yield {"publisher": "died before it left its account of what it published"}
+        yield {"publisher": "exited before it wrote its totals"}
     for name, expected in published.accounts.items():
         recorded = after.accounts.get(name, OrganisationTotals()) - before.accounts.get(
             name, OrganisationTotals()

@@ -1,1 +1,1 @@
-"""Webhooks of organisations: their endpoints, what is due to them, and how it is sent."""
+"""Webhooks of organisations: endpoints, the queue of deliveries, and the sender."""

@@ -1,9 +1,10 @@
-"""Delivers webhooks: makes deliveries of what the log tells, sends what is due, and keeps what became of it.
+"""Delivers webhooks: creates deliveries from the log, sends due deliveries, and records their outcomes.
 
-Nothing waits for a receiver but the thread that talks to it. An endpoint has one delivery under way at a
-time, so first attempts arrive in order; one that fails rests, and takes at most half of the threads together
-with the others that fail. One process is at work, and others stand by. Whatever is killed, a delivery is
-attempted at least once, always under the same id.
+- A slow receiver blocks only the thread that sends to it.
+- An endpoint has one delivery in flight at a time, so first attempts arrive in order.
+- A failing endpoint pauses. All failing endpoints together use at most half of the threads.
+- One process delivers, the others are on standby.
+- Each delivery is attempted at least once, even if a process is killed. Every attempt has the same id.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ THREADS: Final = 32
 POLL_S: Final = 0.5
 BACKOFF_INITIAL_S: Final = 0.1
 BACKOFF_MAX_S: Final = 5.0
-_LOOK_EVERY: Final = timedelta(seconds=2)
-_PURGE_EVERY: Final = timedelta(hours=1)
+_COUNT_INTERVAL: Final = timedelta(seconds=2)
+_PURGE_INTERVAL: Final = timedelta(hours=1)
 _WAKEUP_BYTES: Final = 4_096
 _CAUSE: Final = "webhook-delivery"
 
@@ -59,10 +60,10 @@ Recoverable = (
 
 
 class WebhookDeliverer:
-    """Runs in the calling thread, which alone speaks to the database; other threads send.
+    """Runs in the calling thread, the only one that uses the database. Other threads send.
 
-    Counters may be read from any thread. The connection must reach PostgreSQL itself, not a pool that shares
-    sessions: it listens and holds a lock. `jitter` returns numbers from 0 to 1.
+    Any thread may read the counters. The connection must go to PostgreSQL directly, not through a pooler that
+    shares sessions, because it uses LISTEN and holds a lock. `jitter` returns numbers from 0 to 1.
     """
 
     def __init__(
@@ -90,33 +91,32 @@ class WebhookDeliverer:
         self._threads = threads
         self._outbox = Outbox()
         self._in_flight: dict[str, DueDelivery] = {}
-        self._ended: SimpleQueue[tuple[DueDelivery, Outcome]] = SimpleQueue()
+        self._finished: SimpleQueue[tuple[DueDelivery, Outcome]] = SimpleQueue()
         self._wakeup_receiver, self._wakeup_sender = socketpair()
         self._wakeup_receiver.setblocking(False)
         self._wakeup_sender.setblocking(False)
         self._backoff = Backoff(BACKOFF_INITIAL_S, BACKOFF_MAX_S)
-        self._looked_at: datetime | None = None
+        self._counted_at: datetime | None = None
         self._purged_at: datetime | None = None
 
     def run(self, stop: Event) -> None:
-        """Deliver until told to stop; connect again whenever the database is lost. What is under way when
-        told to stop is waited for.
+        """Deliver until `stop` is set, then finish the deliveries in flight. Reconnect to a lost database.
 
         Raises:
-            UnknownEventType: the log was written by a newer version of the ledger.
+            UnknownEventType: a newer version of the ledger wrote the log.
         """
         with ThreadPoolExecutor(self._threads, thread_name_prefix="webhook") as pool:
             while not stop.is_set():
                 try:
                     with closing(psycopg.connect(self._conninfo, autocommit=True)) as connection:
                         self.is_leader = wait_for_leadership(
-                            connection, _TAKE_LOCK, stop, "deliverer of webhooks"
+                            connection, _TAKE_LOCK, stop, "webhook deliverer"
                         )
                         if self.is_leader:
                             self._follow(connection, pool, stop)
                 except Recoverable as error:
                     self.failures += 1
-                    log.warning("webhooks interrupted, go on in %.1f s: %s", self._backoff.next_s, error)
+                    log.warning("webhooks interrupted, continuing in %.1f s: %s", self._backoff.next_s, error)
                     stop.wait(self._backoff.advance())
                 finally:
                     self.is_leader = False
@@ -137,41 +137,41 @@ class WebhookDeliverer:
             self._record_outcomes(connection, wait=True)
 
     def _wait(self, connection: Connection) -> None:
-        """Wait for a writer's word, or for a delivery to end."""
+        """Wait for a notification of a writer, or for the end of a delivery."""
         ready, _, _ = select([connection.fileno(), self._wakeup_receiver.fileno()], [], [], POLL_S)
         if self._wakeup_receiver.fileno() in ready:
             self._wakeup_receiver.recv(_WAKEUP_BYTES)
         wait_for_events(connection, 0)
 
     def _start(self, connection: Connection, pool: ThreadPoolExecutor) -> None:
-        """Send what is due, as far as there are threads for it."""
+        """Start due deliveries, as many as there are free threads."""
         now = self._clock()
         free = self._threads - len(self._in_flight)
         for delivery in delivery_queue.select_due(connection, now, free, list(self._in_flight)):
             failing = sum(1 for each in self._in_flight.values() if each.failures)
             if delivery.failures and failing >= self._threads // 2:
-                break  # those that do not fail came before
+                break  # due deliveries of healthy endpoints come first
             self._in_flight[delivery.endpoint_id] = delivery
             future = pool.submit(self._send, delivery, now)
-            future.add_done_callback(partial(self._end, delivery))
+            future.add_done_callback(partial(self._finish, delivery))
 
     def _send(self, delivery: DueDelivery, now: datetime) -> Outcome:
         headers = signed_headers(delivery.live_secrets(now), delivery.message_id, delivery.body, now)
         return self._sender.send(delivery.url, headers, delivery.body)
 
-    def _end(self, delivery: DueDelivery, done: Future[Outcome]) -> None:
-        error = done.exception()
+    def _finish(self, delivery: DueDelivery, future: Future[Outcome]) -> None:
+        error = future.exception()
         if error is not None:
-            log.error("delivery %s to %s", delivery.message_id, delivery.endpoint_id, exc_info=error)
-        self._ended.put((delivery, Outcome(None, "an error of ours") if error else done.result()))
-        with suppress(BlockingIOError):  # it rings already
+            log.error("delivery %s to %s failed", delivery.message_id, delivery.endpoint_id, exc_info=error)
+        self._finished.put((delivery, Outcome(None, "internal error") if error else future.result()))
+        with suppress(BlockingIOError):  # a wake-up is pending already
             self._wakeup_sender.send(b"!")
 
     def _record_outcomes(self, connection: Connection, *, wait: bool = False) -> None:
-        """Keep what became of the deliveries that have ended, after one has if asked to wait."""
+        """Record the outcomes of finished deliveries. With `wait`, wait for the first one."""
         while self._in_flight:
             try:
-                delivery, outcome = self._ended.get(block=wait)
+                delivery, outcome = self._finished.get(block=wait)
             except Empty:
                 return
             wait = False
@@ -188,18 +188,18 @@ class WebhookDeliverer:
         failing_since = delivery_queue.record_failure(connection, delivery, outcome, now, self._jitter())
         log.info("delivery %s to %s: %s", delivery.message_id, delivery.endpoint_id, outcome.error)
         if failing_since is None:
-            return  # it was removed meanwhile
-        hopeless = outcome.is_gone or now - failing_since >= FAILURE_PERIOD_MAX
-        if hopeless and self._endpoints.disable(delivery.endpoint_id, CommandContext(now, None, _CAUSE)):
+            return  # the endpoint was removed in the meantime
+        must_disable = outcome.is_gone or now - failing_since >= FAILURE_PERIOD_MAX
+        if must_disable and self._endpoints.disable(delivery.endpoint_id, CommandContext(now, None, _CAUSE)):
             self.disabled += 1
             log.warning("webhook endpoint %s is disabled: %s", delivery.endpoint_id, outcome.error)
 
     def _refresh_metrics(self, connection: Connection) -> None:
-        """Count what waits, and forget what is old; each now and then."""
+        """Count pending deliveries and delete old ones, each at its own interval."""
         now = self._clock()
-        if self._looked_at is None or now - self._looked_at >= _LOOK_EVERY:
+        if self._counted_at is None or now - self._counted_at >= _COUNT_INTERVAL:
             self.backlog = delivery_queue.backlog(connection, now)
-            self._looked_at = now
-        if self._purged_at is None or now - self._purged_at >= _PURGE_EVERY:
+            self._counted_at = now
+        if self._purged_at is None or now - self._purged_at >= _PURGE_INTERVAL:
             delivery_queue.purge(connection, now - DELIVERY_RETENTION)
             self._purged_at = now

@@ -1,6 +1,6 @@
-"""What is due to endpoints, and what became of it: rows of `ledger.webhook_deliveries`.
+"""The queue of deliveries and their outcomes: rows of `ledger.webhook_deliveries`.
 
-Whoever writes both tables writes the endpoint first, so that nobody waits in a circle.
+A transaction that writes both tables writes the endpoint first. This order avoids deadlocks.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from domain.webhooks.endpoints import endpoint_paused_until, retry_at
 from infra.webhooks.http_sender import Outcome
 from projections.connection import Connection
 
-# Of each endpoint the first of its deliveries: those never attempted in their order, then those tried again.
-# Endpoints that wait for nothing are skipped in the index, and those that do are met once, whatever waits.
+# The first due delivery of each endpoint: new deliveries in their order, then retries. The recursive query
+# jumps in the index from endpoint to endpoint, so its cost does not depend on the number of pending
+# deliveries.
 _DUE: Final = """
     WITH RECURSIVE waiting AS (
         SELECT min(endpoint_id) AS endpoint_id FROM ledger.webhook_deliveries
@@ -36,7 +37,7 @@ _DUE: Final = """
         ORDER BY attempts > 0, sequence LIMIT 1
     ) AS first
     WHERE disabled_at IS NULL AND (rests_until IS NULL OR rests_until <= %(now)s)
-        AND endpoint_id <> ALL(%(under_way)s)
+        AND endpoint_id <> ALL(%(in_flight)s)
     ORDER BY failures > 0, sequence LIMIT %(limit)s
 """
 _SUCCEEDED: Final = """
@@ -62,7 +63,7 @@ _PURGE: Final = "DELETE FROM ledger.webhook_deliveries WHERE created_at < %s AND
 
 
 class DueDelivery(msgspec.Struct, frozen=True):
-    """A delivery to attempt now, and what is needed for it."""
+    """A due delivery with the data of its endpoint."""
 
     endpoint_id: str
     url: str
@@ -76,29 +77,29 @@ class DueDelivery(msgspec.Struct, frozen=True):
     attempts: int
 
     def live_secrets(self, now: datetime) -> Sequence[str]:
-        """Return the secrets to sign with, the newest first."""
+        """Return the secrets for the signature, newest first."""
         if self.old_secret is None or self.old_secret_until is None or self.old_secret_until <= now:
             return [self.secret]
         return [self.secret, self.old_secret]
 
 
 class Backlog(msgspec.Struct, frozen=True):
-    """Deliveries that wait for an attempt, and the age of the oldest."""
+    """Number of pending deliveries, and the age of the oldest in seconds."""
 
     pending: int
     oldest_s: float
 
 
 def select_due(
-    connection: Connection, now: datetime, limit: int, under_way: Sequence[str]
+    connection: Connection, now: datetime, limit: int, in_flight: Sequence[str]
 ) -> list[DueDelivery]:
-    """Return deliveries that are due, one for each endpoint that has none under way; failing ones last."""
-    values = {"now": now, "limit": limit, "under_way": list(under_way)}
+    """Return due deliveries: one per endpoint without a delivery in flight, failing endpoints last."""
+    values = {"now": now, "limit": limit, "in_flight": list(in_flight)}
     return connection.cursor(row_factory=class_row(DueDelivery)).execute(_DUE, values).fetchall()
 
 
 def record_success(connection: Connection, delivery: DueDelivery, outcome: Outcome, now: datetime) -> None:
-    """Keep that a delivery arrived."""
+    """Record a successful attempt."""
     with connection.transaction():
         connection.execute(_SUCCEEDED, [delivery.endpoint_id])
         _record_attempt(connection, delivery, outcome, now, None)
@@ -107,34 +108,43 @@ def record_success(connection: Connection, delivery: DueDelivery, outcome: Outco
 def record_failure(
     connection: Connection, delivery: DueDelivery, outcome: Outcome, now: datetime, jitter: float
 ) -> datetime | None:
-    """Keep that an attempt failed and when the next one is; return since when the endpoint fails.
+    """Record a failed attempt and the time of the next one.
 
-    None: there is no such endpoint any more.
+    Returns:
+        The time since which the endpoint fails; None if the endpoint was removed.
     """
-    rests = endpoint_paused_until(now, failures=delivery.failures + 1, jitter=jitter)
-    following = retry_at(now, attempts=delivery.attempts + 1, created_at=delivery.created_at, jitter=jitter)
+    paused_until = endpoint_paused_until(now, failures=delivery.failures + 1, jitter=jitter)
+    next_attempt_at = retry_at(
+        now, attempts=delivery.attempts + 1, created_at=delivery.created_at, jitter=jitter
+    )
     with connection.transaction():
-        failed = connection.cursor(row_factory=tuple_row).execute(_FAILED, [now, rests, delivery.endpoint_id])
+        failed = connection.cursor(row_factory=tuple_row).execute(
+            _FAILED, [now, paused_until, delivery.endpoint_id]
+        )
         row = failed.fetchone()
-        _record_attempt(connection, delivery, outcome, now, following)
+        _record_attempt(connection, delivery, outcome, now, next_attempt_at)
     return None if row is None else row[0]
 
 
 def backlog(connection: Connection, now: datetime) -> Backlog:
-    """Return what waits."""
+    """Return the pending deliveries."""
     row = connection.cursor(row_factory=tuple_row).execute(_BACKLOG, [now]).fetchone()
     assert row is not None
     return Backlog(*row)
 
 
 def purge(connection: Connection, before: datetime) -> None:
-    """Forget deliveries that ended, of messages from before a moment."""
+    """Delete finished deliveries of messages created before a moment."""
     connection.execute(_PURGE, [before])
 
 
 def _record_attempt(
-    connection: Connection, delivery: DueDelivery, outcome: Outcome, now: datetime, following: datetime | None
+    connection: Connection,
+    delivery: DueDelivery,
+    outcome: Outcome,
+    now: datetime,
+    next_attempt_at: datetime | None,
 ) -> None:
     delivered_at = now if outcome.delivered else None
-    values = [now, outcome.status, outcome.error, following, delivered_at]
+    values = [now, outcome.status, outcome.error, next_attempt_at, delivered_at]
     connection.execute(_INSERT_ATTEMPT, [*values, delivery.endpoint_id, delivery.message_id])

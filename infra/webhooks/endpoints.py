@@ -1,7 +1,7 @@
-"""Webhook endpoints in PostgreSQL. What changes one is an event of its organisation, in the same transaction.
+"""Webhook endpoints in PostgreSQL. Each change is also an event of the organisation, in the same transaction.
 
-Secrets are kept as they are: deliveries are signed with them. An address may hold secrets too, so events and
-logs know an endpoint by its id.
+Secrets are stored in plain text, because deliveries are signed with them. A URL may contain secrets too, so
+events and logs contain only the endpoint's id.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _DISABLE: Final = """
     WHERE endpoint_id = %s AND disabled_at IS NULL AND failing_since IS NOT NULL
     RETURNING organisation_id, failing_since
 """
-_GIVE_UP: Final = """
+_CANCEL_PENDING: Final = """
     UPDATE ledger.webhook_deliveries SET next_attempt_at = NULL
     WHERE endpoint_id = %s AND next_attempt_at IS NOT NULL
 """
@@ -85,16 +85,19 @@ _DELIVERIES: Final = """
 
 
 class PostgresWebhookEndpoints:
-    """See `domain.webhooks.endpoints.WebhookEndpoints`. `connecting` lends a connection in autocommit mode."""
+    """Implements `domain.webhooks.endpoints.WebhookEndpoints`.
+
+    `connect` returns a context manager of an autocommit connection.
+    """
 
     def __init__(
         self,
-        connecting: Callable[[], AbstractContextManager[Connection]],
+        connect: Callable[[], AbstractContextManager[Connection]],
         ledger: Ledger,
         *,
         allow_private: bool,
     ) -> None:
-        self._connecting = connecting
+        self._connect = connect
         self._ledger = ledger
         self._allow_private = allow_private
 
@@ -107,8 +110,8 @@ class PostgresWebhookEndpoints:
                 organisation_id,
                 WebhookEndpointAdded(context.at, context.actor, context.cause, endpoint_id, digest),
             )
-            counting = connection.cursor(row_factory=tuple_row).execute(_COUNT, [organisation_id])
-            if counting.fetchall()[0][0] >= ENDPOINTS_MAX:
+            counted = connection.cursor(row_factory=tuple_row).execute(_COUNT, [organisation_id])
+            if counted.fetchall()[0][0] >= ENDPOINTS_MAX:
                 raise WebhookEndpointLimitReached(
                     f"the organisation has {ENDPOINTS_MAX} webhook endpoints; remove one first"
                 )
@@ -118,7 +121,7 @@ class PostgresWebhookEndpoints:
         return endpoint, secret
 
     def of(self, organisation_id: str) -> list[Endpoint]:
-        with self._connecting() as connection:
+        with self._connect() as connection:
             return _endpoints(connection, _OF_ORGANISATION, [organisation_id])
 
     def remove(self, organisation_id: str, endpoint_id: str, context: CommandContext) -> None:
@@ -149,7 +152,7 @@ class PostgresWebhookEndpoints:
         return endpoint
 
     def disable(self, endpoint_id: str, context: CommandContext) -> bool:
-        """Send nothing to an endpoint any more, and give up what waits; tell False if that was so already.
+        """Disable an endpoint and cancel its pending deliveries. Return False if it was already disabled.
 
         Raises:
             StoreUnavailable.
@@ -163,7 +166,7 @@ class PostgresWebhookEndpoints:
             if row is None:
                 return False
             organisation_id, failing_since = row
-            connection.execute(_GIVE_UP, [endpoint_id])
+            connection.execute(_CANCEL_PENDING, [endpoint_id])
             self._ledger.record_audit_event(
                 organisation_id,
                 audit_events.WebhookEndpointDisabled(
@@ -174,25 +177,25 @@ class PostgresWebhookEndpoints:
 
     def send_test(self, organisation_id: str, endpoint_id: str, context: CommandContext) -> str:
         message = endpoint_test_message(organisation_id, endpoint_id, secrets.token_hex(8), context.at)
-        with self._connecting() as connection, connection.transaction():
-            if _one(connection, organisation_id, endpoint_id, keep=True).disabled_at is not None:
+        with self._connect() as connection, connection.transaction():
+            if _one(connection, organisation_id, endpoint_id, lock=True).disabled_at is not None:
                 raise WebhookEndpointNotEnabled(endpoint_id=endpoint_id)
             insert_deliveries(connection, [(endpoint_id, message)], context.at)
         return message.message_id
 
     def deliveries(self, organisation_id: str, endpoint_id: str) -> list[Delivery]:
-        with self._connecting() as connection:
+        with self._connect() as connection:
             _one(connection, organisation_id, endpoint_id)
             cursor = connection.cursor(row_factory=class_row(Delivery))
             return cursor.execute(_DELIVERIES, [endpoint_id, DELIVERIES_LISTED_MAX]).fetchall()
 
 
-def _one(connection: Connection, organisation_id: str, endpoint_id: str, *, keep: bool = False) -> Endpoint:
-    """Return an endpoint; keep it from being removed until the transaction ends, if asked to."""
-    lock = " FOR KEY SHARE" if keep else ""
-    found = _endpoints(connection, _ONE + lock, [organisation_id, endpoint_id])
+def _one(connection: Connection, organisation_id: str, endpoint_id: str, *, lock: bool = False) -> Endpoint:
+    """Return an endpoint. With `lock`, it cannot be removed until the transaction ends."""
+    locking = " FOR KEY SHARE" if lock else ""
+    found = _endpoints(connection, _ONE + locking, [organisation_id, endpoint_id])
     if not found:
-        raise _unknown(endpoint_id)
+        raise _not_found(endpoint_id)
     return found[0]
 
 
@@ -200,12 +203,12 @@ def _endpoints(connection: Connection, query: str, values: list[Any]) -> list[En
     return connection.cursor(row_factory=class_row(Endpoint)).execute(query.encode(), values).fetchall()
 
 
-def _expect_one(done: psycopg.Cursor[Any], endpoint_id: str) -> None:
-    if done.rowcount != 1:
-        raise _unknown(endpoint_id)
+def _expect_one(cursor: psycopg.Cursor[Any], endpoint_id: str) -> None:
+    if cursor.rowcount != 1:
+        raise _not_found(endpoint_id)
 
 
-def _unknown(endpoint_id: str) -> WebhookEndpointNotFound:
+def _not_found(endpoint_id: str) -> WebhookEndpointNotFound:
     return WebhookEndpointNotFound(f"the organisation has no webhook endpoint {endpoint_id}")
 
 

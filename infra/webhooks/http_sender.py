@@ -1,9 +1,9 @@
-"""Sends a delivery to an address that somebody else chose, without becoming a way into our own network.
+"""Sends a delivery to a URL that a user chose, without giving that user access to our network.
 
-The host's name is resolved once, every address it has is checked, and the connection is made to a checked
-address itself: asking again, as an HTTP library would, could lead elsewhere. The name goes into the Host
-header and into TLS. Redirects are not followed. One deadline covers all of it, however slowly a receiver
-drips, and little of an answer is read: its status is all that counts.
+The host name is resolved once and every address is checked. The connection goes to a checked address, because
+a second look-up, as in an HTTP library, could return another address. The Host header and TLS use the name.
+Redirects are not followed. One deadline covers the whole attempt, so a slow receiver cannot extend it. Only
+the status of the response matters, so little of its body is read.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _USER_AGENT: Final = "creditledger-webhooks/1"
 _READ: Final = 4_096
 
 Resolve = Callable[[str, int], Sequence[str]]
-"""Returns the addresses of a host. Raises OSError where it has none."""
+"""Returns the addresses of a host. Raises OSError if it has none."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How an attempt ended: the status of the answer, if there was one, and what was wrong, if anything."""
+    """Outcome of an attempt: the HTTP status, None without a response, and the error, None if delivered."""
 
     status: int | None
     error: str | None
@@ -43,26 +43,26 @@ class Outcome(msgspec.Struct, frozen=True):
 
     @property
     def is_gone(self) -> bool:
-        """Whether the receiver said that it wants no more."""
+        """Whether the receiver wants no more deliveries (410 Gone)."""
         return self.status == 410
 
 
 class AddressNotAllowed(Exception):
-    """A name leads where deliveries may not go."""
+    """A host name has an address that deliveries may not use."""
 
 
 def resolve(host: str, port: int) -> Sequence[str]:
-    """Return the addresses of a host, as the system finds them.
+    """Return the addresses of a host from the system's resolver.
 
     Raises:
-        OSError: it has none.
+        OSError: the host has no address.
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 class HttpSender:
-    """Sends deliveries. Used by any number of threads."""
+    """Sends deliveries. Threads may share it."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class HttpSender:
         self._within_s = within_s
 
     def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
-        """Send a delivery and say how that went. Sentences quote nothing of the address or the answer."""
+        """Send a delivery and return the outcome. Error texts quote nothing of the URL or the response."""
         deadline = time.monotonic() + self._within_s
         try:
             target = check_url(url, allow_private=self._allow_private)
@@ -105,17 +105,17 @@ class HttpSender:
 
     def _addresses(self, target: WebhookTarget) -> Sequence[str]:
         addresses = self._resolve(target.host, target.port)
-        # One that is not public spoils all: a name that has both is not to be trusted with either.
+        # A single private address makes the name unacceptable, even if it also has public ones.
         if not self._allow_private and not all(map(is_public, addresses)):
-            raise AddressNotAllowed("its name leads to an address that is not of the public internet")
+            raise AddressNotAllowed("its host name has an address outside the public internet")
         return addresses
 
 
 def _connect_first(addresses: Sequence[str], port: int, deadline: float) -> socket.socket:
-    failure: OSError = OSError("its name has no address")
+    failure: OSError = OSError("its host name has no address")
     for address in addresses:
         try:
-            # An address, not a name: nothing is asked again.
+            # Connect to the checked address, not to the name, which would be resolved again.
             return socket.create_connection((address, port), min(CONNECT_TIMEOUT_S, _remaining_s(deadline)))
         except OSError as error:
             failure = error
@@ -125,7 +125,7 @@ def _connect_first(addresses: Sequence[str], port: int, deadline: float) -> sock
 def _post(
     connection: socket.socket, target: WebhookTarget, headers: Mapping[str, str], body: bytes, deadline: float
 ) -> int:
-    """Send the request and return the status of its answer."""
+    """Send the request and return the status of the response."""
     http = h11.Connection(h11.CLIENT, max_incomplete_event_size=RESPONSE_BYTES_MAX)
     request = h11.Request(
         method="POST",
@@ -143,14 +143,14 @@ def _post(
     connection.settimeout(_remaining_s(deadline))
     connection.sendall(b"".join(part or b"" for part in sent))
     while not isinstance(event := _next_event(http, connection, deadline), h11.Response):
-        pass  # an interim answer: another one follows
+        pass  # an informational response: the final one follows
     with suppress(OSError, h11.RemoteProtocolError):
         _drain(http, connection, deadline)
     return int(event.status_code)
 
 
 def _drain(http: h11.Connection, connection: socket.socket, deadline: float) -> None:
-    """Read a little of the answer's content, so that a receiver is not cut off while it writes."""
+    """Read a part of the response body, so that the receiver can finish writing."""
     read = 0
     while isinstance(event := _next_event(http, connection, deadline), h11.Data):
         read += len(event.data)
@@ -169,19 +169,19 @@ def _next_event(http: h11.Connection, connection: socket.socket, deadline: float
 
 
 def _remaining_s(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
         raise TimeoutError
-    return left
+    return remaining
 
 
-# The first that fits.
+# The first matching class decides.
 _ERROR_TEXTS: Final[Sequence[tuple[type[Exception], str]]] = (
     (TimeoutError, "it did not answer in time"),
     (ssl.SSLCertVerificationError, "its certificate is not trusted"),
-    (ssl.SSLError, "no TLS connection came about"),
-    (socket.gaierror, "its name has no address"),
-    (UnicodeError, "its name has no address"),  # a label of more than 63 characters
+    (ssl.SSLError, "the TLS connection failed"),
+    (socket.gaierror, "its host name has no address"),
+    (UnicodeError, "its host name has no address"),  # a label of more than 63 characters
     (ConnectionRefusedError, "it refused the connection"),
     (ConnectionError, "it closed the connection without an answer"),
     (h11.RemoteProtocolError, "its answer is not HTTP"),
@@ -190,4 +190,4 @@ _ERROR_TEXTS: Final[Sequence[tuple[type[Exception], str]]] = (
 
 
 def _describe_error(error: Exception) -> str:
-    return next(words for kind, words in _ERROR_TEXTS if isinstance(error, kind))
+    return next(text for kind, text in _ERROR_TEXTS if isinstance(error, kind))

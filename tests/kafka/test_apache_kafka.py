@@ -130,5 +130,5 @@ def test_an_orphaned_cluster_is_replaced_with_its_data_kept(topic_name: Callable
 
 def test_missing_tools_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MissingToolError, match="Java 17 and Maven are needed"):
+    with pytest.raises(MissingToolError, match="needs Java 17 and Maven"):
         ApacheKafkaCluster(tmp_path / "kafka").start()

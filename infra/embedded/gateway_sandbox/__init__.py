@@ -1,1 +1,1 @@
-"""The sandbox gateway: a payment gateway of our own on loopback, which speaks the real ones' wire formats."""
+"""The sandbox gateway: a local payment gateway with the wire formats of Razorpay and PayGlocal."""

@@ -1,4 +1,7 @@
-"""The sandbox's secrets: made at first start, in a folder that only we can read."""
+"""The sandbox's secrets.
+
+They are created at the first start, in a folder that only the current user can read.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ _LOCK_TIMEOUT_S: Final = 10.0
 
 
 class SandboxKeys(msgspec.Struct, frozen=True):
-    """What the sandbox and its one merchant know of each other."""
+    """The keys and ids shared by the sandbox and its only merchant."""
 
     razorpay_key_id: str
     razorpay_key_secret: str
@@ -36,7 +39,7 @@ class SandboxKeys(msgspec.Struct, frozen=True):
 
 
 class KeyFolder:
-    """The keys of a data directory."""
+    """The folder with the keys in a data directory."""
 
     def __init__(self, data_dir: Path) -> None:
         self.root = data_dir / FOLDER
@@ -46,20 +49,20 @@ class KeyFolder:
         self.payglocal_public = self.root / "payglocal-public.pem"
 
     def keys(self) -> SandboxKeys:
-        """Return the keys, made if there are none.
+        """Return the keys. Create them if they are missing.
 
         Raises:
-            EmbeddedServerError: another process makes them, and does not come to an end.
+            EmbeddedServerError: another process holds the lock of the keys for too long.
         """
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         with exclusive(self.root / "keys.lock", timeout_seconds=_LOCK_TIMEOUT_S):
             path = self.root / _KEYS
             if not path.exists():
-                self._make(path)
+                self._create(path)
             return msgspec.json.decode(path.read_bytes(), type=SandboxKeys)
 
     def port(self) -> int:
-        """Return the sandbox's port: the last one while it is free, or a new one.
+        """Return the sandbox's port: the last one if it is free, otherwise a new one.
 
         Raises:
             EmbeddedServerError: no port is free.
@@ -73,7 +76,7 @@ class KeyFolder:
         return port
 
     def settings(self, url: str) -> dict[str, str]:
-        """Return the variables that point the production adapters to the sandbox at an address."""
+        """Return the settings that connect the production adapters to the sandbox at a URL."""
         keys = self.keys()
         return {
             "RAZORPAY_URL": url,
@@ -88,7 +91,7 @@ class KeyFolder:
             "PAYGLOCAL_PUBLIC_KEY_ID": keys.payglocal_public_key_id,
         }
 
-    def _make(self, path: Path) -> None:
+    def _create(self, path: Path) -> None:
         for private, public in (
             (self.merchant_private, self.merchant_public),
             (self.payglocal_private, self.payglocal_public),
@@ -108,5 +111,5 @@ class KeyFolder:
             payglocal_private_key_id=f"kid-{secrets.token_hex(8)}",
             payglocal_public_key_id=f"kid-{secrets.token_hex(8)}",
         )
-        # Last: whoever finds it finds the rest.
+        # Written last: if this file exists, the other files exist too.
         write_atomically(path, msgspec.json.encode(keys).decode())

@@ -1,4 +1,4 @@
-"""What a payer can do on the sandbox's page, and the way back that each gateway gives the browser."""
+"""The outcomes that a payer can choose on the checkout page, and the browser's return to the merchant."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DELAY_S: Final = 5.0
 
 
 class Outcome(StrEnum):
-    """A button of the page."""
+    """A button of the checkout page."""
 
     PAY = "pay"
     FAIL = "fail"
@@ -54,7 +54,7 @@ _REASON: Final = {Outcome.FAIL: "payment_failed", Outcome.CANCEL: "payment_cance
 
 
 class ReturnRedirect(msgspec.Struct, frozen=True):
-    """Where the browser goes from the page: a link, or with "post" a form to send."""
+    """The browser's return to the merchant: a link, or with method "post" a form."""
 
     url: str
     method: str = "get"
@@ -62,7 +62,7 @@ class ReturnRedirect(msgspec.Struct, frozen=True):
 
 
 def available_outcomes(order: Order) -> list[Outcome]:
-    """Return the buttons of an order's page. A PayGlocal transaction is paid once, and captured at once."""
+    """Return the buttons for an order. A PayGlocal transaction has one payment, which is captured at once."""
     return [
         outcome
         for outcome in Outcome
@@ -73,16 +73,16 @@ def available_outcomes(order: Order) -> list[Outcome]:
 def apply_outcome(
     state: SandboxState, order: Order, outcome: Outcome, amount_minor: int | None, *, late_s: float
 ) -> Payment | None:
-    """Do what a button says, and return the payment it made, if any.
+    """Apply the outcome of a button. Return the created payment, or None.
 
     Raises:
-        Refused: the order is paid, or the transaction over.
+        RequestRejected: the order is paid, or the transaction is finished.
     """
-    tried = state.payments_of(order.id)
-    if any(payment.was_captured for payment in tried) or (tried and order.gateway == PAYGLOCAL):
-        raise RequestRejected("This order has been paid, or given up: start a new one")
+    existing = state.payments_of(order.id)
+    if any(payment.was_captured for payment in existing) or (existing and order.gateway == PAYGLOCAL):
+        raise RequestRejected("This order is already paid or cancelled: start a new one")
     if outcome is Outcome.CANCEL and order.gateway != PAYGLOCAL:
-        return None  # Razorpay sends the browser back, and makes no payment
+        return None  # Razorpay only returns the browser and creates no payment
     payments = [
         state.add_payment(
             order,
@@ -98,14 +98,14 @@ def apply_outcome(
 
 
 class ReturnRedirects:
-    """Makes the way back, signed as the gateway signs it."""
+    """Builds the browser's return with the gateway's signature."""
 
     def __init__(self, razorpay_secret: str, payglocal: PayGlocalTokenCodec) -> None:
         self._razorpay_secret = razorpay_secret.encode()
         self._payglocal = payglocal
 
     def of(self, order: Order, payment: Payment | None) -> ReturnRedirect:
-        """Return where the browser goes. Razorpay has nothing to say before a decision, PayGlocal always."""
+        """Return the browser's redirect. Razorpay signs nothing before a decision, PayGlocal always signs."""
         if order.gateway == PAYGLOCAL:
             assert payment is not None
             token = self._payglocal.return_token(order, payment)

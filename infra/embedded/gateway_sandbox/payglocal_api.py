@@ -1,4 +1,4 @@
-"""The part of PayGlocal's API that the ledger uses, on the sandbox's book."""
+"""The part of PayGlocal's API that the ledger uses, on the sandbox's state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAGE: Final = "/gl/payflow-ui/"
 
 
 class PayGlocalApiError(Exception):
-    """An error as PayGlocal answers it."""
+    """An error in PayGlocal's format."""
 
     def __init__(self, status: int, reason_code: str, message: str) -> None:
         super().__init__(message)
@@ -32,11 +32,11 @@ class PayGlocalApiError(Exception):
 
 
 def payglocal_error_response(_: Request, error: Exception) -> JSONResponse:
-    """Return PayGlocal's body of an error."""
+    """Return the error response of PayGlocal."""
     if not isinstance(error, PayGlocalApiError):
         raise error
-    told = {"gid": None, "status": "REQUEST_ERROR", "message": str(error), "reasonCode": error.reason_code}
-    return JSONResponse({**told, "data": None, "errors": {"displayMessage": str(error)}}, error.status)
+    body = {"gid": None, "status": "REQUEST_ERROR", "message": str(error), "reasonCode": error.reason_code}
+    return JSONResponse({**body, "data": None, "errors": {"displayMessage": str(error)}}, error.status)
 
 
 def payglocal_router(state: SandboxState, token_codec: PayGlocalTokenCodec) -> APIRouter:
@@ -45,9 +45,9 @@ def payglocal_router(state: SandboxState, token_codec: PayGlocalTokenCodec) -> A
 
     @router.post(INITIATE)
     async def initiate(request: Request) -> dict[str, Any]:
-        asked = await _read(request, token_codec)
-        receipt, callback = asked.get("merchantTxnId"), asked.get("merchantCallbackURL")
-        data = asked.get("paymentData") or {}
+        payload = await _read(request, token_codec)
+        receipt, callback = payload.get("merchantTxnId"), payload.get("merchantCallbackURL")
+        data = payload.get("paymentData") or {}
         if not isinstance(receipt, str) or not isinstance(callback, str):
             raise PayGlocalApiError(400, "GL-400-003", "Request missing merchantTxnID")
         if data.get("txnCurrency") not in {"USD", "INR"}:
@@ -59,19 +59,19 @@ def payglocal_router(state: SandboxState, token_codec: PayGlocalTokenCodec) -> A
         state.set_checkout(order, return_url=callback, cancel_url="", title="")
         token = token_codec.sign({"x-gl-gid": order.id, "x-gl-merchantId": token_codec.merchant_id})
         base = str(request.base_url).rstrip("/")
-        way = {
+        links = {
             "redirectUrl": f"{base}{PAGE}?x-gl-token={token}",
             "statusUrl": f"{base}/gl/v1/payments/{order.id}/status?x-gl-token={token}",
             "merchantTxnId": receipt,
         }
-        return envelope("INPROGRESS", "Transaction Created Successfully", order.id, way)
+        return envelope("INPROGRESS", "Transaction Created Successfully", order.id, links)
 
     @router.get("/gl/v1/payments/{gid}/status")
     def status(gid: str, request: Request) -> dict[str, Any]:
         _check_signature(request, token_codec, request.scope["raw_path"].decode())
         refund = _find_refund(state, gid)
         if refund is not None:
-            return _refund_answer(state, refund)
+            return _refund_response(state, refund)
         order = state.order(gid) or _find(state, gid)
         if order is None or order.gateway != GATEWAY:
             raise PayGlocalApiError(404, "GL-400-999", "Transaction not found")
@@ -79,23 +79,23 @@ def payglocal_router(state: SandboxState, token_codec: PayGlocalTokenCodec) -> A
 
     @router.post("/gl/v1/payments/{gid}/refund")
     async def refund(gid: str, request: Request) -> dict[str, Any]:
-        asked = await _read(request, token_codec)
+        payload = await _read(request, token_codec)
         payment = state.payment(gid)
-        receipt = asked.get("merchantTxnId")
+        receipt = payload.get("merchantTxnId")
         if payment is None:
             raise PayGlocalApiError(404, "GL-400-999", "Transaction not found")
         if not isinstance(receipt, str):
             raise PayGlocalApiError(400, "GL-400-003", "Request missing merchantTxnID")
         if _find_refund(state, receipt) is not None:
             raise PayGlocalApiError(409, "GL-400-002", "Duplicate refund request")
-        left_minor = payment.amount_minor - state.refunded_minor(payment)
-        given = (asked.get("paymentData") or {}).get("totalAmount")
-        amount_minor = left_minor if asked.get("refundType") == "F" else _minor(given)
+        refundable_minor = payment.amount_minor - state.refunded_minor(payment)
+        requested = (payload.get("paymentData") or {}).get("totalAmount")
+        amount_minor = refundable_minor if payload.get("refundType") == "F" else _minor(requested)
         try:
-            made = state.add_refund(payment, amount_minor, prefix="RFD-", receipt=receipt)
+            added = state.add_refund(payment, amount_minor, prefix="RFD-", receipt=receipt)
         except RequestRejected as error:
             raise PayGlocalApiError(400, "GL-400-006", str(error)) from None
-        return _refund_answer(state, made)
+        return _refund_response(state, added)
 
     return router
 
@@ -127,7 +127,7 @@ def _find_refund(state: SandboxState, receipt: str) -> Refund | None:
     return None
 
 
-def _refund_answer(state: SandboxState, refund: Refund) -> dict[str, Any]:
+def _refund_response(state: SandboxState, refund: Refund) -> dict[str, Any]:
     payment = state.payment(refund.payment_id)
     data = {
         "Amount": decimal(refund.amount_minor),

@@ -1,4 +1,4 @@
-"""The sandbox's end of PayGlocal's tokens, and its book in PayGlocal's words."""
+"""PayGlocal's side of its tokens, and the sandbox's state in PayGlocal's wire format."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _STATUSES: Final = {
 
 
 class PayGlocalTokenCodec:
-    """PayGlocal's keys: it reads what only it may, and signs."""
+    """Decrypts and signs with PayGlocal's keys, and verifies the merchant's signatures."""
 
     def __init__(self, folder: KeyFolder) -> None:
         keys = folder.keys()
@@ -47,10 +47,10 @@ class PayGlocalTokenCodec:
         self._merchant_key: RSAKey = read_key(folder.merchant_public)
 
     def decrypt(self, body: str) -> dict[str, Any]:
-        """Return what a merchant's body says.
+        """Return the content of a merchant's encrypted body.
 
         Raises:
-            InvalidToken: it is not encrypted for us.
+            InvalidToken: it is not encrypted for PayGlocal.
         """
         try:
             plain = jwe.decrypt_compact(body, self._private_key, registry=JWE).plaintext
@@ -59,7 +59,7 @@ class PayGlocalTokenCodec:
             raise InvalidToken(type(error).__name__) from None
 
     def is_signed(self, token: str, content: str) -> bool:
-        """Tell whether the merchant has signed this body or path."""
+        """Return whether the merchant signed this body or path."""
         try:
             claims = verify_token(token, self._merchant_key)
         except InvalidToken:
@@ -68,20 +68,20 @@ class PayGlocalTokenCodec:
         return hmac.compare_digest(str(claims.get("digest")), digest)
 
     def sign(self, claims: dict[str, Any]) -> str:
-        """Return a token of ours."""
+        """Return a token signed by PayGlocal."""
         header = {"alg": "RS256", "kid": self._key_id, "issued-by": "GLOCAL", "is-digested": "false"}
         return jws.serialize_compact(header, msgspec.json.encode(claims), self._private_key, registry=JWS)
 
     def verify(self, token: str) -> dict[str, Any]:
-        """Return what a token of ours says.
+        """Return the claims of a token signed by PayGlocal.
 
         Raises:
-            InvalidToken: it is none of ours.
+            InvalidToken: PayGlocal did not sign it.
         """
         return verify_token(token, self._private_key)
 
     def return_token(self, order: Order, payment: Payment) -> str:
-        """Return the token that the browser takes back to the merchant."""
+        """Return the token for the browser's return to the merchant."""
         return self.sign(
             {
                 "status": _STATUSES[payment.status],
@@ -96,7 +96,7 @@ class PayGlocalTokenCodec:
 
 
 def transaction(state: SandboxState, order: Order) -> dict[str, Any]:
-    """Return a transaction as the status API shows it."""
+    """Return a transaction in the format of the status API."""
     payments = state.payments_of(order.id)
     status = _STATUSES[payments[-1].status] if payments else "CREATED"
     paid = payments[-1] if payments else order
@@ -117,7 +117,7 @@ def transaction(state: SandboxState, order: Order) -> dict[str, Any]:
 
 
 def envelope(status: str, message: str, gid: str, data: dict[str, Any] | None) -> dict[str, Any]:
-    """Return an answer as every call of PayGlocal's has it."""
+    """Return a response in the common format of PayGlocal's API."""
     return {
         "gid": gid,
         "status": status,
@@ -130,5 +130,5 @@ def envelope(status: str, message: str, gid: str, data: dict[str, Any] | None) -
 
 
 def decimal(amount_minor: int) -> str:
-    """Return an amount as PayGlocal writes it: `17.70`."""
+    """Return an amount in PayGlocal's format, such as `17.70`."""
     return f"{amount_minor // 100}.{amount_minor % 100:02}"

@@ -1,4 +1,4 @@
-"""The part of Razorpay's REST API that the ledger uses, with Razorpay's refusals, on the sandbox's book."""
+"""The part of Razorpay's REST API that the ledger uses, with Razorpay's errors, on the sandbox's state."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _RECON_PAGE: Final = 1_000
 
 
 class RazorpayApiError(Exception):
-    """An error as Razorpay answers it."""
+    """An error in Razorpay's format."""
 
     def __init__(self, description: str, status: int = 400) -> None:
         super().__init__(description)
@@ -46,17 +46,17 @@ class RazorpayApiError(Exception):
 
 
 def razorpay_error_response(_: Request, error: Exception) -> JSONResponse:
-    """Return Razorpay's body of an error."""
+    """Return the error response of Razorpay."""
     status = error.status if isinstance(error, RazorpayApiError) else 400
-    described = {"code": "BAD_REQUEST_ERROR", "description": str(error), "source": "business"}
-    return JSONResponse({"error": {**described, "reason": "input_validation_failed", "metadata": {}}}, status)
+    common = {"code": "BAD_REQUEST_ERROR", "description": str(error), "source": "business"}
+    return JSONResponse({"error": {**common, "reason": "input_validation_failed", "metadata": {}}}, status)
 
 
 async def _read_body(request: Request) -> dict[str, Any]:
     try:
         return msgspec.json.decode(await request.body(), type=dict[str, Any])
     except (ValueError, msgspec.MsgspecError):
-        raise RazorpayApiError("The request body is no JSON object") from None
+        raise RazorpayApiError("The request body is not a JSON object") from None
 
 
 Body = Annotated[dict[str, Any], Depends(_read_body)]
@@ -78,7 +78,7 @@ def razorpay_router(state: SandboxState, key_id: str, key_secret: str) -> APIRou
         token, customer_id = body.get("token"), body.get("customer_id", "")
         if token is not None and not customer_id:
             raise RazorpayApiError("The customer id field is required when token is present.")
-        made = state.add_order(
+        added = state.add_order(
             GATEWAY,
             "order_",
             receipt,
@@ -87,13 +87,13 @@ def razorpay_router(state: SandboxState, key_id: str, key_secret: str) -> APIRou
             customer_id=customer_id,
             mandate_minor=0 if token is None else int(token["max_amount"]),
         )
-        return order_entity(state, made)
+        return order_entity(state, added)
 
     @router.get("/orders")
     def orders(receipt: str | None = None) -> dict[str, Any]:
         found = [order for order in state.contents.orders if order.gateway == GATEWAY]
-        asked = [order for order in found if receipt is None or order.receipt == receipt]
-        return _collection([order_entity(state, order) for order in reversed(asked)])
+        matching = [order for order in found if receipt is None or order.receipt == receipt]
+        return _collection([order_entity(state, order) for order in reversed(matching)])
 
     @router.get("/orders/{order_id}")
     def order(order_id: str) -> dict[str, Any]:
@@ -117,19 +117,21 @@ def razorpay_router(state: SandboxState, key_id: str, key_secret: str) -> APIRou
     def refund(payment_id: str, body: Body, request: Request) -> dict[str, Any]:
         payment = _payment(state, payment_id)
         key = request.headers.get("x-refund-idempotency")
-        asked = msgspec.json.encode(body, order="sorted").decode()
-        with state.transaction() as contents:  # or the same request, twice at once, would give back twice
+        request_body = msgspec.json.encode(body, order="sorted").decode()
+        with state.transaction() as contents:  # the lock prevents a double refund by concurrent requests
             for known in contents.refunds:
                 if key is not None and known.key == key:
-                    if known.asked != asked:
+                    if known.asked != request_body:
                         raise RazorpayApiError(
                             "Different request with the same idempotency key has already been processed."
                         )
                     return refund_entity(state, known)
             amount = body.get("amount", payment.amount_minor)
             receipt = body.get("receipt")
-            made = state.add_refund(payment, amount, prefix="rfnd_", receipt=receipt, key=key, asked=asked)
-            return refund_entity(state, made)
+            added = state.add_refund(
+                payment, amount, prefix="rfnd_", receipt=receipt, key=key, asked=request_body
+            )
+            return refund_entity(state, added)
 
     @router.get("/payments/{payment_id}/refunds")
     def refunds(payment_id: str) -> dict[str, Any]:
@@ -140,11 +142,11 @@ def razorpay_router(state: SandboxState, key_id: str, key_secret: str) -> APIRou
     def recon(
         year: int, month: int, day: int | None = None, count: int = 10, skip: int = 0
     ) -> dict[str, Any]:
-        def settled_then(item: dict[str, Any]) -> bool:
+        def is_in_period(item: dict[str, Any]) -> bool:
             at = datetime.fromtimestamp(item["settled_at"], UTC).astimezone(_INDIA)
             return (at.year, at.month) == (year, month) and day in {None, at.day}
 
-        items = [item for item in recon_items(state) if settled_then(item)]
+        items = [item for item in recon_items(state) if is_in_period(item)]
         return _collection(items[skip : skip + min(count, _RECON_PAGE)])
 
     router.include_router(_recurring_router(state, key_secret))
@@ -152,15 +154,15 @@ def razorpay_router(state: SandboxState, key_id: str, key_secret: str) -> APIRou
 
 
 def _recurring_router(state: SandboxState, key_secret: str) -> APIRouter:
-    """Return the routes of cards that are kept, and charged again."""
+    """Return the routes for saved cards and their later charges."""
     router = APIRouter()
 
     @router.post("/customers")
     def create_customer(body: Body) -> dict[str, Any]:
-        told = {name: body.get(name) for name in ("name", "email", "contact")}
-        # The same person is the same customer, as `fail_existing` 0 asks for.
-        known = blake2b(msgspec.json.encode(told, order="sorted"), digest_size=7).hexdigest()
-        return {"id": f"cust_{known}", "entity": "customer", **told, "gstin": None, "notes": []}
+        details = {name: body.get(name) for name in ("name", "email", "contact")}
+        # The same details give the same customer, as `fail_existing` 0 requires.
+        known = blake2b(msgspec.json.encode(details, order="sorted"), digest_size=7).hexdigest()
+        return {"id": f"cust_{known}", "entity": "customer", **details, "gstin": None, "notes": []}
 
     @router.get("/payments/{payment_id}")
     def payment(payment_id: str) -> dict[str, Any]:
@@ -180,12 +182,12 @@ def _recurring_router(state: SandboxState, key_secret: str) -> APIRouter:
         if state.paid_minor(order) or any(each.status == PENDING for each in state.payments_of(order.id)):
             raise RazorpayApiError("Payment already done for this order.")
         reason = "payment_failed" if card.answers == FAILED else None
-        made = state.add_payment(order, card.answers, payment_id=new_id("pay_"), reason=reason)
-        if made.status == FAILED:
+        added = state.add_payment(order, card.answers, payment_id=new_id("pay_"), reason=reason)
+        if added.status == FAILED:
             raise RazorpayApiError("Your payment has been declined as the card was refused by its bank.")
-        signed = hmac.new(key_secret.encode(), f"{order.id}|{made.id}".encode(), sha256).hexdigest()
+        signed = hmac.new(key_secret.encode(), f"{order.id}|{added.id}".encode(), sha256).hexdigest()
         return {
-            "razorpay_payment_id": made.id,
+            "razorpay_payment_id": added.id,
             "razorpay_order_id": order.id,
             "razorpay_signature": signed,
         }

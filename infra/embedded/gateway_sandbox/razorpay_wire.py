@@ -1,4 +1,4 @@
-"""The sandbox's book in Razorpay's words: entities of its API, events of its webhooks, items of its recon."""
+"""The sandbox's state in Razorpay's wire format: API entities, webhook events, reconciliation items."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EVENTS = frozenset({"payment.authorized", "payment.captured", "payment.failed",
 
 
 def order_entity(state: SandboxState, order: Order) -> dict[str, Any]:
-    """Return an order as the Orders API shows it."""
+    """Return an order in the format of the Orders API."""
     paid = state.paid_minor(order)
     attempts = len(state.payments_of(order.id))
     return {
@@ -48,22 +48,22 @@ def _mandate(order: Order) -> dict[str, Any]:
 
 
 def payment_entity(state: SandboxState, payment: Payment) -> dict[str, Any]:
-    """Return a payment as the Payments API shows it."""
+    """Return a payment in the format of the Payments API."""
     refunded = state.refunded_minor(payment)
-    whole = refunded >= payment.amount_minor
+    is_full = refunded >= payment.amount_minor
     failed = payment.status in {FAILED, CANCELLED}
     return {
         "id": payment.id,
         "entity": "payment",
         "amount": payment.amount_minor,
         "currency": payment.currency,
-        "status": "failed" if failed else "refunded" if refunded and whole else payment.status,
+        "status": "failed" if failed else "refunded" if refunded and is_full else payment.status,
         "order_id": payment.order_id,
         "invoice_id": None,
         "international": payment.currency != "INR",
         "method": "card",
         "amount_refunded": refunded,
-        "refund_status": None if not refunded else "full" if whole else "partial",
+        "refund_status": None if not refunded else "full" if is_full else "partial",
         "captured": payment.was_captured,
         "description": None,
         "card_id": None,
@@ -92,7 +92,7 @@ def _saved_card(state: SandboxState, payment: Payment) -> dict[str, Any]:
 
 
 def refund_entity(state: SandboxState, refund: Refund) -> dict[str, Any]:
-    """Return a refund as the Refunds API shows it."""
+    """Return a refund in the format of the Refunds API."""
     payment = state.payment(refund.payment_id)
     return {
         "id": refund.id,
@@ -112,19 +112,19 @@ def refund_entity(state: SandboxState, refund: Refund) -> dict[str, Any]:
 
 
 def events(state: SandboxState, event: str, payment: Payment, refund: Refund | None) -> list[dict[str, Any]]:
-    """Return the webhooks that a change gives rise to."""
+    """Return the webhook events of a change."""
     order = state.order(payment.order_id)
     if order is None or order.gateway != GATEWAY or event not in _EVENTS:
         return []
     entities: dict[str, dict[str, Any]] = {"payment": {"entity": payment_entity(state, payment)}}
     if refund is not None:
         entities = {"refund": {"entity": refund_entity(state, refund)}, **entities}
-    told = [(event, entities)]
+    changes = [(event, entities)]
     if event == f"payment.{CAPTURED}":
-        # Captured at once: Razorpay tells of the authorization all the same, in no promised order.
+        # Razorpay also sends the authorization of a payment that is captured at once, in no fixed order.
         authorized = payment_entity(state, payment) | {"status": AUTHORIZED, "captured": False}
-        told.insert(0, (f"payment.{AUTHORIZED}", {"payment": {"entity": authorized}}))
-        told.append(("order.paid", {**entities, "order": {"entity": order_entity(state, order)}}))
+        changes.insert(0, (f"payment.{AUTHORIZED}", {"payment": {"entity": authorized}}))
+        changes.append(("order.paid", {**entities, "order": {"entity": order_entity(state, order)}}))
     return [
         {
             "entity": "event",
@@ -134,30 +134,30 @@ def events(state: SandboxState, event: str, payment: Payment, refund: Refund | N
             "payload": payload,
             "created_at": int(state.clock_s()),
         }
-        for name, payload in told
+        for name, payload in changes
     ]
 
 
 def recon_items(state: SandboxState) -> list[dict[str, Any]]:
-    """Return everything that was settled, oldest first; the sandbox settles at once and takes no fee."""
+    """Return all settled items, oldest first. The sandbox settles at once and charges no fee."""
     items = []
     for payment in state.contents.payments:
         order = state.order(payment.order_id)
         if order is None or order.gateway != GATEWAY or not payment.was_captured:
             continue
-        about = {"currency": payment.currency, "order_id": order.id, "order_receipt": order.receipt}
-        items.append(_item("payment", payment, about | {"payment_id": None}))
+        common = {"currency": payment.currency, "order_id": order.id, "order_receipt": order.receipt}
+        items.append(_item("payment", payment, common | {"payment_id": None}))
         items += [
-            _item("refund", refund, about | {"payment_id": payment.id})
+            _item("refund", refund, common | {"payment_id": payment.id})
             for refund in state.refunds_of(payment.id)
         ]
     return sorted(items, key=lambda item: item["created_at"])
 
 
-def _item(kind: str, moved: Payment | Refund, about: dict[str, Any]) -> dict[str, Any]:
-    amount = moved.amount_minor
+def _item(kind: str, entity: Payment | Refund, common: dict[str, Any]) -> dict[str, Any]:
+    amount = entity.amount_minor
     return {
-        "entity_id": moved.id,
+        "entity_id": entity.id,
         "type": kind,
         "debit": amount if kind == "refund" else 0,
         "credit": amount if kind == "payment" else 0,
@@ -166,8 +166,8 @@ def _item(kind: str, moved: Payment | Refund, about: dict[str, Any]) -> dict[str
         "tax": 0,
         "on_hold": False,
         "settled": True,
-        "created_at": moved.created_at,
-        "settled_at": moved.created_at,
+        "created_at": entity.created_at,
+        "settled_at": entity.created_at,
         "settlement_id": "setl_Sandbox0000000",
         "posted_at": None,
         "credit_type": "default",
@@ -176,5 +176,5 @@ def _item(kind: str, moved: Payment | Refund, about: dict[str, Any]) -> dict[str
         "settlement_utr": None,
         "method": "card",
         "dispute_id": None,
-        **about,
+        **common,
     }

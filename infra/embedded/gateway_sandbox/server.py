@@ -1,4 +1,4 @@
-"""The sandbox gateway as a server, on loopback and nowhere else: who reaches it may decide any payment."""
+"""The server of the sandbox gateway. It listens on loopback only, because any client can decide payments."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _ENVIRONMENT: Final = "environment"
 
 
 class SandboxGateway:
-    """Razorpay and PayGlocal as one little server with one book, kept in a data directory."""
+    """Simulates Razorpay and PayGlocal in one server. Its state is in a data directory."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class SandboxGateway:
         self.app.add_exception_handler(RequestRejected, razorpay_error_response)
         self.app.add_exception_handler(PayGlocalApiError, payglocal_error_response)
         return_redirects = ReturnRedirects(keys.razorpay_key_secret, token_codec)
-        # The pages first: the form of Razorpay's checkout needs no key secret, unlike the rest below /v1.
+        # The pages come first: Razorpay's checkout form needs no key secret, unlike other paths below /v1.
         self.app.include_router(
             checkout_router(self.state, keys.razorpay_key_id, token_codec, return_redirects)
         )
@@ -72,31 +72,34 @@ class SandboxGateway:
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """URL of the sandbox."""
         return f"http://{LOOPBACK}:{self.port}"
 
     def write_environment_file(self) -> Path:
-        """Write the variables that point to this sandbox down, for our own user to read; return where."""
+        """Write the settings for this sandbox to a file that only the current user can read.
+
+        Return its path.
+        """
         lines = (f"{name}={shlex.quote(value)}\n" for name, value in self._folder.settings(self.url).items())
         path = self._folder.root / _ENVIRONMENT
         write_atomically(path, "".join(lines))
         return path
 
     def run(self, stop: Event) -> None:
-        """Serve and deliver webhooks until told to stop.
+        """Serve requests and deliver webhooks until `stop` is set.
 
         Raises:
-            EmbeddedServerError: the port is taken.
+            EmbeddedServerError: the port is in use.
         """
         with self.serving():
             stop.wait()
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """Serve and deliver webhooks for a while.
+        """Context manager that serves requests and delivers webhooks.
 
         Raises:
-            EmbeddedServerError: the port is taken.
+            EmbeddedServerError: the port is in use.
         """
         stop = Event()
         try:
@@ -108,12 +111,12 @@ class SandboxGateway:
         server = _Server(uvicorn.Config(self.app, log_level="warning", access_log=False, lifespan="off"))
         threads = [
             Thread(target=server.run, args=([listener],), name="sandbox-gateway", daemon=True),
-            Thread(target=self.webhook_sender.run, args=(stop,), name="sandbox-courier", daemon=True),
+            Thread(target=self.webhook_sender.run, args=(stop,), name="sandbox-webhooks", daemon=True),
         ]
         for thread in threads:
             thread.start()
         try:
-            yield  # connections wait in the listener's queue until the server takes them
+            yield  # connections wait in the listener's queue until the server accepts them
         finally:
             stop.set()
             server.should_exit = True
@@ -125,5 +128,5 @@ class SandboxGateway:
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the process."""
+        """Do not handle signals here: the process handles them."""
         yield

@@ -1,4 +1,4 @@
-"""The sandbox's book: orders, payments, refunds, and the webhooks still to be delivered. One file, if any."""
+"""The sandbox's state: orders, payments, refunds, cards and pending webhooks, in a file or in memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ALPHABET: Final = string.ascii_letters + string.digits
 
 
 class Order(msgspec.Struct):
-    """What is to be paid; amounts are minor units, times seconds since 1970."""
+    """An order. Amounts are in minor units, times in seconds since 1970."""
 
     id: str
     gateway: str
@@ -37,11 +37,11 @@ class Order(msgspec.Struct):
     title: str = ""
     customer_id: str = ""
     mandate_minor: int = 0
-    """The most that the card which pays it may be charged again, each time; 0: the card is not kept."""
+    """Largest amount of a later charge to the card that pays the order. 0: the card is not saved."""
 
 
 class Payment(msgspec.Struct):
-    """An attempt at paying an order. `captures_at`: when a pending one takes its money by itself."""
+    """A payment of an order. A pending payment is captured at `captures_at`, if set."""
 
     id: str
     order_id: str
@@ -56,7 +56,7 @@ class Payment(msgspec.Struct):
 
 
 class Card(msgspec.Struct):
-    """A card that was kept: `answers` is the status of what it is charged, "" once it is forgotten."""
+    """A saved card. `answers` is the status of its next charges, or "" if the card is deleted."""
 
     token_id: str
     customer_id: str
@@ -66,7 +66,7 @@ class Card(msgspec.Struct):
 
 
 class Refund(msgspec.Struct):
-    """Money given back. `key` and `asked` are the idempotency key, and the request that came with it."""
+    """A refund. `key` is its idempotency key, `asked` the request body sent with the key."""
 
     id: str
     payment_id: str
@@ -78,7 +78,7 @@ class Refund(msgspec.Struct):
 
 
 class Delivery(msgspec.Struct):
-    """A webhook that is not acknowledged yet."""
+    """A webhook without acknowledgement."""
 
     event_id: str
     body: str
@@ -88,7 +88,7 @@ class Delivery(msgspec.Struct):
 
 
 class SandboxData(msgspec.Struct):
-    """All of it, as it is kept."""
+    """The whole state, as stored in the file."""
 
     orders: list[Order] = []
     payments: list[Payment] = []
@@ -98,13 +98,13 @@ class SandboxData(msgspec.Struct):
 
 
 class RequestRejected(Exception):
-    """The book does not allow it; the message is a sentence for the caller of the gateway."""
+    """The state does not allow the request. The message is for the caller of the gateway."""
 
 
 class SandboxState:
-    """The book; every change is on disk before it is told. Threads may share it.
+    """The state. Every change is written to disk before it is published. Threads may share it.
 
-    `on_payment` hears of every payment and refund that changed, as (event, payment, refund or None).
+    `on_payment` is called for every changed payment or refund with (event, payment, refund or None).
     """
 
     def __init__(self, path: Path | None, clock_s: Callable[[], float]) -> None:
@@ -118,7 +118,7 @@ class SandboxState:
 
     @contextmanager
     def transaction(self) -> Iterator[SandboxData]:
-        """Lend the contents for a change, which is kept at the end."""
+        """Context manager that yields the contents for a change and writes them at the end."""
         with self._lock:
             yield self.contents
             if self._path is not None:
@@ -135,7 +135,7 @@ class SandboxState:
         customer_id: str = "",
         mandate_minor: int = 0,
     ) -> Order:
-        """Take an order in; with `mandate_minor` the card that pays it is kept for its customer."""
+        """Add an order. With `mandate_minor`, the card that pays it is saved for its customer."""
         with self.transaction() as contents:
             order = Order(
                 new_id(prefix),
@@ -151,24 +151,24 @@ class SandboxState:
             return order
 
     def set_checkout(self, order: Order, *, return_url: str, cancel_url: str, title: str) -> None:
-        """Note where the payer of an order goes when done, and what the page says."""
+        """Store the return URLs of an order and the title of its checkout page."""
         with self.transaction():
             order.return_url, order.cancel_url, order.title = return_url, cancel_url, title
 
     def order(self, order_id: str) -> Order | None:
-        """Return an order."""
+        """Return an order, or None."""
         return next((order for order in self.contents.orders if order.id == order_id), None)
 
     def payment(self, payment_id: str) -> Payment | None:
-        """Return a payment."""
+        """Return a payment, or None."""
         return next((payment for payment in self.contents.payments if payment.id == payment_id), None)
 
     def card(self, token_id: str) -> Card | None:
-        """Return a card that was kept."""
+        """Return a saved card, or None."""
         return next((card for card in self.contents.cards if card.token_id == token_id), None)
 
     def set_card_outcome(self, card: Card, status: str) -> None:
-        """Decide what becomes of what a card is charged from now on; "" forgets it."""
+        """Set the status of a card's next charges; "" deletes the card."""
         with self.transaction():
             card.answers = status
 
@@ -181,11 +181,11 @@ class SandboxState:
         return [refund for refund in self.contents.refunds if refund.payment_id == payment_id]
 
     def refunded_minor(self, payment: Payment) -> int:
-        """Return how much of a payment was given back."""
+        """Return the refunded amount of a payment."""
         return sum(refund.amount_minor for refund in self.refunds_of(payment.id))
 
     def paid_minor(self, order: Order) -> int:
-        """Return how much money an order has taken."""
+        """Return the captured amount of an order."""
         return sum(p.amount_minor for p in self.payments_of(order.id) if p.was_captured)
 
     def add_payment(
@@ -198,7 +198,7 @@ class SandboxState:
         reason: str | None = None,
         captures_in_s: float | None = None,
     ) -> Payment:
-        """Take in an attempt at paying an order."""
+        """Add a payment to an order."""
         now_s = self.clock_s()
         with self.transaction() as contents:
             payment = Payment(
@@ -216,18 +216,18 @@ class SandboxState:
             return payment
 
     def change_status(self, payment: Payment, status: str, reason: str | None = None) -> None:
-        """Let a payment that is not decided yet take its money, or fail.
+        """Change the status of a pending or authorised payment.
 
         Raises:
-            Refused: it is decided.
+            RequestRejected: the payment has a final status.
         """
         with self.transaction():
             if payment.status not in {PENDING, AUTHORIZED}:
-                raise RequestRejected(f"This payment has already been {payment.status}")
+                raise RequestRejected(f"This payment is already {payment.status}")
             self._set_status(payment, status, reason)
 
     def capture_due(self) -> None:
-        """Let the payments that were to be paid late take their money."""
+        """Capture the pending payments whose capture time has come."""
         now_s = self.clock_s()
         for payment in list(self.contents.payments):
             if payment.captures_at is not None and payment.captures_at <= now_s:
@@ -246,10 +246,10 @@ class SandboxState:
         key: str | None = None,
         asked: str = "",
     ) -> Refund:
-        """Give money back.
+        """Add a refund.
 
         Raises:
-            Refused: there is not so much left, or the money was never taken.
+            RequestRejected: the payment is not captured, or the amount exceeds its rest.
         """
         with self.transaction() as contents:
             if not payment.was_captured:
@@ -281,5 +281,5 @@ class SandboxState:
 
 
 def new_id(prefix: str) -> str:
-    """Return an id as gateways make them: `pay_` and fourteen letters and digits."""
+    """Return an id in the gateways' format: a prefix such as `pay_` and fourteen letters and digits."""
     return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(14))

@@ -1,4 +1,4 @@
-"""Delivers the sandbox's webhooks as Razorpay does: signed, at least once, in no promised order."""
+"""Delivers the sandbox's webhooks like Razorpay: signed, at least once, in no guaranteed order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class WebhookSender:
-    """Takes what the book tells, and delivers it until it is acknowledged. One thread runs it."""
+    """Queues the webhooks of changed payments and delivers them until acknowledged. One thread runs it."""
 
     def __init__(self, state: SandboxState, url: str, secret: str, *, retries_after_s: float = 1.0) -> None:
         self._state = state
@@ -32,19 +32,19 @@ class WebhookSender:
         self._retries_after_s = retries_after_s
         self._client = httpx.Client(timeout=_RESPONSE_TIMEOUT_S)
         self.copies_per_event = 1
-        """How often each webhook is delivered, although it was acknowledged."""
+        """Number of deliveries of each webhook, even if it was acknowledged."""
         self.sends_newest_first = False
         state.on_payment = self._enqueue
 
     def run(self, stop: Event) -> None:
-        """Capture what is due and deliver until told to stop."""
+        """Capture due payments and deliver webhooks until `stop` is set."""
         while not stop.wait(EVERY_S):
             self._state.capture_due()
             self.deliver_due()
         self._client.close()
 
     def deliver_due(self) -> None:
-        """Try what is due once."""
+        """Attempt every due delivery once."""
         now_s = self._state.clock_s()
         due = [delivery for delivery in self._state.contents.outbox if delivery.next_at <= now_s]
         for delivery in reversed(due) if self.sends_newest_first else due:
@@ -53,24 +53,24 @@ class WebhookSender:
                 if acknowledged or now_s - delivery.first_at > _GIVE_UP_AFTER_S:
                     contents.outbox.remove(delivery)
                 else:
-                    waits_s = min(self._retries_after_s * 2**delivery.tries, _RETRY_MAX_S)
+                    delay_s = min(self._retries_after_s * 2**delivery.tries, _RETRY_MAX_S)
                     delivery.tries += 1
-                    delivery.next_at = now_s + waits_s
+                    delivery.next_at = now_s + delay_s
 
     def sign(self, body: bytes) -> str:
-        """Return the signature of a body, as `X-Razorpay-Signature` carries it."""
+        """Return the signature of a body for the header `X-Razorpay-Signature`."""
         return hmac.new(self._secret, body, sha256).hexdigest()
 
     def _enqueue(self, event: str, payment: Payment, refund: Refund | None) -> None:
         now_s = self._state.clock_s()
         self._state.contents.outbox += [
-            Delivery(new_id("evt_"), msgspec.json.encode(told).decode(), next_at=now_s, first_at=now_s)
-            for told in events(self._state, event, payment, refund)
+            Delivery(new_id("evt_"), msgspec.json.encode(webhook).decode(), next_at=now_s, first_at=now_s)
+            for webhook in events(self._state, event, payment, refund)
         ]
 
     def _deliver_copies(self, delivery: Delivery) -> bool:
-        answers = [self._deliver(delivery) for _ in range(self.copies_per_event)]
-        return all(answers)
+        acknowledged = [self._deliver(delivery) for _ in range(self.copies_per_event)]
+        return all(acknowledged)
 
     def _deliver(self, delivery: Delivery) -> bool:
         body = delivery.body.encode()
@@ -80,10 +80,10 @@ class WebhookSender:
             "x-razorpay-event-id": delivery.event_id,
         }
         try:
-            answer = self._client.post(self._url, content=body, headers=headers)
+            response = self._client.post(self._url, content=body, headers=headers)
         except httpx.HTTPError as error:
-            log.info("a webhook is not taken, and comes again: %s", type(error).__name__)
+            log.info("a webhook was not delivered, it will be retried: %s", type(error).__name__)
             return False
-        if not answer.is_success:
-            log.info("a webhook is answered with %d, and comes again", answer.status_code)
-        return answer.is_success
+        if not response.is_success:
+            log.info("a webhook was answered with %d, it will be retried", response.status_code)
+        return response.is_success

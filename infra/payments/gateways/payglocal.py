@@ -1,8 +1,8 @@
-"""PayGlocal, by its PayCollect API: signed and encrypted requests, a page of its own, status by GID.
+"""Adapter for PayGlocal's PayCollect API: signed and encrypted requests, a hosted page, status by GID.
 
-https://docs.payglocal.in, github.com/PayGlocal-Technologies/payglocal-dev-docs. A transaction is one attempt;
-its GID is both order and payment. No webhook tells of single payments: the browser's return and asking again
-are all there is. There is no list of settlements.
+https://docs.payglocal.in, github.com/PayGlocal-Technologies/payglocal-dev-docs. A transaction is one attempt.
+Its GID identifies both the order and the payment. PayGlocal sends no webhook per payment, so the ledger
+relies on the browser's return and on status requests. PayGlocal has no list of settlements.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ _STATUSES: Final = {
     "SYSTEM_ERROR": AttemptStatus.FAILED,
     "CONFIG_ERROR": AttemptStatus.FAILED,
 }
-"""The final ones. Any other is pending: what we do not understand must not write money off."""
+"""Final statuses. Any other status counts as pending, because an unknown status must not end a payment."""
 _REFUND_DONE: Final = frozenset({"SENT_FOR_REFUND", "SUCCESS"})
 _REFUND_FAILED: Final = frozenset({"REQUEST_ERROR", "SYSTEM_ERROR"})
 
 
 class _Data(msgspec.Struct, frozen=True):
-    """PayGlocal's documents name the amount in two ways."""
+    """PayGlocal's documentation uses two names for the amount and the currency."""
 
     Amount: str | int | float | None = None
     Currency: str | None = None
@@ -81,13 +81,13 @@ class _Response(msgspec.Struct, frozen=True):
 
 
 class _RecentOrders:
-    """The transactions this process has started last, by payment id."""
+    """The last transactions that this process started, by payment id."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._opened: dict[str, OpenedOrder] = {}
 
-    def keep(self, payment_id: str, opened: OpenedOrder) -> None:
+    def add(self, payment_id: str, opened: OpenedOrder) -> None:
         with self._lock:
             self._opened[payment_id] = opened
             if len(self._opened) > _RECENT_ORDERS_MAX:
@@ -98,7 +98,7 @@ class _RecentOrders:
 
 
 class PayGlocalGateway:
-    """The port on PayGlocal. Threads may share it."""
+    """Implements the gateway port with PayGlocal. Threads may share it."""
 
     name = "payglocal"
     supports_recurring_charges = False
@@ -122,18 +122,18 @@ class PayGlocalGateway:
 
     @property
     def currencies(self) -> frozenset[str]:
-        """ISO 4217 codes it takes."""
+        """ISO 4217 codes of the accepted currencies."""
         return self._currencies
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._transport.close()
 
     def open_order(self, request: OrderRequest) -> OpenedOrder:
         """Start a transaction, with our payment id as its `merchantTxnId`.
 
-        PayGlocal tells the way to its page once; it is remembered while this process lives. Where it was lost
-        the transaction is returned without: somebody else may have been told.
+        PayGlocal returns the URL of its page once. This process keeps the URLs of recent transactions. If
+        another process started the transaction, the order is returned without a checkout.
         """
         opened = self._opened.find(request.payment_id) or self._started(request)
         if opened is not None:
@@ -141,15 +141,15 @@ class PayGlocalGateway:
         try:
             opened = self._start(request)
         except GatewayRefused:
-            started = self._started(request)  # by another process, since we looked
+            started = self._started(request)  # another process started it in the meantime
             if started is None:
                 raise
             return started
-        self._opened.keep(request.payment_id, opened)
+        self._opened.add(request.payment_id, opened)
         return opened
 
     def _started(self, request: OrderRequest) -> OpenedOrder | None:
-        """Return the transaction of a payment, if there is one."""
+        """Return the transaction of a payment, or None."""
         found = self._find(request.payment_id)
         return None if found is None or found.gid is None else OpenedOrder(found.gid, None)
 
@@ -176,46 +176,46 @@ class PayGlocalGateway:
             },
         )
         if answer.gid is None or answer.data is None or answer.data.redirectUrl is None:
-            raise GatewayRefused(f"payglocal opens no page: {answer.status}", code=answer.status)
+            raise GatewayRefused(f"payglocal returns no page: {answer.status}", code=answer.status)
         return OpenedOrder(answer.gid, Checkout(answer.data.redirectUrl))
 
     def checkout(self, order_id: str, request: OrderRequest) -> Checkout:
-        """Return the way to PayGlocal's page, if this process started the transaction not long ago."""
+        """Return the URL of PayGlocal's page, if this process started the transaction recently."""
         opened = self._opened.find(request.payment_id)
         if opened is not None and opened.checkout is not None:
             return opened.checkout
-        raise GatewayRefused("payglocal shows the way to its page once", code=CHECKOUT_ONCE)
+        raise GatewayRefused("payglocal returns the URL of its page only once", code=CHECKOUT_ONCE)
 
     def attempts(self, order_id: str) -> Sequence[Attempt]:
-        """Return the transaction, if the payer has begun to pay. Refunds do not show in it."""
+        """Return the transaction, if the payer has started to pay. It does not include refunds."""
         answer = self._status(order_id)
         if answer.status == _UNTRIED:
             return []
         return [_attempt(order_id, answer)]
 
     def charge(self, request: ChargeRequest) -> Attempt:
-        """Refuse: no card is kept here. (PayGlocal's standing instructions are not built.)"""
-        raise GatewayRefused("payglocal charges no card again", code="CARD_NOT_KEPT")
+        """Refuse: this adapter saves no cards. (PayGlocal's standing instructions are not implemented.)"""
+        raise GatewayRefused("payglocal cannot charge a saved card", code="CARD_NOT_KEPT")
 
     def forget_card(self, mandate: str) -> None:
-        """Do nothing: no card is kept here."""
+        """Do nothing: this adapter saves no cards."""
 
     def verify_return(self, fields: Mapping[str, str]) -> GatewayNotification:
-        """Return the transaction that the browser came back from, as PayGlocal itself tells of it."""
+        """Verify the browser's return. The transaction's data comes from PayGlocal, not from the browser."""
         return self._read(fields.get(TOKEN, ""), "return")
 
     def verify_webhook(self, body: bytes, headers: Mapping[str, str]) -> GatewayNotification:
-        """Return what PayGlocal posted to a server: the browser's token, as a form field or a header."""
+        """Verify a server-to-server notification: a token as a form field or a header."""
         token = headers.get(TOKEN)
         if token is None:
             try:
                 token = parse_qs(body.decode("ascii"), strict_parsing=True)[TOKEN][0]
             except (ValueError, KeyError):
-                raise InvalidWebhookSignature("the notice has no token of PayGlocal's") from None
+                raise InvalidWebhookSignature("the notification has no PayGlocal token") from None
         return self._read(token, "notice")
 
     def refund(self, request: GatewayRefundRequest) -> GatewayRefund:
-        """Give money back, once for a refund id, which is the refund's `merchantTxnId`."""
+        """Refund money, once per refund id. The refund id is the refund's `merchantTxnId`."""
         known = self._find(request.refund_id)
         if known is None:
             known = self._post(
@@ -231,18 +231,18 @@ class PayGlocalGateway:
         return GatewayRefund(refund_id, _refund_status(known.status), request.amount_minor)
 
     def settlement_lines(self, first: date, last: date) -> Iterator[SettlementLine]:
-        """Refuse: PayGlocal's API has no list of settlements."""
-        raise GatewayRefused("payglocal keeps no list of settlements", code="NO_SETTLEMENT_LIST")
+        """Refuse: PayGlocal's API does not list settlements."""
+        raise GatewayRefused("payglocal does not list settlements", code="NO_SETTLEMENT_LIST")
 
     def _read(self, token: str, kind: str) -> GatewayNotification:
         try:
-            told = self._tokens.verify(token)
+            claims = self._tokens.verify(token)
         except InvalidToken:
             raise InvalidWebhookSignature("the token is not signed by PayGlocal") from None
-        gid = told.get("gid")
+        gid = claims.get("gid")
         if not isinstance(gid, str):
             raise InvalidWebhookSignature("the token names no transaction")
-        # The token may lack the amount: what counts is what PayGlocal says when asked.
+        # The token may lack the amount, so read the transaction from PayGlocal.
         attempt = _attempt(gid, self._status(gid))
         return GatewayNotification(sha256(token.encode()).hexdigest(), kind, attempt)
 
@@ -271,7 +271,7 @@ def _read_response(content: bytes) -> _Response:
     try:
         return msgspec.json.decode(content, type=_Response)
     except msgspec.MsgspecError as error:
-        raise GatewayUnavailable(f"payglocal answers with no transaction: {error}") from None
+        raise GatewayUnavailable(f"payglocal's response is not a transaction: {error}") from None
 
 
 def _attempt(gid: str, answer: _Response) -> Attempt:
@@ -305,7 +305,7 @@ def _minor(amount: str | float | None) -> int:
             return int(minor)
     except InvalidOperation:
         pass
-    raise GatewayUnavailable("payglocal answers with no amount in whole minor units")
+    raise GatewayUnavailable("payglocal's response has no amount in whole minor units")
 
 
 def _explain(body: dict[str, Any]) -> tuple[str, str]:

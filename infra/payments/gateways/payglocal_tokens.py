@@ -1,8 +1,9 @@
-"""PayGlocal's tokens: what we send is encrypted for it and signed by us, what it sends is signed by it.
+"""PayGlocal's tokens. Requests are encrypted for PayGlocal and signed by us; PayGlocal signs its tokens.
 
-As in PayGlocal's own clients (github.com/PayGlocal-Technologies, `payglocal-python-sdk/jwt_helper.py`): a JWE
-with RSA-OAEP-256 and A128CBC-HS256 as the body, and a JWS with RS256 over the SHA-256 of that body, or of the
-path where there is no body. `iat` is milliseconds as text, `exp` a duration in milliseconds.
+The format follows PayGlocal's clients (github.com/PayGlocal-Technologies,
+`payglocal-python-sdk/jwt_helper.py`): the body is a JWE with RSA-OAEP-256 and A128CBC-HS256. A JWS with RS256
+signs the SHA-256 of that body, or of the path if the request has no body. `iat` is milliseconds as text,
+`exp` is a duration in milliseconds.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ JWS: Final = jws.JWSRegistry(algorithms=["RS256"], strict_check_header=False)
 
 
 class InvalidToken(Exception):
-    """A token is not signed by whom it should be, or holds no JSON object."""
+    """A token has a wrong signature, or does not hold a JSON object."""
 
 
 class InvalidKey(Exception):
-    """A file holds no RSA key; the message says why, and nothing of the file."""
+    """A file does not hold an RSA key. The message gives the reason and quotes nothing of the file."""
 
 
 class PayGlocalTokens:
-    """The merchant's end: its private key, and PayGlocal's public one."""
+    """The merchant's side: its private key and PayGlocal's public key."""
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class PayGlocalTokens:
         return jwe.encrypt_compact(header, msgspec.json.encode(payload), self._public_key, registry=JWE)
 
     def sign(self, content: str, now_ms: int) -> dict[str, str]:
-        """Return the headers that prove that a body, or a path, comes from us."""
+        """Return the headers that sign a body, or a path."""
         header = {
             "alg": "RS256",
             "kid": self._private_key_id,
@@ -85,19 +86,19 @@ class PayGlocalTokens:
         }
 
     def verify(self, token: str) -> dict[str, Any]:
-        """Return what a token of PayGlocal's says.
+        """Return the claims of a token from PayGlocal.
 
         Raises:
-            InvalidToken: it is not signed by PayGlocal.
+            InvalidToken: PayGlocal did not sign it.
         """
         return verify_token(token, self._public_key)
 
 
 def verify_token(token: str, public_key: RSAKey) -> dict[str, Any]:
-    """Return the JSON object that the holder of a key has signed.
+    """Return the JSON object in a token that the holder of a key signed.
 
     Raises:
-        InvalidToken: another one has, or it is none.
+        InvalidToken: the signature or the token is invalid.
     """
     try:
         payload = jws.deserialize_compact(token, public_key, registry=JWS).payload
@@ -110,11 +111,11 @@ def read_key(path: Path) -> RSAKey:
     """Return the RSA key of a PEM file.
 
     Raises:
-        InvalidKey: it cannot be read, or is none.
+        InvalidKey: the file cannot be read, or does not hold an RSA key.
     """
     try:
         return RSAKey.import_key(path.read_bytes())
     except OSError as error:
         raise InvalidKey(f"{path} cannot be read: {error.strerror}") from None
     except (JoseError, ValueError) as error:
-        raise InvalidKey(f"{path} holds no RSA key in PEM: {type(error).__name__}") from None
+        raise InvalidKey(f"{path} is not a PEM file with an RSA key: {type(error).__name__}") from None

@@ -1,6 +1,6 @@
-"""Razorpay, over its official Python client: orders, hosted checkout, webhooks, refunds, settlements.
+"""Adapter for Razorpay with its official Python client: orders, checkout, webhooks, refunds, settlements.
 
-No script of Razorpay's runs in our pages: the browser sends a form to its hosted checkout.
+Our pages load no Razorpay script: the browser posts a form to Razorpay's hosted checkout.
 https://razorpay.com/docs/payments/payment-gateway/web-integration/hosted
 """
 
@@ -38,7 +38,7 @@ from infra.payments.gateways.transport import Transport
 
 LIVE_URL: Final = "https://api.razorpay.com"
 SETTLES_WITHIN: Final = timedelta(days=12)
-"""T+7 working days for international payments, T+2 for domestic ones."""
+"""T+7 working days for international payments, T+2 for domestic payments."""
 
 _PAGE_OF_PAYMENTS: Final = 100
 _PAGE_OF_SETTLEMENTS: Final = 1_000
@@ -48,7 +48,7 @@ _IDEMPOTENCY_KEY: Final = re.compile(r"[A-Za-z0-9_-]{10,}")
 
 
 class RazorpayGateway:
-    """The port on Razorpay. Threads may share it."""
+    """Implements the gateway port with Razorpay. Threads may share it."""
 
     name = "razorpay"
     supports_recurring_charges = True
@@ -73,26 +73,26 @@ class RazorpayGateway:
         self._clock = clock
         self._url = url.rstrip("/")
         self._transport = Transport(self.name, timeout_s, _explain)
-        # The client prints what goes wrong and keeps the status to itself: our transport raises before it.
+        # The client prints errors and hides the HTTP status, so our transport raises first.
         self._client = razorpay.Client(session=self._transport, auth=(key_id, key_secret), base_url=self._url)
 
     @property
     def currencies(self) -> frozenset[str]:
-        """ISO 4217 codes it takes."""
+        """ISO 4217 codes of the accepted currencies."""
         return self._currencies
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._transport.close()
 
     def open_order(self, request: OrderRequest) -> OpenedOrder:
-        """Open an order with our payment id as its receipt, or find the one that has it."""
+        """Open an order with our payment id as its receipt, or return the existing order of that receipt."""
         answer = self._client.order.all({"receipt": request.payment_id})
         known = entities.read_all(answer, entities.Order)
         order = known[-1] if known else self._create_order(request)
         if (order.amount, order.currency) != (request.amount_minor, request.currency):
             raise GatewayRefused(
-                f"razorpay has an order of {request.payment_id} over another amount", code="ORDER_DIFFERS"
+                f"razorpay has an order for {request.payment_id} with another amount", code="ORDER_DIFFERS"
             )
         return OpenedOrder(order.id, self._checkout(order, request))
 
@@ -123,27 +123,28 @@ class RazorpayGateway:
         return Checkout(f"{self._url}/v1/checkout/embedded", "POST", known)
 
     def attempts(self, order_id: str) -> Sequence[Attempt]:
-        """Return the payments of an order, oldest first; money that is only reserved is taken first."""
+        """Return the payments of an order, oldest first. Capture a payment that is only authorised."""
         payments = self._payments(order_id)
-        waiting = [payment for payment in payments if payment.is_only_authorized]
-        if waiting and not any(payment.status == "captured" for payment in payments):
-            self._capture(waiting[0])
+        authorized = [payment for payment in payments if payment.is_only_authorized]
+        if authorized and not any(payment.status == "captured" for payment in payments):
+            self._capture(authorized[0])
             payments = self._payments(order_id)
         return [payment.attempt() for payment in sorted(payments, key=lambda payment: payment.created_at)]
 
     def charge(self, request: ChargeRequest) -> Attempt:
-        """Charge the card that a payment kept (its token) for another order.
+        """Charge the card that an earlier payment saved (its token) for another order.
 
-        Razorpay has no idempotency key for it: an order that has a payment is not charged, and one that is
-        paid takes no other. A bank may announce the charge to the card's owner, and decide a day later.
+        Razorpay has no idempotency key for this call. So an order with a payment is not charged again, and
+        Razorpay accepts no second payment for a paid order. A bank may first notify the card holder and
+        decide a day later.
         """
         known = self.attempts(request.order_id)
         if known:
             return known[-1]
-        kept = self._saved_card(request.mandate)
-        if kept is None:
-            raise GatewayRefused("razorpay has not kept the card of this payment", code="CARD_NOT_KEPT")
-        payer, customer_id, token_id = kept
+        saved = self._saved_card(request.mandate)
+        if saved is None:
+            raise GatewayRefused("razorpay has no saved card for this payment", code="CARD_NOT_KEPT")
+        payer, customer_id, token_id = saved
         try:
             self._client.payment.createRecurring(
                 {
@@ -165,39 +166,39 @@ class RazorpayGateway:
             return known[-1]
         known = self.attempts(request.order_id)
         if not known:
-            raise GatewayUnavailable("razorpay has charged a card, and does not show it yet")
+            raise GatewayUnavailable("razorpay has charged a card, but does not list the payment yet")
         return known[-1]
 
     def forget_card(self, mandate: str) -> None:
-        """Delete the token that a payment kept."""
-        kept = self._saved_card(mandate)
-        if kept is not None:
-            self._client.token.delete(kept[1], kept[2])
+        """Delete the card token that a payment saved."""
+        saved = self._saved_card(mandate)
+        if saved is not None:
+            self._client.token.delete(saved[1], saved[2])
 
     def _saved_card(self, gateway_payment_id: str) -> tuple[entities.Payment, str, str] | None:
-        """Return a payment, and the customer and the token of its card; None where it kept none."""
+        """Return a payment with the customer id and token id of its saved card; None if it saved none."""
         payment = entities.read(self._client.payment.fetch(gateway_payment_id), entities.Payment)
         if payment.customer_id is None or payment.token_id is None:
             return None
         return payment, payment.customer_id, payment.token_id
 
     def verify_return(self, fields: Mapping[str, str]) -> GatewayNotification:
-        """Return the payment that the browser came back from, as Razorpay itself tells of it.
+        """Verify the browser's return. The payment's data comes from Razorpay, not from the browser.
 
-        A good return is signed and says which payment; a failed one is not signed. Neither says an amount,
-        so the payment is asked for: what comes with the browser only says which.
+        A successful return is signed, a failed one is not. Both carry only ids, so the payment is read from
+        Razorpay.
         """
-        order_id, payment_id = self._claimed(fields)
+        order_id, payment_id = self._returned_ids(fields)
         answer = self._client.order.payments(order_id)
         for payment in entities.read_all(answer, entities.Payment):
             if payment.id == payment_id:
                 return GatewayNotification(
                     f"return-{payment_id}-{payment.status}", "return", payment.attempt()
                 )
-        raise InvalidWebhookSignature("razorpay knows no such payment of the order")
+        raise InvalidWebhookSignature("razorpay does not know this payment of the order")
 
     def verify_webhook(self, body: bytes, headers: Mapping[str, str]) -> GatewayNotification:
-        """Return what a webhook tells. Razorpay sends an event again under the same `x-razorpay-event-id`."""
+        """Verify a webhook. Razorpay repeats an event with the same `x-razorpay-event-id`."""
         expected = hmac.new(self._webhook_secret, body, sha256).hexdigest()
         signature = headers.get("x-razorpay-signature", "")
         if not hmac.compare_digest(expected.encode(), signature.encode()):
@@ -208,13 +209,13 @@ class RazorpayGateway:
             raise InvalidWebhookSignature(f"the webhook cannot be read: {error}") from None
         notification_id = headers.get("x-razorpay-event-id") or sha256(body).hexdigest()
         payment = event.payload.payment
-        # What is not about an order of ours (a payment link of the same account) is none of our business.
+        # Ignore events without an order, such as those of a payment link of the same account.
         about_order = payment is not None and payment.entity.order_id is not None
         attempt = payment.entity.attempt() if payment is not None and about_order else None
         return GatewayNotification(notification_id, event.event, attempt)
 
     def refund(self, request: GatewayRefundRequest) -> GatewayRefund:
-        """Give money back, once for a refund id: as the receipt, and as Razorpay's idempotency key."""
+        """Refund money, once per refund id. The id is the receipt and Razorpay's idempotency key."""
         payment_id = request.gateway_payment_id
         answer = self._client.payment.fetch_multiple_refund(payment_id, {"count": _PAGE_OF_PAYMENTS})
         for known in entities.read_all(answer, entities.RefundEntity):
@@ -228,9 +229,9 @@ class RazorpayGateway:
         return entities.read(made, entities.RefundEntity).refund()
 
     def settlement_lines(self, first: date, last: date) -> Iterator[SettlementLine]:
-        """Return the settled payments and refunds that were made on these days (UTC).
+        """Return the settled payments and refunds that were created on these days (UTC).
 
-        Razorpay lists by the day of the settlement, which comes days later, and in India's time.
+        Razorpay lists them by settlement day, which is days later and in Indian time.
         """
         until = min(last + SETTLES_WITHIN, self._clock().astimezone(UTC).date() + timedelta(days=1))
         for year, month in _months(first - timedelta(days=1), until):
@@ -255,22 +256,22 @@ class RazorpayGateway:
         return entities.read(self._client.order.create(wanted), entities.Order)
 
     def _customer(self, payer: Payer) -> str:
-        known = {"name": payer.name, "email": payer.email, "contact": payer.phone}
-        told = {name: value for name, value in known.items() if value}
-        answer = self._client.customer.create({**told, "fail_existing": "0"})
+        fields = {"name": payer.name, "email": payer.email, "contact": payer.phone}
+        given = {name: value for name, value in fields.items() if value}
+        answer = self._client.customer.create({**given, "fail_existing": "0"})
         return entities.read(answer, entities.Customer).id
 
     def _payments(self, order_id: str) -> list[entities.Payment]:
         return entities.read_all(self._client.order.payments(order_id), entities.Payment)
 
     def _capture(self, payment: entities.Payment) -> None:
-        # Refused where it was taken, or given back, since we looked: what it is now is read again.
+        # Razorpay refuses if the payment was captured or refunded in the meantime. The caller reads it again.
         with suppress(GatewayRefused):
-            # The client's default for `data` is one dict for all calls, which it writes the amount into.
+            # Always pass `data`: the client's default is one shared dict, which it modifies.
             self._client.payment.capture(payment.id, payment.amount, {"currency": payment.currency})
 
-    def _claimed(self, fields: Mapping[str, str]) -> tuple[str, str]:
-        """Return which order and payment a return is about."""
+    def _returned_ids(self, fields: Mapping[str, str]) -> tuple[str, str]:
+        """Return the order id and payment id of a return, after a check of its signature."""
         if _FAILED_RETURN in fields:
             try:
                 metadata = msgspec.json.decode(fields[_FAILED_RETURN], type=dict[str, str])
@@ -281,7 +282,7 @@ class RazorpayGateway:
             signed = {name: fields[name] for name in _RETURN_FIELDS}
             self._client.utility.verify_payment_signature(signed)
         except KeyError:
-            raise InvalidWebhookSignature("the return lacks what Razorpay signs") from None
+            raise InvalidWebhookSignature("the return lacks a signed field") from None
         except (SignatureVerificationError, TypeError):
             raise InvalidWebhookSignature("the return is not signed by Razorpay") from None
         return signed["razorpay_order_id"], signed["razorpay_payment_id"]
@@ -289,8 +290,8 @@ class RazorpayGateway:
     def _settled_in(self, year: int, month: int) -> Iterator[entities.SettledEntity]:
         skip = 0
         while True:
-            asked = {"year": year, "month": month, "count": _PAGE_OF_SETTLEMENTS, "skip": skip}
-            items = entities.read_all(self._client.settlement.report(asked), entities.SettledEntity)
+            query = {"year": year, "month": month, "count": _PAGE_OF_SETTLEMENTS, "skip": skip}
+            items = entities.read_all(self._client.settlement.report(query), entities.SettledEntity)
             if not items:
                 return
             yield from items
@@ -305,7 +306,7 @@ def _explain(body: dict[str, Any]) -> tuple[str, str]:
 
 
 def _idempotency_key(refund_id: str) -> str:
-    """Return the refund id, in a form that Razorpay takes: at least ten letters, digits, hyphens."""
+    """Return the refund id, or a digest of it if Razorpay does not accept it as an idempotency key."""
     if _IDEMPOTENCY_KEY.fullmatch(refund_id):
         return refund_id
     return blake2b(refund_id.encode(), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""What Razorpay's API and webhooks send, as far as the ledger reads it, in the ledger's words.
+"""Entities of Razorpay's API and webhooks, as far as the ledger reads them, and their conversion to the port.
 
 https://razorpay.com/docs/api/payments, /docs/api/refunds, /docs/api/settlements, /docs/webhooks.
 """
@@ -31,9 +31,9 @@ T = TypeVar("T")
 
 
 class Order(msgspec.Struct, frozen=True):
-    """An order; amounts are in the smallest unit of the currency, as everywhere in Razorpay.
+    """An order. All amounts of Razorpay are in minor units.
 
-    One that lets a card be charged again has a customer.
+    An order that saves a card for later charges has a customer.
     """
 
     id: str
@@ -44,13 +44,13 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Customer(msgspec.Struct, frozen=True):
-    """Whom cards belong to."""
+    """The owner of saved cards."""
 
     id: str
 
 
 class Payment(msgspec.Struct, frozen=True):
-    """A payment: what the ledger calls an attempt."""
+    """A payment. The ledger calls it an attempt."""
 
     id: str
     status: str
@@ -69,11 +69,11 @@ class Payment(msgspec.Struct, frozen=True):
 
     @property
     def is_only_authorized(self) -> bool:
-        """Whether the money is reserved, and not taken."""
+        """Whether the payment is authorised but not captured."""
         return self.status == "authorized"
 
     def attempt(self) -> Attempt:
-        """Return it in the ledger's words."""
+        """Return the payment as an attempt."""
         return Attempt(
             gateway_payment_id=self.id,
             order_id=self.order_id or "",
@@ -89,7 +89,7 @@ class Payment(msgspec.Struct, frozen=True):
             case "captured":
                 return AttemptStatus.CAPTURED
             case "refunded":
-                # What was never captured goes back by itself after some days: that money was not taken.
+                # Razorpay refunds an authorised payment after some days if it is never captured.
                 return AttemptStatus.FAILED if self.captured is False else AttemptStatus.CAPTURED
             case "failed" if self.error_reason == PAYER_GAVE_UP:
                 return AttemptStatus.CANCELLED
@@ -108,12 +108,12 @@ class RefundEntity(msgspec.Struct, frozen=True):
     receipt: str | None = None
 
     def refund(self) -> GatewayRefund:
-        """Return it in the ledger's words."""
+        """Return the refund as the port defines it."""
         return GatewayRefund(self.id, _REFUNDS.get(self.status, RefundStatus.PENDING), self.amount)
 
 
 class SettledEntity(msgspec.Struct, frozen=True):
-    """An item of the settlement recon."""
+    """An item of the settlement reconciliation report."""
 
     entity_id: str
     type: str
@@ -124,7 +124,7 @@ class SettledEntity(msgspec.Struct, frozen=True):
     order_id: str | None = None
 
     def line(self) -> SettlementLine | None:
-        """Return it in the ledger's words; None for what is neither a payment nor a refund."""
+        """Return the item as a settlement line; None if it is neither a payment nor a refund."""
         at = datetime.fromtimestamp(self.created_at, UTC)
         if self.type == "payment":
             return SettlementLine(
@@ -150,22 +150,22 @@ class Collection(msgspec.Struct, frozen=True):
 
 
 def read(answer: object, entity: type[T]) -> T:
-    """Return an answer as an entity.
+    """Return a response as an entity.
 
     Raises:
-        GatewayUnavailable: it is none, so what was asked for is not known.
+        GatewayUnavailable: the response is not such an entity, so the outcome is unknown.
     """
     try:
         return msgspec.convert(answer, entity)
     except msgspec.ValidationError as error:
-        raise GatewayUnavailable(f"razorpay answers with no {entity.__name__}: {error}") from None
+        raise GatewayUnavailable(f"razorpay's response is not a valid {entity.__name__}: {error}") from None
 
 
 def read_all(answer: object, entity: type[T]) -> list[T]:
-    """Return a collection's entities.
+    """Return the entities of a collection.
 
     Raises:
-        GatewayUnavailable: it is no such collection.
+        GatewayUnavailable: the response is not a collection of such entities.
     """
     return [read(item, entity) for item in read(answer, Collection).items]
 

@@ -1,4 +1,4 @@
-"""HTTP to a gateway: what comes back is an answer, or one of the two errors that the port knows."""
+"""HTTP client for gateways. A call returns a response or raises GatewayUnavailable or GatewayRefused."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ import msgspec
 from domain.payments.gateway import GatewayRefused, GatewayUnavailable
 
 _RETRYABLE_STATUSES: Final = frozenset({401, 403, 407, 408, 409, 425, 429})
-"""Refusals that say nothing about what was asked: our keys are wrong, another request is under way, too many.
+"""Refusals that do not concern the requested action: wrong keys, a concurrent request, a rate limit.
 
-Taking them for a "no" could write a payment off whose money is there.
+The ledger must not treat them as a final refusal: it would abandon a payment that may be paid.
 """
 _CONNECT_TIMEOUT_S: Final = 5.0
 _QUOTED_CHARACTERS: Final = 200
 
 Explain = Callable[[Any], tuple[str, str]]
-"""Reads a gateway's body of an error: its own code, and its sentence."""
+"""Reads a gateway's error body. Returns its error code and its message."""
 
 
 class Transport:
-    """A connection pool to one gateway; threads may share it.
+    """A connection pool to one gateway. Threads may share it.
 
-    Its `get`, `post` and `delete` take what Razorpay's official client gives to a session, and return what it
-    expects.
+    `get`, `post` and `delete` have the signatures that Razorpay's official client expects of a session.
     """
 
     def __init__(self, gateway: str, timeout_s: float, explain: Explain) -> None:
@@ -38,31 +37,31 @@ class Transport:
         )
 
     def get(self, url: str, **options: Any) -> httpx.Response:
-        """Send a GET; options as for `post`, which has a body on top."""
+        """Send a GET. Options and errors as for `post`, but without `data`."""
         return self._send("GET", url, options)
 
     def post(self, url: str, **options: Any) -> httpx.Response:
         """Send a POST. Options: `auth`, `params`, `headers`, `data` (the body, as text).
 
         Raises:
-            GatewayUnavailable: no answer, one that cannot be read, or one that says to come again.
-            GatewayRefused: it will not, and would not the next time.
+            GatewayUnavailable: no response, an invalid response, or one that allows a retry.
+            GatewayRefused: the gateway refuses the request finally.
         """
         return self._send("POST", url, options)
 
     def delete(self, url: str, **options: Any) -> httpx.Response:
-        """Send a DELETE; options as for `post`."""
+        """Send a DELETE. Options and errors as for `post`."""
         return self._send("DELETE", url, options)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._client.close()
 
     def _send(self, method: str, url: str, options: Mapping[str, Any]) -> httpx.Response:
-        # Razorpay's client ends its own name with a blank, which HTTP does not allow.
+        # Razorpay's client sends a header value with a trailing space, which HTTP does not allow.
         headers = {name: value.strip() for name, value in options.get("headers", {}).items()}
         try:
-            answer = self._client.request(
+            response = self._client.request(
                 method,
                 url,
                 params=options.get("params") or None,
@@ -71,20 +70,20 @@ class Transport:
                 auth=options.get("auth"),
             )
         except httpx.HTTPError as error:
-            # Not the error itself: it carries the request, and with it our keys.
-            raise GatewayUnavailable(f"{self._gateway} gives no answer: {type(error).__name__}") from None
-        return self._checked(answer)
+            # Do not chain the error: it contains the request with our keys.
+            raise GatewayUnavailable(f"{self._gateway} does not answer: {type(error).__name__}") from None
+        return self._check(response)
 
-    def _checked(self, answer: httpx.Response) -> httpx.Response:
-        status = answer.status_code
+    def _check(self, response: httpx.Response) -> httpx.Response:
+        status = response.status_code
         try:
-            body = msgspec.json.decode(answer.content)
+            body = msgspec.json.decode(response.content)
         except (ValueError, msgspec.MsgspecError):
             body = None
-        if answer.is_success and isinstance(body, dict):
-            return answer
-        code, sentence = self._explain(body) if isinstance(body, dict) else ("", "")
-        said = " ".join(filter(None, (code, sentence)))[:_QUOTED_CHARACTERS]
+        if response.is_success and isinstance(body, dict):
+            return response
+        code, message = self._explain(body) if isinstance(body, dict) else ("", "")
+        text = " ".join(filter(None, (code, message)))[:_QUOTED_CHARACTERS]
         if 400 <= status < 500 and status not in _RETRYABLE_STATUSES:
-            raise GatewayRefused(f"{self._gateway} refuses: {said or status}", code=code or str(status))
-        raise GatewayUnavailable(f"{self._gateway} answers with {status} {said}".rstrip())
+            raise GatewayRefused(f"{self._gateway} refuses: {text or status}", code=code or str(status))
+        raise GatewayUnavailable(f"{self._gateway} answers with {status} {text}".rstrip())

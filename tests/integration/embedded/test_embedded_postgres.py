@@ -97,7 +97,7 @@ def test_a_chosen_port_is_kept_or_refused(root: Path, template: Path) -> None:
         server.stop()
         with (
             socket.create_server(("127.0.0.1", port)),
-            pytest.raises(EmbeddedServerError, match=f"port {port} is taken"),
+            pytest.raises(EmbeddedServerError, match=f"port {port} is in use"),
         ):
             server.start()
 
@@ -110,7 +110,7 @@ def test_a_refusal_to_start_quotes_the_log(root: Path, template: Path) -> None:
 
 
 def test_only_a_stopped_server_is_a_template(server: EmbeddedPostgres) -> None:
-    with pytest.raises(EmbeddedServerError, match="no stopped server"):
+    with pytest.raises(EmbeddedServerError, match="not the directory of a stopped server"):
         EmbeddedPostgres(server.root.parent / "copy", template=server.root).start()
 
 
@@ -143,7 +143,7 @@ def test_root_runs_it_as_nobody(server: EmbeddedPostgres) -> None:
 def test_a_private_directory_is_refused_not_opened_up(root: Path) -> None:
     private = root.parent / "private"
     private.mkdir(mode=0o700)
-    with pytest.raises(EmbeddedServerError, match="cannot reach"):
+    with pytest.raises(EmbeddedServerError, match="cannot enter"):
         EmbeddedPostgres(private / "server").start()
     assert private.stat().st_mode & 0o777 == 0o700
 

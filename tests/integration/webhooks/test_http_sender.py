@@ -119,7 +119,7 @@ def test_a_name_that_leads_to_us_is_not_called(addresses: list[str], monkeypatch
     monkeypatch.setattr(socket, "create_connection", lambda *_: pytest.fail("it was called"))
     sender = HttpSender(allow_private=False, resolve=lambda host, port: addresses)
     outcome = send(sender, "https://hooks.example/")
-    assert outcome == Outcome(None, "its name leads to an address that is not of the public internet")
+    assert outcome == Outcome(None, "its host name has an address outside the public internet")
 
 
 def test_the_address_that_was_checked_is_the_one_that_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_a_stored_address_is_checked_again(url: str, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 64 + ".example", "a..example"])
 def test_a_name_without_an_address(host: str) -> None:
-    assert send(trying_out(), f"https://{host}/") == Outcome(None, "its name has no address")
+    assert send(trying_out(), f"https://{host}/") == Outcome(None, "its host name has no address")
 
 
 class TestTls:

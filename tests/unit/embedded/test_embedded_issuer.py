@@ -38,8 +38,8 @@ def test_its_key_stays_and_only_we_can_read_it(tmp_path: Path) -> None:
     again.start()
     assert verifier.principal(again.token("u-1")).subject == "u-1"
     assert stat.S_IMODE((tmp_path / "issuer-key.pem").stat().st_mode) == 0o600
-    assert "PRIVATE" not in issuer.published.read_text()
-    assert '"d"' not in issuer.published.read_text()
+    assert "PRIVATE" not in issuer.jwks_path.read_text()
+    assert '"d"' not in issuer.jwks_path.read_text()
 
 
 def test_its_tokens_end(tmp_path: Path) -> None:
@@ -63,9 +63,9 @@ def test_a_key_that_others_could_read_or_that_is_none_is_refused(tmp_path: Path)
     issuer.start()
     key = tmp_path / "issuer-key.pem"
     key.chmod(0o644)
-    with pytest.raises(EmbeddedServerError, match="read by others"):
+    with pytest.raises(EmbeddedServerError, match="other users can read"):
         issuer.token("u-1")
     key.chmod(0o600)
     key.write_text("nonsense")
-    with pytest.raises(EmbeddedServerError, match="no private key"):
+    with pytest.raises(EmbeddedServerError, match="not a private key"):
         issuer.token("u-1")

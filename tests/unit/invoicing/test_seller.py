@@ -42,7 +42,7 @@ def test_without_one_documents_say_that_they_are_specimens() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"seller_gstin": None, "seller_city": None}, "these are needed too: SELLER_GSTIN, SELLER_CITY"),
+        ({"seller_gstin": None, "seller_city": None}, "settings are required too: SELLER_GSTIN, SELLER_CITY"),
         ({"seller_gstin": "29AAGCB7383J1Z5"}, "SELLER_GSTIN: .* a character of it is mistyped"),
         ({"seller_state": "Maharashtra"}, "SELLER_GSTIN: the GSTIN is of Karnataka"),
         ({"seller_state": "Bavaria"}, "SELLER_STATE: 'Bavaria' is no state of India"),
@@ -52,7 +52,7 @@ def test_without_one_documents_say_that_they_are_specimens() -> None:
         ),
         ({"seller_address": "a|b|c|d"}, "SELLER_ADDRESS: an address has 1 to 3 lines"),
         ({"seller_email": "nobody"}, "SELLER_EMAIL: 'nobody' is no email address"),
-        ({"seller_invoice_prefix": "ABC"}, "SELLER_INVOICE_PREFIX: one or two capital letters"),
+        ({"seller_invoice_prefix": "ABC"}, "SELLER_INVOICE_PREFIX: must be one or two capital letters"),
         ({"seller_time_zone": "IST"}, "SELLER_TIME_ZONE: 'IST' is not an IANA time zone"),
     ],
 )

@@ -49,7 +49,7 @@ def test_a_price_book_is_read_from_its_file(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("prices", "is no list of price editions"),
+        ("prices", "is not a valid list of price editions"),
         ('[{"version": "a"}]', r"missing required field `effective_from` - at `\$\[0\]`"),
         (
             '[{"version": "a", "effective_from": "2027-01-01T00:00:00Z", "currencies": {"EUR": {}}}]',

@@ -84,11 +84,11 @@ def proxy(session_proxy: FaultyProxy) -> Iterator[FaultyProxy]:
 def adapters(data_dir: Path, session_proxy: FaultyProxy) -> Iterator[dict[str, Any]]:
     """Both adapters, by name, as the service wires them."""
     from infra.embedded.gateway_sandbox.keys import KeyFolder
-    from infra.payments.gateways.wiring import gateways
+    from infra.payments.gateways.wiring import open_gateways
     from infra.settings import Settings
 
     given = {name.lower(): value for name, value in KeyFolder(data_dir).settings(session_proxy.url).items()}
-    made = gateways(Settings(**given, gateway_timeout_s=LONG_TIMEOUT_S, payglocal_currencies="USD,INR"))
+    made = open_gateways(Settings(**given, gateway_timeout_s=LONG_TIMEOUT_S, payglocal_currencies="USD,INR"))
     yield dict(made)
     for adapter in made.values():
         adapter.close()

@@ -96,8 +96,8 @@ def test_without_a_difference_it_is_silent(
 @pytest.mark.parametrize(
     ("gateway", "days", "sentence"),
     [
-        ("cash", ("2026-11-01", "2026-11-02"), "no keys of cash: known are razorpay, payglocal"),
-        ("razorpay", ("2026-11-02", "2026-11-01"), "--from is a day after --to"),
+        ("cash", ("2026-11-01", "2026-11-02"), "cash is not configured; configured: razorpay, payglocal"),
+        ("razorpay", ("2026-11-02", "2026-11-01"), "--from is later than --to"),
     ],
 )
 def test_what_it_cannot_do_it_says(

@@ -29,7 +29,7 @@ def test_its_book_and_its_undelivered_webhooks_survive_it(
     tmp_path: Path, data_dir: Path, adapters: dict[str, PaymentGateway], order_request: Any
 ) -> None:
     del adapters  # only the settings are borrowed
-    from infra.payments.gateways.wiring import gateways
+    from infra.payments.gateways.wiring import open_gateways
     from infra.settings import Settings
 
     def sandbox() -> SandboxGateway:
@@ -37,7 +37,7 @@ def test_its_book_and_its_undelivered_webhooks_survive_it(
 
     port = KeyFolder(tmp_path).port()
     given = KeyFolder(tmp_path).settings(f"http://127.0.0.1:{port}")
-    made = gateways(Settings(**{name.lower(): value for name, value in given.items()}))
+    made = open_gateways(Settings(**{name.lower(): value for name, value in given.items()}))
     with sandbox().serving():
         payer = Payer(f"http://127.0.0.1:{port}")
         paid = made["razorpay"].open_order(order_request())

@@ -56,7 +56,7 @@ def razorpay() -> RazorpayGateway:
 
 
 def test_a_return_signed_by_razorpay_is_believed(razorpay: RazorpayGateway) -> None:
-    claimed = razorpay._claimed({**RETURNED, "razorpay_signature": RETURN_SIGNATURE})
+    claimed = razorpay._returned_ids({**RETURNED, "razorpay_signature": RETURN_SIGNATURE})
     assert claimed == ("fake_order_id", "fake_payment_id")
 
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from infra.embedded.gateway_sandbox.keys import KeyFolder
-from infra.payments.gateways.wiring import gateways
+from infra.payments.gateways.wiring import open_gateways
 from infra.settings import InvalidSetting, Settings
 
 
@@ -20,12 +20,12 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_without_keys_there_is_no_gateway() -> None:
-    assert gateways(Settings()) == {}
+    assert open_gateways(Settings()) == {}
     assert not Settings().names_gateway
 
 
 def test_each_is_offered_for_its_currencies(variables: dict[str, str]) -> None:
-    made = gateways(Settings(**variables, razorpay_currencies=" INR ,"))
+    made = open_gateways(Settings(**variables, razorpay_currencies=" INR ,"))
     assert {name: gateway.currencies for name, gateway in made.items()} == {
         "razorpay": frozenset({"INR"}),
         "payglocal": frozenset({"USD"}),
@@ -48,14 +48,14 @@ def test_each_is_offered_for_its_currencies(variables: dict[str, str]) -> None:
 def test_a_missing_variable_is_named(variables: dict[str, str], missing: str) -> None:
     given = {name: value for name, value in variables.items() if name != missing}
     with pytest.raises(InvalidSetting, match=f"{missing.upper()} is not set"):
-        gateways(Settings(**given))
+        open_gateways(Settings(**given))
 
 
 def test_a_file_that_is_no_key_is_named(variables: dict[str, str], tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.touch()
     with pytest.raises(InvalidSetting, match=r"PAYGLOCAL_PRIVATE_KEY.*empty\.pem"):
-        gateways(Settings(**variables | {"payglocal_private_key": str(empty)}))
+        open_gateways(Settings(**variables | {"payglocal_private_key": str(empty)}))
 
 
 def test_secrets_of_gateways_never_show(variables: dict[str, str]) -> None:

@@ -39,12 +39,12 @@ def test_a_link_works_once(open_browser: Open, ledger_api: LedgerApi, studio: st
     first.submit(first.get("/credits").form("/sign-out"))
     again = open_browser().get("/sign-in", ticket=ticket)
     assert again.status == 401
-    assert "used before" in again.text
+    assert "already used" in again.text
 
 
 @pytest.mark.parametrize("lasts", [timedelta(hours=-1), timedelta(minutes=-5)])
 def test_a_link_works_for_a_time(open_browser: Open, ledger_api: LedgerApi, lasts: timedelta) -> None:
-    ticket = ledger_api.issuer.ticket("s-1", roles=["staff"], lasts=lasts)
+    ticket = ledger_api.issuer.ticket("s-1", roles=["staff"], lifetime=lasts)
     assert "expired" in open_browser().get("/sign-in", ticket=ticket).text
 
 

@@ -49,7 +49,7 @@ def details(admin: Browser) -> None:
 
 
 def top_up(studio: str, ledger_api: LedgerApi) -> bool:
-    """Do for the organisation what `creditledger tend` does, and tell whether a top-up began."""
+    """Do for the organisation what `creditledger worker` does, and tell whether a top-up began."""
     services = ledger_api.services
     request = CommandContext(services.clock(), None, "test")
     begun = services.top_ups.begin(studio, id_for_gateway("top", services.new_id()), context=request)

@@ -210,10 +210,10 @@ def test_a_gateway_is_compared_only_when_it_is_asked_for(comparing: Any) -> None
 
 def test_a_gateway_that_does_not_answer_is_not_a_gateway_without_differences(comparing: Any) -> None:
     def reconcile(*_: object) -> list[Difference]:
-        raise GatewayUnavailable("razorpay gives no answer: ConnectError")
+        raise GatewayUnavailable("razorpay does not answer: ConnectError")
 
     page = comparing(reconcile).get("/credits/reconciliation?gateway=razorpay")
-    assert "Nothing was compared: razorpay gives no answer" in page.text
+    assert "Nothing was compared: razorpay does not answer" in page.text
     assert "No difference." not in page.text
 
 
