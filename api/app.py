@@ -1,4 +1,4 @@
-"""The API as an ASGI app, wired from the services it is given."""
+"""The API as an ASGI app. `create_app` builds it from the services that it receives."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ ROUTERS: Final = (
     docs_routes.router,
     *pages.ROUTERS,
 )
-"""Everything that is served."""
+"""All routers of the app."""
 
 
 class Api(FastAPI):
-    """FastAPI, with the ledger's own OpenAPI document."""
+    """FastAPI with the ledger's own OpenAPI document."""
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document."""
@@ -58,14 +58,14 @@ class Api(FastAPI):
 
 
 def create_app(services: Services) -> FastAPI:
-    """Return the app. It registers metrics with `services.registry`, so each app needs a registry.
+    """Return the app. It registers its metrics in `services.registry`, so each app needs its own registry.
 
-    There is no global state: two apps with different services live side by side.
+    There is no global state: one process can run several apps with different services.
     """
     app = Api(
         title=openapi.TITLE,
         version=openapi.VERSION,
-        openapi_url=None,  # api.http.docs_routes serves it, and pages that need no network
+        openapi_url=None,  # api.http.docs_routes serves the document and a page that needs no network
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -81,11 +81,11 @@ def create_app(services: Services) -> FastAPI:
 
 
 def _check_routes(router: APIRouter) -> None:
-    """Refuse routes that would let anybody in: only a `StrictRoute` asks its rule.
+    """Refuse routes without access control: only a `StrictRoute` checks its permission rule.
 
     Raises:
-        RuleMissing: there is such a route.
+        RuleMissing: a route is not a `StrictRoute`.
     """
     for route in router.routes:
         if not isinstance(route, StrictRoute):
-            raise RuleMissing(f"{route} is no StrictRoute, and would ask nobody who they are")
+            raise RuleMissing(f"{route} is not a StrictRoute: it would authenticate nobody")

@@ -1,4 +1,4 @@
-"""Auto top-up of an organisation. A purchase switches it on: see `POST .../purchase-quotes`."""
+"""Auto top-up of an organisation. A purchase enables it: see `POST .../purchase-quotes`."""
 
 from __future__ import annotations
 
@@ -43,72 +43,72 @@ PerDay = Annotated[int, Field(ge=1, le=TOP_UPS_PER_DAY_MAX)]
 
 
 class AutoTopUpTerms(Body):
-    """What is bought by itself, and when."""
+    """The terms of auto top-up: how many credits it buys, and when."""
 
     credits: Credits = Field(description="Credits of one top-up.", examples=[1_000])
     threshold: Threshold = Field(
-        description="It begins when fewer credits than this are available.", examples=[200]
+        description="A top-up starts when fewer credits than this are available.", examples=[200]
     )
     per_day: PerDay = Field(
-        default=1, description="How many may begin on a day of the organisation's zone.", examples=[1]
+        default=1, description="Top-ups per day, in the organisation's time zone.", examples=[1]
     )
 
 
 class AutoTopUp(View):
-    """Auto top-up as it stands. Terms of one that was switched off are those it had."""
+    """The state of auto top-up. When it is off, the terms are the last ones."""
 
-    is_on: bool = Field(description="Whether credits are bought by themselves.", examples=[True])
+    is_on: bool = Field(description="Whether auto top-up is on.", examples=[True])
     credits: int | None = Field(description="Credits of one top-up.", examples=[1_000])
     threshold: int | None = Field(
-        description="It begins when fewer credits than this are available.", examples=[200]
+        description="A top-up starts when fewer credits than this are available.", examples=[200]
     )
-    per_day: int | None = Field(description="How many may begin on a day.", examples=[1])
+    per_day: int | None = Field(description="Top-ups per day.", examples=[1])
     card_of: str | None = Field(
         description="The payment whose card is charged.", examples=["payment-0198f0c2"]
     )
     most_minor: int | None = Field(
-        description="The most it is charged each time, tax included, in minor units.", examples=[177_000]
+        description="The largest amount of one top-up, including tax, in minor units.", examples=[177_000]
     )
     currency: str = Field(description="The currency of the amount.", examples=["INR"])
-    switched_on_at: Instant | None = Field(description="When it was switched on last.")
+    switched_on_at: Instant | None = Field(description="When auto top-up was last switched on.")
     off_reason: OffReason | None = Field(
-        description="Why it was switched off, if it was and is.", examples=[None]
+        description="Why it was switched off; null while it is on.", examples=[None]
     )
-    begun_today: int = Field(description="Top-ups begun on this day.", examples=[0])
+    begun_today: int = Field(description="Top-ups that started today.", examples=[0])
     held_back: HeldReason | None = Field(
-        description="Why no more begin on this day, although credits are low.", examples=[None]
+        description="Why no top-up starts today although credits are low.", examples=[None]
     )
     last_payment_id: str | None = Field(description="The payment of the last top-up.", examples=[None])
-    last_status: PaymentStatus | None = Field(description="What has become of it.", examples=[None])
-    last_day: date | None = Field(description="The day on which it began.", examples=[None])
+    last_status: PaymentStatus | None = Field(description="The status of that payment.", examples=[None])
+    last_day: date | None = Field(description="The day on which the last top-up started.", examples=[None])
     position: Position
 
     @classmethod
-    def of(cls, standing: AutoTopUpStatus, now: datetime) -> AutoTopUp:
-        """Return what is told of a standing at a moment."""
+    def of(cls, status: AutoTopUpStatus, now: datetime) -> AutoTopUp:
+        """Return the response for a status at a time."""
         return cls(
-            is_on=standing.is_on,
-            credits=standing.credits,
-            threshold=standing.threshold,
-            per_day=standing.per_day,
-            card_of=standing.card_of,
-            most_minor=standing.most_minor,
-            currency=standing.currency,
-            switched_on_at=standing.switched_on_at,
-            off_reason=None if standing.is_on else standing.off_reason,
-            begun_today=standing.count_started_on(now),
-            held_back=standing.held_reason_at(now),
-            last_payment_id=standing.last_payment_id,
-            last_status=standing.last_status,
-            last_day=standing.last_day,
-            position=standing.position,
+            is_on=status.is_on,
+            credits=status.credits,
+            threshold=status.threshold,
+            per_day=status.per_day,
+            card_of=status.card_of,
+            most_minor=status.most_minor,
+            currency=status.currency,
+            switched_on_at=status.switched_on_at,
+            off_reason=None if status.is_on else status.off_reason,
+            begun_today=status.count_started_on(now),
+            held_back=status.held_reason_at(now),
+            last_payment_id=status.last_payment_id,
+            last_status=status.last_status,
+            last_day=status.last_day,
+            position=status.position,
         )
 
 
 class AutoTopUpRecorded(View):
     """Auto top-up after a write."""
 
-    is_on: bool = Field(description="Whether credits are bought by themselves.", examples=[True])
+    is_on: bool = Field(description="Whether auto top-up is on.", examples=[True])
     version: int = Field(description="Number of the organisation's latest event.", examples=[17])
     position: Position
 
@@ -117,27 +117,27 @@ class AutoTopUpRecorded(View):
     "",
     operation_id="getAutoTopUp",
     summary="Auto top-up",
-    response_description="Where it stands.",
+    response_description="The state of auto top-up.",
 )
 def get_auto_top_up(organisation_id: OrganisationId, read: Read) -> AutoTopUp:
-    """Whether credits are bought by themselves when few are left, and what holds that back today."""
-    standing = read.view(auto_top_up_queries.auto_top_up, organisation_id)
-    return AutoTopUp.of(standing, read.services.clock())
+    """The terms of auto top-up, its last payment, and why no top-up starts today although credits are low."""
+    status = read.view(auto_top_up_queries.auto_top_up, organisation_id)
+    return AutoTopUp.of(status, read.services.clock())
 
 
 @writes.put(
     "",
     operation_id="changeAutoTopUp",
     summary="Change auto top-up",
-    response_description="The new terms hold from now on.",
+    response_description="The new terms apply from now on.",
     responses=write_responses(200, "organisation-unknown", "auto-top-up-is-off", "billing-is-custom"),
 )
 def change_auto_top_up(
     organisation_id: OrganisationId, body: AutoTopUpTerms, write: Write
 ) -> AutoTopUpRecorded:
-    """Change what is bought by itself while it is on.
+    """Change the terms of auto top-up while it is on.
 
-    More than the card's owner agreed to takes a purchase that switches it on anew.
+    A larger amount than the cardholder agreed to needs a new purchase that switches auto top-up on again.
     """
     result = write.services.top_ups.change(
         organisation_id,
@@ -146,8 +146,8 @@ def change_auto_top_up(
         idempotency_key=write.idempotency_key(organisation_id, body),
     )
     write.set_headers(result)
-    standing = result.value
-    return AutoTopUpRecorded(is_on=standing.is_on, version=standing.version, position=result.position)
+    status = result.value
+    return AutoTopUpRecorded(is_on=status.is_on, version=status.version, position=result.position)
 
 
 @writes.delete(
@@ -155,10 +155,10 @@ def change_auto_top_up(
     operation_id="switchOffAutoTopUp",
     summary="Switch auto top-up off",
     status_code=204,
-    response_description="Nothing is bought by itself any more.",
+    response_description="Auto top-up is off.",
     responses=responses(*COMMON_PROBLEMS),
 )
 def switch_off_auto_top_up(organisation_id: OrganisationId, write: Write) -> None:
-    """Buy nothing by itself any more, and have the gateway forget the card. What is off stays off."""
+    """Switch auto top-up off, and delete the card at the gateway. A repeat changes nothing."""
     with suppress(AutoTopUpNotOn):
         write.services.top_ups.switch_off(organisation_id, context=write.request)

@@ -1,4 +1,4 @@
-"""Bodies and answers of holds and quotes."""
+"""Request and response bodies of holds and quotes."""
 
 from __future__ import annotations
 
@@ -25,86 +25,87 @@ LaxMode = Annotated[HoldMode, Field(strict=False)]
 
 
 class PhotoEventOfHold(Body):
-    """The photo event that the run belongs to."""
+    """The photo event of the run."""
 
     id: Annotated[int, Field(ge=0, le=2**53 - 1)] = Field(
-        description="The number people see.", examples=[1042]
+        description="The number of the photo event.", examples=[1042]
     )
     name: Annotated[str, Field(max_length=256, pattern=EVENT_NAME_PATTERN)] = Field(
-        description="Its name.", examples=["City Marathon 2026"]
+        description="The name of the photo event.", examples=["City Marathon 2026"]
     )
 
 
 class WantedUsage(Body):
-    """What a run will use: credits, or photos of a usage type at the rate of this moment."""
+    """What a run will use: credits, or photos of a usage type at the current rate."""
 
     credits: HoldCredits | None = Field(
-        default=None, description="Credits, in place of `usage_type` and `photos`.", examples=[None]
+        default=None, description="Credits, instead of `usage_type` and `photos`.", examples=[None]
     )
     usage_type: LaxUsageType | None = Field(
-        default=None, description="What will be done to the photos; needs `photos`."
+        default=None, description="The kind of processing; needs `photos`."
     )
     photos: PhotoCount | None = Field(
-        default=None, description="Photos of the run; AI image rotation takes 1 to 100,000."
+        default=None, description="Photos of the run; AI image rotation accepts 1 to 100,000."
     )
-    ai_search: bool = Field(default=True, description="BIB or selfie search on.", examples=[True])
+    ai_search: bool = Field(default=True, description="Whether BIB or selfie search is on.", examples=[True])
 
 
 class PlaceHold(WantedUsage):
-    """Credits to set aside for a run before it starts."""
+    """Credits to reserve for a run before it starts."""
 
     run_id: Identifier = Field(
-        description="The run. It has one hold in its life; asking again while it is open returns it.",
+        description="The run. A run can have one hold. A repeat while the hold is open returns that hold.",
         examples=["run-88"],
     )
     mode: LaxMode = Field(
-        description="`all_or_nothing` refuses where less is available; `up_to` takes what there is.",
+        description="`all_or_nothing` fails if fewer credits are available; `up_to` holds what is available.",
         examples=["up_to"],
     )
     expires_in_s: Annotated[int, Field(ge=1, le=_SECONDS_MAX)] = Field(
         default=int(HOLD_DURATION_DEFAULT.total_seconds()),
-        description="When an unsettled hold lapses.",
+        description="Seconds until an unsettled hold expires.",
         examples=[3_600],
     )
     event: PhotoEventOfHold | None = Field(
         default=None,
-        description="What a settlement is shown under; without it, the event that the run's messages name.",
+        description="The photo event of a settlement. Default: the photo event of the run's messages.",
     )
     user: Identifier | None = Field(
-        default=None, description="Who triggered the run; the System without it.", examples=["u-17"]
+        default=None, description="Who started the run. Default: the System.", examples=["u-17"]
     )
 
 
 class SettleHold(Body):
-    """How a run ended."""
+    """The result of a run."""
 
-    photos: PhotoCount = Field(description="Photos of the run that succeeded, in all its messages.")
+    photos: PhotoCount = Field(description="Photos of the whole run that were processed successfully.")
     usage_type: LaxUsageType | None = Field(
-        default=None, description="Needed where the hold was placed for credits alone."
+        default=None, description="Required if the hold was placed for `credits`."
     )
 
 
 class ReleaseHold(Body):
-    """Nothing is to be said."""
+    """An empty object."""
 
 
 class HoldRecorded(BaseModel):
-    """A hold after a write, and what the organisation stands at."""
+    """A hold after a write, with the organisation's credits."""
 
     hold_id: str = Field(
-        description="The hold: usage messages name it as `data.hold_id`.", examples=["hold-8"]
+        description="The hold. Usage messages carry it as `data.hold_id`.", examples=["hold-8"]
     )
-    run_id: str = Field(description="Its run.", examples=["run-88"])
-    status: HoldStatus = Field(description="What has become of it.", examples=["open"])
+    run_id: str = Field(description="The run.", examples=["run-88"])
+    status: HoldStatus = Field(description="The status of the hold.", examples=["open"])
     credits: int = Field(description="Credits that were held.", examples=[500])
     remaining: int = Field(description="Credits still held.", examples=[500])
-    released: int = Field(description="Credits that this write freed.", examples=[0])
+    released: int = Field(description="Credits that this write released.", examples=[0])
     charged: int = Field(
-        description="Credits that a settlement charged for photos no message had reported.", examples=[0]
+        description="Credits that a settlement charged for photos that no message had reported.",
+        examples=[0],
     )
-    expires_at: Instant = Field(description="When it lapses, or would have.")
+    expires_at: Instant = Field(description="When the hold expires, if it is still open then.")
     available: int = Field(description="Credits available after the write.", examples=[200])
-    balance: int = Field(description="Credits after the write, held ones included.", examples=[700])
+    balance: int = Field(description="Credits after the write, including held credits.", examples=[700])
     position: Position
 
     @classmethod
@@ -131,21 +132,21 @@ class Hold(View):
     """A hold, open or closed."""
 
     hold_id: str = Field(description="The hold.", examples=["hold-8"])
-    run_id: str = Field(description="Its run.", examples=["run-88"])
-    status: HoldStatus = Field(description="What has become of it.", examples=["open"])
-    mode: HoldMode = Field(description="How it was asked for.", examples=["up_to"])
-    requested: int = Field(description="Credits asked for.", examples=[500])
+    run_id: str = Field(description="The run.", examples=["run-88"])
+    status: HoldStatus = Field(description="The status of the hold.", examples=["open"])
+    mode: HoldMode = Field(description="The mode of the request.", examples=["up_to"])
+    requested: int = Field(description="Credits that were requested.", examples=[500])
     credits: int = Field(description="Credits that were held.", examples=[500])
-    used: int = Field(description="Credits of it that were charged.", examples=[320])
+    used: int = Field(description="Held credits that were charged.", examples=[320])
     remaining: int = Field(description="Credits still held.", examples=[180])
-    placed_at: Instant = Field(description="When it was placed.")
-    expires_at: Instant = Field(description="When it lapses, or would have.")
-    closed_at: Instant | None = Field(description="When it was closed; null while it is open.")
-    version: int = Field(description="Number of the event that placed it.", examples=[8])
+    placed_at: Instant = Field(description="When the hold was placed.")
+    expires_at: Instant = Field(description="When the hold expires, if it is still open then.")
+    closed_at: Instant | None = Field(description="When the hold was closed; null while it is open.")
+    version: int = Field(description="Version of the event that placed the hold.", examples=[8])
 
 
 class HoldList(View):
-    """Holds, the newest first."""
+    """Holds, newest first."""
 
     holds: list[Hold] = Field(description="The holds.")
     position: Position
@@ -159,22 +160,24 @@ class OneHold(View):
 
 
 class QuotedDraw(View):
-    """Credits that would be drawn from a lot."""
+    """Credits that the run would draw from one lot."""
 
     lot: int = Field(description="The version of the event that opened the lot.", examples=[2])
-    kind: str = Field(description="free or paid.", examples=["free"])
-    credits: int = Field(description="Credits drawn from it.", examples=[200])
+    kind: str = Field(description="`free` or `paid`.", examples=["free"])
+    credits: int = Field(description="Credits drawn from the lot.", examples=[200])
 
 
 class QuotedCost(BaseModel):
-    """What a run would cost now. Nothing is recorded or set aside."""
+    """What a run would cost now. A quote records and reserves nothing."""
 
     credits: int = Field(description="Credits of the run.", examples=[500])
-    draws: list[QuotedDraw] = Field(description="The lots it would draw on, in spend order.")
+    draws: list[QuotedDraw] = Field(description="Draws on lots, in the order of spending.")
     overdraft: int = Field(description="Credits that no lot covers.", examples=[0])
     available: int = Field(description="Credits available now.", examples=[700])
     available_after: int = Field(description="Credits available after the run.", examples=[200])
-    sufficient: bool = Field(description="Whether a hold of all of it would be granted.", examples=[True])
+    sufficient: bool = Field(
+        description="Whether a hold for all these credits would succeed.", examples=[True]
+    )
     position: Position
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Holds and quotes: what the pipeline asks before, and says after, a run."""
+"""Holds and quotes: the pipeline requests them before a run, and settles the hold after it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ reads = APIRouter(
     summary="Place a hold",
     tags=["Holds"],
     status_code=201,
-    response_description="The credits are held.",
+    response_description="The hold is placed.",
     responses=write_responses(
         201, "organisation-unknown", "insufficient-credits", "hold-conflict", "hold-closed"
     ),
@@ -41,13 +41,13 @@ reads = APIRouter(
 def place_hold(
     organisation_id: OrganisationId, body: schemas.PlaceHold, write: Write
 ) -> schemas.HoldRecorded:
-    """Set credits aside for a run before it starts, so that no other run can spend them.
+    """Reserve credits for a run before it starts, so that no other run can spend them.
 
-    Ask for `credits`, or for `photos` of a `usage_type`. Usage messages that name the hold draw on it first.
-    Settle it when the run ends; unsettled it lapses, and what comes later is charged from what is free.
+    Request `credits`, or `photos` of a `usage_type`. Usage messages that name the hold draw on it first.
+    Settle the hold when the run ends. Otherwise it expires, and later usage is charged to available credits.
     """
     photo_event = body.event
-    wanted = HoldRequest(
+    hold_request = HoldRequest(
         body.run_id,
         requested_credits(body, write.services.rates, write.request.at),
         body.mode,
@@ -60,7 +60,7 @@ def place_hold(
     )
     result = write.ledger.place_hold(
         organisation_id,
-        wanted,
+        hold_request,
         duration=timedelta(seconds=body.expires_in_s),
         context=write.request,
         idempotency_key=write.idempotency_key(organisation_id, body),
@@ -74,16 +74,16 @@ def place_hold(
     operation_id="settleHold",
     summary="Settle a hold",
     tags=["Holds"],
-    response_description="The run is settled.",
+    response_description="The hold is settled.",
     responses=write_responses(200, "organisation-unknown", "hold-unknown", "hold-closed"),
 )
 def settle_hold(
     organisation_id: OrganisationId, hold_id: HoldId, body: schemas.SettleHold, write: Write
 ) -> schemas.HoldRecorded:
-    """End a run with the photos that really succeeded, in all.
+    """Settle the hold of a run with the total number of photos that were processed successfully.
 
-    What no message has reported yet is charged now, and its messages, when they come, cost nothing again.
-    What is left of the hold is free at once. Fewer photos than were reported take nothing back: refund the
+    Photos that no message has reported yet are charged now. Later messages about them cost nothing. The rest
+    of the hold is released. A total below the photos that messages reported returns no credits: refund the
     charges instead.
     """
     result = write.ledger.settle_hold(
@@ -104,13 +104,13 @@ def settle_hold(
     operation_id="releaseHold",
     summary="Release a hold",
     tags=["Holds"],
-    response_description="The credits are free.",
+    response_description="The hold is released.",
     responses=write_responses(200, "organisation-unknown", "hold-unknown", "hold-closed"),
 )
 def release_hold(
     organisation_id: OrganisationId, hold_id: HoldId, body: schemas.ReleaseHold, write: Write
 ) -> schemas.HoldRecorded:
-    """Give back what is left of a hold. What was charged from it stays charged."""
+    """Release the remaining credits of a hold. Charges that used the hold stay."""
     result = write.ledger.release_hold(
         organisation_id,
         hold_id,
@@ -132,11 +132,11 @@ def list_holds(
     organisation_id: OrganisationId,
     read: Read,
     status: Annotated[
-        HoldStatus | None, Query(description="Only holds of this status.", examples=["open"])
+        HoldStatus | None, Query(description="Only holds with this status.", examples=["open"])
     ] = None,
     limit: PageLimit = DEFAULT_PAGE_LIMIT,
 ) -> schemas.HoldList:
-    """The latest holds, the newest first."""
+    """List the latest holds, newest first."""
     return schemas.HoldList.model_validate(read.view(credit_queries.holds, organisation_id, status, limit))
 
 
@@ -149,7 +149,7 @@ def list_holds(
     responses=responses("hold-unknown"),
 )
 def get_hold(organisation_id: OrganisationId, hold_id: HoldId, read: Read) -> schemas.OneHold:
-    """One hold, open or closed."""
+    """Return one hold, open or closed."""
     found = read.view(credit_queries.hold, organisation_id, hold_id)
     return schemas.OneHold(hold=schemas.Hold.model_validate(found.holds[0]), position=found.position)
 
@@ -163,7 +163,10 @@ def get_hold(organisation_id: OrganisationId, hold_id: HoldId, read: Read) -> sc
     responses=responses("malformed-json", "body-too-large", "unsupported-media-type"),
 )
 def quote(organisation_id: OrganisationId, body: schemas.WantedUsage, read: Read) -> schemas.QuotedCost:
-    """What a run would cost, from which lots, and what would remain. Nothing is recorded or set aside."""
+    """Return what a run would cost, its draws on lots, and what would remain.
+
+    Records and reserves nothing.
+    """
     now = read.services.clock()
     credits_count = requested_credits(body, read.services.rates, now)
     quoted, position = read.history(Ledger.quote, organisation_id, credits_count, at=now)
@@ -171,14 +174,14 @@ def quote(organisation_id: OrganisationId, body: schemas.WantedUsage, read: Read
 
 
 def requested_credits(body: schemas.WantedUsage, rates: RateCard, at: datetime) -> int:
-    """Return the credits a run asks for.
+    """Return the credits that a run requests.
 
     Raises:
-        HttpProblem: neither credits nor photos of a usage type are given, or both.
-        InvalidInput: more photos than the usage type takes.
+        HttpProblem: the body has neither credits nor photos of a usage type, or both.
+        InvalidInput: more photos than the usage type allows.
     """
-    by_photos = body.usage_type is not None or body.photos is not None
-    if body.credits is not None and by_photos:
+    has_photos = body.usage_type is not None or body.photos is not None
+    if body.credits is not None and has_photos:
         raise invalid("credits", "give either credits, or usage_type and photos")
     if body.credits is not None:
         return body.credits

@@ -37,24 +37,25 @@ def get_balance(
     as_of: Annotated[
         Instant | None,
         Query(
-            description="Answer as the ledger knew it at this moment: all it had recorded by then, whenever"
-            " it happened. Recorded times of an organisation never go back, so the answer for a moment stays"
-            " what it is; only one of the last seconds may still gain an event that was being written.",
+            description="Return the balance as it was recorded at this time: every event that was recorded up"
+            " to then, whenever the usage happened. Recorded times of an organisation never decrease, so the"
+            " response for a past time does not change. Within the last seconds, an event that is still being"
+            " written may be added.",
             examples=["2026-11-22T09:15:00Z"],
         ),
     ] = None,
 ) -> credit_schemas.Balance:
-    """What the organisation has and the terms it is on: now, or at any moment since it was opened.
+    """Return the organisation's credits and terms: now, or at any time since it was opened.
 
-    Processing is paused while nothing is available. The answer for a moment comes from the history itself.
+    Processing is paused while no credits are available. A response for a past time replays the event history.
     """
     if as_of is None:
-        standing = read.view(credit_queries.balance, organisation_id)
-        return credit_schemas.Balance.of(standing, position=standing.position)
+        balance = read.view(credit_queries.balance, organisation_id)
+        return credit_schemas.Balance.of(balance, position=balance.position)
     if as_of > read.services.clock():
-        raise invalid("as_of", "the moment lies in the future")
-    then, position = read.history(Ledger.organisation_as_of, organisation_id, as_of)
-    return credit_schemas.Balance.of(then, position=position, as_of=as_of)
+        raise invalid("as_of", "the time is in the future")
+    organisation, position = read.history(Ledger.organisation_as_of, organisation_id, as_of)
+    return credit_schemas.Balance.of(organisation, position=position, as_of=as_of)
 
 
 @router.get(
@@ -62,19 +63,19 @@ def get_balance(
     operation_id="getUsageSummary",
     summary="Usage by month",
     tags=["Usage"],
-    response_description="One card a month.",
+    response_description="One entry per month.",
 )
 def get_usage_summary(
     organisation_id: OrganisationId,
     read: Read,
     months: Annotated[
-        int, Query(ge=1, le=36, description="How many months, the current one included.", examples=[4])
+        int, Query(ge=1, le=36, description="Number of months, including the current one.", examples=[4])
     ] = 4,
 ) -> credit_schemas.UsageSummary:
-    """Credits, runs, photos and photo events of the current month and the ones before.
+    """Return credits, runs, photos and photo events of the current month and of the months before it.
 
-    A run counts in the month of its first charge, in the organisation's zone; refunds never lower a month.
-    Usage dated in the future counts in its own month, and shows up here when that month comes.
+    A run counts in the month of its first charge, in the organisation's time zone. Refunds never lower a
+    month. Usage with a future date counts in its own month, which is listed when it begins.
     """
     summary = read.view(credit_queries.usage_summary, organisation_id, months, read.services.clock())
     return credit_schemas.UsageSummary.model_validate(summary)
@@ -85,7 +86,7 @@ def get_usage_summary(
     operation_id="getDailyUsage",
     summary="Usage by day",
     tags=["Usage"],
-    response_description="One entry a day.",
+    response_description="One entry per day.",
 )
 def get_daily_usage(
     organisation_id: OrganisationId,
@@ -95,7 +96,7 @@ def get_daily_usage(
         Day, Query(alias="to", description="The last day; 366 days at most.", examples=["2026-11-30"])
     ],
 ) -> credit_schemas.DailyUsage:
-    """Credits and photos of every day of a range, by when the usage happened."""
+    """Return credits and photos of every day of a range. The time of the usage decides the day."""
     if not 0 <= (to_day - from_day).days < credit_queries.DAYS_MAX:
         raise invalid("to", f"a range has 1 to {credit_queries.DAYS_MAX} days")
     usage = read.view(credit_queries.daily_usage, organisation_id, from_day, to_day)
@@ -114,12 +115,15 @@ def list_transactions(
     read: Read,
     kind: Annotated[
         TransactionKind | None,
-        Query(description="Usage or additions only; both without it.", examples=["usage"]),
+        Query(description="Only usage, or only additions. Default: both.", examples=["usage"]),
     ] = None,
     cursor: PageCursor = None,
     limit: PageLimit = DEFAULT_PAGE_LIMIT,
 ) -> credit_schemas.TransactionPage:
-    """Runs and additions, newest first. A run is one transaction, however many messages reported it."""
+    """List runs and additions, newest first.
+
+    A run is one transaction, even if several messages reported it.
+    """
     page = read.view(credit_queries.transactions, organisation_id, kind, cursor, limit)
     names = read.services.people.names([each.actor for each in page.transactions])
     return credit_schemas.TransactionPage.of(page, names)
@@ -140,9 +144,9 @@ def list_charges(
     cursor: PageCursor = None,
     limit: PageLimit = DEFAULT_PAGE_LIMIT,
 ) -> credit_schemas.ChargePage:
-    """The single charges of a run. A refund names a charge by its `version`.
+    """List the charges of a run. A refund identifies a charge by its `version`.
 
-    A page may be short, even empty, and still have a `next_cursor`: go on until it is null.
+    A page may be short or empty and still have a `next_cursor`: continue until it is null.
     """
     page = read.view(credit_queries.transaction_charges, organisation_id, run_id, cursor, limit)
     names = read.services.people.names([each.actor for each in page.charges])
@@ -154,18 +158,18 @@ def list_charges(
     operation_id="listPhotoEvents",
     summary="Usage by photo event",
     tags=["Usage"],
-    response_description="A page, the most expensive first.",
+    response_description="A page, most credits first.",
 )
 def list_photo_events(
     organisation_id: OrganisationId,
     read: Read,
     month: Annotated[
-        Month | None, Query(description="A month of the organisation's zone; all time without it.")
+        Month | None, Query(description="A month in the organisation's time zone. Default: all time.")
     ] = None,
     cursor: PageCursor = None,
     limit: PageLimit = DEFAULT_PAGE_LIMIT,
 ) -> credit_schemas.EventUsagePage:
-    """What each photo event used, the most expensive first."""
+    """List the usage of each photo event, most credits first."""
     page = read.view(credit_queries.event_usage, organisation_id, month, cursor, limit)
     return credit_schemas.EventUsagePage.model_validate(page)
 
@@ -175,8 +179,8 @@ def list_photo_events(
     operation_id="getSubscription",
     summary="Subscription",
     tags=["Credits"],
-    response_description="The plan and its end.",
+    response_description="The plan and its expiry.",
 )
 def get_subscription(organisation_id: OrganisationId, read: Read) -> Subscription:
-    """The plan, what it means, and when it ends."""
+    """Return the plan, its description, and its expiry."""
     return Subscription.of(read.view(credit_queries.balance, organisation_id), read.services.clock())

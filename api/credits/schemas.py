@@ -1,4 +1,4 @@
-"""What reads answer. Credits are whole; `position` is the log position an answer is true at."""
+"""Response bodies of reads. Credits are whole numbers; `position` is the log position of the response."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EventId = Annotated[int, Field(description="Id of the photo event.", examples=[1
 
 
 class BalanceSource(Protocol):
-    """An organisation's credits and terms, from a view or from the history."""
+    """An organisation's credits and terms, from a projection or from its event history."""
 
     @property
     def organisation_id(self) -> str: ...
@@ -45,27 +45,25 @@ class BalanceSource(Protocol):
 
 
 class Balance(View):
-    """What an organisation has, and the terms it is on."""
+    """The credits and the terms of an organisation."""
 
     organisation_id: str = Field(description="The organisation.", examples=["org-4711"])
-    available: int = Field(description="Credits a new run may use: balance - on hold.", examples=[700])
-    balance: int = Field(description="Credits; below zero when usage went past them.", examples=[700])
-    on_hold: int = Field(description="Credits reserved for runs under way.", examples=[0])
+    available: int = Field(description="Credits that a new run can use: balance - on hold.", examples=[700])
+    balance: int = Field(description="Credits; negative in overdraft.", examples=[700])
+    on_hold: int = Field(description="Credits reserved for running runs.", examples=[0])
     processing: Literal["allowed", "paused"] = Field(
-        description="Paused while nothing is available.", examples=["allowed"]
+        description="Paused while no credits are available.", examples=["allowed"]
     )
-    plan: Plan = Field(description="What it pays by.", examples=["pay_as_you_go"])
-    currency: Currency = Field(description="What it pays in.", examples=["USD"])
+    plan: Plan = Field(description="The plan.", examples=["pay_as_you_go"])
+    currency: Currency = Field(description="The currency of its payments.", examples=["USD"])
     cost_per_credit: str = Field(
-        description="The price of one credit, a decimal number of currency units.", examples=["0.02"]
+        description="The price of one credit, as a decimal number of currency units.", examples=["0.02"]
     )
     price_millionths: int = Field(
         description="The same price in millionths of the currency unit.", examples=[20_000]
     )
-    time_zone: str = Field(description="Days and months are counted in it.", examples=["Asia/Kolkata"])
-    as_of: Instant | None = Field(
-        description="The moment that was asked for; null for the present.", examples=[None]
-    )
+    time_zone: str = Field(description="The time zone of days and months.", examples=["Asia/Kolkata"])
+    as_of: Instant | None = Field(description="The requested time; null for the present.", examples=[None])
     position: Position
 
     @classmethod
@@ -87,34 +85,34 @@ class Balance(View):
 
 
 class MonthUsage(View):
-    """What the runs that count in a month used."""
+    """Usage of the runs that count in a month."""
 
-    month: Month = Field(description="The month, in the organisation's zone.")
+    month: Month = Field(description="The month, in the organisation's time zone.")
     credits: ChargedCredits
     runs: int = Field(description="Runs that count in the month.", examples=[4])
     photos: Photos
     events: int = Field(description="Distinct photo events of these runs.", examples=[2])
     to_same_point: int = Field(
-        description="Credits charged up to the day of the month that today is: compare months by this"
-        " while the current one is running.",
+        description="Credits charged from the first day of the month to today's day of the month. Use it to"
+        " compare a past month with the current one.",
         examples=[320],
     )
-    current: bool = Field(description="Whether the month is still running.", examples=[True])
+    current: bool = Field(description="Whether this is the current month.", examples=[True])
 
 
 class UsageSummary(View):
-    """Consecutive months, the current one first; months without usage are zero."""
+    """Consecutive months, current month first; months without usage are zero."""
 
-    time_zone: str = Field(description="The organisation's zone.", examples=["Asia/Kolkata"])
-    today: Day = Field(description="The day it is there.")
-    months: Sequence[MonthUsage] = Field(description="One card a month.")
+    time_zone: str = Field(description="The organisation's time zone.", examples=["Asia/Kolkata"])
+    today: Day = Field(description="The current day in that time zone.")
+    months: Sequence[MonthUsage] = Field(description="One entry per month.")
     position: Position
 
 
 class DayUsage(View):
-    """What happened on a day, whatever month its runs count in."""
+    """Usage that happened on a day. Its runs may count in another month."""
 
-    day: Day = Field(description="The day, in the organisation's zone.")
+    day: Day = Field(description="The day, in the organisation's time zone.")
     credits: ChargedCredits
     photos: Photos
 
@@ -122,80 +120,80 @@ class DayUsage(View):
 class DailyUsage(View):
     """Every day of a range, oldest first; days without usage are zero."""
 
-    days: Sequence[DayUsage] = Field(description="One entry a day.")
+    days: Sequence[DayUsage] = Field(description="One entry per day.")
     position: Position
 
 
 class PurchaseDetails(View):
-    """What a purchase knows."""
+    """Details of a purchase."""
 
-    gateway: str = Field(description="Who took the payment.", examples=["razorpay"])
+    gateway: str = Field(description="The payment gateway.", examples=["razorpay"])
     payment_id: str = Field(description="The gateway's id of the payment.", examples=["pay_29QQoUBi66xm2f"])
     order_id: str = Field(description="The gateway's id of the order.", examples=["order_9A33XWu170gUtm"])
     unit_price_millionths: int = Field(
         description="Price of one credit, in millionths of the currency unit.", examples=[20_000]
     )
-    amount_minor: int = Field(description="Amount without tax, in minor units.", examples=[2_000])
+    amount_minor: int = Field(description="Amount excluding tax, in minor units.", examples=[2_000])
     tax_minor: int = Field(description="Tax on top of the amount, in minor units.", examples=[0])
-    currency: Currency = Field(description="The currency paid in.", examples=["USD"])
+    currency: Currency = Field(description="The currency of the payment.", examples=["USD"])
 
 
 class GrantDetails(View):
-    """What a grant knows."""
+    """Details of a grant."""
 
-    kind: GrantKind = Field(description="What sort of grant it was.", examples=["admin"])
-    reason: str = Field(description="The reason in words.", examples=["goodwill after an outage"])
+    kind: GrantKind = Field(description="The kind of grant.", examples=["admin"])
+    reason: str = Field(description="The reason as text.", examples=["goodwill after an outage"])
 
 
 class RefundDetails(View):
-    """What a refund knows."""
+    """Details of the refund of a charge."""
 
     charge: int = Field(description="Version of the refunded charge.", examples=[16])
     run_id: str = Field(description="The run that was charged.", examples=["run-88"])
-    reason: str = Field(description="The reason in words.", examples=["processed twice"])
+    reason: str = Field(description="The reason as text.", examples=["processed twice"])
 
 
 class PurchaseRefundDetails(View):
-    """What a refunded purchase knows."""
+    """Details of a purchase refund."""
 
     purchase: int = Field(description="Version of the purchase.", examples=[3])
-    payment_id: str = Field(description="Our id of the payment.", examples=["payment-0198f0c2"])
-    refund_id: str = Field(description="Our id of the refund.", examples=["refund-0198f0c2"])
+    payment_id: str = Field(description="The ledger's id of the payment.", examples=["payment-0198f0c2"])
+    refund_id: str = Field(description="The ledger's id of the refund.", examples=["refund-0198f0c2"])
     amount_minor: int | None = Field(
-        description="Money that goes back, without tax, in minor units; null: the gateway refused, and the"
-        " credits are here again.",
+        description="The refunded amount excluding tax, in minor units; null: the gateway refused the refund,"
+        " and the credits were returned.",
         examples=[2_000],
     )
-    tax_minor: int | None = Field(description="Tax that goes back with it.", examples=[0])
-    currency: Currency | None = Field(description="The currency paid in.", examples=["USD"])
+    tax_minor: int | None = Field(description="The refunded tax, in minor units.", examples=[0])
+    currency: Currency | None = Field(description="The currency of the payment.", examples=["USD"])
 
 
 class Transaction(View):
     """A run, or an addition of credits."""
 
-    kind: TransactionKind = Field(description="Which of the two lists it is in.", examples=["usage"])
+    kind: TransactionKind = Field(description="Usage or addition.", examples=["usage"])
     reference: str = Field(
-        description="Of usage: the run id. Of an addition: the version of its event.", examples=["run-88"]
+        description="For usage: the run id. For an addition: the version of its event.", examples=["run-88"]
     )
-    type: TransactionType = Field(description="What it is.", examples=["usage"])
+    type: TransactionType = Field(description="The type of the transaction.", examples=["usage"])
     credits: int = Field(description="Credits, signed: usage is negative.", examples=[-500])
-    occurred_at: Instant = Field(description="When it happened; of a run, its earliest charge.")
+    occurred_at: Instant = Field(description="When it happened; for a run, the time of its earliest charge.")
     recorded_at: Instant = Field(description="When the ledger first recorded it.")
-    actor: str | None = Field(description="Who caused it; null: the System.", examples=["u-17"])
+    actor: str | None = Field(description="Who caused it; null means the System.", examples=["u-17"])
     actor_name: ShownName
-    month: Month | None = Field(description="Of usage: the month the run counts in.")
-    photos: int | None = Field(description="Of usage: photos processed.", examples=[500])
+    month: Month | None = Field(description="For usage: the month in which the run counts.")
+    photos: int | None = Field(description="For usage: photos processed.", examples=[500])
     usage_types: Sequence[UsageType] = Field(
-        description="Of usage: what was done, usually one.", examples=[["photo_processing"]]
+        description="For usage: the usage types, usually one.", examples=[["photo_processing"]]
     )
-    event_ids: Sequence[int] = Field(description="Photo events it names, usually one.", examples=[[1042]])
+    event_ids: Sequence[int] = Field(description="Ids of its photo events, usually one.", examples=[[1042]])
     event_name: str | None = Field(
         description="Name of the first photo event.", examples=["City Marathon 2026"]
     )
     first_version: int = Field(description="Version of its first event.", examples=[16])
     last_version: int = Field(description="Version of its last event.", examples=[16])
     details: PurchaseDetails | GrantDetails | RefundDetails | PurchaseRefundDetails | None = Field(
-        description="Of an addition: what its type knows."
+        description="For an addition: the details of its type."
     )
 
 
@@ -208,44 +206,44 @@ class TransactionPage(View):
 
     @classmethod
     def of(cls, page: read_models.TransactionPage, names: ActorNames) -> TransactionPage:
-        """Return a page with the names of its actors."""
+        """Return a page that includes the names of its actors."""
         rows = [_with_actor_name(Transaction, each, names) for each in page.transactions]
         return cls(transactions=rows, next_cursor=page.next_cursor, position=page.position)
 
 
 class Charge(View):
-    """A single charge of a run. A refund names it by its version."""
+    """One charge of a run. A refund identifies it by its version."""
 
-    version: int = Field(description="Its number in the organisation's history.", examples=[16])
+    version: int = Field(description="Version of the event in the organisation's history.", examples=[16])
     occurred_at: Instant = Field(description="When the photos were processed.")
     recorded_at: Instant = Field(description="When the ledger recorded it.")
-    day: Day = Field(description="The day of `occurred_at` in the organisation's zone at that moment.")
-    usage_type: UsageType = Field(description="What was done.", examples=["photo_processing"])
+    day: Day = Field(description="The day of `occurred_at` in the organisation's time zone at that time.")
+    usage_type: UsageType = Field(description="The usage type.", examples=["photo_processing"])
     photos: Photos
-    rate_millionths: int = Field(description="Millionths of a credit a photo cost.", examples=[1_000_000])
-    credits: ChargedCredits
-    event_id: int | None = Field(
-        description="Id of the photo event; null where it belongs to none.", examples=[1042]
+    rate_millionths: int = Field(
+        description="Credits per photo, in millionths of a credit.", examples=[1_000_000]
     )
+    credits: ChargedCredits
+    event_id: int | None = Field(description="Id of the photo event; null without one.", examples=[1042])
     event_name: str | None = Field(
         description="Name of the photo event; null without one.", examples=["City Marathon 2026"]
     )
-    actor: str | None = Field(description="Who triggered the run; null: the System.", examples=["u-17"])
+    actor: str | None = Field(description="Who started the run; null means the System.", examples=["u-17"])
     actor_name: ShownName
-    hold_id: str | None = Field(description="The hold it was reported against.", examples=[None])
+    hold_id: str | None = Field(description="The hold that the usage message named.", examples=[None])
     settled: int = Field(
-        description="Photos that a settlement had charged before; they cost nothing again.",
+        description="Photos that a settlement had already charged; they cost nothing here.",
         examples=[0],
     )
-    from_hold: int = Field(description="Credits that were held for the run.", examples=[0])
+    from_hold: int = Field(description="Credits drawn from the hold.", examples=[0])
     beyond_hold: int = Field(
-        description="Credits that the named hold did not cover: the run took more, or it was closed.",
+        description="Credits that the hold did not cover: the run used more, or the hold was closed.",
         examples=[0],
     )
 
 
 class ChargePage(View):
-    """Charges of a run in ledger order. A page may be short, even empty, and still have a next one."""
+    """Charges of a run in ledger order. A page may be short or empty and still have a next page."""
 
     charges: Sequence[Charge] = Field(description="The page.")
     next_cursor: NextCursor
@@ -253,27 +251,27 @@ class ChargePage(View):
 
     @classmethod
     def of(cls, page: read_models.ChargePage, names: ActorNames) -> ChargePage:
-        """Return a page with the names of its actors."""
+        """Return a page that includes the names of its actors."""
         rows = [_with_actor_name(Charge, each, names) for each in page.charges]
         return cls(charges=rows, next_cursor=page.next_cursor, position=page.position)
 
 
 class EventUsage(View):
-    """What a photo event used."""
+    """Usage of a photo event."""
 
     event_id: EventId
     event_name: EventName
     credits: ChargedCredits
     photos: Photos
     runs: int = Field(description="Distinct runs.", examples=[3])
-    first_occurred_at: Instant = Field(description="Its earliest charge.")
-    last_occurred_at: Instant = Field(description="Its latest charge.")
+    first_occurred_at: Instant = Field(description="The time of its earliest charge.")
+    last_occurred_at: Instant = Field(description="The time of its latest charge.")
 
 
 class EventUsagePage(View):
-    """Photo events, the most expensive first."""
+    """Photo events, most credits first."""
 
-    month: Month | None = Field(description="The month asked for; null: all time.")
+    month: Month | None = Field(description="The requested month; null means all time.")
     events: Sequence[EventUsage] = Field(description="The page.")
     next_cursor: NextCursor
     position: Position
@@ -287,7 +285,7 @@ def _with_actor_name(
 
 
 def decimal_price(price_millionths: int) -> str:
-    """Return millionths as a decimal number with at least two places: 20,000 is "0.02", 15,500 "0.0155"."""
+    """Return millionths as a decimal with at least two places: 20,000 is "0.02", 15,500 is "0.0155"."""
     price = Decimal(price_millionths) / MILLIONTHS
     places = max(2, -int(price.normalize().as_tuple().exponent))
     return f"{price:.{places}f}"

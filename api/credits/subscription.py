@@ -1,4 +1,4 @@
-"""What the Subscription tab says of a plan and of its end."""
+"""The subscription: texts about an organisation's plan and its expiry."""
 
 from __future__ import annotations
 
@@ -22,31 +22,33 @@ PLAN_NAMES: Final = {
     Plan.ENTERPRISE: "Enterprise",
 }
 _DESCRIPTIONS: Final = {
-    Plan.TRIAL: "Free credits to start with. The first purchase moves to Pay As You Go; credits that are left"
-    " stay.",
+    Plan.TRIAL: "Free credits to start with. The first purchase changes the plan to Pay As You Go. You keep"
+    " the remaining credits.",
     Plan.PAY_AS_YOU_GO: "Flexible usage-based pricing with no commitment.",
-    Plan.PRO: "A subscription of 365 days. It never renews by itself.",
-    Plan.ENTERPRISE: "Terms agreed for this organisation.",
+    Plan.PRO: "A subscription of 365 days. It does not renew automatically.",
+    Plan.ENTERPRISE: "Individual terms for this organisation.",
 }
 _NO_EXPIRY: Final = "No expiry date set. Your plan does not have a fixed expiry."
 
 
 class Subscription(View):
-    """An organisation's plan, in the words its people read."""
+    """An organisation's plan, with the texts that its members see."""
 
     plan: Plan = Field(description="The plan.", examples=["pay_as_you_go"])
     name: str = Field(description="The plan's name.", examples=["Pay As You Go"])
-    description: str = Field(description="What the plan is.", examples=[_DESCRIPTIONS[Plan.PAY_AS_YOU_GO]])
-    expires_at: Instant | None = Field(description="When it ends; null: never.", examples=[None])
-    expiry: str = Field(
-        description="The same as a sentence, in the organisation's zone.", examples=[_NO_EXPIRY]
+    description: str = Field(
+        description="What the plan offers.", examples=[_DESCRIPTIONS[Plan.PAY_AS_YOU_GO]]
     )
-    ends_soon: bool = Field(description="True from 30 days before the end on.", examples=[False])
+    expires_at: Instant | None = Field(description="When it expires; null means never.", examples=[None])
+    expiry: str = Field(
+        description="The expiry as a sentence, in the organisation's time zone.", examples=[_NO_EXPIRY]
+    )
+    ends_soon: bool = Field(description="True from 30 days before the expiry.", examples=[False])
     position: Position
 
     @classmethod
     def of(cls, balance: Balance, now: datetime) -> Subscription:
-        """Return the subscription as it is at a moment."""
+        """Return the subscription at a time."""
         ends_at = balance.plan_expires_at
         return cls(
             plan=balance.plan,

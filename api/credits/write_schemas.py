@@ -1,6 +1,6 @@
-"""Bodies of writes, and what they answer. Strict: no "5" for 5, no true for 1, no unknown field.
+"""Request and response bodies of writes. Requests are strict: no "5" for 5, no true for 1, no unknown field.
 
-A null for a field that may be left out is the same as leaving it out.
+A null in an optional field means the same as an absent field.
 """
 
 from __future__ import annotations
@@ -20,48 +20,49 @@ from domain.shared.money import Currency
 
 TimeZone = Annotated[
     Identifier,
-    Field(description="An IANA time zone; days and months are counted in it.", examples=["Asia/Kolkata"]),
+    Field(description="The IANA time zone of days and months.", examples=["Asia/Kolkata"]),
 ]
-LaxCurrency = Annotated[Currency, Field(strict=False)]  # strict pydantic takes no text for an enum
+LaxCurrency = Annotated[Currency, Field(strict=False)]  # strict pydantic refuses a string for an enum
 LaxPlan = Annotated[Plan, Field(strict=False, description="The plan to move to.", examples=["pro"])]
 
 
 class OpenOrganisation(Body):
-    """An organisation to open, on the Trial plan."""
+    """A new organisation on the Trial plan."""
 
     time_zone: TimeZone
     currency: Annotated[
-        LaxCurrency, Field(description="The currency it pays in, for good.", examples=["INR"])
+        LaxCurrency, Field(description="The currency of its payments. It never changes.", examples=["INR"])
     ]
     price_millionths: PriceMillionths | None = Field(
         default=None,
         description="The price of one credit, in millionths of the currency unit."
-        " Without it, that of the price book: 20,000 ($0.02) or 1,500,000 (₹1.50) unless it was changed.",
+        " Default: the price of the price book, 20,000 ($0.02) or 1,500,000 (₹1.50) unless that was changed.",
         examples=[1_500_000],
     )
     trial_credits: Annotated[int, Field(ge=0, le=CREDITS_MAX)] | None = Field(
         default=None,
-        description=f"Free credits to start with; {TRIAL_CREDITS} without it.",
+        description=f"Free credits at the start. Default: {TRIAL_CREDITS}.",
         examples=[TRIAL_CREDITS],
     )
 
 
 class Grant(Body):
-    """Credits to give."""
+    """A grant of credits."""
 
-    credits: Credits = Field(description="Credits to give.")
+    credits: Credits = Field(description="Credits to grant.")
     kind: Literal["promotional", "admin"] = Field(
-        description="What it shows as: free credits (promotional) or an admin grant.", examples=["admin"]
+        description="Shown as free credits (`promotional`) or as an admin grant (`admin`).",
+        examples=["admin"],
     )
     reason: Reason
 
 
 class Purchase(Body):
-    """Credits that were paid for, at the organisation's price of this moment."""
+    """Credits that were paid for, at the organisation's current price."""
 
     credits: Credits = Field(description="Credits that were bought.", examples=[1_000])
     payment_id: Identifier = Field(
-        description="The gateway's id of the payment; a payment adds its credits once.",
+        description="The gateway's id of the payment. A payment adds its credits only once.",
         examples=["pay_29QQoUBi66xm2f"],
     )
     order_id: Identifier = Field(
@@ -69,26 +70,24 @@ class Purchase(Body):
     )
     gateway: Gateway
     currency: LaxCurrency | None = Field(
-        default=None, description="The currency it was paid in, if it is to be checked.", examples=["INR"]
+        default=None, description="The currency of the payment, to be checked.", examples=["INR"]
     )
 
 
 class Refund(Body):
-    """Credits of a charge to return to the lots they came from."""
+    """Credits of a charge to return to their lots."""
 
-    charge: Version = Field(
-        description="The version of the charge, as `transactions/{run_id}/charges` has it."
-    )
+    charge: Version = Field(description="The version of the charge: see `transactions/{run_id}/charges`.")
     credits: Credits | None = Field(
         default=None,
-        description="Credits to return; all that is left of the charge without it.",
+        description="Credits to return. Default: all credits of the charge that were not refunded yet.",
         examples=[20],
     )
     reason: Reason
 
 
 class PriceChange(Body):
-    """A new price. What was bought stays as it was bought."""
+    """A new price. Past purchases keep their price."""
 
     price_millionths: PriceMillionths
 
@@ -98,47 +97,49 @@ class PlanChange(Body):
 
     plan: LaxPlan
     expires_at: Instant | None = Field(
-        default=None, description="When the plan ends; never without it.", examples=["2027-11-22T00:00:00Z"]
+        default=None, description="When the plan expires. Default: never.", examples=["2027-11-22T00:00:00Z"]
     )
 
 
 class TimeZoneChange(Body):
-    """Another time zone for later charges; past days and months stay."""
+    """Another time zone for later charges. Past days and months do not change."""
 
     time_zone: TimeZone
 
 
 class LowBalanceThreshold(Body):
-    """When the balance counts as low."""
+    """The threshold of a low balance."""
 
     credits: Annotated[int, Field(ge=0, le=CREDITS_MAX)] = Field(
-        description="Below this many available credits; 0: never.", examples=[500]
+        description="The balance is low below this number of available credits; 0 means never.",
+        examples=[500],
     )
 
 
 class Recorded(BaseModel):
-    """What a write recorded, and what the organisation stands at after it."""
+    """What a write recorded, with the organisation's credits after it."""
 
     organisation_id: str = Field(description="The organisation.", examples=["org-4711"])
     version: int = Field(
-        description="Number of the event that this write recorded, in the organisation's history: a charge"
-        " or an addition is named by it. What the write brought about may follow it.",
+        description="Version of the event that this write recorded, in the organisation's history. It"
+        " identifies a charge or an addition. Further events of the same write may follow it.",
         examples=[17],
     )
     balance: int = Field(description="Credits after the write; may be below zero.", examples=[700])
-    available: int = Field(description="The balance less open holds.", examples=[700])
+    available: int = Field(description="The balance minus open holds.", examples=[700])
     credits: int = Field(
-        description="Credits that this write gave, sold or returned; 0 for a change of terms.", examples=[500]
+        description="Credits that this write granted, sold or returned; 0 for a change of terms.",
+        examples=[500],
     )
     amount_minor: int | None = Field(
-        description="Of a purchase: its amount without tax, in minor units (cents, paise).", examples=[None]
+        description="For a purchase: amount excluding tax, in minor units (cents, paise).", examples=[None]
     )
     tax_minor: int | None = Field(
-        description="Of a purchase: tax on top of the amount, in minor units.", examples=[None]
+        description="For a purchase: tax on top of the amount, in minor units.", examples=[None]
     )
-    currency: Currency | None = Field(description="Of a purchase: the currency paid in.", examples=[None])
+    currency: Currency | None = Field(description="For a purchase: its currency.", examples=[None])
     position: int = Field(
-        description="Log position of the write: pass it as `min_position` to read what you wrote.",
+        description="Log position of the write. Pass it as `min_position` to read your own write.",
         examples=[1042],
     )
 

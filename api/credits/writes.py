@@ -1,4 +1,4 @@
-"""Writes on an organisation: open, grant, purchase, refund, and changes of its terms."""
+"""Writes on an organisation: open, grant, purchase, refund, and change its terms."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ router = APIRouter(prefix="/v1/organisations/{organisation_id}", route_class=Str
 def open_organisation(
     organisation_id: OrganisationId, body: write_schemas.OpenOrganisation, write: Write
 ) -> Recorded:
-    """Open an organisation on the Trial plan, with free credits. Usage reported before is charged then.
+    """Open an organisation on the Trial plan, with free credits.
 
-    A second request is refused, unless it repeats the first one with the same `Idempotency-Key`.
+    Usage that was reported before the opening is charged afterwards.
+    A second request fails, unless it repeats the first request with the same `Idempotency-Key`.
     """
     result = write.ledger.open_organisation(
         organisation_id,
@@ -52,11 +53,11 @@ def open_organisation(
     summary="Grant credits",
     tags=["Credits"],
     status_code=201,
-    response_description="The credits are there.",
+    response_description="The credits are granted.",
     responses=write_responses(201, "organisation-unknown"),
 )
 def grant_credits(organisation_id: OrganisationId, body: write_schemas.Grant, write: Write) -> Recorded:
-    """Give credits without payment. They pay an overdraft first."""
+    """Grant credits without a payment. They pay an overdraft first."""
     result = write.ledger.grant(
         organisation_id,
         body.credits,
@@ -74,16 +75,16 @@ def grant_credits(organisation_id: OrganisationId, body: write_schemas.Grant, wr
     summary="Record a purchase",
     tags=["Credits"],
     status_code=201,
-    response_description="The credits are there; the answer has what they cost.",
+    response_description="The purchase is recorded; the response has its amount.",
     responses=write_responses(201, "organisation-unknown", "purchase-already-recorded", "currency-mismatch"),
 )
 def record_purchase(organisation_id: OrganisationId, body: write_schemas.Purchase, write: Write) -> Recorded:
-    """Record credits that were paid for, at the price of this moment.
+    """Record credits that were paid for, at the current price.
 
-    Tax comes on top as the price book says: 18 % GST for INR.
+    The price book decides the tax, which is added to the amount: 18 % GST for INR.
 
-    A payment adds its credits once, whatever `Idempotency-Key` the request carries. The first purchase
-    moves an organisation from Trial to Pay As You Go.
+    A payment adds its credits only once, even if requests have different `Idempotency-Key`s. The first
+    purchase moves an organisation from Trial to Pay As You Go.
     """
     result = write.ledger.record_purchase(
         organisation_id,
@@ -104,13 +105,13 @@ def record_purchase(organisation_id: OrganisationId, body: write_schemas.Purchas
     summary="Refund a charge",
     tags=["Credits"],
     status_code=201,
-    response_description="The credits are back.",
+    response_description="The credits are returned.",
     responses=write_responses(201, "organisation-unknown", "charge-unknown", "refund-exceeds-charge"),
 )
 def refund_charge(organisation_id: OrganisationId, body: write_schemas.Refund, write: Write) -> Recorded:
-    """Return credits of a charge to the lots they came from: some, or all that is left of it.
+    """Return credits of a charge to their lots: some of them, or all that were not refunded yet.
 
-    An open overdraft is paid first. A refund is an addition: it never lowers the usage of a month.
+    An open overdraft is paid first. A refund is an addition: it does not lower the usage of a month.
     """
     result = write.ledger.refund_charge(
         organisation_id,
@@ -128,11 +129,11 @@ def refund_charge(organisation_id: OrganisationId, body: write_schemas.Refund, w
     operation_id="changePrice",
     summary="Change the price",
     tags=["Organisation"],
-    response_description="The price holds from now on.",
+    response_description="The price applies from now on.",
     responses=write_responses(200, "organisation-unknown"),
 )
 def change_price(organisation_id: OrganisationId, body: write_schemas.PriceChange, write: Write) -> Recorded:
-    """Set the price of one credit. What was bought stays as it was bought."""
+    """Set the price of one credit. Past purchases keep their price."""
     result = write.ledger.change_price(
         organisation_id,
         body.price_millionths,
@@ -147,11 +148,11 @@ def change_price(organisation_id: OrganisationId, body: write_schemas.PriceChang
     operation_id="changePlan",
     summary="Change the plan",
     tags=["Organisation"],
-    response_description="The plan holds from now on.",
+    response_description="The plan applies from now on.",
     responses=write_responses(200, "organisation-unknown"),
 )
 def change_plan(organisation_id: OrganisationId, body: write_schemas.PlanChange, write: Write) -> Recorded:
-    """Move to another plan, with or without an end."""
+    """Move the organisation to another plan, with or without an expiry."""
     result = write.ledger.change_plan(
         organisation_id,
         body.plan,
@@ -167,13 +168,13 @@ def change_plan(organisation_id: OrganisationId, body: write_schemas.PlanChange,
     operation_id="changeTimeZone",
     summary="Change the time zone",
     tags=["Organisation"],
-    response_description="Later charges count in this zone.",
+    response_description="Later charges use this time zone.",
     responses=write_responses(200, "organisation-unknown"),
 )
 def change_time_zone(
     organisation_id: OrganisationId, body: write_schemas.TimeZoneChange, write: Write
 ) -> Recorded:
-    """Count later charges in another zone's days and months. Past ones stay."""
+    """Count later charges in the days and months of another time zone. Past charges do not change."""
     result = write.ledger.change_time_zone(
         organisation_id,
         body.time_zone,
@@ -188,13 +189,16 @@ def change_time_zone(
     operation_id="setLowBalanceThreshold",
     summary="Set the low-balance threshold",
     tags=["Organisation"],
-    response_description="The threshold holds from now on.",
+    response_description="The threshold applies from now on.",
     responses=write_responses(200, "organisation-unknown"),
 )
 def set_low_balance_threshold(
     organisation_id: OrganisationId, body: write_schemas.LowBalanceThreshold, write: Write
 ) -> Recorded:
-    """Have it recorded when fewer credits than this are available. 0: never."""
+    """Set the threshold of a low balance.
+
+    The ledger records an event when fewer credits are available. 0 means never.
+    """
     result = write.ledger.set_low_balance_threshold(
         organisation_id,
         body.credits,
@@ -205,6 +209,6 @@ def set_low_balance_threshold(
 
 
 def _recorded(write: WriteRequest, result: RecordedResult[ledger.CommandResult]) -> Recorded:
-    """Return the answer of a command; its headers carry the position and whether it is a repeat."""
+    """Return the response of a command, and set its position and replay headers."""
     write.set_headers(result)
     return Recorded.of(result)

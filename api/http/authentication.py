@@ -1,4 +1,4 @@
-"""What a request passes after routing and before its handler: who asks, and whether they may."""
+"""Authentication and authorisation of a request: runs after routing and before the handler."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _CHALLENGE: Final = 'Bearer realm="creditledger"'
 
 
 async def authenticate(request: Request, rule: Rule) -> None:
-    """Find out who asks, and let them pass; `request.state.principal` knows it from then on.
+    """Identify the caller and check access. Sets `request.state.principal`.
 
     Raises:
         HttpProblem: credentials-missing, credentials-refused, role-insufficient, too-many-requests or
             identities-unavailable.
-        OrganisationNotFound: it is none of theirs.
-        psycopg.OperationalError: the database does not answer.
+        OrganisationNotFound: the caller does not belong to the organisation.
+        psycopg.OperationalError: the database does not respond.
     """
     if rule.is_public:
         return
@@ -47,11 +47,11 @@ async def authenticate(request: Request, rule: Rule) -> None:
 
 
 def authorize(request: Request, rule: Rule, principal: Principal, organisation_id: str | None) -> None:
-    """Let somebody known pass, if the rule and the quotas do; None is a request about no organisation.
+    """Check an identified caller against the rule and the quotas; None: the request concerns no organisation.
 
     Raises:
         HttpProblem: role-insufficient or too-many-requests.
-        OrganisationNotFound: it is none of theirs.
+        OrganisationNotFound: the caller does not belong to the organisation.
     """
     request.state.principal = principal
     request.state.allowances = []
@@ -59,21 +59,21 @@ def authorize(request: Request, rule: Rule, principal: Principal, organisation_i
     _spend_quota(request, limits.principals, f"{principal.kind} {principal.subject}")
     permissions.check_access(principal, rule, organisation_id)
     if organisation_id is not None:
-        # After the check: what strangers ask for costs an organisation nothing, and tells them nothing.
+        # After the check: a stranger's request must not spend, or reveal, the organisation's quota.
         _spend_quota(request, limits.organisations, organisation_id)
 
 
 def _organisation_id(request: Request) -> str | None:
-    """Return which organisation a request is about; None: about no one of them."""
+    """Return the id of the organisation that a request concerns, or None."""
     segment: str | None = request.path_params.get("organisation_id")
     return None if segment is None else unquote(segment, errors="replace")
 
 
 def credentials_from(headers: Headers) -> Credentials:
-    """Return the credentials that a request presents.
+    """Return the credentials of a request.
 
     Raises:
-        HttpProblem: credentials-missing, or credentials-refused where they are not one of one kind.
+        HttpProblem: credentials-missing, or credentials-refused for several credentials or another scheme.
     """
     authorizations, keys = headers.getlist("authorization"), headers.getlist(KEY_HEADER)
     if not authorizations and not keys:
@@ -83,12 +83,12 @@ def credentials_from(headers: Headers) -> Credentials:
             headers={"WWW-Authenticate": _CHALLENGE},
         )
     if len(authorizations) + len(keys) > 1:
-        raise _invalid_credentials("send one token or one key")
+        raise _invalid_credentials("send exactly one token or one API key")
     if keys:
         return Credentials(key=keys[0])
     scheme, _, token = authorizations[0].partition(" ")
     if scheme.lower() != "bearer":
-        raise _invalid_credentials("the Authorization header does not have a bearer token")
+        raise _invalid_credentials("the Authorization header has no bearer token")
     return Credentials(token=token.strip())
 
 
@@ -98,7 +98,7 @@ def _spend_quota(request: Request, quota: Quota, caller: str) -> None:
     if allowance.is_exceeded:
         raise HttpProblem(
             "too-many-requests",
-            f"more than {allowance.quota} requests in {WINDOW_S} seconds of this {allowance.policy}",
+            f"this {allowance.policy} sent more than {allowance.quota} requests in {WINDOW_S} seconds",
             headers={"Retry-After": str(allowance.retry_in_s)},
         )
 

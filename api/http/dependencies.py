@@ -1,4 +1,4 @@
-"""What handlers are given: the services the API stands on, and a read or a write of this request."""
+"""Dependencies of the handlers: the services of the app, and the read or write of a request."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ REPLAYED_HEADER = "Idempotent-Replayed"
 
 @dataclass(frozen=True)
 class Services:
-    """Everything the API needs from outside; the composition root builds it."""
+    """Everything that the API needs from outside. The composition root builds it."""
 
     ledger: Ledger
     read_connection: Callable[[], AbstractContextManager[Connection]]
-    """Lends a connection for reads. Raises psycopg.OperationalError or StoreUnavailable."""
+    """Borrows a connection for reads from the pool. Raises psycopg.OperationalError or StoreUnavailable."""
     identify: Identify
-    """Finds out who asks, from what they present."""
+    """Returns the principal of some credentials."""
     api_keys: ApiKeys
     webhooks: WebhookEndpoints
     people: People
@@ -62,26 +62,26 @@ class Services:
     refunds: PaymentRefunds
     top_ups: AutoTopUpPurchases
     limits: RateLimits
-    """Of one app: it counts in memory, and in the app's own thread."""
+    """Limits of one app. They count in memory, on the thread of the app's event loop."""
     clock: Callable[[], datetime]
-    """The present moment as an aware UTC datetime."""
+    """The current time as an aware UTC datetime."""
     new_id: Callable[[], str]
-    """A new request id: 1 to 128 printable ASCII characters without a space."""
+    """Returns a new request id: 1 to 128 printable ASCII characters without spaces."""
     allowed_hosts: frozenset[str]
-    """`Host` values that are answered: "name:port", or "name" for that name at any port."""
+    """Accepted `Host` values: "name:port", or "name" for any port."""
     registry: CollectorRegistry
-    """Where the API registers its metrics, and what /metrics shows. One app each."""
+    """The API registers its metrics here, and /metrics shows them. Each app needs its own registry."""
     pages: PageServices
     readiness: Callable[[], Mapping[str, str]]
-    """Parts of the service by name: "" if fine, or the reason why not. Reasons are shown to callers."""
+    """Parts of the service by name: "" if ready, or the reason why not. Callers see the reasons."""
     rates: RateCard = field(default_factory=RateCard)
-    """What a hold or a quote for photos is reckoned with, and what a settlement charges."""
+    """The rates of holds and quotes for photos, and of settlements."""
     wait_limit_s: float = 5.0
     """How long a read waits for `min_position`."""
 
 
 def services_of(request: Request) -> Services:
-    """Return the services of the app that serves a request."""
+    """Return the services of the app that handles a request."""
     services: Services = request.app.state.services
     return services
 
@@ -93,7 +93,7 @@ T = TypeVar("T")
 
 
 class Positioned(Protocol):
-    """An answer that knows the log position it is true at."""
+    """A query result with its log position."""
 
     @property
     def position(self) -> int: ...
@@ -103,17 +103,20 @@ PositionedT = TypeVar("PositionedT", bound=Positioned)
 
 
 class ProjectionLagging(Exception):
-    """What was read does not stand at `min_position` yet; `api.http.routes.ReadRoute` asks again."""
+    """A projection has not reached `min_position` yet; `api.http.routes.ReadRoute` retries."""
 
     def __init__(self, read_position: int, min_position: int) -> None:
-        super().__init__(f"the views stand at {read_position}, not yet at {min_position}; ask again")
+        super().__init__(f"the projections are at position {read_position}, not yet at {min_position}; retry")
 
 
 class ReadRequest:
-    """A read: one lent connection, at `min_position` or later, and an answer that says where it stands."""
+    """A read on one borrowed connection, at `min_position` or later.
+
+    Sets the position header of the response.
+    """
 
     _repeatable_read: ClassVar[bool] = False
-    """Whether a view of several statements sees one state; each of the API's own is a single one."""
+    """Whether the statements of a query share one snapshot. Each query of the API is a single statement."""
 
     def __init__(
         self, http: Request, services: ServicesDep, response: Response, min_position: MinPosition = None
@@ -130,10 +133,10 @@ class ReadRequest:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> PositionedT:
-        """Return what a view of an organisation answers to who asks.
+        """Return the result of a query on an organisation, within the caller's access.
 
         Raises:
-            Behind: some views do not stand at `min_position`.
+            ProjectionLagging: a projection has not reached `min_position`.
         """
         return self._read(
             lambda connection: read(connection, organisation_id, *args, **kwargs), organisation_id
@@ -142,10 +145,10 @@ class ReadRequest:
     def view_all(
         self, read: Callable[Concatenate[Connection, P], PositionedT], *args: P.args, **kwargs: P.kwargs
     ) -> PositionedT:
-        """Return what a view of all organisations answers; who is of some sees no rows in it.
+        """Return the result of a query on all organisations. A member of an organisation gets no rows.
 
         Raises:
-            Behind: some views do not stand at `min_position`.
+            ProjectionLagging: a projection has not reached `min_position`.
         """
         return self._read(lambda connection: read(connection, *args, **kwargs), None)
 
@@ -156,13 +159,13 @@ class ReadRequest:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> tuple[T, int]:
-        """Return what the history of an organisation itself answers, and the end of the log it is read to.
+        """Return the result of a read on an organisation's event history, and the log position at the read.
 
         Raises:
-            OrganisationNotFound: it is not open, or is none of who asks.
-            Behind: the log has not got to `min_position`.
+            OrganisationNotFound: it is not open, or the caller does not belong to it.
+            ProjectionLagging: the log has not reached `min_position`.
         """
-        if not self._principal.may_see(organisation_id):  # no wall of the database's stands here
+        if not self._principal.may_see(organisation_id):  # row security does not cover the event log
             raise OrganisationNotFound
         position = self._log_end()
         return read(self.services.ledger, organisation_id, *args, **kwargs), position
@@ -171,19 +174,19 @@ class ReadRequest:
         with self.services.read_connection() as connection, self._row_security(connection, organisation_id):
             if self._min_position is not None:
                 self._check(credit_queries.positions(connection).position)
-            answer = read(connection)
-        self._set_position(answer.position)
-        return answer
+            result = read(connection)
+        self._set_position(result.position)
+        return result
 
     def _row_security(
         self, connection: Connection, organisation_id: str | None
     ) -> AbstractContextManager[None]:
-        """Keep rows of other organisations out of sight, even of a request that should not have got here."""
+        """Hide rows of other organisations, even if a request passed the permission check by mistake."""
         if not self._principal.belongs_to_organisations:
             return repeatable_read(connection) if self._repeatable_read else nullcontext()
-        may_know = organisation_id is not None and self._principal.may_see(organisation_id)
+        may_see = organisation_id is not None and self._principal.may_see(organisation_id)
         return restrict_to_organisation(
-            connection, organisation_id if may_know else None, is_repeatable_read=self._repeatable_read
+            connection, organisation_id if may_see else None, is_repeatable_read=self._repeatable_read
         )
 
     def _log_end(self) -> int:
@@ -202,7 +205,7 @@ class ReadRequest:
 
 
 def command_context_of(http: Request, services: ServicesDep) -> command_context.CommandContext:
-    """Return who asks, when, and by which request: what a decision keeps of it."""
+    """Return the actor, the time and the request id of a request: events keep them."""
     principal: Principal = http.state.principal
     return command_context.CommandContext(services.clock(), principal.subject, http.state.request_id)
 
@@ -211,13 +214,13 @@ ContextDep = Annotated[command_context.CommandContext, Depends(command_context_o
 
 
 class PageReadRequest(ReadRequest):
-    """A read of a page, which shows many numbers at once: all of one state."""
+    """A read of a page. All its queries use one repeatable-read snapshot."""
 
     _repeatable_read: ClassVar[bool] = True
 
 
 class WriteRequest:
-    """A write: who asks, when, because of what, and what makes it count once."""
+    """A write: its actor, time, request id and idempotency key."""
 
     def __init__(
         self,
@@ -235,10 +238,10 @@ class WriteRequest:
         self._key = idempotency_key
 
     def idempotency_key(self, organisation_id: str, body: Body, part: str = "") -> IdempotencyKey | None:
-        """Return what makes the request count once, if it carries a key; `part` names what it is about.
+        """Return the idempotency key of the request, or None. `part` is the target within the organisation.
 
-        Only fields that were sent count, in canonical order: a later version of the API may know more. A
-        null says what leaving the field out says.
+        The digest covers only the fields that were sent, in canonical order: a later version of the API may
+        have more fields. A null means the same as an absent field.
         """
         if self._key is None:
             return None
@@ -246,18 +249,18 @@ class WriteRequest:
         canonical = json.dumps(sent, sort_keys=True, separators=(",", ":")).encode()
         template = self._http.scope["route"].path_format
         return IdempotencyKey(
-            # Ids are printable, so a line break is in none of them.
+            # Ids are printable, so none contains a line break.
             scope="\n".join(filter(None, [f"{self._http.method} {template} {organisation_id}", part])),
             key=self._key,
             request_digest=blake2b(canonical, digest_size=32).digest(),
         )
 
     def set_headers(self, result: RecordedResult[Any]) -> None:
-        """Put an answer's position, and whether it is a repeat, in the headers."""
+        """Set the position header, and the replay header if the result repeats an earlier one."""
         self.set_position_headers(result.position, repeated=result.repeated)
 
     def set_position_headers(self, position: int, *, repeated: bool) -> None:
-        """Put a position, and whether it is of an earlier answer, in the headers."""
+        """Set the position header, and the replay header if `repeated`."""
         self._response.headers[POSITION_HEADER] = str(position)
         if repeated:
             self._response.headers[REPLAYED_HEADER] = "true"

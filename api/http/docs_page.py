@@ -1,4 +1,4 @@
-"""The reference page: an OpenAPI document as HTML, every operation with its examples."""
+"""The reference page: an OpenAPI document as HTML, with examples of every operation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Document = Mapping[str, Any]
 
 
 def render(document: Document, base_url: str) -> str:
-    """Return the page of a document; its examples ask the server at `base_url`."""
+    """Return the page of a document. Its examples call the server at `base_url`."""
     info = document["info"]
     operations = list(_operations(document))
     tags = document["tags"]
@@ -40,7 +40,7 @@ def render(document: Document, base_url: str) -> str:
 
 
 Operation = tuple[str, str, Mapping[str, Any]]
-"""Method, path and what the document says of it."""
+"""Method, path, and the operation object of the document."""
 
 
 def _operations(document: Document) -> Iterator[Operation]:
@@ -74,7 +74,7 @@ def _operation(document: Document, base_url: str, operation: Operation) -> str:
         f'<article id="{about["operationId"]}"><h3>{escape(about["summary"])}</h3>'
         f'<p class="address">{_method(method)} <code>{escape(path)}</code></p>{_text(about["description"])}'
         f"{_parameters(about)}{_request_body(document, about)}{_curl(document, base_url, operation)}"
-        f"<h4>Answers</h4>{_responses(document, about)}</article>"
+        f"<h4>Responses</h4>{_responses(document, about)}</article>"
     )
 
 
@@ -186,12 +186,12 @@ def _json(value: object) -> str:
 
 
 def _linked(kind: str) -> str:
-    """Return the text of a type, its schemas (capitalised words) as links."""
+    """Return the text of a type, with links for its schemas (capitalised words)."""
     return re.sub(r"\b[A-Z][a-z]\w+", lambda name: f'<a href="#schema-{name[0]}">{name[0]}</a>', escape(kind))
 
 
 def _text(text: str) -> str:
-    """Return paragraphs and lists, in the little Markdown that docstrings use."""
+    """Return paragraphs and lists as HTML, from the Markdown subset of the docstrings."""
     parts = []
     for block in text.strip().split("\n\n"):
         items = re.split(r"^\* ", block, flags=re.MULTILINE)

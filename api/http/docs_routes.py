@@ -1,4 +1,4 @@
-"""The documentation: /openapi.json, and /docs, a page made from it that needs no script and no network."""
+"""The documentation: /openapi.json, and /docs, a page built from it without scripts and network access."""
 
 from __future__ import annotations
 

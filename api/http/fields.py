@@ -1,4 +1,4 @@
-"""Types of single fields: their bounds, how they are read, and how they are documented."""
+"""Types of single fields: bounds, parsing and documentation."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PATTERN_DESCRIPTIONS: Final = {
     ENDPOINT_ID_PATTERN: "Input should be whe_ and 12 digits 0 to 9 and letters a to f",
     _GATEWAY: "Input should be lowercase letters a to z, digits, _ and -, and begin with a letter or a digit",
 }
-"""What is said of a text that does not match a field's pattern."""
+"""The error message for each pattern."""
 
 _INSTANT: Final = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d(:\d\d(\.\d{1,9})?)?([Zz]|[+-]\d\d:\d\d)", re.ASCII
@@ -52,22 +52,22 @@ _MONTH: Final = re.compile(r"\d{4}-(0[1-9]|1[0-2])", re.ASCII)
 
 
 def _read_instant(value: Any) -> Any:
-    """Return an ISO 8601 moment in UTC; numbers and moments without an offset are refused."""
+    """Return an ISO 8601 time in UTC. Numbers and times without an offset are errors."""
     if isinstance(value, datetime):
         return value.astimezone(UTC)
-    wrong = PydanticCustomError(
+    invalid_instant = PydanticCustomError(
         "instant",
-        "Input should be a moment with its offset, such as 2026-11-22T09:15:00Z (a + in a URL is %2B)",
+        "Input should be a time with its offset, such as 2026-11-22T09:15:00Z (a + in a URL is %2B)",
     )
     if not isinstance(value, str) or not _INSTANT.fullmatch(value):
-        raise wrong
+        raise invalid_instant
     try:
-        moment = datetime.fromisoformat(value.upper()).astimezone(UTC)
+        instant = datetime.fromisoformat(value.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise wrong from None
-    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:  # any zone can show it then
+        raise invalid_instant from None
+    if not _FIRST_YEAR <= instant.year <= _LAST_YEAR:  # so that every time zone can represent it
         raise PydanticCustomError("instant_range", f"Input should be between {_FIRST_YEAR} and {_LAST_YEAR}")
-    return moment
+    return instant
 
 
 def _read_day(value: Any) -> Any:
@@ -98,8 +98,8 @@ def _check_printable(text: str) -> str:
     return text
 
 
-def _unquoted(segment: Any) -> Any:
-    """Return a path segment as it was meant: the router sees segments percent-encoded."""
+def _decode_segment(segment: Any) -> Any:
+    """Return a decoded path segment: the router passes segments percent-encoded."""
     try:
         return unquote(segment, errors="strict")
     except UnicodeDecodeError:
@@ -124,7 +124,7 @@ Instant = Annotated[
     BeforeValidator(_read_instant),
     WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-22T09:15:00Z"]}),
 ]
-"""A moment, ISO 8601; read with any offset, written in UTC."""
+"""A time in ISO 8601. Input has any offset; output is in UTC."""
 
 Day = Annotated[
     date,
@@ -139,7 +139,7 @@ Month = Annotated[
     PlainSerializer(lambda month: month.isoformat()[:7], return_type=str),
     WithJsonSchema({"type": "string", "pattern": r"^[0-9]{4}-(0[1-9]|1[0-2])$", "examples": ["2026-11"]}),
 ]
-"""A calendar month, YYYY-MM; its first day in Python."""
+"""A calendar month, YYYY-MM. In Python it is the first day of the month."""
 
 Credits = Annotated[int, Field(ge=1, le=CREDITS_MAX, examples=[500])]
 PriceMillionths = Annotated[
@@ -154,7 +154,7 @@ PriceMillionths = Annotated[
 Version = Annotated[
     int,
     Field(
-        ge=1, le=POSITION_MAX, description="Number of an event in the organisation's history.", examples=[17]
+        ge=1, le=POSITION_MAX, description="Version of an event in the organisation's history.", examples=[17]
     ),
 ]
 Reason = Annotated[
@@ -163,7 +163,7 @@ Reason = Annotated[
         min_length=1,
         max_length=REASON_LENGTH_MAX,
         pattern=_NO_CONTROLS,
-        description="Why, in a few words. It is kept for ever: no names, no email addresses.",
+        description="The reason, in a few words. It is stored for ever: no names, no email addresses.",
         examples=["goodwill after an outage"],
     ),
     AfterValidator(_check_printable),
@@ -180,8 +180,8 @@ Gateway = Annotated[
         min_length=1,
         max_length=ID_LENGTH_MAX,
         pattern=_GATEWAY,
-        description="Who took the payment, in lowercase: payment ids are one gateway's own, so it is always"
-        " written in one way.",
+        description="The payment gateway, in lowercase. Payment ids are unique per gateway, so the spelling"
+        " must always be the same.",
         examples=["razorpay"],
     ),
 ]
@@ -198,7 +198,7 @@ PersonName = Annotated[
         min_length=1,
         max_length=PERSON_NAME_LENGTH_MAX,
         pattern=_NO_CONTROLS,
-        description="What they are called.",
+        description="The person's name.",
         examples=["Asha Rao"],
     ),
     AfterValidator(_check_printable),
@@ -206,7 +206,7 @@ PersonName = Annotated[
 ShownName = Annotated[
     str,
     Field(
-        description="What to call them: a name, `System`, `erased person`, or the id of who is not known.",
+        description="The name to show: a name, `System`, `erased person`, or the id of an unknown person.",
         examples=["Asha Rao"],
     ),
 ]
@@ -216,11 +216,11 @@ UserId = Annotated[
         min_length=1,
         max_length=ID_LENGTH_MAX,
         pattern=_NO_CONTROLS,
-        description="The platform's own opaque id of the person, percent-encoded: `sub` of their tokens.",
+        description="The platform's opaque id of the person, percent-encoded: `sub` of their tokens.",
         examples=["u-17"],
     ),
     AfterValidator(_check_segment),
-    BeforeValidator(_unquoted),
+    BeforeValidator(_decode_segment),
 ]
 
 OrganisationId = Annotated[
@@ -229,11 +229,11 @@ OrganisationId = Annotated[
         min_length=1,
         max_length=ORGANISATION_ID_MAX_LENGTH,
         pattern=_NO_CONTROLS,
-        description="The platform's own id of the organisation, percent-encoded (a slash is %2F).",
+        description="The platform's id of the organisation, percent-encoded (a slash is %2F).",
         examples=["org-4711"],
     ),
     AfterValidator(_check_segment),
-    BeforeValidator(_unquoted),
+    BeforeValidator(_decode_segment),
 ]
 RunId = Annotated[
     str,
@@ -245,7 +245,7 @@ RunId = Annotated[
         examples=["run-88"],
     ),
     AfterValidator(_check_run_id),
-    BeforeValidator(_unquoted),
+    BeforeValidator(_decode_segment),
 ]
 HoldId = Annotated[
     str,
@@ -257,14 +257,15 @@ HoldId = Annotated[
         examples=["hold-8"],
     ),
     AfterValidator(_check_printable),
-    BeforeValidator(_unquoted),
+    BeforeValidator(_decode_segment),
 ]
 MinPosition = Annotated[
     int | None,
     Query(
         ge=0,
         le=POSITION_MAX,
-        description="Answer only when the views stand at this log position: the `position` of your write.",
+        description="Wait until the projections have reached this log position: the `position` of your"
+        " write.",
         examples=[1042],
     ),
 ]
@@ -273,11 +274,11 @@ PageCursor = Annotated[
     Query(
         min_length=1,
         max_length=1_024,
-        description="The `next_cursor` of the page before; none for the first.",
+        description="The `next_cursor` of the previous page. Leave it out for the first page.",
     ),
 ]
 PageLimit = Annotated[
-    int, Query(ge=1, le=PAGE_LIMIT_MAX, description="How many to return at most.", examples=[50])
+    int, Query(ge=1, le=PAGE_LIMIT_MAX, description="The maximum number of entries to return.", examples=[50])
 ]
 IdempotencyKeyHeader = Annotated[
     str | None,
@@ -286,8 +287,8 @@ IdempotencyKeyHeader = Annotated[
         min_length=1,
         max_length=255,
         pattern=_PRINTABLE_ASCII,
-        description="Makes the request count once: a repeat with the same key and body gets the first answer"
-        " again; another body with the same key is refused.",
+        description="Makes the request idempotent. A repeat with the same key and body gets the first"
+        " response again; another body with the same key is an error.",
         examples=["0198f0c2-6b7e-7c3a-9f51-2f0d1c9f8a11"],
     ),
 ]

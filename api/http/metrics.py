@@ -1,4 +1,4 @@
-"""Metrics: requests by route template, and where the projections stand."""
+"""Metrics: requests by route template, and positions of the projections."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _log = logging.getLogger("api")
 
 
 class RequestMetrics:
-    """Counts and durations. Labels come from a closed set: a raw path would name customers."""
+    """Request counts and durations. Labels come from a closed set: a raw path would reveal customers."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._count = Counter(
@@ -43,7 +43,7 @@ class RequestMetrics:
         )
 
     def observe(self, method: str, scope: Scope, status: int, duration_s: float) -> None:
-        """Count a request that was routed, or not, in its scope."""
+        """Count one request. The scope has its route, if routing found one."""
         method = method if method in _METHODS else "other"
         route = getattr(scope.get("route"), "path_format", "unmatched")
         self._count.labels(method, route, str(status)).inc()
@@ -51,22 +51,22 @@ class RequestMetrics:
 
 
 class ProjectionPositions(Collector):
-    """Reads positions when metrics are asked for; without a database there are none to show."""
+    """Reads the positions at every scrape. Shows none while the database is unavailable."""
 
     def __init__(self, read_connection: Callable[[], AbstractContextManager[Connection]]) -> None:
-        self._reading = read_connection
+        self._read_connection = read_connection
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing: registration must not read the database."""
+        """Return no metrics: registration must not read the database."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Return the log's end, and the position and lag of every projection."""
+        """Return the end of the log, and the position and lag of every projection."""
         try:
-            with self._reading() as connection:
+            with self._read_connection() as connection:
                 positions = credit_queries.positions(connection)
         except (psycopg.Error, StoreUnavailable) as error:
-            _log.warning("no positions for the metrics: %s", error)
+            _log.warning("cannot read projection positions for the metrics: %s", error)
             return
         yield from _families(positions)
 
@@ -76,11 +76,11 @@ def _families(positions: Positions) -> Iterator[Metric]:
         "creditledger_log_end_position", "The last notification id of the log", value=positions.log_end
     )
     position = GaugeMetricFamily(
-        "creditledger_projection_position", "Where a projection stands in the log", labels=["projection"]
+        "creditledger_projection_position", "Log position of a projection", labels=["projection"]
     )
     lag = GaugeMetricFamily(
         "creditledger_projection_lag_positions",
-        "Log positions that a projection is behind the log's end",
+        "Log positions between a projection and the end of the log",
         labels=["projection"],
     )
     for each in positions.projections:

@@ -1,4 +1,4 @@
-"""What every request passes first: its id, the checks of where it comes from, its metrics, its last error."""
+"""The outermost middleware: request ids, checks of host and origin, metrics, and unhandled errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from api.http.sessions import SIGN_IN
 
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 _REQUEST_ID_PATTERN: Final = re.compile(r"[!-~]{1,128}")
-_SEGMENT_SAFE: Final = "!$&'()*+,;=:@"  # RFC 3986 pchar, beside letters, digits and -._~
+_SEGMENT_SAFE: Final = "!$&'()*+,;=:@"  # RFC 3986 pchar, except letters, digits and -._~
 _SAME_SITE_VALUES: Final = ("same-origin", "none")
 _CLIENT_CLOSED_STATUS: Final = 499
 _RETURN_PATH: Final = re.compile(r"/credits/payments/[^/]+/return")
@@ -37,7 +37,7 @@ class RequestMiddleware:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection; anything but HTTP is passed on."""
+        """Handle one connection. Anything but HTTP is passed on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -47,7 +47,7 @@ class RequestMiddleware:
         request_id = self._request_id(headers)
         scope = {
             **scope,
-            "method": "GET" if is_head else method,  # RFC 9110: HEAD answers like GET, without the content
+            "method": "GET" if is_head else method,  # RFC 9110: HEAD is GET without the content
             "path": canonical_path(scope),
             "state": {**scope.get("state", {}), "request_id": request_id},
         }
@@ -78,42 +78,43 @@ class RequestMiddleware:
             status = status or _CLIENT_CLOSED_STATUS
         except Exception as error:
             if status:
-                _log.exception("request %s: failed after its response had begun", request_id)
+                _log.exception("request %s: failed after its response had started", request_id)
                 raise
             await respond(Request(scope), error)(scope, receive, send_with_headers)
         finally:
             self._metrics.observe(method, scope, status or 500, perf_counter() - started_at)
 
     def _allows_cross_site(self, method: str, path: str, headers: Headers) -> bool:
-        """Tell whether other sites may send this: a gateway's page, whose word counts by its signature alone,
-        or the platform's own sign-in page."""
+        """Return whether other sites may send this request: a gateway's page, whose fields are signed, or the
+        platform's own sign-in page."""
         comes_from_gateway = method == "POST" and _RETURN_PATH.fullmatch(path) is not None
         return comes_from_gateway or self._is_sign_in_post(method, path, headers)
 
     def _is_sign_in_post(self, method: str, path: str, headers: Headers) -> bool:
-        """Tell whether the platform's own sign-in page, on its own site, posts a token to ours."""
+        """Return whether the platform's own sign-in page, on its own site, posts a token to our sign-in."""
         origins = headers.getlist("origin")
         sites = self._services.pages.sign_in_origins
         return (method, path) == ("POST", SIGN_IN) and len(origins) == 1 and origins[0].lower() in sites
 
     def _request_id(self, headers: Headers) -> str:
-        given = headers.getlist(REQUEST_ID_HEADER)
-        if len(given) == 1 and _REQUEST_ID_PATTERN.fullmatch(given[0]):
-            return given[0]
+        sent_ids = headers.getlist(REQUEST_ID_HEADER)
+        if len(sent_ids) == 1 and _REQUEST_ID_PATTERN.fullmatch(sent_ids[0]):
+            return sent_ids[0]
         return self._services.new_id()
 
 
 def canonical_path(scope: Scope) -> str:
-    """Return the path with every segment percent-encoded in one way.
+    """Return the path with every segment percent-encoded in the same way.
 
-    The router then tells a slash inside an id (%2F) from one between segments; `api.http.fields` decodes.
+    The router can then distinguish a slash in an id (%2F) from a separator. `api.http.fields` decodes
+    segments.
     """
     raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
     return "/".join(quote(unquote_to_bytes(segment), safe=_SEGMENT_SAFE) for segment in raw.split(b"/"))
 
 
 def check_host(headers: Headers, allowed_hosts: frozenset[str]) -> None:
-    """Refuse names that are not this server's: a page elsewhere may have rebound its own name to us.
+    """Refuse host names that are not this server's, to prevent DNS rebinding.
 
     Raises:
         HttpProblem: host-not-allowed.
@@ -122,16 +123,16 @@ def check_host(headers: Headers, allowed_hosts: frozenset[str]) -> None:
     host = hosts[0].lower() if len(hosts) == 1 else ""
     name = re.sub(r":\d*$", "", host)
     if not host or (host not in allowed_hosts and name not in allowed_hosts):
-        raise HttpProblem("host-not-allowed", "the Host header names a machine that is not served here")
+        raise HttpProblem("host-not-allowed", "the Host header does not name this server")
 
 
 def check_same_site(method: str, headers: Headers) -> None:
-    """Refuse what a browser sends on behalf of another site, except following a link to a page.
+    """Refuse requests that a browser sends on behalf of another site, except links to a page.
 
     Raises:
         HttpProblem: cross-site-request.
     """
-    refused = HttpProblem("cross-site-request", "requests of other sites' pages are not answered")
+    refused = HttpProblem("cross-site-request", "requests from pages of other sites are not allowed")
     site = headers.get("sec-fetch-site")
     follows_link = (
         method == "GET"

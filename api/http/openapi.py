@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI finds out, with the ledger's problems in place of its own errors."""
+"""The OpenAPI document: FastAPI generates it; the ledger's problems replace FastAPI's errors."""
 
 from __future__ import annotations
 
@@ -16,48 +16,55 @@ from api.http.problems import responses
 VERSION: Final = "1.0.0"
 TITLE: Final = "Credit Ledger"
 DESCRIPTION: Final = """\
-Credits of a photo platform's organisations: what they have, where they went, and every change on record.
+Credits of a photo platform's organisations: balances, usage, payments, and the history of every change.
 
-* Credits are whole numbers. Prices are in millionths of the currency unit (`*_millionths`), amounts in minor
-  units (`*_minor`: cents, paise).
-* Moments are ISO 8601 in UTC. Days and months are those of the organisation's time zone.
-* Reads answer from views that follow the ledger, within moments. `Ledger-Position` says where they stand; to
-  read your own write, pass its `position` as `min_position`.
-* Writes take an `Idempotency-Key`: repeat a request that got no answer with the same key, and it counts once.
-* Say who you are with a bearer token (`Authorization`) or an API key (`X-API-Key`); every operation says who
-  may. Writes keep the token's subject as their actor.
-* `RateLimit` says what is left of the quotas of who asks and of the organisation, in requests a minute.
-* An optional field that is null says what leaving it out says.
-* HEAD answers like GET, without the content.
-* Errors are RFC 9457 problems (`application/problem+json`); each `type` leads to its explanation.
-* `X-Request-Id` (up to 128 printable ASCII characters) is taken over, or made, and always returned; writes
-  keep it as their cause.
+* Credits are whole numbers. Prices are in millionths of the currency unit (`*_millionths`). Amounts are in
+  minor units (`*_minor`: cents, paise).
+* Times are ISO 8601 in UTC. Days and months are in the organisation's time zone.
+* Reads use projections, which follow the ledger within moments. `Ledger-Position` is the log position of a
+  response. To read your own write, pass its `position` as `min_position`.
+* Writes accept an `Idempotency-Key`. If a request gets no response, repeat it with the same key: it takes
+  effect only once.
+* Authenticate with a bearer token (`Authorization`) or an API key (`X-API-Key`). Every operation documents
+  who may call it. A write records the token's subject as its actor.
+* `RateLimit` has the remaining quotas of the caller and of the organisation, in requests per minute.
+* A null in an optional field means the same as an absent field.
+* HEAD returns the headers of GET without the content.
+* Errors are RFC 9457 problems (`application/problem+json`). The URI in `type` explains the problem.
+* The service accepts an `X-Request-Id` (up to 128 printable ASCII characters) or creates one, and always
+  returns it. Events of a write record it as their cause.
 """
 TAGS: Final = (
-    {"name": "Organisation", "description": "Opening an organisation, and the terms it is on."},
-    {"name": "Credits", "description": "What is there, and what adds to it."},
-    {"name": "Holds", "description": "Credits set aside for runs, and what a run would cost."},
-    {"name": "Payments", "description": "Credits and plans that are paid for, through payment gateways."},
-    {"name": "Usage", "description": "What was used, by month, day and photo event."},
-    {"name": "Transactions", "description": "Runs and additions, one by one."},
-    {"name": "Invoices", "description": "Who invoices are made out to, invoices and credit notes."},
-    {"name": "API keys", "description": "Keys for the organisation's own programs."},
-    {"name": "Webhooks", "description": "Addresses that are told when credits run low, out, or come in."},
-    {"name": "People", "description": "Names behind the ids that events keep, and their erasure."},
-    {"name": "Operations", "description": "Health, metrics, and the meaning of problems."},
+    {"name": "Organisation", "description": "Open an organisation, and change its terms."},
+    {"name": "Credits", "description": "Balances, grants, purchases and refunds."},
+    {"name": "Holds", "description": "Credits reserved for runs, and quotes for runs."},
+    {"name": "Payments", "description": "Payments for credits and plans, through payment gateways."},
+    {"name": "Usage", "description": "Usage by month, day and photo event."},
+    {"name": "Transactions", "description": "Single runs and additions."},
+    {"name": "Invoices", "description": "Billing details, invoices and credit notes."},
+    {"name": "API keys", "description": "API keys for an organisation's programs."},
+    {
+        "name": "Webhooks",
+        "description": "Notifications about low, exhausted and new credits, sent to your endpoints.",
+    },
+    {
+        "name": "People",
+        "description": "Names and email addresses of people, and their erasure. Events keep only ids.",
+    },
+    {"name": "Operations", "description": "Health, metrics, and the meaning of problem types."},
 )
 SECURITY_SCHEMES: Final = {
     "token": {
         "type": "http",
         "scheme": "bearer",
         "bearerFormat": "JWT",
-        "description": "A token of the issuer: of a person, of staff, of an auditor, or of the service.",
+        "description": "A token of the issuer for a person, for staff, for an auditor, or for the service.",
     },
     "key": {
         "type": "apiKey",
         "in": "header",
         "name": KEY_HEADER,
-        "description": "An API key of an organisation; it reads what the organisation may read.",
+        "description": "An API key of an organisation. It can read the data of that organisation.",
     },
 }
 _ACCESS_PROBLEMS: Final = (
@@ -71,7 +78,7 @@ _FASTAPI_ERRORS: Final = ("HTTPValidationError", "ValidationError")
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """Return the app's OpenAPI document, built once."""
+    """Return the app's OpenAPI document. It is built at the first call."""
     if app.openapi_schema is None:
         document = get_openapi(
             title=TITLE,
@@ -99,7 +106,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 
 def _document_access(operation: dict[str, Any], rule: Rule) -> None:
-    """Add what its rule means to an operation: who may, how they show it, and what the others are told."""
+    """Add the access rule to an operation: its allowed callers, its security schemes and its refusals."""
     operation["security"] = []
     if rule.is_public:
         return
@@ -112,7 +119,7 @@ def _document_access(operation: dict[str, Any], rule: Rule) -> None:
                 entry["content"][media_type]["examples"].update(content["examples"])
             entry["description"] += f"; {refusal['description'].lower()}"
     operation["responses"]["401"]["headers"] = {
-        "WWW-Authenticate": {"description": "What to send.", "schema": {"type": "string"}}
+        "WWW-Authenticate": {"description": "The credentials to send.", "schema": {"type": "string"}}
     }
     operation["responses"]["429"]["headers"] = {
         "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}
@@ -121,7 +128,7 @@ def _document_access(operation: dict[str, Any], rule: Rule) -> None:
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of an optional parameter: it may be missing, but there is no way to send null."""
+    """Return the schema of an optional parameter without null: a parameter can be absent, but not null."""
     choices: list[dict[str, Any]] = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
     if len(choices) != 1:
         return schema
@@ -129,13 +136,13 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _restore_integer_bounds(node: Any) -> None:
-    """Turn the bounds of integers back into integers: FastAPI's own model of the document has floats."""
+    """Convert the bounds of integers back to integers: FastAPI's model of the document has floats."""
     if isinstance(node, list):
         for each in node:
             _restore_integer_bounds(each)
     elif isinstance(node, dict):
         for bound in ("minimum", "maximum"):
             if isinstance(node.get(bound), float):
-                node[bound] = min(int(node[bound]), POSITION_MAX)  # as a float it is one more
+                node[bound] = min(int(node[bound]), POSITION_MAX)  # as a float it is greater by one
         for each in node.values():
             _restore_integer_bounds(each)

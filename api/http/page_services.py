@@ -1,4 +1,4 @@
-"""What the pages need from outside, as protocols."""
+"""The services that the pages need from outside."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from domain.payments.reconciliation import Difference
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A usage message that was refused, as text; `refused_at` is what the header says."""
+    """A refused usage message, as text. `refused_at` is the value of its header."""
 
     reason: str
     field: str
@@ -24,31 +24,35 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class PageServices:
-    """What the pages need beside what the API stands on."""
+    """What the pages need in addition to `Services`."""
 
     sessions: Sessions
     verify_ticket: Callable[[str], Ticket] | None = None
-    """Verifies the ticket of a sign-in link, where there are such links: with the embedded issuer.
+    """Verifies the ticket of a sign-in link. None: sign-in links exist only with the embedded issuer.
     Raises domain.identity.principals.InvalidCredentials."""
     secure_cookies: bool = True
-    """Off only where the service listens on loopback alone."""
+    """Off only if the service listens on loopback alone."""
     sign_in_origins: frozenset[str] = frozenset()
     """Sites, such as https://app.example, whose pages may post a token to /sign-in."""
     support_contact: str = ""
-    """An email address or https link; none if empty."""
+    """An email address or https link; empty: no contact."""
     dead_letters: Callable[[], Sequence[DeadLetter]] = tuple
-    """Reads the latest refused messages, newest first."""
+    """Reads the latest dead letters, newest first."""
     gateways: tuple[str, ...] = ()
-    """The payment gateways there are, by name."""
+    """The names of the configured payment gateways."""
     reconcile: Callable[[str, date, date], Sequence[Difference]] = lambda gateway, first, last: ()
-    """Compares a gateway with the ledger from a day to another, both included (UTC).
+    """Compares a gateway with the ledger, from the first to the last day, both included (UTC).
     Raises GatewayError."""
 
     @property
     def cookie_name(self) -> str:
-        """Browsers take a `__Host-` cookie only if it is secure, of this host alone, and for every path."""
+        """The name of the session cookie.
+
+        Browsers accept a `__Host-` cookie only if it is secure, limited to this host, and valid for all
+        paths.
+        """
         return "__Host-creditledger" if self.secure_cookies else "creditledger"
 
     def session_id(self, cookies: Mapping[str, str]) -> str:
-        """Return the session id that a request's cookies carry, or an empty text."""
+        """Return the session id from a request's cookies, or an empty string."""
         return cookies.get(self.cookie_name, "")

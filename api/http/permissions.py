@@ -1,7 +1,7 @@
-"""Who may call what: one rule for every operation, and how a rule is applied.
+"""Permissions: one rule for every operation, and the check of a rule.
 
-The table is the whole of it. A route that is not in it cannot be made, and a line without a route fails a
-test. To add an operation, add its line.
+`RULES` is the complete table. A route without a rule cannot be created, and a rule without a route fails a
+test. To add an operation, add its rule.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from domain.identity.principals import Principal, PrincipalKind, Role
 
 @dataclass(frozen=True)
 class Rule:
-    """Who may call an operation; everybody else who is known is refused."""
+    """The callers that may use an operation. Every other caller is refused."""
 
     allowed_kinds: frozenset[PrincipalKind] = frozenset()
-    """These may, whichever organisation it is about."""
+    """Principals of these kinds may call it, for every organisation."""
     allowed_roles: frozenset[Role] = frozenset()
-    """Persons may who are one of these in the organisation it is about."""
+    """Persons with one of these roles in the organisation may call it."""
     allows_api_keys: bool = False
-    """Whether an API key of the organisation may."""
+    """Whether an API key of the organisation may call it."""
     signed_in: bool = False
-    """Whoever is signed in to the pages may; it is about no organisation."""
+    """Every person with a session may call it. It concerns no organisation."""
     without_organisation: bool = False
-    """It is about none, or about all of them."""
+    """Whether the operation concerns no single organisation."""
     is_public: bool = False
-    """Anybody may, and nobody is asked who they are."""
+    """Everyone may call it, without authentication."""
 
     @property
     def access_text(self) -> str:
-        """Who may, as a sentence of the documentation."""
+        """The allowed callers, as a sentence of the documentation."""
         if self.is_public:
-            return "Open to everybody."
+            return "Allowed without authentication."
         if self.signed_in:
-            return "For whoever is signed in."
+            return "Allowed for every signed-in person."
         kinds = [name for kind, name in _KIND_NAMES.items() if kind in self.allowed_kinds]
         roles = [f"{role.value}s" for role in Role if role in self.allowed_roles]
         own = [f"{' and '.join(roles)} of the organisation"] if roles else []
-        return f"For {', '.join(own + ['its API keys'] * self.allows_api_keys + kinds)}."
+        return f"Allowed for {', '.join(own + ['its API keys'] * self.allows_api_keys + kinds)}."
 
 
 _KIND_NAMES: Final = {
@@ -193,14 +193,14 @@ RULES: Final[Mapping[str, Rule]] = {
 
 
 class RuleMissing(Exception):
-    """A route has no rule, so it cannot be served."""
+    """A route has no permission rule."""
 
 
 def rule_of(methods: Collection[str], path: str) -> Rule:
-    """Return the rule of a route, which takes one method.
+    """Return the rule of a route with one method.
 
     Raises:
-        RuleMissing: there is none.
+        RuleMissing: the route has no rule.
     """
     name = " ".join([*sorted(methods), path])
     try:
@@ -210,13 +210,14 @@ def rule_of(methods: Collection[str], path: str) -> Rule:
 
 
 def check_access(principal: Principal, rule: Rule, organisation_id: str | None) -> None:
-    """Let a principal pass, or say why not; None is a request about no organisation.
+    """Check a principal against a rule; None: the request concerns no organisation.
 
-    Whoever is of organisations learns nothing of others: one that is there and one that is not are answered
-    alike, before anything is looked up. What is about no organisation is for nobody who is of some.
+    A caller who belongs to other organisations gets the same response for an existing organisation and for an
+    unknown one, before any lookup. Operations on no single organisation are closed to members of
+    organisations.
 
     Raises:
-        OrganisationNotFound: the organisation is none of theirs.
+        OrganisationNotFound: the caller does not belong to the organisation.
         HttpProblem: role-insufficient.
     """
     if principal.kind in rule.allowed_kinds or rule.signed_in:
@@ -227,4 +228,4 @@ def check_access(principal: Principal, rule: Rule, organisation_id: str | None) 
             raise OrganisationNotFound
         if rule.allows_api_keys if principal.kind is PrincipalKind.KEY else role in rule.allowed_roles:
             return
-    raise HttpProblem("role-insufficient", f"this is not for you. {rule.access_text}")
+    raise HttpProblem("role-insufficient", f"you may not call this operation. {rule.access_text}")

@@ -1,4 +1,4 @@
-"""What can go wrong, as HTTP says it: RFC 9457 problems, and the one map from errors to them."""
+"""RFC 9457 problems, and the only map from errors to problems."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _log = logging.getLogger("api")
 
 @dataclass(frozen=True)
 class _ProblemMapping:
-    """Where an error of the ledger goes, and the request's field that it is about."""
+    """The problem type of a domain error, and the field of the request that causes it."""
 
     name: str
     field: str | None = None
 
 
-# The most particular class of an error decides.
+# The most specific class of an error decides.
 _PROBLEM_BY_ERROR: Final[Mapping[type[shared_errors.LedgerError], _ProblemMapping]] = {
     shared_errors.LedgerError: _ProblemMapping("internal-error"),
     credit_errors.OrganisationNotFound: _ProblemMapping("organisation-unknown"),
@@ -105,21 +105,21 @@ _NAME_OF_STATUS: Final = {404: "not-found", 405: "method-not-allowed"}
 
 _MESSAGES: Final = {
     "missing": "this field is required",
-    "extra_forbidden": "no such field",
+    "extra_forbidden": "this field does not exist",
     "string_unicode": "Input should be a valid string of Unicode characters",
 }
 
 
 @dataclass
 class HttpProblem(Exception):
-    """A problem of one request, ready to be sent."""
+    """A problem of one request, ready to send."""
 
     name: str
     detail: str
     errors: Sequence[FieldError] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     available: int | None = None
-    """Of `insufficient-credits`: how many there are."""
+    """For `insufficient-credits`: the available credits."""
 
     @property
     def type(self) -> ProblemType:
@@ -127,18 +127,20 @@ class HttpProblem(Exception):
 
 
 def invalid(field_name: str, message: str) -> HttpProblem:
-    """Return the problem of one field that is at fault."""
+    """Return the problem for one invalid field."""
     return invalid_fields([FieldError(field=field_name, message=message)])
 
 
 def invalid_fields(field_errors: Sequence[FieldError]) -> HttpProblem:
-    """Return the problem of fields that are at fault: it names all of them, its sentence the first few."""
-    detail = "; ".join(f"{fault.field}: {fault.message}" for fault in field_errors[:_DETAIL_FIELDS_MAX])
+    """Return the problem for invalid fields. `errors` has all fields; the detail names the first few."""
+    detail = "; ".join(
+        f"{field_error.field}: {field_error.message}" for field_error in field_errors[:_DETAIL_FIELDS_MAX]
+    )
     return HttpProblem("invalid-request", detail, field_errors)
 
 
 def problem_of(error: Exception) -> HttpProblem:
-    """Return the problem of any error; what is not meant for callers becomes `internal-error`."""
+    """Return the problem for any error. An error that is not meant for callers becomes `internal-error`."""
     if isinstance(error, HttpProblem):
         return error
     if isinstance(error, shared_errors.LedgerError):
@@ -153,7 +155,7 @@ def problem_of(error: Exception) -> HttpProblem:
 
 
 def log_and_map(request: Request, error: Exception) -> HttpProblem:
-    """Return the problem of an error, and log what an operator has to look at."""
+    """Return the problem for an error. Logs problems with status 500 and above for operators."""
     problem = problem_of(error)
     if problem.type.status >= 500:
         unexpected = problem.name == "internal-error"
@@ -169,14 +171,14 @@ def log_and_map(request: Request, error: Exception) -> HttpProblem:
 
 
 def respond(request: Request, error: Exception) -> Response:
-    """Return the response of an error, which is logged where an operator has to look at it."""
+    """Return the response for an error. Logs problems with status 500 and above for operators."""
     problem = log_and_map(request, error)
     body = _document(problem, request.scope["path"][:_INSTANCE_LENGTH_MAX], request.state.request_id)
     return Response(msgspec.json.encode(body), problem.type.status, headers_of(problem), PROBLEM_MEDIA_TYPE)
 
 
 def headers_of(problem: HttpProblem) -> dict[str, str]:
-    """Return the headers that a problem is sent with."""
+    """Return the response headers of a problem."""
     headers = dict(problem.headers)
     if problem.type.retry_after_s is not None:
         headers["Retry-After"] = str(problem.type.retry_after_s)
@@ -184,7 +186,7 @@ def headers_of(problem: HttpProblem) -> dict[str, str]:
 
 
 def handlers() -> dict[int | type[Exception], Handler]:
-    """Return what FastAPI calls for the errors it meets; any other is met by the outermost middleware."""
+    """Return FastAPI's error handlers. The outermost middleware handles every other error."""
     kinds = (
         HttpProblem,
         shared_errors.LedgerError,
@@ -201,7 +203,7 @@ def handlers() -> dict[int | type[Exception], Handler]:
 
 
 def responses(*names: str) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI entries of problems, by status, each with an example."""
+    """Return the OpenAPI responses of problem types, by status, each with an example."""
     documented: dict[int | str, dict[str, Any]] = {}
     for name in names:
         problem = PROBLEM_TYPES[name]
@@ -231,10 +233,10 @@ def responses(*names: str) -> dict[int | str, dict[str, Any]]:
 def _from_ledger_error(error: shared_errors.LedgerError) -> HttpProblem:
     mapped = next(_PROBLEM_BY_ERROR[each] for each in type(error).__mro__ if each in _PROBLEM_BY_ERROR)
     if PROBLEM_TYPES[mapped.name].status >= 500:
-        return _from_name(mapped.name)  # the sentence of such an error may quote the driver
+        return _from_name(mapped.name)  # the text of such an error may contain internals of the driver
     detail = str(error)
     if isinstance(error, shared_errors.InvalidInput):
-        field_errors = [FieldError(field=name, message=why) for name, why in error.field_errors]
+        field_errors = [FieldError(field=name, message=message) for name, message in error.field_errors]
         return (
             invalid_fields(field_errors)
             if len(field_errors) > 1
@@ -251,20 +253,20 @@ def _from_name(name: str, headers: Mapping[str, str] | None = None) -> HttpProbl
 
 def _from_validation_error(error: RequestValidationError) -> HttpProblem:
     field_errors = [
-        FieldError(field=_field_name(fault["loc"]), message=_field_message(fault))
-        for fault in error.errors()[:_ERRORS_MAX]
+        FieldError(field=_field_name(validation_error["loc"]), message=_field_message(validation_error))
+        for validation_error in error.errors()[:_ERRORS_MAX]
     ]
     return invalid_fields(field_errors)
 
 
-def _field_message(fault: Mapping[str, Any]) -> str:
-    if fault["type"] == "string_pattern_mismatch":
-        return PATTERN_DESCRIPTIONS[fault["ctx"]["pattern"]]
-    return _MESSAGES.get(fault["type"], str(fault["msg"]))
+def _field_message(validation_error: Mapping[str, Any]) -> str:
+    if validation_error["type"] == "string_pattern_mismatch":
+        return PATTERN_DESCRIPTIONS[validation_error["ctx"]["pattern"]]
+    return _MESSAGES.get(validation_error["type"], str(validation_error["msg"]))
 
 
 def _field_name(location: Sequence[str | int]) -> str:
-    """Return the name of a field without the part of the request it is in, unless that is all there is."""
+    """Return the name of a field without its location (body, query), unless the location is all there is."""
     names = location[1:] or location
     return ".".join(str(each) for each in names)
 
@@ -301,5 +303,5 @@ def _example(problem: ProblemType) -> HttpProblem:
 
 
 def _without_surrogates(text: str) -> str:
-    """Return the text without lone surrogates, which a caller can send as \\ud800 in JSON."""
+    """Return the text without lone surrogates. A caller can send them as \\ud800 in JSON."""
     return text.encode("utf-8", "replace").decode()

@@ -1,7 +1,7 @@
-"""How many requests somebody may send: a bucket of tokens each, filled up evenly.
+"""Rate limits: every caller has a token bucket, which refills evenly.
 
-Buckets are kept in memory, so every process of the API counts for itself: behind N of them a caller gets up
-to N times as much. They keep one caller from taking the API from the others; they are no billing.
+Buckets are in memory, so every process of the API counts separately: with N processes a caller gets up to N
+times the quota. The limits protect callers from each other; billing does not use them.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from typing import Final
 
 WINDOW_S: Final = 60
 BUCKETS_MAX: Final = 10_000
-"""Kept at most, of each kind; the one that was not used for longest goes first."""
+"""The maximum number of buckets of a quota. The least recently used bucket is dropped first."""
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """What is left of a quota after a request."""
+    """The remaining quota after a request."""
 
     policy: str
     quota: int
-    """Requests in `WINDOW_S`, also at once."""
+    """Requests per `WINDOW_S`. They may come in one burst."""
     remaining: int
     reset_in_s: int
-    """Seconds until all of it is there again."""
+    """Seconds until the full quota is available again."""
     retry_in_s: int
-    """Seconds until another request may come; 0 if this one was within the quota."""
+    """Seconds until the next request is allowed; 0 if this request was within the quota."""
 
     @property
     def is_exceeded(self) -> bool:
-        """Whether the request was one too many."""
+        """Whether the request exceeded the quota."""
         return self.retry_in_s > 0
 
 
 class Quota:
-    """A quota that everybody has of their own. Used by one thread at a time."""
+    """A quota per caller. Only one thread at a time may use it."""
 
     def __init__(
         self, policy: str, per_minute: int, monotonic_s: Callable[[], float] = time.monotonic
@@ -50,39 +50,39 @@ class Quota:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, caller: str) -> Allowance:
-        """Take one request from somebody's quota, if there is one left."""
+        """Take one request from a caller's quota, if any is left."""
         now_s = self._monotonic_s()
-        held, filled_at_s = self._buckets.pop(caller, (float(self._quota), now_s))
-        held = min(self._quota, held + (now_s - filled_at_s) * self._per_second)
-        granted = held >= 1
-        held -= granted
-        self._buckets[caller] = (held, now_s)
+        tokens, filled_at_s = self._buckets.pop(caller, (float(self._quota), now_s))
+        tokens = min(self._quota, tokens + (now_s - filled_at_s) * self._per_second)
+        is_allowed = tokens >= 1
+        tokens -= is_allowed
+        self._buckets[caller] = (tokens, now_s)
         if len(self._buckets) > BUCKETS_MAX:
             self._buckets.popitem(last=False)
         return Allowance(
             self._policy,
             self._quota,
-            int(held),
-            ceil((self._quota - held) / self._per_second),
-            0 if granted else max(1, ceil((1 - held) / self._per_second)),
+            int(tokens),
+            ceil((self._quota - tokens) / self._per_second),
+            0 if is_allowed else max(1, ceil((1 - tokens) / self._per_second)),
         )
 
 
 @dataclass(frozen=True)
 class RateLimits:
-    """The quotas of the API: of everybody who asks, and of every organisation that is asked about."""
+    """The quotas of the API: per principal, and per requested organisation."""
 
     principals: Quota
     organisations: Quota
 
 
 def headers_of(allowances: Sequence[Allowance]) -> dict[str, str]:
-    """Return the RateLimit headers, as the IETF's draft has them."""
+    """Return the RateLimit headers of the IETF draft."""
     policies = [f'"{each.policy}";q={each.quota};w={WINDOW_S}' for each in allowances]
-    standings = [f'"{each.policy}";r={each.remaining};t={each.reset_in_s}' for each in allowances]
-    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(standings)} if allowances else {}
+    remaining = [f'"{each.policy}";r={each.remaining};t={each.reset_in_s}' for each in allowances]
+    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(remaining)} if allowances else {}
 
 
 def rate_limits(per_principal: int, per_organisation: int) -> RateLimits:
-    """Return limits in requests a minute."""
+    """Return the limits, in requests per minute."""
     return RateLimits(Quota("principal", per_principal), Quota("organisation", per_organisation))

@@ -22,12 +22,12 @@ COMMON_PROBLEMS: Final = (
 
 
 def read_responses() -> dict[int | str, dict[str, Any]]:
-    """Return what every read answers, as OpenAPI has it."""
+    """Return the OpenAPI responses of every read."""
     return {
         200: {
             "headers": {
                 POSITION_HEADER: {
-                    "description": "Log position the answer is true at.",
+                    "description": "Log position of this response.",
                     "schema": {"type": "integer", "minimum": 0},
                 }
             }
@@ -54,12 +54,12 @@ _HEADERS: Final = {
         "schema": {"type": "integer", "minimum": 0},
     },
     REPLAYED_HEADER: {
-        "description": "There if the answer repeats the first one to this Idempotency-Key.",
+        "description": "Present if this response repeats the first response to the Idempotency-Key.",
         "schema": {"type": "string", "enum": ["true"]},
     },
 }
 
 
 def write_responses(status: int, *names: str) -> dict[int | str, dict[str, Any]]:
-    """Return what a write answers, as OpenAPI has it: its headers, and its problems by name."""
+    """Return the OpenAPI responses of a write: its headers, and its problem types by name."""
     return {status: {"headers": _HEADERS}, **responses(*_PROBLEMS, *names)}

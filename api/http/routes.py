@@ -1,4 +1,4 @@
-"""The route class of the API: only who may, no unknown or repeated parameter, JSON bodies within bounds."""
+"""The route classes of the API: access control, no unknown or repeated parameters, bounded JSON bodies."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class StrictRoute(APIRoute):
-    """Checks what FastAPI leaves to chance, after routing and before anything is parsed."""
+    """Checks that FastAPI does not make. They run after routing and before parsing."""
 
     def get_route_handler(self) -> Handler:
         handle = self.wrap_handler(super().get_route_handler())
@@ -43,25 +43,28 @@ class StrictRoute(APIRoute):
             _check_query(request, known)
             for name in _SINGLE_VALUE_HEADERS:
                 if len(request.headers.getlist(name)) > 1:
-                    raise invalid(name, "given more than once")
+                    raise invalid(name, "sent more than once")
             return await handle(await _with_json_body(request) if takes_body else request)
 
         return checked_handler
 
     async def authenticate(self, request: Request, rule: Rule) -> None:
-        """Find out who asks, and let them pass or raise why not; see `api.http.authentication.authenticate`."""
+        """Identify the caller and check access: see `api.http.authentication.authenticate`."""
         await authenticate(request, rule)
 
     def wrap_handler(self, handle: Handler) -> Handler:
-        """Return what answers a request that has passed the checks."""
+        """Return the handler for requests that passed the checks."""
         return handle
 
 
 class ReadRoute(StrictRoute):
-    """Asks again while the views are behind `min_position`: no thread and no connection waits meanwhile."""
+    """Retries while the projections are behind `min_position`.
+
+    No thread and no connection waits meanwhile.
+    """
 
     def wrap_handler(self, handle: Handler) -> Handler:
-        """Return what answers a request, as often as it takes."""
+        """Return a handler that retries until the projections have caught up, or the time limit is over."""
 
         async def retrying_handler(request: Request) -> Response:
             deadline = anyio.current_time() + services_of(request).wait_limit_s
@@ -69,9 +72,9 @@ class ReadRoute(StrictRoute):
             while True:
                 try:
                     return await handle(request)
-                except ProjectionLagging as behind:
+                except ProjectionLagging as lag:
                     if anyio.current_time() + pause_s > deadline:
-                        raise HttpProblem("projection-behind", str(behind)) from None
+                        raise HttpProblem("projection-behind", str(lag)) from None
                 await anyio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _PAUSE_MAX_S)
 
@@ -84,16 +87,16 @@ def _query_names(dependant: Dependant) -> list[str]:
 
 
 def _check_query(request: Request, known: frozenset[str]) -> None:
-    times = Counter(name for name, _ in request.query_params.multi_items())
-    for name, count in times.items():
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    for name, count in counts.items():
         if name not in known:
-            raise invalid(name, "no such query parameter")
+            raise invalid(name, "this query parameter does not exist")
         if count > 1:
-            raise invalid(name, "given more than once")
+            raise invalid(name, "sent more than once")
 
 
 async def _with_json_body(request: Request) -> Request:
-    """Return the request with its body read and known to be JSON.
+    """Return the request with its body read and checked to be JSON.
 
     Raises:
         HttpProblem: unsupported-media-type, body-too-large or malformed-json.
@@ -113,36 +116,36 @@ async def _with_json_body(request: Request) -> Request:
 
 def _check_media_type(headers: Headers) -> None:
     content_type = Message()
-    content_type["Content-Type"] = sent = headers.get("content-type", "")
-    if sent.partition(";")[0].strip().lower() != "application/json":
+    content_type["Content-Type"] = header = headers.get("content-type", "")
+    if header.partition(";")[0].strip().lower() != "application/json":
         raise HttpProblem("unsupported-media-type", "the request needs Content-Type: application/json")
     charset = str(content_type.get_param("charset", "utf-8"))
     if charset.lower() != "utf-8":
-        raise HttpProblem("unsupported-media-type", "JSON is read in UTF-8: leave the charset out")
+        raise HttpProblem("unsupported-media-type", "JSON must be UTF-8: leave the charset out")
     encodings = ",".join(headers.getlist("content-encoding")).lower().split(",")
     if any(encoding.strip() not in ("", "identity") for encoding in encodings):
         raise HttpProblem(
             "unsupported-media-type",
-            "bodies are read as they are: send this one without a Content-Encoding",
+            "compressed bodies are not supported: send the body without a Content-Encoding",
             headers={"Accept-Encoding": "identity"},
         )
 
 
 def _json_error_text(error: Exception) -> str:
-    """Say in people's words why a body could not be read as JSON."""
+    """Return a readable reason why a body is not valid JSON."""
     match error:
         case _NotJson():
             return f"the body is not JSON: {error}"
         case RecursionError():
             return "the body is nested too deeply"
         case UnicodeDecodeError():
-            return f"the body is not UTF-8: byte {error.start + 1} is wrong"
+            return f"the body is not UTF-8: byte {error.start + 1} is invalid"
         case json.JSONDecodeError() if error.msg.startswith("Unexpected UTF-8 BOM"):
-            return "the body begins with a byte order mark; JSON has none"
+            return "the body begins with a byte order mark, which JSON does not allow"
         case json.JSONDecodeError():
             return f"the body is not JSON: {error.msg}, at line {error.lineno}, column {error.colno}"
         case _:
-            return "the body has a number of thousands of digits"
+            return "the body has a number with thousands of digits"
 
 
 async def read_body(request: Request) -> bytes:
@@ -152,8 +155,8 @@ async def read_body(request: Request) -> bytes:
         HttpProblem: body-too-large.
     """
     too_large = HttpProblem("body-too-large", f"the body has more than {BODY_BYTES_MAX:,} bytes")
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and (len(announced) > 18 or int(announced) > BODY_BYTES_MAX):
+    content_length = request.headers.get("content-length", "")
+    if content_length.isdecimal() and (len(content_length) > 18 or int(content_length) > BODY_BYTES_MAX):
         raise too_large
     chunks, size = [], 0
     async for chunk in request.stream():
@@ -165,11 +168,11 @@ async def read_body(request: Request) -> bytes:
 
 
 class _NotJson(ValueError):
-    """What Python reads and JSON does not have."""
+    """Something that Python's parser accepts and JSON does not allow."""
 
 
 def _reject_constant(name: str) -> None:
-    raise _NotJson(f"{name} is not a number of JSON")
+    raise _NotJson(f"{name} is not a JSON number")
 
 
 def _reject_duplicate_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

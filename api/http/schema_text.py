@@ -1,4 +1,4 @@
-"""JSON Schemas in words: their types, and examples of them."""
+"""JSON Schemas as text: types and examples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def resolve(document: Mapping[str, Any], schema: Schema) -> Schema:
 
 
 def type_of(schema: Schema) -> str:
-    """Return a type in words, such as "integer, 1 to 500" or "Charge[]"; a schema goes by its name."""
+    """Return a type as text, such as "integer, 1 to 500" or "Charge[]". A referenced schema is its name."""
     if "$ref" in schema:
         return str(schema["$ref"].rpartition("/")[2])
     for union in ("anyOf", "oneOf"):
@@ -33,7 +33,7 @@ def type_of(schema: Schema) -> str:
 
 
 def example_of(document: Mapping[str, Any], schema: Schema) -> Any:
-    """Return an example: the schema's own, or one put together from its parts."""
+    """Return the schema's own example, or one composed from its parts."""
     schema = resolve(document, schema)
     own: list[Any] = (
         schema.get("examples") or schema.get("enum") or ([schema["const"]] if "const" in schema else [])

@@ -1,4 +1,4 @@
-"""Who is signed in to the pages, and what the pages need from outside. No driver, no clock."""
+"""Sessions of the pages, and the protocol of their storage. No driver, no clock."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from domain.identity.principals import Principal, PrincipalKind
 SIGN_IN: Final = "/sign-in"
 SESSION_LIFETIME: Final = timedelta(hours=8)
 PAGE_PRINCIPAL_KINDS: Final = frozenset({PrincipalKind.PERSON, PrincipalKind.STAFF, PrincipalKind.AUDITOR})
-"""Who has pages: programs have the API."""
+"""The kinds of principals that may use the pages. Programs use the API."""
 
 
 class Scheme(StrEnum):
-    """Which colours somebody wants."""
+    """The colour scheme of a person."""
 
     SYSTEM = "system"
     LIGHT = "light"
@@ -28,7 +28,7 @@ class Scheme(StrEnum):
 
 @dataclass(frozen=True)
 class Preferences:
-    """What the pages remember for a person, wherever they sign in."""
+    """The preferences of a person, the same in all their sessions."""
 
     shows_price: bool = False
     scheme: Scheme = Scheme.SYSTEM
@@ -36,7 +36,7 @@ class Preferences:
 
 @dataclass(frozen=True)
 class Session:
-    """Somebody signed in. Whoever knows the id is them: it never shows in a text of it."""
+    """A signed-in person. The session id is a secret, so `repr` does not show it."""
 
     session_id: str = field(repr=False)
     principal: Principal
@@ -45,46 +45,49 @@ class Session:
 
     @property
     def csrf_token(self) -> str:
-        """What the session's own forms carry: another site's page cannot know it."""
+        """The token in the session's own forms. A page of another site cannot know it."""
         digest = hmac.new(self.session_id.encode(), b"form", sha256).digest()
         return urlsafe_b64encode(digest).decode().rstrip("=")
 
     def is_valid_csrf_token(self, token: str) -> bool:
-        """Tell whether a form with this token is of the session's own pages."""
+        """Return whether a form with this token comes from a page of this session."""
         return hmac.compare_digest(token.encode(), self.csrf_token.encode())
 
 
 class TicketUsed(Exception):
-    """The sign-in link was used before."""
+    """The sign-in link was already used."""
 
 
 class Sessions(Protocol):
-    """All sessions. Every operation raises psycopg.OperationalError without a database."""
+    """The storage of sessions.
+
+    Every operation raises psycopg.OperationalError if the database is unavailable.
+    """
 
     def open(self, principal: Principal, ticket_id: str | None = None) -> Session:
-        """Open a session that lasts `SESSION_LIFETIME`; a ticket opens one, once.
+        """Open a session that lasts `SESSION_LIFETIME`. A ticket can open only one session.
 
         Raises:
-            TicketUsed: the ticket has opened one.
+            TicketUsed: the ticket has already opened a session.
         """
         ...
 
     def find(self, session_id: str) -> Session | None:
-        """Return a session with its person's preferences; None when there is none, or it is over."""
+        """Return a session with its person's preferences, or None if it does not exist or has expired."""
         ...
 
     def end(self, session_id: str) -> None:
-        """End a session, if there is one."""
+        """End a session, if it exists."""
         ...
 
     def save_preferences(self, subject: str, preferences: Preferences) -> None:
-        """Remember what somebody prefers."""
+        """Save the preferences of a person."""
         ...
 
 
 @dataclass(frozen=True)
 class Ticket:
-    """A sign-in link's claim, verified."""
+    """The verified content of a sign-in link."""
 
     ticket_id: str
     principal: Principal

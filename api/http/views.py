@@ -1,4 +1,4 @@
-"""The base of answers, and fields that many of them have."""
+"""The base of response bodies, and their common fields."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Position = Annotated[int, Field(description="Log position the answer is true at.", examples=[1042])]
+Position = Annotated[int, Field(description="Log position of this response.", examples=[1042])]
 
 
 NextCursor = Annotated[
-    str | None, Field(description="The `cursor` of the next page; null on the last.", examples=[None])
+    str | None, Field(description="The `cursor` of the next page; null on the last page.", examples=[None])
 ]
 
 
 class View(BaseModel):
-    """An answer, made from what a projection returns."""
+    """A response body, created from the result of a query."""
 
     model_config = ConfigDict(from_attributes=True, frozen=True)
 

@@ -1,4 +1,4 @@
-"""API keys of an organisation: make one, see those that are live, revoke one."""
+"""API keys of an organisation: create one, list the active ones, revoke one."""
 
 from __future__ import annotations
 
@@ -38,38 +38,40 @@ router = APIRouter(
 
 
 class NewKey(Body):
-    """A key to make."""
+    """A new API key."""
 
-    name: Name = Field(description="What it is for.", examples=["nightly export"])
+    name: Name = Field(description="The purpose of the key.", examples=["nightly export"])
 
 
 class Key(BaseModel):
-    """A live key. It reads what its organisation may read."""
+    """An active API key. It can read the data of its organisation."""
 
-    key_id: str = Field(description="Its id, also the visible part of the key.", examples=["0f3a9c5d7e21"])
-    name: str = Field(description="What it is for.", examples=["nightly export"])
-    created_at: Instant = Field(description="When it was made.")
-    created_by: str = Field(description="Who made it.", examples=["u-17"])
+    key_id: str = Field(
+        description="The id, which is also the visible part of the key.", examples=["0f3a9c5d7e21"]
+    )
+    name: str = Field(description="The purpose of the key.", examples=["nightly export"])
+    created_at: Instant = Field(description="When the key was created.")
+    created_by: str = Field(description="Who created the key.", examples=["u-17"])
     created_by_name: ShownName
-    last_used_at: Instant | None = Field(description="When it was used last, to the minute; null: never.")
+    last_used_at: Instant | None = Field(description="The last use, to the minute; null: never used.")
 
     @classmethod
     def of(cls, key: ApiKey, names: ActorNames) -> Key:
-        """Return a key as it is shown."""
+        """Return the response for a key."""
         return cls.model_validate({**asdict(key), "created_by_name": names.of(key.created_by)})
 
 
 class IssuedKey(Key):
-    """A new key, with its secret."""
+    """A new API key, with its secret."""
 
     key: str = Field(
-        description="The key, for `X-API-Key`. It is shown this once: only a digest of it is kept.",
+        description="The key, for `X-API-Key`. It is shown only once: the service stores only a digest.",
         examples=["clk_0f3a9c5d7e21_..."],
     )
 
 
 class Keys(BaseModel):
-    """The live keys of an organisation."""
+    """The active API keys of an organisation."""
 
     api_keys: Sequence[Key] = Field(description=f"The keys, oldest first; at most {API_KEYS_MAX}.")
 
@@ -77,35 +79,36 @@ class Keys(BaseModel):
 @router.post(
     "",
     operation_id="issueApiKey",
-    summary="Make an API key",
+    summary="Create an API key",
     status_code=201,
-    response_description="The key, shown this once.",
+    response_description="The key, shown only once.",
     responses=responses(*_PROBLEMS, *_BODY_PROBLEMS, "api-keys-exhausted"),
 )
 def issue_api_key(
     organisation_id: OrganisationId, body: NewKey, services: ServicesDep, context: ContextDep
 ) -> IssuedKey:
-    """Make a key for a program of the organisation. It may read what members may, and nothing else.
+    """Create an API key for a program of the organisation. It can read what members can read, but not write.
 
-    A request without an answer may have made a key: look at the list, and revoke what nobody has.
+    If a request gets no response, it may have created a key: check the list, and revoke a key that nobody
+    has.
     """
     try:
-        made, key = services.api_keys.issue(organisation_id, body.name, context)
+        created, key = services.api_keys.issue(organisation_id, body.name, context)
     except ApiKeysExhausted as error:
         raise HttpProblem("api-keys-exhausted", str(error)) from None
-    names = services.people.names([made.created_by])
-    return IssuedKey(**Key.of(made, names).model_dump(), key=key)
+    names = services.people.names([created.created_by])
+    return IssuedKey(**Key.of(created, names).model_dump(), key=key)
 
 
 @router.get(
     "",
     operation_id="listApiKeys",
     summary="API keys",
-    response_description="The live keys.",
+    response_description="The active keys.",
     responses=responses(*_PROBLEMS),
 )
 def list_api_keys(organisation_id: OrganisationId, services: ServicesDep) -> Keys:
-    """The live keys of the organisation, without their secrets."""
+    """List the active API keys of the organisation, without their secrets."""
     services.ledger.organisation(organisation_id)
     active = services.api_keys.active(organisation_id)
     names = services.people.names([each.created_by for each in active])
@@ -117,13 +120,13 @@ def list_api_keys(organisation_id: OrganisationId, services: ServicesDep) -> Key
     operation_id="revokeApiKey",
     summary="Revoke an API key",
     status_code=204,
-    response_description="The key is refused from now on.",
+    response_description="The key is revoked.",
     responses=responses(*_PROBLEMS, "api-key-unknown"),
 )
 def revoke_api_key(
     organisation_id: OrganisationId, key_id: KeyId, services: ServicesDep, context: ContextDep
 ) -> None:
-    """End a key at once. Who revoked it is kept."""
+    """Revoke an API key. It stops working immediately. The ledger records who revoked it."""
     try:
         services.api_keys.revoke(organisation_id, key_id, context)
     except ApiKeyNotFound as error:

@@ -1,4 +1,4 @@
-"""People: the names behind the opaque ids that events keep, and how to erase them."""
+"""People: names and email addresses for the opaque ids in events, and their erasure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ router = APIRouter(prefix="/v1/people", route_class=StrictRoute, tags=["People"]
 
 
 class PersonDetails(Body):
-    """What somebody is called."""
+    """The name and the email address of a person."""
 
     name: PersonName
     email: Annotated[str, Field(max_length=EMAIL_LENGTH_MAX, pattern=EMAIL_PATTERN)] | None = Field(
@@ -35,28 +35,28 @@ class PersonDetails(Body):
 
 
 class Person(BaseModel):
-    """Somebody, as the platform's sign-in told of them."""
+    """A person, as the platform's sign-in reported them."""
 
     model_config = ConfigDict(from_attributes=True)
 
-    user_id: str = Field(description="The opaque id that events keep.", examples=["u-17"])
-    name: str | None = Field(description="What they are called; null once erased.", examples=["Asha Rao"])
+    user_id: str = Field(description="The opaque id in events.", examples=["u-17"])
+    name: str | None = Field(description="The name; null after erasure.", examples=["Asha Rao"])
     email: str | None = Field(
-        description="Their email address; null without one, and once erased.", examples=["asha@example.com"]
+        description="The email address; null without one, and after erasure.", examples=["asha@example.com"]
     )
-    updated_at: Instant = Field(description="When this was told, or they were erased.")
-    erased_at: Instant | None = Field(description="When they were erased; null: they were not.")
+    updated_at: Instant = Field(description="When the person was last saved or erased.")
+    erased_at: Instant | None = Field(description="When the person was erased; null: not erased.")
 
 
 @router.put(
     "/{user_id}",
     operation_id="putPerson",
-    summary="Tell of a person",
+    summary="Save a person",
     response_description="The person.",
     responses=responses(*_PROBLEMS, *_BODY_PROBLEMS, "person-erased"),
 )
 def put_person(user_id: UserId, body: PersonDetails, services: ServicesDep) -> Person:
-    """Keep what somebody is called, in place of what was known: for the platform's sign-in."""
+    """Save a person's name and email address, replacing the old ones. The platform's sign-in calls this."""
     person = services.people.put(user_id, body.name, body.email, services.clock())
     return Person.model_validate(person)
 
@@ -69,7 +69,7 @@ def put_person(user_id: UserId, body: PersonDetails, services: ServicesDep) -> P
     responses=responses(*_PROBLEMS, "person-unknown"),
 )
 def get_person(user_id: UserId, services: ServicesDep) -> Person:
-    """What is known of somebody."""
+    """Return the name and the email address of a person."""
     return Person.model_validate(services.people.get(user_id))
 
 
@@ -78,9 +78,12 @@ def get_person(user_id: UserId, services: ServicesDep) -> Person:
     operation_id="erasePerson",
     summary="Erase a person",
     status_code=204,
-    response_description="Name and email are gone for good.",
+    response_description="Name and email address are erased.",
     responses=responses(*_PROBLEMS),
 )
 def erase_person(user_id: UserId, services: ServicesDep) -> None:
-    """Forget somebody's name and email for good. The history stays: it shows an erased person."""
+    """Erase a person's name and email address.
+
+    This is final. The history stays and shows an erased person.
+    """
     services.people.erase(user_id, services.clock())

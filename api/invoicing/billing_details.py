@@ -1,4 +1,4 @@
-"""Billing details: who the organisation's invoices are made out to."""
+"""Billing details: the buyer on the organisation's invoices."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ Place = Annotated[str, Field(max_length=PLACE_MAX_LENGTH)]
 
 
 class Address(Body):
-    """Where somebody is."""
+    """A postal address."""
 
     model_config = ConfigDict(from_attributes=True)
 
     country: Annotated[str, Field(min_length=2, max_length=2)] = Field(
-        description="ISO 3166-1 code of two letters.", examples=["IN"]
+        description="Two-letter ISO 3166-1 code.", examples=["IN"]
     )
     state: Place = Field(
         default="",
-        description="State or province; in India needed, by its name or its GST code.",
+        description="State or province. Required in India: its name or its GST code.",
         examples=["Karnataka"],
     )
     city: Place = Field(description="City.", examples=["Bengaluru"])
@@ -56,12 +56,15 @@ class Address(Body):
         default="", description="Postal code; six digits in India.", examples=["560001"]
     )
     lines: Annotated[list[Place], Field(min_length=1, max_length=LINES_MAX, strict=False)] = Field(
-        description="Street and house, floor, district.", examples=[["12 MG Road", "4th floor"]]
+        description="Street, house number, floor, district.", examples=[["12 MG Road", "4th floor"]]
     )
 
 
 class BillingDetails(Body):
-    """A company's or a person's name and address. Letters are Latin, Greek or Cyrillic: they are printed."""
+    """A company's or a person's name and address.
+
+    Only Latin, Greek and Cyrillic letters: invoices print them.
+    """
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -69,23 +72,27 @@ class BillingDetails(Body):
         description="Company or personal name.", examples=["Marathon Photos Pvt Ltd"]
     )
     email: Annotated[str, Field(max_length=EMAIL_MAX_LENGTH)] = Field(
-        description="Where invoices may be sent.", examples=["accounts@marathon.example"]
+        description="The email address for invoices.", examples=["accounts@marathon.example"]
     )
-    address: Address = Field(description="The billing address; in India the place of supply.")
+    address: Address = Field(description="The billing address. In India it is the place of supply.")
     phone: Annotated[str, Field(max_length=PHONE_MAX_LENGTH)] | None = Field(
         default=None, description="A phone number.", examples=["+91 80 4718 0000"]
     )
     tax_id: Annotated[str, Field(max_length=TAX_ID_MAX_LENGTH)] | None = Field(
         default=None,
-        description="GSTIN, VAT number, ABN, EIN: where the country's form is known, it is checked.",
+        description="GSTIN, VAT number, ABN or EIN. The service checks it if it knows the country's format.",
         examples=["29AAGCB7383J1Z4"],
     )
     shipping: Address | None = Field(
-        default=None, description="Another address to ship to; null: the billing address.", examples=[None]
+        default=None, description="A different shipping address; null: the billing address.", examples=[None]
     )
 
     def to_domain(self) -> billing_details.BillingDetails:
-        """Return them as the ledger takes them, which checks them."""
+        """Return the domain's billing details.
+
+        Raises:
+            InvalidInput: a field is invalid.
+        """
         return billing_details.BillingDetails(
             self.name,
             self.email,
@@ -99,16 +106,16 @@ class BillingDetails(Body):
 class BillingOnFile(View):
     """The billing details on file."""
 
-    details: BillingDetails | None = Field(description="The details; null: there are none.")
-    changed_at: Instant | None = Field(description="When they were put on file.")
-    changed_by: str | None = Field(description="Who put them on file.", examples=["u-17"])
+    details: BillingDetails | None = Field(description="The details; null: none on file.")
+    changed_at: Instant | None = Field(description="When the details were saved.")
+    changed_by: str | None = Field(description="Who saved the details.", examples=["u-17"])
     position: Position
 
 
 class BillingDetailsRecorded(View):
-    """What was put on file."""
+    """The saved billing details."""
 
-    details: BillingDetails = Field(description="The details, in the form they are kept.")
+    details: BillingDetails = Field(description="The details, normalised.")
     position: Position
 
 
@@ -119,25 +126,25 @@ class BillingDetailsRecorded(View):
     response_description="The details, if any are on file.",
 )
 def get_billing_details(organisation_id: OrganisationId, read: Read) -> BillingOnFile:
-    """Who invoices are made out to. An invoice keeps the details that were on file when it was issued."""
+    """Return the billing details. An invoice keeps the details that were on file when it was issued."""
     return BillingOnFile.model_validate(read.view(invoice_queries.billing_details, organisation_id))
 
 
 @writes.put(
     "",
     operation_id="putBillingDetails",
-    summary="Put billing details on file",
-    response_description="The details are on file.",
+    summary="Save billing details",
+    response_description="The details are saved.",
     responses=write_responses(200, "organisation-unknown"),
 )
 def put_billing_details(
     organisation_id: OrganisationId, body: BillingDetails, write: Write
 ) -> BillingDetailsRecorded:
-    """Say who invoices are made out to. The history keeps who changed it and when, and a digest only.
+    """Save the billing details. The event history records who changed them, when, and only a digest of them.
 
-    Payments that waited for billing details get their invoices at once.
+    Payments that waited for billing details get their invoices immediately.
     """
-    kept, result = write.services.invoicing.change_billing_details(
+    saved, result = write.services.invoicing.change_billing_details(
         organisation_id,
         body.to_domain(),
         context=write.request,
@@ -145,7 +152,7 @@ def put_billing_details(
     )
     write.services.invoicing.issue_due(organisation_id, context=write.request)
     write.set_headers(result)
-    return BillingDetailsRecorded(details=BillingDetails.model_validate(kept), position=result.position)
+    return BillingDetailsRecorded(details=BillingDetails.model_validate(saved), position=result.position)
 
 
 @writes.delete(
@@ -153,11 +160,14 @@ def put_billing_details(
     operation_id="eraseBillingDetails",
     summary="Erase billing details",
     status_code=204,
-    response_description="There are none on file any more.",
+    response_description="The details are erased.",
     responses=responses(*COMMON_PROBLEMS),
 )
 def erase_billing_details(organisation_id: OrganisationId, write: Write) -> None:
-    """Take the details off the file for good. Invoices keep their own copies, as the law demands."""
+    """Erase the billing details.
+
+    This is final. Issued invoices keep their own copies, as the law requires.
+    """
     write.services.invoicing.erase_billing_details(organisation_id, context=write.request)
 
 

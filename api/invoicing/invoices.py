@@ -1,4 +1,4 @@
-"""Invoices and credit notes: list them, read one, download it, have what is due issued."""
+"""Invoices and credit notes: list them, read one, download one, issue one."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ InvoiceId = Annotated[
     str,
     Path(
         max_length=32,
-        description="The number, with hyphens in place of slashes.",
+        description="The number, with hyphens instead of slashes.",
         examples=["CL-26-27-000123"],
     ),
 ]
-PaymentId = Annotated[Identifier, Path(description="The payment, by our id.", examples=["payment-1"])]
+PaymentId = Annotated[Identifier, Path(description="The ledger's id of the payment.", examples=["payment-1"])]
 
 
 @reads.get(
     "",
     operation_id="listInvoices",
     summary="Invoices",
-    response_description="A page, latest first.",
+    response_description="A page, newest first.",
 )
 def list_invoices(
     organisation_id: OrganisationId,
@@ -51,7 +51,7 @@ def list_invoices(
     cursor: PageCursor = None,
     limit: PageLimit = DEFAULT_PAGE_LIMIT,
 ) -> Invoices:
-    """Invoices and credit notes, latest first."""
+    """List invoices and credit notes, newest first."""
     return Invoices.of(read.view(invoice_queries.invoices, organisation_id, cursor, limit))
 
 
@@ -70,7 +70,7 @@ def list_invoices(
     },
 )
 def download_invoice(organisation_id: OrganisationId, invoice_id: InvoiceId, read: Read) -> Response:
-    """An invoice or a credit note as a PDF of one page. The same document is always the same file."""
+    """Return an invoice or a credit note as a one-page PDF. The same document always gives the same bytes."""
     issued = _issued(read, organisation_id, invoice_id)
     name = f'attachment; filename="{invoice_id}.pdf"'
     return Response(
@@ -84,11 +84,11 @@ def download_invoice(organisation_id: OrganisationId, invoice_id: InvoiceId, rea
     "/{invoice_id}",
     operation_id="getInvoice",
     summary="An invoice",
-    response_description="All that it says.",
+    response_description="The complete document.",
     responses=responses("organisation-unknown", "invoice-unknown"),
 )
 def get_invoice(organisation_id: OrganisationId, invoice_id: InvoiceId, read: Read) -> Invoice:
-    """An invoice or a credit note, as it was issued: later edits of billing details leave it alone."""
+    """Return an invoice or a credit note as issued. Later changes of billing details do not change it."""
     issued = _issued(read, organisation_id, invoice_id)
     return Invoice.issued(issued.document, digest=issued.digest, position=issued.position)
 
@@ -97,13 +97,13 @@ def get_invoice(organisation_id: OrganisationId, invoice_id: InvoiceId, read: Re
     "/payments/{payment_id}/invoice",
     operation_id="issueInvoice",
     summary="Issue the invoice of a payment",
-    response_description="The invoice, and credit notes behind it.",
+    response_description="The invoice, then its credit notes.",
     responses=responses(*COMMON_PROBLEMS, "billing-details-missing", "nothing-to-invoice"),
 )
 def issue_invoice(organisation_id: OrganisationId, payment_id: PaymentId, write: Write) -> IssuedInvoices:
-    """Have the invoice of a completed payment, and the credit notes of its refunds, at once.
+    """Issue the invoice of a completed payment, and the credit notes of its refunds, immediately.
 
-    They are issued by themselves within moments. Asking again returns those that are there.
+    Without this call they are issued automatically within moments. A repeat returns the same documents.
     """
     documents = write.services.invoicing.issue(organisation_id, payment_id, context=write.request)
     return IssuedInvoices(invoices=[InvoiceSummary.of(document) for document in documents])

@@ -1,1 +1,1 @@
-"""The pages people see: HTML under /credits, made from the same views and use cases as the JSON API."""
+"""The pages for people: HTML under /credits, built on the same queries and commands as the JSON API."""

@@ -1,4 +1,4 @@
-"""Everything that the pages serve."""
+"""All routers of the pages."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ ROUTERS: Final = (
     payment_flags.router,
     reconciliation.router,
     assets.router,
-    not_found.router,  # the last: it takes every address that is left
+    not_found.router,  # must be last: it matches every remaining path
 )

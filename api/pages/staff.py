@@ -1,4 +1,4 @@
-"""What staff do for an organisation: add credits, refund a charge, set its price and its plan."""
+"""Staff pages of an organisation: grant credits, refund a charge, request a payment, set price and plan."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ _Version = Annotated[int, Query(ge=1, le=2**62)]
 
 @router.get("/credits/staff/grant")
 def get_grant(page: PageDep) -> Response:
-    """Show the form that adds credits."""
+    """Show the form of a grant."""
     return _show(page, "grant.html")
 
 
 @router.post("/credits/staff/grant")
 def post_grant(page: PageDep) -> Response:
-    """Add credits."""
+    """Grant credits."""
 
     def grant(form: Form) -> RecordedResult[CommandResult]:
         return page.services.ledger.grant(
@@ -65,13 +65,13 @@ def post_grant(page: PageDep) -> Response:
 
 @router.get("/credits/staff/refund")
 def get_refund(page: PageDep, run: _RunId, charge: _Version) -> Response:
-    """Show the form that refunds a charge."""
+    """Show the form of a refund."""
     return _show(page, "refund.html", run_id=run, charge=charge)
 
 
 @router.post("/credits/staff/refund")
 def post_refund(page: PageDep, run: _RunId, charge: _Version) -> Response:
-    """Return credits of a charge: some, or all that is left of it."""
+    """Refund a charge: some credits, or all that were not refunded yet."""
 
     def refund(form: Form) -> RecordedResult[CommandResult]:
         return page.services.ledger.refund_charge(
@@ -95,15 +95,15 @@ def post_refund(page: PageDep, run: _RunId, charge: _Version) -> Response:
 
 @router.get("/credits/staff/custom-payment")
 def get_custom_payment(page: PageDep) -> Response:
-    """Show the form that asks for an amount."""
+    """Show the form of a custom payment."""
     return _show(page, "custom_payment.html")
 
 
 @router.post("/credits/staff/custom-payment")
 def post_custom_payment(page: PageDep) -> Response:
-    """Ask for an amount, tax on top; it adds no credits."""
+    """Request a custom payment: an amount plus tax. It adds no credits."""
 
-    def ask(form: Form) -> PaymentResult:
+    def request(form: Form) -> PaymentResult:
         amount_minor, remark = read_custom_payment(form)
         return page.services.payments.begin_custom(
             page.organisation_id,
@@ -115,12 +115,12 @@ def post_custom_payment(page: PageDep) -> Response:
             idempotency_key=form.idempotency_key(page.organisation_id),
         )
 
-    return _submit(page, ask, "custom_payment.html", "/credits/billing")
+    return _submit(page, request, "custom_payment.html", "/credits/billing")
 
 
 @router.get("/credits/staff/terms")
 def get_terms(page: PageDep) -> Response:
-    """Show the forms of price and plan."""
+    """Show the forms for price and plan."""
     return _show(page, "terms.html")
 
 
@@ -141,7 +141,7 @@ def post_price(page: PageDep) -> Response:
 
 @router.post("/credits/staff/plan")
 def post_plan(page: PageDep) -> Response:
-    """Move to another plan, which ends with a day of the organisation's, or never."""
+    """Change the plan. It expires at the end of a day in the organisation's time zone, or never."""
     zone = ZoneInfo(page.view(credit_queries.balance).time_zone)
 
     def change(form: Form) -> RecordedResult[CommandResult]:
@@ -156,7 +156,7 @@ def post_plan(page: PageDep) -> Response:
                 context=form.request,
                 idempotency_key=idempotency_key,
             )
-        except InvalidInput as error:  # about the end, which the form calls otherwise
+        except InvalidInput as error:  # it concerns `expires_at`, which is `last_day` in the form
             raise invalid("last_day", str(error)) from None
 
     return _submit(page, change, "terms.html", "/credits/staff/terms")
@@ -164,22 +164,22 @@ def post_plan(page: PageDep) -> Response:
 
 @router.get("/credits/dead-letters")
 def get_dead_letters(http: Request, services: ServicesDep) -> Response:
-    """List usage messages that were refused, the latest first."""
+    """List the dead letters, newest first."""
     return render(http, "dead_letters.html", letters=services.pages.dead_letters(), in_utc=in_utc)
 
 
 def _submit(
     page: Page,
-    decide: Callable[[Form], RecordedResult[CommandResult] | PaymentResult],
+    execute: Callable[[Form], RecordedResult[CommandResult] | PaymentResult],
     template: str,
     next_path: str,
     extra_context: dict[str, Any] | None = None,
     **query: str,
 ) -> Response:
-    """Take a decision, and lead on to where it shows; or show the form again, with what is wrong."""
+    """Execute a command and redirect to its result. On an error, show the form with its errors."""
     form = Form(page.http)
     try:
-        result = decide(form)
+        result = execute(form)
     except Exception as error:
         return _show(
             page, template, form_result_of(error, names=FIELD_NAMES), form.fields, **(extra_context or {})
@@ -204,7 +204,7 @@ def _show(
         outcome.status,
         field_errors=outcome.field_errors,
         fields=fields or {},
-        once=(fields or {}).get(IDEMPOTENCY_FIELD) or page.services.new_id(),
+        idempotency_key=(fields or {}).get(IDEMPOTENCY_FIELD) or page.services.new_id(),
         kinds=[(kind.value, name) for kind, name in GRANT_KINDS],
         plans=[(plan.value, labels.PLANS[plan]) for plan in Plan],
         gateways=[
@@ -217,10 +217,14 @@ def _show(
 
 
 def _end_of_day(day: str, zone: ZoneInfo) -> datetime | None:
-    """Return the last moment of a day, as the next midnight; None for no day."""
+    """Return the last second of a day, or None for an empty text.
+
+    Raises:
+        HttpProblem: the text is not a day.
+    """
     if not day:
         return None
     try:
         return datetime.combine(datetime.strptime(day, "%Y-%m-%d"), time(23, 59, 59), zone)  # noqa: DTZ007
     except ValueError:
-        raise invalid("last_day", "a day such as 2027-03-31") from None
+        raise invalid("last_day", "enter a day such as 2027-03-31") from None

@@ -1,4 +1,4 @@
-"""Bodies and answers of flags of payments. Amounts are in minor units (cents, paise)."""
+"""Request and response bodies of payment flags. Amounts are in minor units (cents, paise)."""
 
 from __future__ import annotations
 
@@ -15,60 +15,59 @@ from domain.payments.events import Flag, PaymentKind
 from domain.shared.money import AMOUNT_MINOR_MAX, Currency
 from projections.payments.flag_queries import FlagRow
 
-LaxFlag = Annotated[
-    Flag, Field(strict=False, description="Why somebody has to look.", examples=["paid_twice"])
-]
+LaxFlag = Annotated[Flag, Field(strict=False, description="The kind of flag.", examples=["paid_twice"])]
 
 
 class SettleFlag(Body):
-    """A flag that was dealt with: the flag, the attempt and the amount name it."""
+    """A flag to settle. The kind, the attempt and the amount identify it."""
 
     flag: LaxFlag
     gateway_payment_id: Identifier = Field(
         description="The gateway's id of the attempt that moved the money.", examples=["pay_29QQoUBi66xm2f"]
     )
     amount_minor: Annotated[int, Field(ge=0, le=AMOUNT_MINOR_MAX)] = Field(
-        description="What it moved.", examples=[177_000]
+        description="The amount of the attempt.", examples=[177_000]
     )
     note: Reason = Field(
-        description="What was done about it; it is kept where it can be erased.",
-        examples=["The payer keeps it for the next order."],
+        description="How the flag was resolved. The note is stored where it can be erased.",
+        examples=["The payer wants to use the amount for the next order."],
     )
 
 
 class PaymentFlag(View):
-    """What is odd about a payment: money that an attempt moved, and the payment that it is of."""
+    """A flag of a payment: an attempt moved money in a way that needs a review."""
 
     organisation_id: str = Field(description="The organisation.", examples=["org-4711"])
     payment_id: PaymentIdField
-    flag: Flag = Field(description="Why somebody has to look, or had to.", examples=["paid_twice"])
-    gateway: str = Field(description="Where the money lies, or lay.", examples=["razorpay"])
+    flag: Flag = Field(description="The kind of flag.", examples=["paid_twice"])
+    gateway: str = Field(description="The gateway that has the money.", examples=["razorpay"])
     gateway_payment_id: str = Field(
         description="The gateway's id of the attempt that moved the money.", examples=["pay_29QQoUBi66xm2f"]
     )
-    amount_minor: int = Field(description="What it moved.", examples=[177_000])
-    currency: str = Field(description="In which currency.", examples=["INR"])
-    flagged_at: Instant = Field(description="When it was flagged.")
-    settled_at: Instant | None = Field(description="When it was settled; null while it is open.")
-    settled_by: str | None = Field(description="Who settled it.", examples=[None])
-    refund_id: str | None = Field(description="By which refund the money went back.", examples=[None])
-    note: str | None = Field(description="What staff wrote when they settled it.", examples=[None])
+    amount_minor: int = Field(description="The amount of the attempt.", examples=[177_000])
+    currency: str = Field(description="The currency of that amount.", examples=["INR"])
+    flagged_at: Instant = Field(description="When the flag was raised.")
+    settled_at: Instant | None = Field(description="When the flag was settled; null while it is open.")
+    settled_by: str | None = Field(description="Who settled the flag.", examples=[None])
+    refund_id: str | None = Field(description="The refund that returned the money.", examples=[None])
+    note: str | None = Field(description="The note of the settlement.", examples=[None])
     gives_back: bool = Field(
-        description="Whether all that the attempt took can be given back: it paid for nothing.",
+        description="Whether the whole amount of the attempt can be refunded, because it paid for nothing.",
         examples=[True],
     )
-    kind: PaymentKind = Field(description="What the payment is for.", examples=["credits"])
+    kind: PaymentKind = Field(description="The purpose of the payment.", examples=["credits"])
     status: Status
     order_id: str | None = Field(
         description="The gateway's id of the order.", examples=["order_9A33XWu170gUtm"]
     )
     paid_by: str | None = Field(
-        description="The gateway's id of the attempt that paid it.", examples=["pay_29QQoUBi66xm2e"]
+        description="The gateway's id of the attempt that completed the payment.",
+        examples=["pay_29QQoUBi66xm2e"],
     )
-    total_minor: int = Field(description="What was to be paid, tax included.", examples=[177_000])
+    total_minor: int = Field(description="The amount of the payment, including tax.", examples=[177_000])
     payment_currency: Currency = Field(description="The currency of the payment.", examples=["INR"])
     open_refunds: int = Field(
-        description="Refunds of the payment that the gateway has not answered.", examples=[0]
+        description="Refunds of the payment that the gateway has not confirmed or refused.", examples=[0]
     )
 
     @classmethod
@@ -78,7 +77,7 @@ class PaymentFlag(View):
 
 
 class PaymentFlagPage(View):
-    """Flags of all organisations, open ones first, the latest first."""
+    """Flags of all organisations: open flags first, then newest first."""
 
     flags: Sequence[PaymentFlag] = Field(description="The page.")
     next_cursor: NextCursor

@@ -1,4 +1,4 @@
-"""Everything odd about payments, of all organisations, and settling it: for staff and auditors."""
+"""Flags of payments of all organisations: list them, settle one. For staff and auditors."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ reads = APIRouter(
     "/v1/payment-flags",
     operation_id="listPaymentFlags",
     summary="Flagged payments",
-    response_description="A page: open ones first, the latest first.",
+    response_description="A page: open flags first, then newest first.",
 )
 def list_payment_flags(
     read: Read, cursor: PageCursor = None, limit: PageLimit = DEFAULT_PAGE_LIMIT
 ) -> schemas.PaymentFlagPage:
-    """Money that moved otherwise than a payment says, of all organisations: what it was, and where it lies.
+    """List the flags of all organisations: money that moved differently from what the payment expects.
 
-    With `gives_back` it can go back through the gateway: ask for a refund with the attempt's
-    `gateway_payment_id`.
+    If `gives_back` is true, the money can be refunded through the gateway: request a refund with the
+    attempt's `gateway_payment_id`.
     """
     page = read.view_all(flag_queries.flags, cursor, limit)
     notes = read.services.payments.notes([row.payment_id for row in page.flags])
@@ -56,11 +56,11 @@ def list_payment_flags(
 def settle_payment_flag(
     organisation_id: OrganisationId, payment_id: PaymentId, body: schemas.SettleFlag, write: Write
 ) -> payment_schemas.PaymentRecorded:
-    """Record that somebody dealt with what was flagged. The note is kept where it can be erased.
+    """Settle a flag with a note on how it was resolved. The note is stored where it can be erased.
 
-    Giving the money back settles a flag by itself.
+    A refund of the money settles the flag automatically.
     """
-    standing = write.services.payments.settle_flag(
+    result = write.services.payments.settle_flag(
         organisation_id,
         payment_id,
         FlagKey(body.flag, body.gateway_payment_id, body.amount_minor),
@@ -68,5 +68,5 @@ def settle_payment_flag(
         context=write.request,
         idempotency_key=write.idempotency_key(organisation_id, body, part=payment_id),
     )
-    write.set_position_headers(standing.position, repeated=standing.repeated)
-    return payment_schemas.PaymentRecorded.of(standing)
+    write.set_position_headers(result.position, repeated=result.repeated)
+    return payment_schemas.PaymentRecorded.of(result)

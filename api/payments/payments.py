@@ -1,4 +1,4 @@
-"""Purchases and payments of an organisation, and what gateways tell of them."""
+"""Purchases and payments of an organisation, and the webhooks of payment gateways."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PaymentId = Annotated[
         min_length=1,
         max_length=ID_LENGTH_MAX,
         pattern=r"^[!-~]+$",
-        description="Our id of the payment.",
+        description="The ledger's id of the payment.",
         examples=["payment-0198f0c2"],
     ),
 ]
@@ -64,7 +64,7 @@ gateway_callbacks = APIRouter(route_class=StrictRoute, tags=["Payments"])
     "/purchase-quotes",
     operation_id="quotePurchase",
     summary="Quote a purchase",
-    response_description="What it costs.",
+    response_description="The quote.",
     responses=responses(
         "malformed-json",
         "body-too-large",
@@ -76,15 +76,15 @@ gateway_callbacks = APIRouter(route_class=StrictRoute, tags=["Payments"])
 def quote_purchase(
     organisation_id: OrganisationId, body: schemas.PurchaseQuoteRequest, read: Read, context: ContextDep
 ) -> schemas.QuotedPurchase:
-    """What credits, with or without a year of Pro, or an amount of your own cost, tax on top.
+    """Return the cost, with tax, of credits, of a year of Pro with or without credits, or of a custom amount.
 
-    The quote is kept to for half an hour.
+    The quote is valid for half an hour.
 
-    A purchase of credits can switch auto top-up on: the gateway then keeps the payer's card.
+    A purchase of credits can switch auto top-up on. The gateway then stores the payer's card.
     """
     services = read.services
 
-    def ask(_: Ledger, name: str) -> PurchaseQuote:
+    def quote(_: Ledger, name: str) -> PurchaseQuote:
         return services.payments.quote(
             name,
             body.plan,
@@ -96,7 +96,7 @@ def quote_purchase(
             top_up=body.top_up,
         )
 
-    quoted, position = read.history(ask, organisation_id)
+    quoted, position = read.history(quote, organisation_id)
     return schemas.QuotedPurchase.of(quoted, position)
 
 
@@ -105,7 +105,7 @@ def quote_purchase(
     operation_id="beginPayment",
     summary="Pay a quote",
     status_code=201,
-    response_description="The payment, and the way to the gateway's page.",
+    response_description="The payment, and the address of the gateway's page.",
     responses=write_responses(
         201,
         "organisation-unknown",
@@ -122,10 +122,10 @@ def quote_purchase(
 def begin_payment(
     organisation_id: OrganisationId, body: schemas.BeginPayment, write: Write
 ) -> schemas.PaymentRecorded:
-    """Begin to pay what a quote says. A quote has one payment: asking again returns it.
+    """Create a payment for a quote. A quote has one payment: a repeat returns the same payment.
 
-    Send the browser to `checkout`. Whatever becomes of it, the gateway is asked, and the credits are there as
-    soon as the money is. An order that the gateway would not open is a payment that has failed.
+    Send the browser to `checkout`. The service checks the result with the gateway, and adds the credits as
+    soon as the money has arrived. If the gateway refuses the order, the payment has failed.
     """
     return _payment_recorded(
         write,
@@ -143,15 +143,15 @@ def begin_payment(
 @writes.post(
     "/custom-payments",
     operation_id="beginCustomPayment",
-    summary="Ask for an amount",
+    summary="Request a custom payment",
     status_code=201,
-    response_description="The payment, and the way to the gateway's page.",
+    response_description="The payment, and the address of the gateway's page.",
     responses=write_responses(201, "organisation-unknown", "gateway-unknown", "gateway-unavailable"),
 )
 def begin_custom_payment(
     organisation_id: OrganisationId, body: schemas.BeginCustomPayment, write: Write
 ) -> schemas.PaymentRecorded:
-    """Ask an organisation for an amount, tax on top. It adds no credits."""
+    """Request an amount, plus tax, from an organisation. The payment adds no credits."""
     return _payment_recorded(
         write,
         write.services.payments.begin_custom(
@@ -169,48 +169,48 @@ def begin_custom_payment(
 @writes.post(
     "/payments/{payment_id}/checkout",
     operation_id="checkOutPayment",
-    summary="Pay a payment that is pending",
-    response_description="The payment, and the way to the gateway's page if it can be paid.",
+    summary="Check out a pending payment",
+    response_description="The payment, and the address of the gateway's page if it can be paid.",
     responses=write_responses(200, "organisation-unknown", "payment-unknown", *_GATEWAY_PROBLEMS),
 )
 def check_out_payment(
     organisation_id: OrganisationId, payment_id: PaymentId, body: schemas.EmptyBody, write: Write
 ) -> schemas.PaymentRecorded:
-    """Return the way to the gateway's page once more, for who has lost it or was asked for an amount."""
-    standing = write.services.payments.checkout(organisation_id, payment_id, context=write.request)
-    return _payment_recorded(write, standing)
+    """Return the address of the gateway's page again, for a payer who lost it, or for a custom payment."""
+    result = write.services.payments.checkout(organisation_id, payment_id, context=write.request)
+    return _payment_recorded(write, result)
 
 
 @writes.post(
     "/payments/{payment_id}/recheck",
     operation_id="recheckPayment",
     summary="Recheck a payment",
-    response_description="The payment as the gateway knows it.",
+    response_description="The payment after the check.",
     responses=write_responses(200, "organisation-unknown", "payment-unknown", *_GATEWAY_PROBLEMS),
 )
 def recheck_payment(
     organisation_id: OrganisationId, payment_id: PaymentId, body: schemas.EmptyBody, write: Write
 ) -> schemas.PaymentRecorded:
-    """Ask the gateway what has become of a payment, and complete it if it is paid."""
-    standing = write.services.payment_tracking.recheck(
+    """Request the status of a payment from the gateway, and complete the payment if it is paid."""
+    result = write.services.payment_tracking.recheck(
         payment_id, organisation_id=organisation_id, context=write.request
     )
-    return _payment_recorded(write, standing)
+    return _payment_recorded(write, result)
 
 
 @writes.post(
     "/payments/{payment_id}/abandon",
     operation_id="abandonPayment",
     summary="Abandon a payment",
-    response_description="The payment is given up.",
+    response_description="The payment is abandoned.",
     responses=write_responses(200, "organisation-unknown", "payment-unknown", "payment-closed"),
 )
 def abandon_payment(
     organisation_id: OrganisationId, payment_id: PaymentId, body: schemas.EmptyBody, write: Write
 ) -> schemas.PaymentRecorded:
-    """Give a payment up that nobody has paid. If the gateway takes the money after all, it completes."""
-    standing = write.services.payments.abandon(organisation_id, payment_id, context=write.request)
-    return _payment_recorded(write, standing)
+    """Abandon an unpaid payment. If the gateway receives the money later, the payment still completes."""
+    result = write.services.payments.abandon(organisation_id, payment_id, context=write.request)
+    return _payment_recorded(write, result)
 
 
 @writes.post(
@@ -218,7 +218,7 @@ def abandon_payment(
     operation_id="refundPayment",
     summary="Refund a payment",
     status_code=201,
-    response_description="What the money bought is taken back; the money follows.",
+    response_description="The refund is recorded; the gateway returns the money later.",
     responses=write_responses(
         201,
         "organisation-unknown",
@@ -231,16 +231,16 @@ def abandon_payment(
 def refund_payment(
     organisation_id: OrganisationId, payment_id: PaymentId, body: schemas.RefundPayment, write: Write
 ) -> schemas.PaymentRecorded:
-    """Give money back through the gateway, and take what it bought. Say one of these:
+    """Refund money through the gateway, and take back what it bought. Send one of these fields:
 
-    - `credits`: unspent credits of a purchase, and their money; with an empty body all of them.
-    - `amount_minor`: of a custom payment, which needs it, or of a plan's fee. All of the fee ends the
-      subscription now, a part leaves it.
-    - `gateway_payment_id`: all that an attempt took which pays for nothing (flags `paid_twice` and
-      `amount_differs`); the payment's status stays.
+    - `credits`: unspent credits of a purchase, and their price. An empty body means all unspent credits.
+    - `amount_minor`: a part of a custom payment (required there) or of a plan's fee. A refund of the whole
+      fee ends the subscription immediately; a partial refund does not.
+    - `gateway_payment_id`: the whole amount of a flagged attempt that paid for nothing (flags `paid_twice`
+      and `amount_differs`). The status of the payment does not change.
 
-    The status is `refunded` once the gateway says so; until it answers it is asked. If it refuses, what was
-    taken is back and the payment is flagged.
+    The status becomes `refunded` when the gateway confirms the refund. If the gateway refuses it, the credits
+    or the subscription are restored and the payment is flagged.
     """
     return _payment_recorded(
         write,
@@ -267,7 +267,7 @@ def list_payments(
     cursor: PageCursor = None,
     limit: PageLimit = DEFAULT_PAGE_LIMIT,
 ) -> schemas.PaymentPage:
-    """Every payment, whatever became of it, newest first."""
+    """List all payments in every status, newest first."""
     page = read.view(payment_queries.payments, organisation_id, cursor, limit)
     return schemas.PaymentPage(
         payments=_with_remarks(read, organisation_id, page),
@@ -284,7 +284,7 @@ def list_payments(
     responses=responses("organisation-unknown", "payment-unknown"),
 )
 def get_payment(organisation_id: OrganisationId, payment_id: PaymentId, read: Read) -> schemas.OnePayment:
-    """One payment, and what it was for."""
+    """Return one payment."""
     page = read.view(payment_queries.payment, organisation_id, payment_id)
     return schemas.OnePayment(payment=_with_remarks(read, organisation_id, page)[0], position=page.position)
 
@@ -292,9 +292,9 @@ def get_payment(organisation_id: OrganisationId, payment_id: PaymentId, read: Re
 @gateway_callbacks.post(
     "/v1/gateways/{gateway}/webhooks",
     operation_id="hearGateway",
-    summary="Hear a gateway",
+    summary="Receive a gateway's webhook",
     status_code=204,
-    response_description="It is taken in.",
+    response_description="The webhook is accepted.",
     responses=responses(
         "notice-refused",
         "cross-site-request",
@@ -307,10 +307,10 @@ def get_payment(organisation_id: OrganisationId, payment_id: PaymentId, read: Re
     ),
 )
 async def handle_gateway_webhook(gateway: GatewayName, request: Request) -> Response:
-    """For gateways: what they tell, signed. It may come twice, late, and in any order.
+    """Receive a signed webhook from a payment gateway. Webhooks may arrive twice, late, and in any order.
 
-    What is about an order of somebody else with the same account is taken in and forgotten: a gateway that is
-    refused for a day sends nothing any more.
+    A webhook about an unknown order of the same gateway account is accepted and ignored: gateways stop
+    sending to an endpoint that refuses webhooks for a day.
     """
     body = await read_body(request)
     services = services_of(request)
@@ -325,26 +325,25 @@ async def handle_gateway_webhook(gateway: GatewayName, request: Request) -> Resp
     include_in_schema=False,
 )
 async def handle_return(payment_id: PaymentId, request: Request) -> RedirectResponse:
-    """Take in what a browser brings back from the gateway's page, and show the payment.
+    """Receive the result that a browser brings back from the gateway's page, and redirect to the payment.
 
-    The browser comes from another site, without our cookies: only what the gateway has signed counts.
+    The browser comes from another site, without our cookies. The handler trusts only the fields that the
+    gateway has signed.
     """
     body = await read_body(request)
     services = services_of(request)
     context = command_context.CommandContext(services.clock(), None, request.state.request_id)
     fields = dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=_FIELDS_MAX))
-    shown = {"payment": payment_id}
-    with suppress(GatewayError, PaymentNotFound):  # what is not known yet will be asked for again
-        standing = await run_in_threadpool(
-            services.payment_tracking.handle_return, payment_id, fields, context
-        )
-        shown["organisation"] = standing.payment.terms.organisation_id
-    return RedirectResponse(f"/credits/billing?{urlencode(shown)}", status_code=303)
+    query = {"payment": payment_id}
+    with suppress(GatewayError, PaymentNotFound):  # a payment that is unknown now is rechecked later
+        result = await run_in_threadpool(services.payment_tracking.handle_return, payment_id, fields, context)
+        query["organisation"] = result.payment.terms.organisation_id
+    return RedirectResponse(f"/credits/billing?{urlencode(query)}", status_code=303)
 
 
-def _payment_recorded(write: WriteRequest, standing: PaymentResult) -> schemas.PaymentRecorded:
-    write.set_position_headers(standing.position, repeated=standing.repeated)
-    return schemas.PaymentRecorded.of(standing)
+def _payment_recorded(write: WriteRequest, result: PaymentResult) -> schemas.PaymentRecorded:
+    write.set_position_headers(result.position, repeated=result.repeated)
+    return schemas.PaymentRecorded.of(result)
 
 
 def _with_remarks(

@@ -1,4 +1,4 @@
-"""Bodies and answers of purchases and payments. Amounts are in minor units (cents, paise)."""
+"""Request and response bodies of purchases and payments. Amounts are in minor units (cents, paise)."""
 
 from __future__ import annotations
 
@@ -22,96 +22,97 @@ from domain.shared.money import AMOUNT_MINOR_MAX, Currency
 LaxPlan = Annotated[PurchasePlan, Field(strict=False)]
 AmountMinor = Annotated[int, Field(examples=[150_000])]
 RequestedAmount = Annotated[int, Field(ge=1, le=AMOUNT_MINOR_MAX)]
-Status = Annotated[PaymentStatus, Field(description="Where it stands.", examples=["completed"])]
+Status = Annotated[PaymentStatus, Field(description="The status of the payment.", examples=["completed"])]
 PaymentIdField = Annotated[str, Field(description="The payment.", examples=["payment-0198f0c2"])]
 
 
 class AutoTopUpRequest(Body):
-    """When to buy as many credits again, by itself, with the payer's card."""
+    """Auto top-up: when to buy the same credits again automatically, with the payer's card."""
 
     threshold: Annotated[int, Field(ge=1, le=THRESHOLD_MAX)] = Field(
-        description="When fewer credits than this are available.", examples=[200]
+        description="A top-up starts when fewer credits than this are available.", examples=[200]
     )
     per_day: Annotated[int, Field(ge=1, le=TOP_UPS_PER_DAY_MAX)] = Field(
-        default=1, description="How often at most on a day of the organisation's zone.", examples=[1]
+        default=1, description="Top-ups per day, in the organisation's time zone.", examples=[1]
     )
 
 
 class PurchaseQuoteRequest(Body):
-    """What is to be bought."""
+    """The purchase to quote."""
 
     plan: LaxPlan = Field(
         default=PurchasePlan.PAY_AS_YOU_GO,
-        description="pay_as_you_go: credits alone. pro: a year of Pro, with or without credits."
-        " custom: an amount and what it is for.",
+        description="`pay_as_you_go`: credits only. `pro`: a year of Pro, with or without credits."
+        " `custom`: an amount and its purpose.",
         examples=["pay_as_you_go"],
     )
     credits: Annotated[int, Field(ge=0, le=CREDITS_MAX)] = Field(
         default=0,
-        description="Credits to buy: at least the minimum, or with Pro none; with custom none.",
+        description="Credits to buy, at least the minimum. May be 0 with `pro`, must be 0 with `custom`.",
         examples=[1_000],
     )
     amount_minor: RequestedAmount | None = Field(
         default=None,
-        description="Of custom: the amount in minor units; tax comes on top. With it, at least 100:"
-        " gateways take no less.",
+        description="For `custom`: the amount in minor units, excluding tax. The total with tax must be at"
+        " least 100, the minimum of the gateways.",
         examples=[None],
     )
     remark: Name | None = Field(
         default=None,
-        description="Of custom: what it is for; it is kept where it can be erased.",
+        description="For `custom`: the purpose. It is stored where it can be erased.",
         examples=[None],
     )
     auto_top_up: AutoTopUpRequest | None = Field(
         default=None,
-        description="Without Pro: have the same bought by itself from then on. It is switched on when this is"
-        " paid, and never charges the card more than this costs.",
+        description="Not with `pro`: buy the same credits again automatically. Auto top-up is switched on"
+        " when the payment completes. It never charges the card more than this purchase costs.",
         examples=[None],
     )
 
     @property
     def top_up(self) -> TopUpTerms | None:
-        """What is switched on with it, as the ledger takes it."""
-        asked = self.auto_top_up
-        return None if asked is None else TopUpTerms(self.credits, asked.threshold, asked.per_day)
+        """The terms of the requested auto top-up."""
+        request = self.auto_top_up
+        return None if request is None else TopUpTerms(self.credits, request.threshold, request.per_day)
 
 
 class QuotedTopUp(View):
-    """When as many credits are bought again, by itself, once it is paid."""
+    """The auto top-up of a quote: it buys the same credits again, after the payment completes."""
 
-    threshold: int = Field(description="When fewer credits than this are available.", examples=[200])
-    per_day: int = Field(description="How often at most on a day of the organisation's zone.", examples=[1])
+    threshold: int = Field(description="A top-up starts below this number of credits.", examples=[200])
+    per_day: int = Field(description="Top-ups per day, in the organisation's time zone.", examples=[1])
 
 
 class QuotedLine(View):
-    """A line of a quote, before tax."""
+    """A line of a quote, excluding tax."""
 
-    item: Literal["credits", "pro", "custom"] = Field(description="What it is.", examples=["credits"])
-    credits: int = Field(description="Credits that it adds.", examples=[1_000])
+    item: Literal["credits", "pro", "custom"] = Field(description="The item.", examples=["credits"])
+    credits: int = Field(description="Credits that are added.", examples=[1_000])
     unit_price_millionths: int | None = Field(
-        description="Of credits: the price of one, in millionths of the currency unit.", examples=[1_500_000]
+        description="For credits: price of one credit, in millionths of the currency unit.",
+        examples=[1_500_000],
     )
-    amount_minor: AmountMinor = Field(description="What it costs.")
+    amount_minor: AmountMinor = Field(description="Amount of the line, excluding tax.")
 
 
 class QuotedPurchase(View):
-    """What a purchase costs. A payment made from it in time costs the same, whatever changes meanwhile."""
+    """The cost of a purchase. A payment for an unexpired quote costs the same, even if prices change."""
 
-    quote_id: str = Field(description="The quote: a payment names it.", examples=["0198f0c2-6b7e-7c3a"])
-    plan: PurchasePlan = Field(description="What is bought.")
-    lines: Sequence[QuotedLine] = Field(description="What it consists of.")
-    credits: int = Field(description="Credits that it adds in all.", examples=[1_000])
-    amount_minor: AmountMinor = Field(description="What the lines cost.")
-    tax_per_cent: int = Field(description="Tax on top of it.", examples=[18])
-    tax_minor: int = Field(description="The same as an amount.", examples=[27_000])
-    total_minor: int = Field(description="What is to be paid.", examples=[177_000])
+    quote_id: str = Field(description="The quote. A payment refers to it.", examples=["0198f0c2-6b7e-7c3a"])
+    plan: PurchasePlan = Field(description="The purchased plan.")
+    lines: Sequence[QuotedLine] = Field(description="The lines.")
+    credits: int = Field(description="Credits that are added, in total.", examples=[1_000])
+    amount_minor: AmountMinor = Field(description="Total of the lines, excluding tax.")
+    tax_per_cent: int = Field(description="Tax rate, in per cent.", examples=[18])
+    tax_minor: int = Field(description="Amount of the tax.", examples=[27_000])
+    total_minor: int = Field(description="Amount to pay, including tax.", examples=[177_000])
     currency: Currency = Field(description="The currency of all amounts.", examples=["INR"])
-    price_version: str = Field(description="The prices it is made at.", examples=["published-1"])
-    remark: str | None = Field(description="Of custom: what it is for.", examples=[None])
+    price_version: str = Field(description="Version of the prices.", examples=["published-1"])
+    remark: str | None = Field(description="For `custom`: the purpose.", examples=[None])
     auto_top_up: QuotedTopUp | None = Field(
-        description="The auto top-up that it switches on; null where it switches none on.", examples=[None]
+        description="The auto top-up that the purchase switches on; null: none.", examples=[None]
     )
-    expires_at: Instant = Field(description="Payments can be made from it until then.")
+    expires_at: Instant = Field(description="When the quote expires.")
     position: Position
 
     @classmethod
@@ -143,51 +144,50 @@ class BeginPayment(Body):
 
 
 class BeginCustomPayment(Body):
-    """An amount to ask for."""
+    """A custom payment to request."""
 
     amount_minor: RequestedAmount = Field(
-        description="The amount in minor units; tax comes on top. With it, at least 100: gateways take"
-        " no less.",
+        description="The amount in minor units, excluding tax. The total with tax must be at least 100, the"
+        " minimum of the gateways.",
         examples=[500_000],
     )
-    remark: Name = Field(
-        description="What it is for; it is kept where it can be erased.", examples=["Banner"]
-    )
+    remark: Name = Field(description="The purpose. It is stored where it can be erased.", examples=["Banner"])
     gateway: Gateway
 
 
 class RefundPayment(Body):
-    """What is to go back: credits with their money, an amount, or all that an attempt took."""
+    """The refund: credits with their price, an amount, or the whole amount of an attempt."""
 
     credits: Credits | None = Field(
         default=None,
-        description="Credits of a purchase to take back; all that are unspent where nothing is said.",
+        description="Credits of a purchase to refund. Default: all unspent credits.",
         examples=[400],
     )
     amount_minor: Annotated[int, Field(ge=1, le=AMOUNT_MINOR_MAX)] | None = Field(
         default=None,
-        description="Of a plan's fee or a custom payment: how much, without tax, whose share goes with it.",
+        description="For a plan's fee or a custom payment: the amount excluding tax. Its tax is refunded,"
+        " too.",
         examples=[None],
     )
     gateway_payment_id: Identifier | None = Field(
         default=None,
-        description="Of an attempt that is flagged, because it pays for nothing: the gateway's id.",
+        description="For a flagged attempt that paid for nothing: the gateway's id.",
         examples=[None],
     )
 
     def to_refund_request(self) -> RefundRequest:
-        """Return it in the ledger's words.
+        """Return the domain's refund request.
 
         Raises:
-            InvalidInput: more than one of them is said.
+            InvalidInput: more than one of the fields is set.
         """
-        said = [
+        fields = [
             name
             for name in ("credits", "amount_minor", "gateway_payment_id")
             if getattr(self, name) is not None
         ]
-        if len(said) > 1:
-            raise InvalidInput(said[1], f"leave it out beside {said[0]}: a refund is of one of them")
+        if len(fields) > 1:
+            raise InvalidInput(fields[1], f"not allowed together with {fields[0]}: send only one of them")
         if self.amount_minor is not None:
             return FeeRefund(self.amount_minor)
         if self.gateway_payment_id is not None:
@@ -196,15 +196,17 @@ class RefundPayment(Body):
 
 
 class EmptyBody(Body):
-    """Nothing is to be said."""
+    """An empty object."""
 
 
 class Checkout(View):
-    """How a browser gets to the gateway's page: a form to send there; without fields, GET is a plain link."""
+    """The gateway's page for the payer: a form to submit there, or a plain link for GET without fields."""
 
-    url: str = Field(description="Where to.", examples=["https://api.example/checkout/order_9A33XWu170gUtm"])
-    method: Literal["GET", "POST"] = Field(description="How.", examples=["POST"])
-    fields: Mapping[str, str] = Field(description="The form's fields.", examples=[{}])
+    url: str = Field(
+        description="The URL of the page.", examples=["https://api.example/checkout/order_9A33XWu170gUtm"]
+    )
+    method: Literal["GET", "POST"] = Field(description="The HTTP method.", examples=["POST"])
+    fields: Mapping[str, str] = Field(description="The fields of the form.", examples=[{}])
 
 
 class PaymentRecorded(BaseModel):
@@ -215,16 +217,18 @@ class PaymentRecorded(BaseModel):
     order_id: str | None = Field(
         description="The gateway's id of the order.", examples=["order_9A33XWu170gUtm"]
     )
-    gateway_payment_id: str | None = Field(description="The gateway's id of what paid it.", examples=[None])
-    total_minor: int = Field(description="What is to be paid, tax included.", examples=[177_000])
+    gateway_payment_id: str | None = Field(
+        description="The gateway's id of the completing attempt.", examples=[None]
+    )
+    total_minor: int = Field(description="Amount to pay, including tax.", examples=[177_000])
     currency: Currency = Field(description="The currency of the amount.", examples=["INR"])
-    checkout: Checkout | None = Field(description="The way to the gateway's page, while it can be paid.")
-    refund_id: str | None = Field(description="Of a refund: its id.", examples=[None])
+    checkout: Checkout | None = Field(description="The gateway's page, while the payment can be paid.")
+    refund_id: str | None = Field(description="For a refund: its id.", examples=[None])
     position: Position
 
     @classmethod
-    def of(cls, standing: PaymentResult) -> PaymentRecorded:
-        payment = standing.payment
+    def of(cls, result: PaymentResult) -> PaymentRecorded:
+        payment = result.payment
         return cls(
             payment_id=payment.terms.payment_id,
             status=payment.status,
@@ -232,9 +236,9 @@ class PaymentRecorded(BaseModel):
             gateway_payment_id=payment.gateway_payment_id,
             total_minor=payment.terms.total_minor,
             currency=payment.terms.currency,
-            checkout=None if standing.checkout is None else Checkout.model_validate(standing.checkout),
-            refund_id=standing.refund_id,
-            position=standing.position,
+            checkout=None if result.checkout is None else Checkout.model_validate(result.checkout),
+            refund_id=result.refund_id,
+            position=result.position,
         )
 
 
@@ -242,38 +246,40 @@ class Payment(View):
     """A payment."""
 
     payment_id: PaymentIdField
-    kind: PaymentKind = Field(description="What it is for.", examples=["credits"])
+    kind: PaymentKind = Field(description="The purpose of the payment.", examples=["credits"])
     status: Status
-    reason: str | None = Field(description="Why it failed or was abandoned, in a code.", examples=[None])
-    flag: Flag | None = Field(description="Why somebody has to look at it, if they have.", examples=[None])
-    gateway: str = Field(description="Who takes the money.", examples=["razorpay"])
+    reason: str | None = Field(description="Code of the failure or abandonment.", examples=[None])
+    flag: Flag | None = Field(description="The open flag; null: none.", examples=[None])
+    gateway: str = Field(description="The payment gateway.", examples=["razorpay"])
     order_id: str | None = Field(
         description="The gateway's id of the order.", examples=["order_9A33XWu170gUtm"]
     )
     gateway_payment_id: str | None = Field(
-        description="The gateway's id of what paid it.", examples=["pay_29QQoUBi66xm2f"]
+        description="The gateway's id of the completing attempt.", examples=["pay_29QQoUBi66xm2f"]
     )
-    credits: int = Field(description="Credits that it adds.", examples=[1_000])
+    credits: int = Field(description="Credits that are added.", examples=[1_000])
     unit_price_millionths: int = Field(
         description="Price of one credit, in millionths of the currency unit.", examples=[1_500_000]
     )
-    credits_minor: int = Field(description="Of the amount, what credits cost.", examples=[150_000])
-    fee_minor: int = Field(description="Of the amount, what a plan or a custom payment costs.", examples=[0])
-    amount_minor: AmountMinor = Field(description="The amount without tax.")
-    tax_minor: int = Field(description="Tax on top of it.", examples=[27_000])
-    total_minor: int = Field(description="What the payer pays.", examples=[177_000])
+    credits_minor: int = Field(description="Part of the amount for credits.", examples=[150_000])
+    fee_minor: int = Field(description="Part of the amount for a plan or a custom payment.", examples=[0])
+    amount_minor: AmountMinor = Field(description="Amount excluding tax.")
+    tax_minor: int = Field(description="Amount of the tax.", examples=[27_000])
+    total_minor: int = Field(description="Amount including tax.", examples=[177_000])
     currency: Currency = Field(description="The currency of all amounts.", examples=["INR"])
-    price_version: str = Field(description="The prices it was made at.", examples=["published-1"])
-    refunded_credits: int = Field(description="Credits that were taken back.", examples=[0])
-    refunded_minor: int = Field(description="Money that went back, tax included.", examples=[0])
-    open_refunds: int = Field(description="Refunds that the gateway has not answered.", examples=[0])
-    remark: str | None = Field(
-        default=None, description="Of a custom payment: what it is for.", examples=[None]
+    price_version: str = Field(description="Version of the prices.", examples=["published-1"])
+    refunded_credits: int = Field(description="Credits that were refunded.", examples=[0])
+    refunded_minor: int = Field(description="Refunded amount, including tax.", examples=[0])
+    open_refunds: int = Field(
+        description="Refunds that the gateway has not confirmed or refused.", examples=[0]
     )
-    requested_by: str | None = Field(description="Who began it.", examples=["u-17"])
-    created_at: Instant = Field(description="When it began.")
-    completed_at: Instant | None = Field(description="When it was paid; null until then.")
-    version: int = Field(description="Number of its latest event, in its own history.", examples=[3])
+    remark: str | None = Field(
+        default=None, description="For a custom payment: the purpose.", examples=[None]
+    )
+    requested_by: str | None = Field(description="Who created the payment.", examples=["u-17"])
+    created_at: Instant = Field(description="When the payment was created.")
+    completed_at: Instant | None = Field(description="When the payment completed; null until then.")
+    version: int = Field(description="Version of the payment's latest event.", examples=[3])
 
 
 class PaymentPage(View):

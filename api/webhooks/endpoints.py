@@ -1,4 +1,4 @@
-"""Webhook endpoints of an organisation: where it hears of its credits without asking."""
+"""Webhook endpoints of an organisation: the service sends notifications about its credits to them."""
 
 from __future__ import annotations
 
@@ -41,31 +41,31 @@ router = APIRouter(
 
 
 class NewEndpoint(Body):
-    """An endpoint to add."""
+    """A new webhook endpoint."""
 
     url: Annotated[str, Field(min_length=1, max_length=URL_LENGTH_MAX)] = Field(
-        description="An https address of the public internet.", examples=["https://example.com/credits"]
+        description="An https URL on the public internet.", examples=["https://example.com/credits"]
     )
 
 
 class WebhookEndpoint(BaseModel):
-    """Where the organisation hears of its credits."""
+    """A webhook endpoint of the organisation."""
 
-    endpoint_id: str = Field(description="Its id.", examples=["whe_0f3a9c5d7e21"])
-    url: str = Field(description="Its address.", examples=["https://example.com/credits"])
+    endpoint_id: str = Field(description="The id of the endpoint.", examples=["whe_0f3a9c5d7e21"])
+    url: str = Field(description="The URL of the endpoint.", examples=["https://example.com/credits"])
     status: Literal["enabled", "failing", "disabled"] = Field(
-        description="`failing`: the last attempt failed, and more follow; `disabled`: nothing is sent.",
+        description="`failing`: the last attempt failed, and retries follow. `disabled`: nothing is sent.",
         examples=["enabled"],
     )
-    added_at: Instant = Field(description="When it was added.")
-    added_by: str = Field(description="Who added it.", examples=["u-17"])
+    added_at: Instant = Field(description="When the endpoint was added.")
+    added_by: str = Field(description="Who added the endpoint.", examples=["u-17"])
     added_by_name: ShownName
-    failing_since: Instant | None = Field(description="Since when every attempt failed; null: it works.")
-    disabled_at: Instant | None = Field(description="When it was disabled; null: it is not.")
+    failing_since: Instant | None = Field(description="Every attempt failed since then; null: not failing.")
+    disabled_at: Instant | None = Field(description="When the endpoint was disabled; null: not disabled.")
 
     @classmethod
     def of(cls, endpoint: Endpoint, names: ActorNames) -> WebhookEndpoint:
-        """Return an endpoint as it is shown."""
+        """Return the response for an endpoint."""
         failing = "enabled" if endpoint.failing_since is None else "failing"
         status = failing if endpoint.disabled_at is None else "disabled"
         return cls(
@@ -89,10 +89,10 @@ class WebhookEndpoints(BaseModel):
 
 
 class WebhookSecret(BaseModel):
-    """What deliveries are signed with."""
+    """The secret that signs deliveries."""
 
     secret: str = Field(
-        description="The secret that signatures are verified with. It is shown this once.",
+        description="The secret to verify signatures with. It is shown only once.",
         examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw..."],
     )
 
@@ -102,42 +102,40 @@ class AddedWebhookEndpoint(WebhookEndpoint, WebhookSecret):
 
 
 class QueuedTest(BaseModel):
-    """A test message that is on its way."""
+    """A test message in the queue."""
 
     message_id: str = Field(
-        description="Its id: `webhook-id` of the delivery.", examples=["msg_test_9c5d7e210f3a9c5d"]
+        description="The `webhook-id` of the delivery.", examples=["msg_test_9c5d7e210f3a9c5d"]
     )
 
 
 class WebhookDelivery(BaseModel):
-    """A message to an endpoint, and what has become of it."""
+    """A message to an endpoint, and the status of its delivery."""
 
     model_config = ConfigDict(from_attributes=True)
 
     message_id: str = Field(
-        description="`webhook-id`: the same at every attempt.",
+        description="The `webhook-id`. It is the same at every attempt.",
         examples=["msg_9da2e03a-8e69-5589-8fbb-a49d6e7d9d6d_17"],
     )
-    type: str = Field(description="What it tells.", examples=["credit_ledger.credits_exhausted.v1"])
+    type: str = Field(description="The type of the message.", examples=["credit_ledger.credits_exhausted.v1"])
     status: Literal["pending", "delivered", "given_up"] = Field(
-        description="`pending`: an attempt follows.", examples=["delivered"]
+        description="`pending`: another attempt follows.", examples=["delivered"]
     )
-    created_at: Instant = Field(description="When it was queued.")
+    created_at: Instant = Field(description="When the message was queued.")
     attempts: int = Field(description="Attempts so far.", examples=[1])
     last_attempt_at: Instant | None = Field(description="When the last attempt ended.")
     last_status: int | None = Field(
-        description="The HTTP status that the last one was answered with; null without an answer.",
+        description="The HTTP status of the last attempt; null without a response.",
         examples=[204],
     )
-    last_error: str | None = Field(
-        description="What was wrong with the last attempt.", examples=["it answered 500"]
-    )
+    last_error: str | None = Field(description="Why the last attempt failed.", examples=["it answered 500"])
     next_attempt_at: Instant | None = Field(description="When the next attempt is due.")
-    delivered_at: Instant | None = Field(description="When it was delivered.")
+    delivered_at: Instant | None = Field(description="When the message was delivered.")
 
 
 class WebhookDeliveries(BaseModel):
-    """What was sent to an endpoint of late."""
+    """The latest deliveries to an endpoint."""
 
     deliveries: Sequence[WebhookDelivery] = Field(
         description=f"The last {DELIVERIES_LISTED_MAX} deliveries, newest first."
@@ -149,16 +147,16 @@ class WebhookDeliveries(BaseModel):
     operation_id="addWebhookEndpoint",
     summary="Add a webhook endpoint",
     status_code=201,
-    response_description="The endpoint and its secret, shown this once.",
+    response_description="The endpoint and its secret, shown only once.",
     responses=responses(*_PROBLEMS, *_BODY_PROBLEMS, "webhook-endpoints-exhausted"),
 )
 def add_webhook_endpoint(
     organisation_id: OrganisationId, body: NewEndpoint, services: ServicesDep, context: ContextDep
 ) -> AddedWebhookEndpoint:
-    """Tell an address when the balance goes low, is exhausted or is replenished, and of every purchase.
+    """Add an endpoint for notifications about low, exhausted or replenished balances, and about purchases.
 
-    Deliveries have the format of Standard Webhooks. A request without an answer may have added an endpoint:
-    look at the list, and remove what nobody has the secret of.
+    Deliveries have the format of Standard Webhooks. If a request gets no response, it may have added an
+    endpoint: check the list, and remove an endpoint without a known secret.
     """
     endpoint, secret = services.webhooks.add(organisation_id, body.url, context)
     names = services.people.names([endpoint.added_by])
@@ -173,7 +171,7 @@ def add_webhook_endpoint(
     responses=responses(*_PROBLEMS),
 )
 def list_webhook_endpoints(organisation_id: OrganisationId, services: ServicesDep) -> WebhookEndpoints:
-    """The endpoints of the organisation, without their secrets."""
+    """List the endpoints of the organisation, without their secrets."""
     services.ledger.organisation(organisation_id)
     found = services.webhooks.of(organisation_id)
     names = services.people.names([each.added_by for each in found])
@@ -185,13 +183,13 @@ def list_webhook_endpoints(organisation_id: OrganisationId, services: ServicesDe
     operation_id="removeWebhookEndpoint",
     summary="Remove a webhook endpoint",
     status_code=204,
-    response_description="Nothing is sent to it any more.",
+    response_description="The endpoint is removed.",
     responses=responses(*_ENDPOINT_PROBLEMS),
 )
 def remove_webhook_endpoint(
     organisation_id: OrganisationId, endpoint_id: EndpointId, services: ServicesDep, context: ContextDep
 ) -> None:
-    """Forget an endpoint: its address, its secrets, and what was sent to it."""
+    """Delete an endpoint with its URL, its secrets and its deliveries."""
     services.webhooks.remove(organisation_id, endpoint_id, context)
 
 
@@ -200,13 +198,16 @@ def remove_webhook_endpoint(
     operation_id="rotateWebhookSecret",
     summary="Replace the secret of a webhook endpoint",
     status_code=201,
-    response_description="The new secret, shown this once.",
+    response_description="The new secret, shown only once.",
     responses=responses(*_ENDPOINT_PROBLEMS),
 )
 def rotate_webhook_secret(
     organisation_id: OrganisationId, endpoint_id: EndpointId, services: ServicesDep, context: ContextDep
 ) -> WebhookSecret:
-    """Sign with a new secret. For a day the one before signs as well, so that receivers can change over."""
+    """Replace the secret.
+
+    For one day, deliveries are signed with both secrets, so that receivers can change over.
+    """
     return WebhookSecret(secret=services.webhooks.rotate_secret(organisation_id, endpoint_id, context))
 
 
@@ -220,7 +221,7 @@ def rotate_webhook_secret(
 def enable_webhook_endpoint(
     organisation_id: OrganisationId, endpoint_id: EndpointId, services: ServicesDep, context: ContextDep
 ) -> WebhookEndpoint:
-    """Send again what happens from now on. What an endpoint missed while it was disabled is not sent."""
+    """Enable an endpoint. It receives new messages only: messages from the disabled time are not sent."""
     services.ledger.organisation(organisation_id)
     endpoint = services.webhooks.enable(organisation_id, endpoint_id, context)
     return WebhookEndpoint.of(endpoint, services.people.names([endpoint.added_by]))
@@ -231,13 +232,13 @@ def enable_webhook_endpoint(
     operation_id="testWebhookEndpoint",
     summary="Send a test message to a webhook endpoint",
     status_code=202,
-    response_description="The message is on its way; the deliveries tell what becomes of it.",
+    response_description="The message is queued. The list of deliveries shows its status.",
     responses=responses(*_ENDPOINT_PROBLEMS, "webhook-endpoint-disabled"),
 )
 def test_webhook_endpoint(
     organisation_id: OrganisationId, endpoint_id: EndpointId, services: ServicesDep, context: ContextDep
 ) -> QueuedTest:
-    """Send a message of type `credit_ledger.webhook_test.v1`, signed like any other."""
+    """Send a message of type `credit_ledger.webhook_test.v1`, signed like every message."""
     services.ledger.organisation(organisation_id)
     return QueuedTest(message_id=services.webhooks.send_test(organisation_id, endpoint_id, context))
 
@@ -252,7 +253,7 @@ def test_webhook_endpoint(
 def list_webhook_deliveries(
     organisation_id: OrganisationId, endpoint_id: EndpointId, services: ServicesDep
 ) -> WebhookDeliveries:
-    """What was sent of late, and what came of it. Kept for 30 days."""
+    """List the latest deliveries and their status. Deliveries are stored for 30 days."""
     services.ledger.organisation(organisation_id)
     found = services.webhooks.deliveries(organisation_id, endpoint_id)
     return WebhookDeliveries(deliveries=[WebhookDelivery.model_validate(each) for each in found])

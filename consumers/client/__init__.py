@@ -1,6 +1,6 @@
-"""What a photo-processing pipeline needs of the ledger: report usage, hold credits, know when to pause.
+"""The client for a photo-processing pipeline: report usage, hold credits, and follow balances.
 
-It knows the wire contracts only, and nothing of how the ledger keeps its books.
+It depends only on the wire contracts, not on the internals of the ledger.
 """
 
 from consumers.client.balances import Balances

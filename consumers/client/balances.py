@@ -1,4 +1,4 @@
-"""Every organisation's balance in memory, from the compacted topic: whether a run may start, with no call."""
+"""All balances in memory, read from the compacted topic: decides without a call whether a run may start."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Balance(msgspec.Struct, frozen=True):
-    """What an organisation has. Processing is paused while nothing is available."""
+    """The credits of an organisation. Processing is paused while no credits are available."""
 
     available: int
     balance: int
@@ -38,15 +38,16 @@ _decode: Final = msgspec.json.Decoder(Balance).decode
 
 
 class Balances:
-    """Follows the topic in a thread of its own. Any thread may ask.
+    """Follows the topic in its own thread. All methods are thread-safe.
 
-    What was read stays while the broker is away. Records may repeat; an older one never replaces a newer. A
-    topic made anew, as by a broker that lost its disk, is noticed within seconds and read from its beginning.
+    Balances stay available while the broker is unavailable. Records may repeat; an older record never
+    replaces a newer one. If the topic is recreated, for example after the broker lost its disk, it is read
+    again from its beginning within seconds.
 
     Args:
         consumer_factory: returns a new `kafka.KafkaConsumer` without a group or a topic, with
-            `auto_offset_reset="earliest"`. It is called again after a failure. Its configuration is also used
-            to ask for the topic's id.
+            `auto_offset_reset="earliest"`. It is called again after a failure. The configuration of the
+            consumer is also used to look up the topic's id.
     """
 
     def __init__(self, consumer_factory: Callable[[], Any], *, topic: str = BALANCES_TOPIC) -> None:
@@ -67,7 +68,10 @@ class Balances:
         self.close()
 
     def allowed(self, organisation_id: str) -> bool:
-        """Tell whether a run may start: something is available. False for who is not known (yet)."""
+        """Return whether a run may start, because credits are available.
+
+        False for an unknown organisation.
+        """
         balance = self._balances.get(organisation_id)
         return balance is not None and balance.available > 0
 
@@ -77,11 +81,11 @@ class Balances:
 
     @property
     def position(self) -> int:
-        """The highest position of all balances: it grows with whatever the ledger records; 0 before any."""
+        """The highest log position of all balances; 0 without balances. It grows with new ledger events."""
         return max((balance.position for balance in list(self._balances.values())), default=0)
 
     def wait_until_loaded(self, within_s: float) -> bool:
-        """Wait until all that stood in the topic at the start was read; tell whether it was."""
+        """Wait until all records that the topic had at the start are read. Return whether they are."""
         return self._loaded.wait(within_s)
 
     def close(self) -> None:
@@ -100,11 +104,11 @@ class Balances:
                         consumer.partitions_for_topic(self._topic) if watch.remember_topic() else None
                     )
                     if partitions:
-                        places = [TopicPartition(self._topic, number) for number in partitions]
-                        self._read(consumer, places, watch)
+                        topic_partitions = [TopicPartition(self._topic, number) for number in partitions]
+                        self._read(consumer, topic_partitions, watch)
                         backoff.reset()
             except (KafkaError, OSError) as error:
-                log.warning("balances are not followed, next try in %.1f s: %s", backoff.next_s, error)
+                log.warning("reading balances failed, retrying in %.1f s: %s", backoff.next_s, error)
             finally:
                 if consumer is not None:
                     with suppress(KafkaError, OSError):
@@ -112,18 +116,18 @@ class Balances:
             self._stop.wait(backoff.advance())
 
     def _read(self, consumer: Any, partitions: list[TopicPartition], watch: _TopicWatch) -> None:
-        """Follow until told to stop, or until the topic is another one."""
+        """Read records until `close` is called, or until the topic is recreated."""
         consumer.assign(partitions)
         consumer.seek_to_beginning(*partitions)
         ends: dict[TopicPartition, int] = consumer.end_offsets(partitions)
         while not self._stop.is_set() and not watch.has_changed():
             for records in consumer.poll(_POLL_MS).values():
                 for record in records:
-                    self._take(record)
+                    self._apply(record)
             if not self._loaded.is_set() and all(consumer.position(p) >= end for p, end in ends.items()):
                 self._loaded.set()
 
-    def _take(self, record: Any) -> None:
+    def _apply(self, record: Any) -> None:
         if record.key is None:
             return
         organisation_id = record.key.decode(errors="replace")
@@ -133,7 +137,7 @@ class Balances:
         try:
             balance = _decode(record.value)
         except msgspec.DecodeError as error:
-            log.warning("a balance of %r cannot be read: %s", organisation_id, error)
+            log.warning("cannot decode the balance of %r: %s", organisation_id, error)
             return
         known = self._balances.get(organisation_id)
         if known is None or known.position <= balance.position:
@@ -141,7 +145,7 @@ class Balances:
 
 
 class _TopicWatch:
-    """Tells whether a name still stands for the topic that it stood for."""
+    """Detects that a topic was deleted and recreated under the same name."""
 
     def __init__(self, config: Mapping[str, Any], topic: str) -> None:
         known = KafkaAdminClient.DEFAULT_CONFIG
@@ -151,31 +155,34 @@ class _TopicWatch:
         self._due = 0.0
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connection."""
         self._admin.close()
 
     def remember_topic(self) -> bool:
-        """Remember the topic there is; tell whether there is one.
+        """Remember the id of the current topic. Return whether the topic exists.
 
         Raises:
-            KafkaError, OSError: the broker does not answer.
+            KafkaError, OSError: the broker does not respond.
         """
         self._topic_id = self._current_topic_id()
         return self._topic_id is not None
 
     def has_changed(self) -> bool:
-        """Tell, looking every few seconds, whether there is another topic; False while nobody can tell."""
+        """Return whether the topic was recreated.
+
+        Checks every few seconds; False while the broker is unavailable.
+        """
         now = time.monotonic()
         if now < self._due:
             return False
         self._due = now + _TOPIC_CHECKED_EVERY_S
         try:
-            present = self._current_topic_id()
+            current_id = self._current_topic_id()
         except (KafkaError, OSError):
             return False
-        if present is None or present == self._topic_id:
+        if current_id is None or current_id == self._topic_id:
             return False
-        log.warning("%s was made anew: it is read from its beginning", self._topic)
+        log.warning("%s was recreated, reading it from its beginning", self._topic)
         return True
 
     def _current_topic_id(self) -> Any:

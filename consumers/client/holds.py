@@ -1,4 +1,4 @@
-"""Places and settles holds over HTTP, with retries that are safe: a request keeps its Idempotency-Key."""
+"""Places and settles holds over HTTP. Retries are safe: a request keeps its Idempotency-Key."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ _RETRYABLE: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPS
 
 
 class PlacedHold(msgspec.Struct, frozen=True):
-    """A hold after a request: `credits` were held, `remaining` still are, `available` is left for others."""
+    """A hold after a request.
+
+    `credits` were held, `remaining` are still held, and `available` are free for other runs.
+    """
 
     hold_id: str
     run_id: str
@@ -36,9 +39,10 @@ class PlacedHold(msgspec.Struct, frozen=True):
 
 
 class HoldRefused(Exception):
-    """The ledger refused, and asking again changes nothing. `problem` is its RFC 9457 type's name.
+    """The ledger refused the request; a retry gets the same result.
 
-    `insufficient-credits`: wait for credits. `hold-closed`: the run had its hold.
+    `problem` is the name of the RFC 9457 type. `insufficient-credits`: wait for credits. `hold-closed`: the
+    run already had its hold.
     """
 
     def __init__(self, problem: str, status: int, detail: str) -> None:
@@ -48,7 +52,10 @@ class HoldRefused(Exception):
 
 
 class LedgerUnreachable(Exception):
-    """The ledger did not answer in time. The request may have counted: asking again by its run id tells."""
+    """The ledger did not respond in time.
+
+    The request may have taken effect: repeat it with the same run id.
+    """
 
 
 class Holds:
@@ -56,7 +63,7 @@ class Holds:
 
     Args:
         api_url: such as `https://ledger.example.com`, without `/v1`.
-        headers: returns what every request carries, such as `Authorization`.
+        headers: returns the headers of every request, such as `Authorization`.
     """
 
     def __init__(
@@ -81,11 +88,11 @@ class Holds:
         ai_search: bool = True,
         expires_in_s: int = 3_600,
     ) -> PlacedHold:
-        """Set credits aside for a run: all it needs, or (`up_to`) as many as there are.
+        """Hold credits for a run: all that it needs, or (`up_to`) as many as are available.
 
         Raises:
-            HoldRefused: not enough is available, or the run had its hold, or a value is wrong.
-            LedgerUnreachable: no answer in time.
+            HoldRefused: too few credits are available, the run already had its hold, or a value is invalid.
+            LedgerUnreachable: no response in time.
         """
         body = {
             "run_id": run_id,
@@ -100,7 +107,7 @@ class Holds:
     def settle(
         self, organisation_id: str, hold_id: str, photos: int, *, usage_type: UsageType | None = None
     ) -> PlacedHold:
-        """End a run with the photos that really succeeded, in all.
+        """Settle the hold of a run with the total number of photos that were processed successfully.
 
         Raises:
             HoldRefused, LedgerUnreachable: see `place`.
@@ -109,15 +116,15 @@ class Holds:
         return self._post(organisation_id, f"holds/{quote(hold_id, safe='')}/settle", body)
 
     def release(self, organisation_id: str, hold_id: str) -> PlacedHold:
-        """Give a hold back.
+        """Release a hold.
 
         Raises:
             HoldRefused, LedgerUnreachable: see `place`.
         """
         return self._post(organisation_id, f"holds/{quote(hold_id, safe='')}/release", {})
 
-    def _post(self, organisation_id: str, what: str, body: Mapping[str, Any]) -> PlacedHold:
-        url = f"{self._api_url}/v1/organisations/{quote(organisation_id, safe='')}/{what}"
+    def _post(self, organisation_id: str, path: str, body: Mapping[str, Any]) -> PlacedHold:
+        url = f"{self._api_url}/v1/organisations/{quote(organisation_id, safe='')}/{path}"
         key = str(uuid7())
         deadline = time.monotonic() + self._retry_for_s
         backoff = Backoff(_BACKOFF_INITIAL_S, _BACKOFF_MAX_S)
@@ -128,8 +135,8 @@ class Holds:
                 {**self._headers(), "Content-Type": "application/json", "Idempotency-Key": key},
             )
             try:
-                with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
-                    return msgspec.json.decode(answer.read(), type=PlacedHold)
+                with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310
+                    return msgspec.json.decode(response.read(), type=PlacedHold)
             except urllib.error.HTTPError as error:
                 with error:
                     if error.code not in _RETRYABLE:

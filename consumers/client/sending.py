@@ -1,4 +1,4 @@
-"""Sends records until each is acknowledged, whatever happens to the broker in between."""
+"""Sends records and retries until the broker has acknowledged each of them."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ PRODUCER_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
         "delivery_timeout_ms": 10_000,
         "reconnect_backoff_max_ms": 1_000,
         "bootstrap_timeout_ms": 2_000,
-        "allow_auto_create_topics": False,  # a topic made by accident has the wrong number of partitions
+        "allow_auto_create_topics": False,  # an auto-created topic has the wrong number of partitions
     }
 )
-"""For the `KafkaProducer` of a factory: nothing lost, nothing out of order, and no long silence."""
+"""Options for a `KafkaProducer`: no lost records, no reordering, and failures are reported within seconds."""
 
 IN_FLIGHT_MAX: Final = 5_000
-SILENCE_MAX_S: Final = 10.0
+ACKNOWLEDGEMENT_TIMEOUT_S: Final = 10.0
 _WAIT_S: Final = 0.05
 _BACKOFF_INITIAL_S: Final = 0.1
 _BACKOFF_MAX_S: Final = 2.0
@@ -44,7 +44,7 @@ _Recoverable: Final = (KafkaError, OSError)
 
 
 class Record(Protocol):
-    """A record to send. `waits` asks that everything before it is acknowledged first."""
+    """A record to send. If `waits` is true, all earlier records must be acknowledged first."""
 
     @property
     def key(self) -> bytes: ...
@@ -62,10 +62,11 @@ RecordT = TypeVar("RecordT", bound=Record)
 class ReliableSender(Generic[RecordT]):
     """Owns the producer. At most `IN_FLIGHT_MAX` records wait for their acknowledgement.
 
-    A producer that failed, or was silent for `SILENCE_MAX_S`, is replaced, and what was not acknowledged
-    is sent again as it was and in the same order. Only one thread may use it at a time.
+    A producer that failed, or acknowledged nothing for `ACKNOWLEDGEMENT_TIMEOUT_S`, is replaced. The
+    unacknowledged records are sent again, unchanged and in the same order. Only one thread at a time may use
+    a sender.
 
-    `acknowledged` is called once for each record, with partition and offset, on the producer's own thread.
+    `acknowledged` is called once per record, with partition and offset, on the producer's own thread.
     """
 
     def __init__(
@@ -86,11 +87,14 @@ class ReliableSender(Generic[RecordT]):
         self._next_number = 0
         self._changed = Condition()
         self._failure: BaseException | None = None
-        self._last_heard_at_s = 0.0
+        self._last_acknowledged_at_s = 0.0
         self._backoff = Backoff(_BACKOFF_INITIAL_S, _BACKOFF_MAX_S)
 
     def send(self, record: RecordT) -> bool:
-        """Send a record, and wait while too many are under way; tell whether it was taken before the stop."""
+        """Send a record.
+
+        Waits while too many are in flight. Return False if the sender was stopped before.
+        """
         room = 0 if record.waits else IN_FLIGHT_MAX - 1
         while not self._stop.is_set() and len(self._in_flight) > room:
             self._wait()
@@ -98,7 +102,7 @@ class ReliableSender(Generic[RecordT]):
             return False
         with self._changed:
             if not self._in_flight:
-                self._last_heard_at_s = time.monotonic()
+                self._last_acknowledged_at_s = time.monotonic()
             self._in_flight[self._next_number] = record
         self._unsent.append(self._next_number)
         self._next_number += 1
@@ -106,17 +110,20 @@ class ReliableSender(Generic[RecordT]):
         return True
 
     def maintain(self) -> None:
-        """Replace a failed producer and send what is unsent; returns at once where all is well."""
+        """Replace a failed producer and send unsent records.
+
+        Returns immediately if there is nothing to do.
+        """
         try:
             self._check()
             while self._unsent:
-                self._hand_over(self._unsent[0])
+                self._send_numbered(self._unsent[0])
                 self._unsent.popleft()
         except _Recoverable as error:
             self._restart_producer(error)
 
     def wait_acknowledged(self, seconds: float) -> bool:
-        """Wait until everything is acknowledged, or so many seconds; tell whether it is."""
+        """Wait until all records are acknowledged, at most `seconds`. Return whether they are."""
         deadline_s = time.monotonic() + seconds
         while self._in_flight and time.monotonic() < deadline_s:
             self._wait()
@@ -124,12 +131,12 @@ class ReliableSender(Generic[RecordT]):
 
     @property
     def in_flight(self) -> list[RecordT]:
-        """What is not acknowledged: the broker may have it or not."""
+        """The unacknowledged records. The broker may have them or not."""
         with self._changed:
             return list(self._in_flight.values())
 
     def close(self) -> None:
-        """Close the producer; what is under way stays there."""
+        """Close the producer. Records in flight stay unacknowledged."""
         self._drop_producer()
 
     def _wait(self) -> None:
@@ -141,20 +148,22 @@ class ReliableSender(Generic[RecordT]):
     def _check(self) -> None:
         with self._changed:
             failure = self._failure
-            waits = self._producer is not None and bool(self._in_flight)
-            silent = waits and time.monotonic() - self._last_heard_at_s > SILENCE_MAX_S
+            is_waiting = self._producer is not None and bool(self._in_flight)
+            has_timed_out = (
+                is_waiting and time.monotonic() - self._last_acknowledged_at_s > ACKNOWLEDGEMENT_TIMEOUT_S
+            )
         if failure is not None:
             raise failure
-        if silent:
-            raise TimeoutError(f"nothing was acknowledged for {SILENCE_MAX_S:.0f} s")
+        if has_timed_out:
+            raise TimeoutError(f"nothing was acknowledged for {ACKNOWLEDGEMENT_TIMEOUT_S:.0f} s")
 
-    def _hand_over(self, number: int) -> None:
+    def _send_numbered(self, number: int) -> None:
         record = self._in_flight.get(number)
         if record is None:
-            return  # acknowledged to the producer before this one, after all
+            return  # the previous producer received the acknowledgement after all
         if self._producer is None:
             self._producer = self._producer_factory()
-            self._last_heard_at_s = time.monotonic()
+            self._last_acknowledged_at_s = time.monotonic()
         future = self._producer.send(self._topic, key=record.key, value=record.value, headers=record.headers)
         future.add_callback(partial(self._acknowledged, number))
         future.add_errback(partial(self._failed, self._generation))
@@ -163,9 +172,9 @@ class ReliableSender(Generic[RecordT]):
         with self._changed:
             record = self._in_flight.pop(number, None)
             if record is None:
-                return  # the copy sent again was acknowledged first
+                return  # the repeated record was acknowledged first
             self._on_acknowledged(record, metadata.partition, metadata.offset)
-            self._last_heard_at_s = time.monotonic()
+            self._last_acknowledged_at_s = time.monotonic()
             self._backoff.reset()
             self._changed.notify_all()
 
@@ -176,13 +185,13 @@ class ReliableSender(Generic[RecordT]):
                 self._changed.notify_all()
 
     def _restart_producer(self, error: BaseException) -> None:
-        log.warning("the producer failed: %s; %d records are sent again", error, len(self._in_flight))
+        log.warning("the producer failed: %s; sending %d records again", error, len(self._in_flight))
         self._drop_producer()
         with self._changed:
             self._failure = None
             self._unsent = deque(self._in_flight)
         if self._stop.is_set():
-            time.sleep(_BACKOFF_INITIAL_S)  # the drain is short: keep trying
+            time.sleep(_BACKOFF_INITIAL_S)  # draining has little time: retry quickly
         else:
             self._stop.wait(self._backoff.next_s)
         self._backoff.advance()
@@ -194,7 +203,7 @@ class ReliableSender(Generic[RecordT]):
         if producer is None:
             return
         if self._in_flight:
-            # `close` would first wait for records that nobody is going to acknowledge, and then fail.
+            # `close` would wait for records that are never acknowledged, and then fail.
             sender = getattr(producer, "_sender", None)
             if sender is not None:
                 sender.force_close()

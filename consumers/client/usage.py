@@ -1,4 +1,4 @@
-"""Reports usage: messages with ids minted once, kept until the broker has them."""
+"""Reports usage. A message keeps its id and is sent until the broker has acknowledged it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _check: Final = msgspec.json.Decoder(UsageReport).decode
 
 
 class NotReported(Exception):
-    """Messages that the broker did not acknowledge in time; their ids stay theirs: report them again."""
+    """The broker did not acknowledge these messages in time. They keep their ids and are still being sent."""
 
     def __init__(self, message_ids: list[str]) -> None:
         super().__init__(f"{len(message_ids)} usage messages were not acknowledged")
@@ -46,16 +46,17 @@ class _Message(msgspec.Struct, frozen=True):
 
 
 class UsageReporter:
-    """Publishes usage of one worker of the pipeline. Any thread may report.
+    """Publishes the usage of one pipeline worker. Thread-safe.
 
-    A message gets its id, a UUIDv7, when it is reported, and keeps it however often it is sent: the ledger
-    charges it once. Reporting waits while 5,000 messages are under way. Leaving the `with` block waits until
-    all of them are with the broker.
+    A message gets its id, a UUIDv7, when it is reported. It keeps this id when it is sent again, so the
+    ledger charges it only once. `report` waits while 5,000 messages are in flight. Leaving the `with` block
+    waits until the broker has acknowledged all messages.
 
     Args:
-        producer_factory: returns a new `kafka.KafkaProducer`; `consumers.client.sending.PRODUCER_OPTIONS` are
-            meant for it. It is called again after a failure.
-        source: this worker, for ever: ids are unique within it, such as `/photo-processing/worker-7`.
+        producer_factory: returns a new `kafka.KafkaProducer` with
+            `consumers.client.sending.PRODUCER_OPTIONS`. It is called again after a failure.
+        source: the permanent name of the worker, such as `/photo-processing/worker-7`. Ids are unique per
+            source.
     """
 
     def __init__(self, producer_factory: Callable[[], Any], source: str, *, topic: str = USAGE_TOPIC) -> None:
@@ -89,12 +90,12 @@ class UsageReporter:
         hold_id: str | None = None,
         occurred_at: datetime | None = None,
     ) -> str:
-        """Report photos that were processed, and return the message's id.
+        """Report processed photos, and return the id of the message.
 
-        `photos` are those of this message alone, 0 to 1,000,000. Without `occurred_at` it happened now.
+        `photos` is the number of photos of this message only, 0 to 1,000,000. `occurred_at` defaults to now.
 
         Raises:
-            msgspec.ValidationError: a value breaks the contract; the text names the field.
+            msgspec.ValidationError: a value is invalid; the text names the field.
             RuntimeError: the reporter is closed.
         """
         message_id = str(uuid7())
@@ -123,21 +124,21 @@ class UsageReporter:
         return message_id
 
     def flush(self, within_s: float = FLUSH_S) -> None:
-        """Wait until the broker has everything that was reported.
+        """Wait until the broker has acknowledged all reported messages.
 
         Raises:
-            NotReported: it does not in time; what is missing stays under way.
+            NotReported: some are not acknowledged in time. They stay in flight.
         """
         deadline = time.monotonic() + within_s
-        while not self._settled():
+        while not self._is_flushed():
             if time.monotonic() > deadline:
                 raise NotReported(sorted(message.message_id for message in self._sender.in_flight))
 
     def close(self, within_s: float = FLUSH_S) -> None:
-        """Flush, and give up the producer.
+        """Flush, and close the producer.
 
         Raises:
-            NotReported: see `flush`; the producer is given up all the same.
+            NotReported: see `flush`. The producer is closed anyway.
         """
         if self._closed.is_set():
             return
@@ -150,19 +151,19 @@ class UsageReporter:
                 self._stop.set()
                 self._sender.close()
 
-    def _settled(self) -> bool:
+    def _is_flushed(self) -> bool:
         with self._lock:
             return self._sender.wait_acknowledged(_MAINTENANCE_INTERVAL_S)
 
     def _maintain(self) -> None:
-        """Notice failures, and send again, while nobody reports."""
+        """Detect failures and send records again while no message is reported."""
         while not self._closed.wait(_MAINTENANCE_INTERVAL_S):
             with self._lock:
                 self._sender.maintain()
 
 
 def uuid7(milliseconds: int | None = None, random_bits: Callable[[int], int] = secrets.randbits) -> UUID:
-    """Return a UUIDv7 (RFC 9562): 48 bits of milliseconds (now, unless given), then 74 random ones."""
+    """Return a UUIDv7 (RFC 9562): 48 bits of milliseconds (default: now), then 74 random bits."""
     if milliseconds is None:
         milliseconds = time.time_ns() // 1_000_000
     number = milliseconds << 80 | 0x7 << 76 | random_bits(12) << 64

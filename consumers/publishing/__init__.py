@@ -1,1 +1,1 @@
-"""Events from the ledger to Kafka topics and to the webhook outbox."""
+"""Publishes ledger events to Kafka topics, and formats webhook messages."""

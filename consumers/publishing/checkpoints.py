@@ -1,7 +1,7 @@
-"""How far the log was published on each topic, moved by compare-and-set.
+"""Checkpoints of the publisher: the published log position of each topic, moved by compare-and-set.
 
-A position belongs to one incarnation of a topic: it stands beside the broker's id of that topic, and a topic
-made anew begins at 0. Connections are in autocommit.
+A checkpoint belongs to one incarnation of a topic: it is stored with the broker's id of the topic, and a
+recreated topic starts at position 0. Connections are in autocommit mode.
 """
 
 from __future__ import annotations
@@ -24,44 +24,44 @@ _REPLACE: Final = """
     UPDATE ledger.publisher_positions SET topic_id = %s, "position" = %s, updated_at = now()
     WHERE topic = %s AND topic_id = %s AND "position" = %s
 """
-_MOVE_BACK: Final = """
+_REWIND: Final = """
     UPDATE ledger.publisher_positions SET "position" = %s, updated_at = now()
     WHERE topic = %s AND "position" > %s
 """
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """The last position of the log that a topic's broker has acknowledged, with all before it."""
+    """The log position up to which the broker has acknowledged all records of a topic."""
 
     topic_id: str
     position: int
 
 
 def load(connection: Connection, topic: str) -> Checkpoint | None:
-    """Return how far a topic is, None if nothing was ever published there."""
+    """Return the checkpoint of a topic, or None if it has none."""
     row = connection.cursor(row_factory=tuple_row).execute(_SELECT, (topic,)).fetchone()
     return None if row is None else Checkpoint(*row)
 
 
 def start(connection: Connection, topic: str, topic_id: str, expected: Checkpoint | None) -> Checkpoint:
-    """Begin an incarnation of a topic, in place of what was seen before.
+    """Start a new incarnation of a topic at position 0, replacing the expected checkpoint.
 
     Raises:
-        CheckpointConflict: another publisher was here meanwhile.
+        CheckpointConflict: another publisher changed the checkpoint.
     """
     if expected is None:
-        done = connection.execute(_INSERT, (topic, topic_id))
+        cursor = connection.execute(_INSERT, (topic, topic_id))
     else:
-        done = connection.execute(_REPLACE, (topic_id, 0, topic, expected.topic_id, expected.position))
-    _expect_one(done, topic)
+        cursor = connection.execute(_REPLACE, (topic_id, 0, topic, expected.topic_id, expected.position))
+    _expect_one(cursor, topic)
     return Checkpoint(topic_id, 0)
 
 
 def advance(connection: Connection, topic: str, expected: Checkpoint, to: int) -> Checkpoint:
-    """Move a topic on, if it still stands where it was seen.
+    """Advance the checkpoint of a topic, if it still equals the expected one.
 
     Raises:
-        CheckpointConflict: another publisher was here meanwhile.
+        CheckpointConflict: another publisher changed the checkpoint.
     """
     _expect_one(
         connection.execute(_REPLACE, (expected.topic_id, to, topic, expected.topic_id, expected.position)),
@@ -71,10 +71,10 @@ def advance(connection: Connection, topic: str, expected: Checkpoint, to: int) -
 
 
 def rewind(connection: Connection, topic: str, to: int) -> None:
-    """Have everything after a position published again, by whoever publishes now."""
-    connection.execute(_MOVE_BACK, (to, topic, to))
+    """Move the checkpoint back, so that the current leader publishes everything after the position again."""
+    connection.execute(_REWIND, (to, topic, to))
 
 
-def _expect_one(done: psycopg.Cursor[Any], topic: str) -> None:
-    if done.rowcount != 1:
-        raise CheckpointConflict(f"another publisher has moved the position of {topic}")
+def _expect_one(cursor: psycopg.Cursor[Any], topic: str) -> None:
+    if cursor.rowcount != 1:
+        raise CheckpointConflict(f"another publisher has moved the checkpoint of {topic}")

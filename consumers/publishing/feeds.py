@@ -1,4 +1,4 @@
-"""What is to be said on each topic: every event, and the latest state of whom the events touched."""
+"""The feeds of the topics: all events, and the latest balances of changed organisations."""
 
 from __future__ import annotations
 
@@ -44,31 +44,31 @@ _SELECT_BALANCES_PAGE: Final = """
 
 
 class PublishBatch(msgspec.Struct, frozen=True):
-    """Messages in batches, read as they are asked for; with all of them a topic is at `position`."""
+    """Messages in lazily read batches. After all of them, the checkpoint of the topic is `position`."""
 
     batches: Iterator[Sequence[Message]]
     position: int
 
 
 class Feed(Protocol):
-    """A topic, and what the log means for it."""
+    """A topic, and its messages for ranges of the log."""
 
     @property
     def topic(self) -> str: ...
 
     @property
     def content_type(self) -> str:
-        """What a record's `content-type` header says."""
+        """The `content-type` header of its records."""
 
     @property
     def is_compacted(self) -> bool:
-        """Readers keep the latest record of a key alone: one sent out of turn would hide a newer one."""
+        """Whether the topic is compacted: a record out of order would then replace a newer one."""
 
     def end_position(self, connection: Connection) -> int:
-        """Return the position up to which there is something to say, or may be."""
+        """Return the log position up to which the feed can read."""
 
     def read_after(self, connection: Connection, position: int, up_to: int) -> PublishBatch:
-        """Return the next messages above a position below `up_to`, which `end` has given.
+        """Return the next messages after a position, at most to `up_to`, a result of `end_position`.
 
         Raises:
             UnknownEventType: the log was written by a newer version of the ledger.
@@ -76,7 +76,7 @@ class Feed(Protocol):
 
 
 class EventFeed:
-    """Every event of the log, in its order, as a CloudEvent."""
+    """All events of the log, in log order, as CloudEvents."""
 
     content_type = "application/cloudevents+json"
     is_compacted = False
@@ -97,14 +97,14 @@ class EventFeed:
             {stream for _, stream, _, event in batch.entries if type(event) in ORGANISATION_EVENT_CLASSES},
         )
         messages = []
-        for at, stream, version, event in batch.entries:
+        for log_position, stream, version, event in batch.entries:
             name = names.get(stream) or _organisation_of(event)
-            value = public_event(name, str(UUID(bytes=stream)), version, at, event)
+            value = public_event(name, str(UUID(bytes=stream)), version, log_position, event)
             messages.append((name.encode(), value))
         return PublishBatch(iter([messages]), batch.position)
 
     def _names_of(self, connection: Connection, streams: set[bytes]) -> dict[bytes, str]:
-        """Return the organisations' ids, which their first events tell."""
+        """Return the ids of organisations by stream. They are in the first event of a stream."""
         if len(self._names) > CACHED_NAMES:
             self._names.clear()
         unknown = [UUID(bytes=stream) for stream in streams if stream not in self._names]
@@ -113,15 +113,17 @@ class EventFeed:
             for stream, topic, state in cursor.execute(_SELECT_OPENING_EVENTS, (unknown,), binary=True):
                 opened = self._codec.decode(topic, state)
                 if not isinstance(opened, OrganisationOpened):
-                    raise InvariantViolation(f"the stream {stream.hex()} does not begin with its opening")
+                    raise InvariantViolation(
+                        f"the stream {stream.hex()} does not begin with OrganisationOpened"
+                    )
                 self._names[stream] = opened.organisation_id
         return self._names
 
 
 class BalanceFeed:
-    """The latest state of every organisation that the log touched, once the projection `balance` has it.
+    """The latest balance of every organisation with new events, as far as the projection `balance` has read.
 
-    At the log's beginning this is every organisation there is, read from the rows instead of the log.
+    From position 0 these are all organisations, read from the projection's rows instead of the log.
     """
 
     content_type = "application/json"
@@ -140,7 +142,7 @@ class BalanceFeed:
             return PublishBatch(self._all_balances(connection), up_to)
         to = min(up_to, position + self._batch_size)
         cursor = connection.cursor(row_factory=tuple_row)
-        # A plan kept for any range would scan the balances of all organisations for the few of this one.
+        # A generic plan of a prepared statement would scan all balances for the few of this range.
         rows = cursor.execute(_SELECT_CHANGED_BALANCES, (position, to), prepare=False).fetchall()
         return PublishBatch(iter([[_message(*row) for row in rows]]), to)
 
@@ -153,7 +155,7 @@ class BalanceFeed:
 
 
 def _organisation_of(event: Any) -> str:
-    """Return the organisation that a fact of another aggregate is about."""
+    """Return the organisation of an event of another aggregate."""
     name: str = event.organisation_id
     return name
 

@@ -1,4 +1,4 @@
-"""Sends records so that those of one key never overtake each other, whatever the client sends again."""
+"""Sends records in order: records of one key never overtake each other, even with retries of the client."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kafka.errors import KafkaError
 from consumers.publishing.feeds import Message
 
 PRODUCER_BATCH_BYTES: Final = 900_000
-"""Below what brokers take by default, 1 MiB."""
+"""Below the default limit of brokers, 1 MiB."""
 DELIVERY_TIMEOUT_S: Final = 10.0
 
 _WAVE_BYTES: Final = 600_000
@@ -24,20 +24,21 @@ PRODUCER_OPTIONS: Final = {
     "request_timeout_ms": 5_000,
     "delivery_timeout_ms": int(1_000 * DELIVERY_TIMEOUT_S),
     "max_block_ms": 5_000,
-    # A producer that made the topic would make it with the broker's defaults: not compacted.
+    # An auto-created topic would have the broker's defaults: not compacted.
     "allow_auto_create_topics": False,
 }
-"""Options of the `kafka.KafkaProducer` this needs: a batch goes out when it is flushed, not before."""
+"""The required options of the `kafka.KafkaProducer`: a batch is sent only when it is flushed."""
 
 
 class OrderedProducer:
-    """Sends in waves, each small enough to be one batch per partition, and waits for every wave.
+    """Sends records in waves. A wave is one batch per partition, and is acknowledged before the next wave.
 
-    A client that gives up on a batch still sends the next one of the same partition: a gap in the order that
-    sending again cannot close. Here the next one is not there before the one before it is acknowledged.
+    When the Kafka client gives up on a batch, it still sends the next batch of the same partition. A retry of
+    the first batch would then be out of order. Here there is no next batch until the current one is
+    acknowledged.
 
-    `connect` returns a producer with `PRODUCER_OPTIONS`; after a failure it is called again, since an
-    idempotent producer that met a fatal error stays broken.
+    `connect` returns a producer with `PRODUCER_OPTIONS`. It is called again after a failure, because an
+    idempotent producer cannot be used after a fatal error.
     """
 
     def __init__(self, connect: Callable[[], Any]) -> None:
@@ -45,15 +46,15 @@ class OrderedProducer:
         self._producer: Any = None
 
     def send(self, topic: str, content_type: str, messages: Iterable[Message]) -> int:
-        """Return the number of records when the broker has acknowledged all of them.
+        """Send messages, wait until the broker has acknowledged all of them, and return their number.
 
         Raises:
-            KafkaError: some may not be on the topic. Send all of them again.
+            KafkaError: some messages may not be on the topic. Send all messages again.
         """
         if self._producer is None:
             self._producer = self._connect()
         headers = [("content-type", content_type.encode())]
-        sent = wave_bytes = 0
+        count = wave_bytes = 0
         wave: list[Any] = []
         for key, value in messages:
             record_bytes = len(key) + len(value) + _OVERHEAD_BYTES
@@ -62,12 +63,12 @@ class OrderedProducer:
                 wave, wave_bytes = [], 0
             wave.append(self._producer.send(topic, key=key, value=value, headers=headers))
             wave_bytes += record_bytes
-            sent += 1
+            count += 1
         self._await_acknowledgements(wave)
-        return sent
+        return count
 
     def close(self) -> None:
-        """Forget the connection; what was sent and not acknowledged may or may not be on the topic."""
+        """Close the producer. Unacknowledged records may or may not be on the topic."""
         producer, self._producer = self._producer, None
         if producer is not None:
             with suppress(KafkaError):

@@ -1,8 +1,8 @@
-"""What the ledger says of each fact: CloudEvents 1.0, structured, on the events topic.
+"""The public form of each event: structured CloudEvents 1.0 on the events topic.
 
-The public form of a fact has names of its own, so that the stored form may change without it. Fields are only
-ever added; anything else is a new type, `credit_ledger.NAME.v2`. What people typed (reasons, names of photo
-events) stays in the ledger: ids and references only go out.
+The public form has its own field names, so that the stored form can change independently. Fields may only be
+added; any other change needs a new type, `credit_ledger.NAME.v2`. Free text (reasons, names of photo events)
+stays in the ledger: only ids and references are published.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from domain.shared.errors import UnknownEventType
 
 SOURCE: Final = "/credit-ledger"
 LIST_MAX: Final = 5_000
-"""Entries of a list that are told. All else has bounds: no message is larger than brokers take by default."""
+"""A longer list is left out, so that no message exceeds the default size limit of brokers."""
 
 Data = dict[str, Any]
 
 
 class PublicMapping(msgspec.Struct, frozen=True):
-    """How a type of facts is told: the CloudEvents type, and what `data` says beyond the common fields."""
+    """The public form of an event class: its CloudEvents type, and its own fields of `data`."""
 
     type: str
     fields: Callable[[Any], Data]
 
 
 class CloudEvent(msgspec.Struct, frozen=True):
-    """The envelope. `id` is the stream's UUID and the event's version: the same, however often it is sent."""
+    """The envelope. `id` is the stream's UUID and the event's version, so repeats have the same id."""
 
     specversion: str
     id: str
@@ -52,21 +52,21 @@ _encode = msgspec.json.Encoder().encode
 
 
 def public_event(organisation_id: str, stream: str, version: int, position: int, event: DomainEvent) -> bytes:
-    """Return the message of a fact: `stream` is a UUID, `version` the event's number in it.
+    """Return the message of an event. `stream` is a UUID, `version` the event's number in the stream.
 
-    `data` holds `version`, `position` (in the log of all organisations), `actor`, `cause`, `balance_change`
-    in credits, and the fields of the type. Times are ISO 8601 in UTC, credits whole numbers.
+    `data` has `version`, `position` (in the log), `actor`, `cause`, `balance_change` in credits, and the
+    fields of the type. Times are ISO 8601 in UTC; credits are whole numbers.
 
     Raises:
-        UnknownEventType: the fact has no public form.
+        UnknownEventType: the event has no public form.
     """
-    form = mapping_of(event)
+    mapping = mapping_of(event)
     return _encode(
         CloudEvent(
             specversion="1.0",
             id=f"{stream}/{version}",
             source=SOURCE,
-            type=form.type,
+            type=mapping.type,
             subject=organisation_id,
             time=in_utc(event.recorded_at),
             datacontenttype="application/json",
@@ -76,15 +76,16 @@ def public_event(organisation_id: str, stream: str, version: int, position: int,
 
 
 def public_data(version: int, position: int, event: DomainEvent) -> Data:
-    """Return what is told of a fact, the common fields first.
+    """Return the `data` of an event, common fields first.
 
-    A list of more than `LIST_MAX` entries is empty, and its name is in `left_out`, which only then is there.
+    A list with more than `LIST_MAX` entries is emptied, and `left_out` names it. Otherwise `left_out` is
+    absent.
 
     Raises:
-        UnknownEventType: the fact has no public form.
+        UnknownEventType: the event has no public form.
     """
     fields = mapping_of(event).fields(event)
-    left_out = [name for name, told in fields.items() if isinstance(told, list) and len(told) > LIST_MAX]
+    left_out = [name for name, value in fields.items() if isinstance(value, list) and len(value) > LIST_MAX]
     if left_out:
         fields |= {name: [] for name in left_out} | {"left_out": left_out}
     return {
@@ -98,15 +99,15 @@ def public_data(version: int, position: int, event: DomainEvent) -> Data:
 
 
 def mapping_of(event: DomainEvent) -> PublicMapping:
-    """Return how a fact is told.
+    """Return the public form of an event.
 
     Raises:
-        UnknownEventType: the fact has no public form.
+        UnknownEventType: the event has no public form.
     """
-    form = PUBLIC_MAPPINGS.get(type(event))
-    if form is None:
+    mapping = PUBLIC_MAPPINGS.get(type(event))
+    if mapping is None:
         raise UnknownEventType(f"{type(event).__name__} has no public form")
-    return form
+    return mapping
 
 
 def _organisation_opened(event: credit_events.OrganisationOpened) -> Data:
@@ -510,11 +511,11 @@ PUBLIC_MAPPINGS: Final[Mapping[type[Any], PublicMapping]] = {
         "credit_ledger.credit_note_issued.v1", _credit_note_issued
     ),
 }
-"""Every fact of `domain.event_catalogue`; a contract test holds the two together."""
+"""The public forms of all events of `domain.event_catalogue`; a contract test checks that none is missing."""
 
 
 def in_utc(at: datetime) -> datetime:
-    """Return the same moment in UTC."""
+    """Return the same time in UTC."""
     return at if at.tzinfo is UTC else at.astimezone(UTC)
 
 

@@ -1,8 +1,8 @@
-"""Tells Kafka what the ledger knows: tails the log and publishes, at least once and in order.
+"""The publisher: follows the log and publishes to Kafka, at least once and in order.
 
-One publisher is at work at a time: it holds a lock of its database session, and others stand by. Should two
-be at work after all (a process that slept through the end of its session), the positions' compare-and-set
-lets one of them on; see `_rewind_unconfirmed` for what the other may have done.
+One publisher is the leader: it holds an advisory lock of its database session, and the others wait. If two
+publishers are active by mistake (a paused process whose session has ended), the compare-and-set of the
+checkpoints lets only one of them continue. `_rewind_unconfirmed` repairs what the other one may have sent.
 """
 
 from __future__ import annotations
@@ -54,30 +54,31 @@ TooLarge = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
 class TopicBroker(Protocol):
-    """What the publisher needs of Kafka beside a producer.
+    """The administration of topics that the publisher needs.
 
     Raises (all methods):
-        KafkaError: no broker answers, or it refuses.
+        KafkaError: no broker responds, or the broker refuses the request.
     """
 
     def ensure_published_topics(self) -> None:
-        """Create the topics that are missing, unless the settings leave that to others."""
+        """Create missing topics, if the settings allow it."""
 
     def topic_id(self, topic: str) -> str:
-        """Return the id of the topic's present incarnation."""
+        """Return the id of the topic's current incarnation."""
 
 
 class FeedStatus(msgspec.Struct, frozen=True):
-    """How far a topic is in the log, and how many positions the log is ahead of it."""
+    """The published log position of a topic, and its lag in log positions."""
 
     position: int
     lag: int
 
 
 class Publisher:
-    """Publishes to its outlets' topics in the calling thread. Numbers may be read from any other.
+    """Publishes the feeds in the calling thread. Other threads may read the public attributes.
 
-    The connection must reach PostgreSQL itself, not a pool that shares sessions: it listens and holds a lock.
+    The connection must reach PostgreSQL directly, not through a pooler that shares sessions: it uses LISTEN
+    and an advisory lock.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Publisher:
         self._backoff = Backoff(BACKOFF_INITIAL_S, BACKOFF_MAX_S)
 
     def run(self, stop: Event) -> None:
-        """Publish until told to stop; connect again whenever the database or the broker is lost.
+        """Publish until `stop` is set. Reconnects when the connection to the database or the broker is lost.
 
         Raises:
             UnknownEventType: the log was written by a newer version of the ledger.
@@ -120,22 +121,22 @@ class Publisher:
         connection.execute(f"LISTEN {EVENTS_CHANNEL}")
         self._broker.ensure_published_topics()
         self._topics_due = 0.0
-        soon_s = POLL_SOON_S
+        poll_s = POLL_SOON_S
         while not stop.is_set():
             self._check_topics()
-            moved = [self._advance(connection, feed, stop) for feed in self._feeds]
+            advanced = [self._advance(connection, feed, stop) for feed in self._feeds]
             self._backoff.reset()
-            if any(moved):
-                soon_s = POLL_SOON_S
+            if any(advanced):
+                poll_s = POLL_SOON_S
             elif any(status.lag for status in self.statuses.values()):
-                # Nobody tells when the projection has caught up.
-                wait_for_events(connection, soon_s)
-                soon_s = min(2 * soon_s, POLL_S)
+                # The projection sends no notification when it has caught up.
+                wait_for_events(connection, poll_s)
+                poll_s = min(2 * poll_s, POLL_S)
             else:
                 wait_for_events(connection, POLL_S)
 
     def _check_topics(self) -> None:
-        """Look whether the topics are still those that the positions belong to."""
+        """Read the current ids of the topics, every few seconds."""
         now = time.monotonic()
         if now < self._topics_due:
             return
@@ -143,12 +144,15 @@ class Publisher:
         self._topics_due = now + TOPICS_CHECKED_EVERY_S
 
     def _advance(self, connection: Connection, feed: Feed, stop: Event) -> bool:
-        """Publish the next portion of an outlet, if there is one, and move its position past it."""
+        """Publish the next batch of a feed, if there is one, and advance its checkpoint.
+
+        Return whether there was one.
+        """
         topic = feed.topic
         published = self._published(connection, topic)
         up_to = feed.end_position(connection)
-        moves = published.position < up_to
-        if moves:
+        has_new = published.position < up_to
+        if has_new:
             batch = feed.read_after(connection, published.position, up_to)
             if feed.is_compacted:
                 self._unconfirmed[topic] = published.position
@@ -160,22 +164,22 @@ class Publisher:
             self._unconfirmed.pop(topic, None)
         lag = max(0, log_end(connection) - published.position)
         self.statuses[topic] = FeedStatus(published.position, lag)
-        return moves
+        return has_new
 
     def _published(self, connection: Connection, topic: str) -> Checkpoint:
         published = publishing_checkpoints.load(connection, topic)
         topic_id = self._topic_ids[topic]
         if published is None or published.topic_id != topic_id:
             if published is not None:
-                log.warning("%s was made anew: everything is published again", topic)
+                log.warning("%s was recreated, publishing everything again", topic)
             published = publishing_checkpoints.start(connection, topic, topic_id, published)
         return published
 
     def _rewind_unconfirmed(self, connection: Connection) -> None:
-        """Have published again what we may have sent out of turn.
+        """Rewind the checkpoints of topics to which we may have sent records out of order.
 
-        A state read before our session ended may have reached a compacted topic after a newer one that the
-        next publisher sent. Whoever is at work now says those again, whatever they are by then.
+        A balance that we read before our session ended may have reached a compacted topic after a newer
+        balance of the next leader. After the rewind, the current leader publishes the latest balances again.
         """
         for topic, position in list(self._unconfirmed.items()):
             publishing_checkpoints.rewind(connection, topic, position)
@@ -185,7 +189,9 @@ class Publisher:
         self.failures += 1
         if isinstance(error, TooLarge):
             self.too_large += 1
-            log.error("a topic takes less than its messages have: set its max.message.bytes to 1 MB or more")
-        log.warning("publisher interrupted, goes on in %.1f s: %s", self._backoff.next_s, error)
+            log.error(
+                "a message is too large for its topic: set max.message.bytes of the topic to 1 MB or more"
+            )
+        log.warning("publisher interrupted, resuming in %.1f s: %s", self._backoff.next_s, error)
         self._sender.close()
         stop.wait(self._backoff.advance())

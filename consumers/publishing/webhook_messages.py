@@ -1,4 +1,4 @@
-"""What endpoints are sent: the public form of an event, in the envelope that Standard Webhooks proposes."""
+"""Webhook messages: the public form of an event in the envelope of Standard Webhooks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TEST_TYPE: Final = "credit_ledger.webhook_test.v1"
 
 
 class WebhookMessage(msgspec.Struct, frozen=True):
-    """A message for an endpoint. `message_id` is the same however often it is sent; `body` is JSON."""
+    """A message for an endpoint. `message_id` is the same at every attempt; `body` is JSON."""
 
     message_id: str
     type: str
@@ -30,10 +30,10 @@ class _Envelope(msgspec.Struct, frozen=True):
 def event_message(
     organisation_id: str, stream: str, version: int, position: int, event: DomainEvent
 ) -> WebhookMessage:
-    """Return the message of a fact: its type and data are those of the events topic.
+    """Return the message of an event. Type and data are the same as on the events topic.
 
     Raises:
-        UnknownEventType: the fact has no public form.
+        UnknownEventType: the event has no public form.
     """
     return _message(
         f"msg_{stream}_{version}",
@@ -46,7 +46,7 @@ def event_message(
 def endpoint_test_message(
     organisation_id: str, endpoint_id: str, number: str, at: datetime
 ) -> WebhookMessage:
-    """Return a message that says nothing, for a receiver to be tried with."""
+    """Return a test message, which has no content, to check a receiver."""
     data = {"organisation_id": organisation_id, "endpoint_id": endpoint_id}
     return _message(f"msg_test_{number}", TEST_TYPE, at, data)
 

@@ -1,1 +1,1 @@
-"""Usage messages from Kafka into the ledger."""
+"""Charges usage messages from Kafka."""

@@ -1,4 +1,4 @@
-"""One batch of usage records on its way into the ledger: what is known of it so far."""
+"""One batch of usage records: its decoded messages, and the decisions on them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from domain.shared.stream_keys import dedupe_key
 
 
 class Record(Protocol):
-    """A Kafka record, as any client hands it over."""
+    """A Kafka record of any client."""
 
     @property
     def topic(self) -> str: ...
@@ -34,7 +34,7 @@ class Record(Protocol):
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """A decoded record with the key of its identity."""
+    """A decoded record with its dedupe key."""
 
     key: bytes
     report: UsageReport
@@ -42,7 +42,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
 
 class Counts:
-    """What became of the records since the process started."""
+    """Counts of records by outcome, since the process started."""
 
     __slots__ = ("batches", "charges", "conflicts", "dead_letters", "parked", "records", "repeats")
 
@@ -56,16 +56,16 @@ class Counts:
         self.batches = 0
 
     def add(self, other: Counts) -> None:
-        """Add another's numbers to these."""
+        """Add other counts to these."""
         for name in Counts.__slots__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 class Batch:
-    """Records, the messages among them, and what was decided on them last.
+    """Records, their messages, and the latest decisions on them.
 
-    `by_key` holds the messages still to be charged, in order of arrival and each identity once, and
-    `duplicates` what came later under the same identity: which body counts is known when all others were asked.
+    `by_key` has the messages to charge, in order of arrival, one per dedupe key. `duplicates` has later
+    messages with the same key. Which content counts is known only after the lookup of earlier messages.
     """
 
     def __init__(self, moves: Sequence[PositionMove], now: datetime) -> None:
@@ -80,7 +80,7 @@ class Batch:
         self.forget_decisions()
 
     def forget_decisions(self) -> None:
-        """Get ready to decide (again)."""
+        """Discard all decisions, so that the batch can be decided again."""
         self.organisations: dict[str, Organisation] = {}
         self.due_for_snapshot: list[Organisation] = []
         self.events: list[EventEnvelope] = []
@@ -89,14 +89,14 @@ class Batch:
         self.rows = b""
 
     def decode(self, records: Sequence[Record]) -> None:
-        """Decode records; refuse what breaks the contract, set aside what repeats another one here."""
+        """Decode records. Refuses invalid ones, and moves repeats within the batch to `duplicates`."""
         by_key = self.by_key
         self.counts.records += len(records)
         for record in records:
             try:
                 report = decode_usage(record.key, record.value, record.headers)
-            except InvalidUsageMessage as refused:
-                self.refuse(record, refused.reason, refused.field)
+            except InvalidUsageMessage as error:
+                self.refuse(record, error.reason, error.field)
                 continue
             key = dedupe_key(report.source, report.message_id)
             message = Message(key, report, record)
@@ -105,15 +105,15 @@ class Batch:
                 self.duplicates.setdefault(key, []).append(message)
 
     def messages(self, key: bytes) -> list[Message]:
-        """Return all messages of an identity."""
+        """Return all messages of a dedupe key."""
         return [self.by_key[key], *self.duplicates.get(key, ())]
 
     def drop(self, key: bytes, organisation_id: str, charge_fingerprint: ChargeFingerprint) -> None:
-        """Drop all messages of an identity that was there before: what was said then counts."""
+        """Remove all messages of a dedupe key that was recorded earlier. The recorded content counts."""
         self.sort_repeats(self.remove(key), organisation_id, charge_fingerprint)
 
     def remove(self, key: bytes) -> list[Message]:
-        """Return all messages of an identity, which are not of this batch any more."""
+        """Remove all messages of a dedupe key from the batch, and return them."""
         messages = self.messages(key)
         del self.by_key[key]
         self.duplicates.pop(key, None)
@@ -122,24 +122,24 @@ class Batch:
     def sort_repeats(
         self, messages: Sequence[Message], organisation_id: str, charge_fingerprint: ChargeFingerprint
     ) -> None:
-        """Count messages as repeats of what was said first, or refuse those that say something else."""
+        """Count messages with the same content as repeats, and refuse messages with different content."""
         for message in messages:
             report = message.report
             if report.organisation_id == organisation_id and report.charge_fingerprint == charge_fingerprint:
                 self.counts.repeats += 1
             else:
                 self.counts.conflicts += 1
-                self.refuse(message.record, "a message of this source and id says something else", "id")
+                self.refuse(message.record, "a message with this source and id has different content", "id")
 
     def drop_repeats(self) -> None:
-        """Drop what repeats a message of this very batch."""
+        """Remove the repeats within the batch."""
         for key, messages in self.duplicates.items():
             first = self.by_key[key].report
             self.sort_repeats(messages, first.organisation_id, first.charge_fingerprint)
         self.duplicates.clear()
 
     def refuse(self, record: Record, reason: str, field: str | None) -> None:
-        """Set a record aside for the dead-letter topic."""
+        """Add a record to the dead letters to send."""
         self.counts.dead_letters += 1
         self.dead_letters_to_send.append(
             DeadLetterRecord(
@@ -150,7 +150,7 @@ class Batch:
                 record.offset,
                 record.key,
                 record.value,
-                # No client sends a header without a value: an empty one stands for it.
+                # Clients cannot send a header without a value, so it becomes empty.
                 [(name, content or b"") for name, content in record.headers],
                 self.now,
             )
@@ -158,7 +158,7 @@ class Batch:
 
 
 class StoredRecord(NamedTuple):
-    """The Kafka record of a parked message, as it came."""
+    """The original Kafka record of a parked message."""
 
     topic: str
     partition: int
@@ -169,7 +169,7 @@ class StoredRecord(NamedTuple):
 
 
 def record_of_parked(parked: ParkedMessage, headers: Headers) -> StoredRecord:
-    """Return the record that a parked message came in."""
+    """Return the original Kafka record of a parked message."""
     return StoredRecord(
         parked.topic,
         parked.partition,

@@ -1,4 +1,4 @@
-"""Where partitions begin and end, as far as the broker can tell at the moment."""
+"""The first and last offsets of partitions, as far as the broker knows them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ OffsetLookup = Callable[[list[TopicPartition]], Mapping[TopicPartition, int]]
 
 
 def known_offsets(lookup: OffsetLookup, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-    """Return the offsets of partitions; one that has no leader is left out, and must be asked for again.
+    """Return the offsets of partitions. Partitions without a leader are left out; retry them later.
 
-    kafka-python raises KeyError for all of them where one has no leader.
+    kafka-python raises KeyError for the whole request if one partition has no leader.
 
     Raises:
-        KafkaError: no broker answers.
+        KafkaError: no broker responds.
     """
     try:
         return dict(lookup(list(partitions)))

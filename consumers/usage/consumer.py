@@ -1,7 +1,7 @@
-"""The usage consumer's loop: poll, batch, charge, and get over whatever fails.
+"""The loop of the usage consumer: poll, batch, charge, and recover from failures.
 
-Kafka's group decides which partitions are ours; where we stand in them only the database knows
-(`consumers.usage.partitions`). Kafka's own offsets are committed for lag tools alone.
+Kafka's consumer group assigns the partitions. The positions in them are in the database only
+(`consumers.usage.partitions`). Offsets are committed to Kafka only for lag monitoring.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ Recoverable = (
 
 
 class Broker(Protocol):
-    """Connections to Kafka, made anew after a failure."""
+    """Connections to Kafka. After a failure, the consumer connects again."""
 
     def connect(self, topic: str, listener: ConsumerRebalanceListener) -> Any:
-        """Return a `kafka.KafkaConsumer` subscribed to the topic, which exists.
+        """Return a `kafka.KafkaConsumer` subscribed to the existing topic.
 
         Raises:
-            KafkaError: no broker answers.
+            KafkaError: no broker responds.
         """
 
     def topic_id(self, topic: str) -> str:
-        """Return the id of the topic's present incarnation.
+        """Return the id of the topic's current incarnation.
 
         Raises:
-            KafkaError: no broker answers, or the topic does not exist.
+            KafkaError: no broker responds, or the topic does not exist.
         """
 
 
@@ -82,7 +82,7 @@ class UsageConsumer:
         self._backoff = Backoff(BACKOFF_INITIAL_S, BACKOFF_MAX_S)
 
     def run(self, stop: Event) -> None:
-        """Consume until told to stop, then drain: what was taken is charged, nothing else is."""
+        """Consume until `stop` is set. Then finish the submitted batches, and leave the group."""
         while not stop.is_set():
             try:
                 self._consume_batch(self._connect())
@@ -93,19 +93,19 @@ class UsageConsumer:
 
     @property
     def lost_partitions(self) -> Mapping[int, DataLost]:
-        """Partitions that stopped, because records are gone or cannot be read."""
-        partitions = self._partitions  # others ask from their own threads
+        """Stopped partitions, whose records are lost or unreadable."""
+        partitions = self._partitions  # other threads read this property
         return {} if partitions is None else partitions.lost
 
     @property
     def lag(self) -> Mapping[int, int]:
-        """Records that each partition is behind."""
+        """The lag of each partition, in records."""
         partitions = self._partitions
         return {} if partitions is None else partitions.lag
 
     @property
     def owned(self) -> set[int]:
-        """Partitions that are read from the place the database knows."""
+        """The partitions that are read from their stored positions."""
         partitions = self._partitions
         return set() if partitions is None else partitions.owned
 
@@ -135,11 +135,11 @@ class UsageConsumer:
         for topic_partition in sorted(batch, key=lambda tp: tp.partition):
             partition = topic_partition.partition
             if partition in acquired:
-                continue  # fetched before we put the reader in its place
-            mine = partitions.next_records(partition, batch[topic_partition])
-            if mine:
-                moves.append(partitions.move(partition, mine))
-                records.extend(mine)
+                continue  # fetched before the seek to the stored position
+            next_records = partitions.next_records(partition, batch[topic_partition])
+            if next_records:
+                moves.append(partitions.move(partition, next_records))
+                records.extend(next_records)
         if moves:
             self.ingest.submit(moves, records)
             partitions.advance(moves)
@@ -149,7 +149,7 @@ class UsageConsumer:
         self._run_housekeeping(partitions)
 
     def _take_batch(self) -> dict[TopicPartition, list[Record]]:
-        """Poll until the batch is full, or its time is up."""
+        """Poll until the batch is full or its time window ends."""
         batch: dict[TopicPartition, list[Record]] = {}
         room = BATCH_RECORDS
         wait_s = IDLE_POLL_S
@@ -171,7 +171,7 @@ class UsageConsumer:
         if now >= self._housekeeping_due:
             self.ingest.charge_parked()
             self.ingest.expire_parked()
-            # A look at many parked messages may take long: spend a twentieth of the time on it at most.
+            # Checking many parked messages can be slow: spend at most a twentieth of the time on it.
             took_s = time.monotonic() - now
             self._housekeeping_due = now + max(HOUSEKEEPING_EVERY_S, 20 * took_s)
             partitions.measure_lag()
@@ -182,9 +182,9 @@ class UsageConsumer:
             partitions.detect_new_topic()
 
     def _recover(self, error: BaseException, stop: Event) -> None:
-        """Forget what is not durable, wait, and begin again from the stored positions."""
+        """Drop uncommitted state, wait, and resume at the stored positions."""
         self.failures += 1
-        log.warning("consumer interrupted, goes on in %.1f s: %s", self._backoff.next_s, error)
+        log.warning("consumer interrupted, resuming in %.1f s: %s", self._backoff.next_s, error)
         self.ingest.reset()
         if isinstance(error, KafkaError | OSError | DeadLettersUnavailable):
             self._disconnect()
@@ -193,13 +193,13 @@ class UsageConsumer:
         stop.wait(self._backoff.advance())
 
     def _stay_in_group(self) -> None:
-        """Poll without taking anything, so that a database restart costs no rebalance."""
+        """Poll without fetching records, so that a database restart causes no rebalance."""
         if self._partitions is None:
             return
         self._partitions.reset()
         try:
             self._partitions.poll_paused()
-        except (KafkaError, OSError, KeyError):  # KeyError: the partitions changed while it looked
+        except (KafkaError, OSError, KeyError):  # KeyError: the assignment changed during the poll
             self._disconnect()
 
     def _disconnect(self) -> None:
@@ -214,9 +214,7 @@ class UsageConsumer:
             self.ingest.flush()
             _commit(self._partitions, self._consumer.commit)
         except Recoverable as error:
-            log.warning(
-                "stopped before everything was charged; the rest is charged on the next start: %s", error
-            )
+            log.warning("stopped before all records were charged; the next start charges the rest: %s", error)
         self._disconnect()
 
 
@@ -229,5 +227,5 @@ def _commit(partitions: Partitions, commit: Callable[[Mapping[Any, Any]], object
 def _close(consumer: Any) -> None:
     try:
         consumer.close(autocommit=False)
-    except (KafkaError, OSError) as error:  # leaving during a rebalance: the group notices by itself
+    except (KafkaError, OSError) as error:  # left during a rebalance: the group detects it
         log.info("left the consumer group: %s", error)

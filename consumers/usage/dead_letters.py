@@ -1,4 +1,4 @@
-"""The dead-letter topic: refused records as they came, with why and where from in headers."""
+"""The dead-letter topic: original refused records, with reason and origin in headers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _TooLarge: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
 class KafkaDeadLetters:
-    """See `consumers.usage.ports.DeadLetters`. A record may be there twice, never not at all.
+    """See `consumers.usage.ports.DeadLetters`. A record is delivered at least once.
 
-    A record may be larger here than where it came from: compressed there, without our headers. What this
-    topic does not take goes without its content, for one such record must not hold up all others; its
-    topic, partition and offset tell where the content is.
+    A record may be larger here than in its own topic: it was compressed there, and it had no `dlq-` headers.
+    A record that is too large is sent without its content, so that it does not block other records. Its
+    topic, partition and offset show where the content is.
 
-    `connect` returns a `kafka.KafkaProducer` that waits for all replicas; after a failure it is called
-    again, since an idempotent producer that met a fatal error stays broken.
+    `connect` returns a `kafka.KafkaProducer` that waits for all replicas. It is called again after a failure,
+    because an idempotent producer cannot be used after a fatal error.
     """
 
     def __init__(self, connect: Callable[[], Any], topic: str) -> None:
@@ -49,7 +49,7 @@ class KafkaDeadLetters:
         return wait
 
     def close(self) -> None:
-        """Close the connection; what was sent and waited for is safe."""
+        """Close the connection. Acknowledged records are safe."""
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.close(timeout=1.0)
@@ -57,7 +57,7 @@ class KafkaDeadLetters:
     def _send(self, letter: DeadLetterRecord) -> Any:
         value = letter.record_value
         if value is None and letter.record_key is None:
-            value = b""  # the client sends no record without both
+            value = b""  # the client refuses a record without key and value
         headers = [*letter.record_headers, *_origin(letter)]
         try:
             return self._producer.send(self.topic, key=letter.record_key, value=value, headers=headers)
@@ -66,7 +66,7 @@ class KafkaDeadLetters:
 
     def _send_origins(self, too_large: Sequence[DeadLetterRecord]) -> None:
         if too_large:
-            self.close()  # a refused batch may leave a gap in an idempotent producer's sequence
+            self.close()  # a refused batch may leave a gap in the sequence of an idempotent producer
             self._producer = self._connect()
             for future in [self._send_origin(letter) for letter in too_large]:
                 future.get(timeout=ACKNOWLEDGED_WITHIN_S)
@@ -77,11 +77,11 @@ class KafkaDeadLetters:
 
     def _unavailable(self, error: Exception) -> DeadLettersUnavailable:
         self.close()
-        return DeadLettersUnavailable(f"the dead-letter topic {self.topic} does not take records: {error}")
+        return DeadLettersUnavailable(f"the dead-letter topic {self.topic} does not accept records: {error}")
 
 
 def _acknowledged(future: Any) -> bool:
-    """Wait for the broker; tell False if the record is too large for it."""
+    """Wait for the acknowledgement. Return False if the record is too large for the broker."""
     try:
         future.get(timeout=ACKNOWLEDGED_WITHIN_S)
     except _TooLarge:

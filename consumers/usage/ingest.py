@@ -1,8 +1,8 @@
-"""Usage into the ledger: decode, decide and encode one batch while the database commits the one before.
+"""The ingest of usage: decodes, decides and encodes a batch while the database commits the previous one.
 
-The cache of organisations holds committed state only, true at `log_end`. A batch decides on forks of it
-(or of the forks of the batch in flight) which become the cache when the batch is in. Whatever fails,
-forks are dropped and nothing is left of the decision.
+The cache of organisations has committed state only, as of `log_end`. A batch decides on forks of cached
+organisations, or on forks of the batch in flight. After the commit the forks become the cache. After a
+failure the forks are dropped, and so are the decisions.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ CACHED_ORGANISATIONS: Final = 100_000
 PARKED_MAX_AGE: Final = timedelta(days=7)
 RECENT_KEYS: Final = 200_000
 WATCHED_BATCHES: Final = 1_000
-"""After a repeat, keys are remembered for this many batches: where one message is sent again, more are."""
+"""After a repeat, keys are remembered for this many batches, because more repeats are likely."""
 LOOKUP_BATCHES: Final = 50
-"""After a repeat that nothing hinted at, every key is looked up first until this many batches had none."""
+"""After an unexpected repeat, all keys are looked up until this many batches in a row have no such repeat."""
 ATTEMPTS: Final = 10
 
 Load = Callable[[Collection[UUID]], dict[UUID, Organisation]]
@@ -50,10 +50,10 @@ class _InFlight(NamedTuple):
 
 
 class UsageIngest:
-    """Charges batches of records. Used by one thread.
+    """Charges batches of records. Only one thread may use it.
 
-    After any error but the ones handled here (`CheckpointConflict`, `StoreUnavailable`,
-    `DeadLettersUnavailable`), call `reset` and go on from the stored positions.
+    After an error (such as `CheckpointConflict`, `StoreUnavailable` or `DeadLettersUnavailable`), call
+    `reset` and resume at the stored positions.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class UsageIngest:
         self._names: dict[UUID, str] = {}
         self._log_end: int | None = None
         self._in_flight: _InFlight | None = None
-        # A hint at what to look up before the write; what is a repeat the unique index alone decides.
-        # In two generations: the older one is forgotten in one step, which costs nothing per key.
-        # Kept while there are repeats at all: it costs a twentieth of the whole path.
+        # Keys to look up before the write. This is only a hint: the unique index decides what is a repeat.
+        # Two generations, so that the older one is dropped in one step without a cost per key.
+        # Kept only while repeats occur, because it costs about 5 % of the throughput.
         self._batches_to_watch = 0
         self._recent_keys: set[bytes] = set()
         self._less_recent_keys: set[bytes] = set()
@@ -88,20 +88,19 @@ class UsageIngest:
     def submit(self, moves: Sequence[PositionMove], records: Sequence[Record]) -> None:
         """Charge records and move the positions past them, in one transaction.
 
-        Returns when the batch is on its way to the database; `flush` or the next `submit` meets its
-        errors.
+        Returns when the database has started the commit. `flush` or the next `submit` raises its errors.
 
         Raises:
             CheckpointConflict: another consumer owns a partition.
-            StoreUnavailable, DeadLettersUnavailable: nothing of this batch is in, except perhaps after
-                a lost commit reply: the stored positions tell.
+            StoreUnavailable, DeadLettersUnavailable: the batch was not committed. Only if the reply to a
+                commit was lost, it may be committed: the stored positions show it.
         """
         batch = Batch(moves, self._clock())
         batch.decode(records)
         self._submit(batch)
 
     def flush(self) -> None:
-        """Wait until all that was submitted is committed.
+        """Wait until all submitted batches are committed.
 
         Raises:
             The errors of `submit`.
@@ -109,7 +108,7 @@ class UsageIngest:
         self._await_commit()
 
     def reset(self) -> None:
-        """Forget everything that is not in the database."""
+        """Drop all state that is not in the database."""
         if self._in_flight is not None:
             with suppress(Exception):
                 self._in_flight.transaction.finish_commit()
@@ -119,49 +118,52 @@ class UsageIngest:
         self._log_end = None
 
     def close(self) -> None:
-        """Wait for what is in flight, and ignore its outcome."""
+        """Wait for the batch in flight, and ignore its result."""
         self.reset()
 
     def _submit(self, batch: Batch) -> None:
         if self._log_end is None:
             self._log_end = self._store.log_end()
-        ahead = self._set_aside_repeats_in_flight(batch)
+        repeats = self._remove_repeats_in_flight(batch)
         self._drop_likely_repeats(batch)
-        self._send_letters(batch)
+        self._send_dead_letters(batch)
         self._decide(batch, self._store.load)
-        decision_stands = self._await_commit()
-        if not decision_stands:
+        decision_is_valid = self._await_commit()
+        if not decision_is_valid:
             self._decide(batch, self._store.load)
-        self._resolve_repeats(batch, ahead, decision_stands)
+        self._resolve_repeats(batch, repeats, decision_is_valid)
         self._in_flight = _InFlight(batch, self._begin(batch))
 
     def _decide(self, batch: Batch, load: Load) -> None:
-        """Charge every message of the batch on forks of what is known; park those of unknown ones."""
+        """Charge every message of the batch on forks of organisations.
+
+        Parks messages of unopened organisations.
+        """
         batch.forget_decisions()
         organisations = batch.organisations
-        deciding: dict[str, tuple[Organisation, list[bytes]]] = {}
+        forks: dict[str, tuple[Organisation, list[bytes]]] = {}
         rate_of, now = self._rate_card.rate_millionths, batch.now
-        everything_loaded = False
+        is_loaded = False
         for message in batch.by_key.values():
             report = message.report
-            known = deciding.get(report.organisation_id)
-            if known is None:
+            fork = forks.get(report.organisation_id)
+            if fork is None:
                 base = self._known(report.organisation_id)
-                if base is None and not everything_loaded:
+                if base is None and not is_loaded:
                     self._load_missing(batch, load)
-                    everything_loaded = True
+                    is_loaded = True
                     base = self._known(report.organisation_id)
                 if base is None:
                     batch.parked.append(message)
                     continue
                 organisation = organisations[report.organisation_id] = base.fork()
-                known = deciding[report.organisation_id] = (organisation, [])
-            organisation, keys = known
+                fork = forks[report.organisation_id] = (organisation, [])
+            organisation, keys = fork
             usage = report.usage
             rate = rate_of(usage.usage_type, usage.ai_search, report.occurred_at)
             organisation.charge(report, rate, now)
             keys.append(message.key)
-        for organisation, keys in deciding.values():
+        for organisation, keys in forks.values():
             events = organisation.collect_events()
             batch.events += events
             batch.charge_keys += keys
@@ -170,15 +172,15 @@ class UsageIngest:
         batch.rows = self._store.rows(batch.events, batch.charge_keys)
 
     def _known(self, organisation_id: str) -> Organisation | None:
-        """Return an organisation as the batch in flight leaves it, or as it is in the cache."""
+        """Return an organisation from the batch in flight, else from the cache, else None."""
         if self._in_flight is not None:
-            ahead = self._in_flight.batch.organisations.get(organisation_id)
-            if ahead is not None:
-                return ahead
+            in_flight = self._in_flight.batch.organisations.get(organisation_id)
+            if in_flight is not None:
+                return in_flight
         return self._cache.get(organisation_id)
 
     def _load_missing(self, batch: Batch, load: Load) -> None:
-        """Bring all organisations of the batch that the ledger knows into the cache, in one query."""
+        """Load all uncached organisations of the batch into the cache, in one query."""
         named = {message.report.organisation_id for message in batch.by_key.values()}
         missing = {stream_id(name): name for name in named if self._known(name) is None}
         for stream, organisation in load(missing.keys()).items():
@@ -187,17 +189,17 @@ class UsageIngest:
     def _begin(self, batch: Batch) -> UsageTransaction:
         """Open the transaction, write the batch and start the commit.
 
-        Under the write lock nobody else can park, open or append: what was decided is then final. If a
-        message of the batch waits parked under the same key, that one came first, and we begin again
-        without ours.
+        Under the write lock no other writer can park, open or append, so the decisions are final. If a parked
+        message has the same key as a message of the batch, the parked one came first: the batch starts again
+        without its own.
         """
         if batch.parked:
             self._drop_parked(batch, self._store.parked([message.key for message in batch.parked]))
         while True:
             batch.drop_repeats()
-            self._send_letters(batch)
+            self._send_dead_letters(batch)
             for wait in batch.acknowledgement_waits:
-                wait()  # before the lock is taken: a slow broker must not hold up other writers
+                wait()  # before taking the lock: a slow broker must not block other writers
             transaction = self._store.begin(batch.moves)
             try:
                 waiting = self._write(transaction, batch)
@@ -211,7 +213,7 @@ class UsageIngest:
             self._decide(batch, self._store.load)
 
     def _write(self, transaction: UsageTransaction, batch: Batch) -> Mapping[bytes, ParkedMessage]:
-        """Write the batch under the lock; or write nothing and return what waits under its keys."""
+        """Write the batch under the lock, or write nothing and return the parked messages with its keys."""
         if transaction.log_end != self._log_end and self._apply_foreign_events(transaction, batch):
             self._decide(batch, transaction.load)
         if transaction.has_parked and not batch.unpark:
@@ -222,30 +224,33 @@ class UsageIngest:
             _park(transaction, batch)
         if batch.unpark:
             _unpark(transaction, batch)
-        # Forks never change once decided, so these are snapshots of what is committed.
+        # Forks do not change after the decisions, so these are snapshots of the committed state.
         snapshots = [organisation.snapshot() for organisation in batch.due_for_snapshot]
         transaction.start_commit(batch.events, batch.rows, snapshots)
         return {}
 
     def _apply_foreign_events(self, transaction: UsageTransaction, batch: Batch) -> bool:
-        """Bring the cache to the transaction's log end; tell whether that touches the batch."""
+        """Update the cache to the transaction's log end.
+
+        Return whether that changes organisations of the batch.
+        """
         assert self._log_end is not None
         streams = transaction.streams_appended_after(self._log_end)
         self._log_end = transaction.log_end
-        behind = []
+        outdated = []
         for name in [self._names[stream] for stream in streams if stream in self._names]:
             if name in batch.organisations:
-                behind.append(self._cache[name])
+                outdated.append(self._cache[name])
             else:
                 self._forget(name)
-        if behind:
-            transaction.catch_up(behind)
+        if outdated:
+            transaction.catch_up(outdated)
         return any(organisation.id in streams for organisation in batch.organisations.values()) or any(
             stream_id(message.report.organisation_id) in streams for message in batch.parked
         )
 
     def _await_commit(self) -> bool:
-        """Wait for the batch in flight and take over its state; False if it had to be decided anew."""
+        """Wait for the batch in flight and apply its state. Return False if it had to be decided again."""
         if self._in_flight is None:
             return True
         batch, transaction = self._in_flight
@@ -265,7 +270,7 @@ class UsageIngest:
         batch.counts.parked += len(batch.parked)
         batch.counts.batches = 1
         self.counts.add(batch.counts)
-        # All in one pass: the first of a dict is found by stepping over all that was deleted before it.
+        # In one pass: finding the first key of a dict steps over all deleted entries before it.
         for name in list(islice(self._cache, max(0, len(self._cache) - self._cache_size))):
             self._forget(name)
         self._watch_for_repeats(batch)
@@ -285,7 +290,7 @@ class UsageIngest:
     # ------------------------------------------------------------------------ repeats and rejects
 
     def _retry_without_recorded(self, batch: Batch) -> None:
-        """Charge a batch that met keys of earlier messages, now without those."""
+        """Charge a batch again without the messages that are already recorded."""
         self._batches_to_look_up = LOOKUP_BATCHES
         for attempt in range(ATTEMPTS):
             self._drop_recorded(batch, batch.by_key.keys())
@@ -298,23 +303,23 @@ class UsageIngest:
             else:
                 return
 
-    def _set_aside_repeats_in_flight(self, batch: Batch) -> dict[bytes, tuple[Message, list[Message]]]:
-        """Take out what the batch in flight has already; which body counts is known when that has settled.
+    def _remove_repeats_in_flight(self, batch: Batch) -> dict[bytes, tuple[Message, list[Message]]]:
+        """Remove messages whose keys are in the batch in flight. Its commit decides which content counts.
 
         Returns:
-            The message in flight, and those of this batch, by key.
+            The message in flight and the messages of this batch, by key.
         """
         if self._in_flight is None:
             return {}
-        ahead = self._in_flight.batch.by_key
-        return {key: (ahead[key], batch.remove(key)) for key in _common(batch.by_key, ahead.keys())}
+        in_flight = self._in_flight.batch.by_key
+        return {key: (in_flight[key], batch.remove(key)) for key in _common(batch.by_key, in_flight.keys())}
 
     def _resolve_repeats(
-        self, batch: Batch, ahead: Mapping[bytes, tuple[Message, list[Message]]], decision_stands: bool
+        self, batch: Batch, repeats: Mapping[bytes, tuple[Message, list[Message]]], decision_is_valid: bool
     ) -> None:
-        """Drop what was set aside, or refuse it: by what was in flight, unless the ledger knew its key."""
-        recorded = {} if decision_stands or not ahead else self._store.recorded(list(ahead))
-        for key, (first, messages) in ahead.items():
+        """Drop or refuse the removed messages, by the recorded content, else by the content in flight."""
+        recorded = {} if decision_is_valid or not repeats else self._store.recorded(list(repeats))
+        for key, (first, messages) in repeats.items():
             if key in recorded:
                 stream, charged = recorded[key]
                 batch.sort_repeats(
@@ -324,19 +329,22 @@ class UsageIngest:
                 batch.sort_repeats(messages, first.report.organisation_id, first.report.charge_fingerprint)
 
     def _drop_likely_repeats(self, batch: Batch) -> None:
-        """Drop repeats before the write, so that a few of them do not roll back every batch."""
+        """Drop likely repeats before the write, so that a few repeats do not roll back every batch."""
         if self._batches_to_look_up:
             found = self._drop_recorded(batch, batch.by_key.keys())
-            far = found - self._recent_keys - self._less_recent_keys
-            self._batches_to_look_up = LOOKUP_BATCHES if far else self._batches_to_look_up - 1
+            unexpected = found - self._recent_keys - self._less_recent_keys
+            self._batches_to_look_up = LOOKUP_BATCHES if unexpected else self._batches_to_look_up - 1
         else:
             recent = _common(batch.by_key, self._recent_keys)
             less_recent = _common(batch.by_key, self._less_recent_keys)
-            # Of what comes twice here, which body is right may be on record already.
+            # A key with duplicates in this batch may already be recorded, which decides the valid content.
             self._drop_recorded(batch, {*recent, *less_recent, *batch.duplicates})
 
     def _drop_recorded(self, batch: Batch, keys: Collection[bytes]) -> set[bytes]:
-        """Drop what the ledger has under the same key, and refuse what says something else."""
+        """Drop messages whose keys are recorded.
+
+        Refuses those with different content. Returns the recorded keys.
+        """
         if not keys:
             return set()
         recorded = self._store.recorded(list(keys))
@@ -346,11 +354,11 @@ class UsageIngest:
         return set(recorded)
 
     def _organisation_of(self, stream: UUID, messages: Sequence[Message]) -> str:
-        """Return the organisation of a stream if it is known or a message is of it, else what none is."""
+        """Return the organisation id of a stream, from the cache or the messages, else an empty string."""
         named = (message.report.organisation_id for message in messages)
         return self._names.get(stream) or next((name for name in named if stream_id(name) == stream), "")
 
-    def _send_letters(self, batch: Batch) -> None:
+    def _send_dead_letters(self, batch: Batch) -> None:
         if batch.dead_letters_to_send:
             batch.acknowledgement_waits.append(self._dead_letters.send(batch.dead_letters_to_send))
             batch.dead_letters_to_send = []
@@ -358,15 +366,15 @@ class UsageIngest:
     # -------------------------------------------------------------------------- parked messages
 
     def charge_parked(self, limit: int = 2_000) -> int:
-        """Charge parked messages whose organisation has opened; return how many were settled."""
-        return self._settle_parked(self._store.parked_with_open_organisation(limit), refuse=None)
+        """Charge parked messages whose organisation is now open. Return their number."""
+        return self._process_parked(self._store.parked_with_open_organisation(limit), refuse=None)
 
     def expire_parked(self, limit: int = 2_000) -> int:
-        """Send messages to the dead-letter topic whose organisation did not open in seven days."""
+        """Send messages to the dead-letter topic if their organisation did not open within seven days."""
         expired = self._store.parked_before(self._clock() - PARKED_MAX_AGE, limit)
-        return self._settle_parked(expired, refuse="no organisation of this id opened within seven days")
+        return self._process_parked(expired, refuse="no organisation with this id opened within seven days")
 
-    def _settle_parked(self, waiting: Sequence[ParkedMessage], refuse: str | None) -> int:
+    def _process_parked(self, waiting: Sequence[ParkedMessage], refuse: str | None) -> int:
         if not waiting:
             return 0
         self.flush()
@@ -389,7 +397,7 @@ class UsageIngest:
         return len(waiting)
 
     def _drop_parked(self, batch: Batch, waiting: Mapping[bytes, ParkedMessage]) -> None:
-        """Drop what waits already under the same key, and refuse what says something else."""
+        """Drop messages with the key of a parked message. Refuses those with different content."""
         for key, earlier in waiting.items():
             report = msgspec.json.decode(earlier.report, type=UsageReport)
             batch.drop(key, earlier.organisation_id, report.charge_fingerprint)
@@ -401,7 +409,7 @@ class UsageIngest:
         cache = self._cache
         if cache.pop(name, None) is None:
             self._names[organisation.id] = name
-        cache[name] = organisation  # at the end: the first of a dict is the one longest unused
+        cache[name] = organisation  # moves to the end: the first entry is the least recently used
 
     def _forget(self, name: str) -> None:
         del self._names[self._cache.pop(name).id]
@@ -411,13 +419,13 @@ _HEADERS: Final = list[tuple[str, bytes | None]]
 
 
 class _TakenByAnotherConsumer(Exception):
-    """The parked messages were settled meanwhile."""
+    """Another consumer has already handled the parked messages."""
 
 
 def _common(batch: Mapping[bytes, Message], keys: Set[bytes]) -> Set[bytes]:
-    """Return the keys that both have: nearly always none, which is cheap to see."""
-    mine = batch.keys()
-    return set() if mine.isdisjoint(keys) else mine & keys
+    """Return the common keys. There are nearly always none, which is checked cheaply."""
+    batch_keys = batch.keys()
+    return set() if batch_keys.isdisjoint(keys) else batch_keys & keys
 
 
 def _park(transaction: UsageTransaction, batch: Batch) -> None:

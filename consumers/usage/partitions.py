@@ -1,7 +1,7 @@
-"""The partitions that Kafka's group gave one connection, each at its place in its log.
+"""The partitions that Kafka's consumer group assigned to one connection, and the next offset of each.
 
-On assignment, and whenever an offset is not the expected one, a partition is compared with its stored
-position, and the reader is put there.
+On assignment, and when an offset is not the expected one, a partition is compared with its stored position,
+and the consumer seeks to that position.
 """
 
 from __future__ import annotations
@@ -39,43 +39,43 @@ LEADER_RETRY_S: Final = 2.0
 
 
 class Partition(msgspec.Struct):
-    """A partition that is ours: the log it belongs to and the next offset we charge."""
+    """An owned partition: the topic id of its log, and the next offset to charge."""
 
     topic_id: str
     next_offset: int
     check_digest: bytes | None
     gap_checked_at: int = -1
     proof_deadline: float = math.inf
-    """Until when the record before the position must have shown up (monotonic clock)."""
+    """The time limit for reading the record before the position (monotonic clock)."""
 
 
 class Assignments(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Remembers newly assigned partitions. Called on the client's own thread: it only takes notes."""
+    """Collects newly assigned partitions. Runs on the client's own thread, so it does nothing else."""
 
     def __init__(self) -> None:
-        self._fresh: set[int] = set()
+        self._new: set[int] = set()
         self._lock = Lock()
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Nothing to do: the position's compare-and-set keeps two owners apart."""
+        """Do nothing: the compare-and-set of the position excludes a second owner."""
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Note what must be compared with its stored position."""
+        """Add partitions to compare with their stored positions."""
         with self._lock:
-            self._fresh |= {tp.partition for tp in assigned}
+            self._new |= {tp.partition for tp in assigned}
 
     def take(self) -> set[int]:
-        """Return and forget the notes."""
+        """Return the collected partitions, and clear the collection."""
         with self._lock:
-            fresh, self._fresh = self._fresh, set()
-            return fresh
+            new, self._new = self._new, set()
+            return new
 
 
 class Partitions:
-    """What is ours on one connection: it is gone with the connection, and nothing of it is durable.
+    """The owned partitions of one connection. The state is in memory only and ends with the connection.
 
-    `flush` has everything charged that was taken, before a partition is looked at again. What talks to the
-    broker raises KafkaError, what reads stored positions StoreUnavailable.
+    `flush` charges all submitted records, before a partition is compared again. Methods that call the broker
+    raise KafkaError; methods that read stored positions raise StoreUnavailable.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Partitions:
         flush: Callable[[], object],
     ) -> None:
         self.lost: dict[int, DataLost] = {}
-        """Partitions that stopped, because records are gone or cannot be read."""
+        """Stopped partitions, whose records are lost or unreadable."""
         self.lag: dict[int, int] = {}
         self._owned: dict[int, Partition] = {}
         self._leaderless: dict[int, float] = {}
@@ -102,15 +102,15 @@ class Partitions:
 
     @property
     def owned(self) -> set[int]:
-        """The partitions that are read from the place the database knows."""
+        """The partitions that are read from their stored positions."""
         return set(self._owned)
 
     def sync_assignment(self) -> set[int]:
-        """Let go of partitions that are not ours any more, take up new ones, and return the latter."""
+        """Drop revoked partitions, start newly assigned ones, and return the new ones."""
         assigned = {tp.partition for tp in self._consumer.assignment()}
-        fresh = self._assignments.take() & assigned
+        newly_assigned = self._assignments.take() & assigned
         known = self._owned.keys() | self.lost.keys()
-        for partition in fresh | (known - assigned):
+        for partition in newly_assigned | (known - assigned):
             self._owned.pop(partition, None)
             self.lost.pop(partition, None)
             self.lag.pop(partition, None)
@@ -123,20 +123,20 @@ class Partitions:
         return unknown
 
     def next_records(self, partition: int, records: Sequence[Record]) -> Sequence[Record]:
-        """Return the records that come next; none where the log is not as expected."""
+        """Return the next records to charge; none if the log is not as expected."""
         owned_partition = self._owned.get(partition)
         if owned_partition is None:
             return ()
         if owned_partition.check_digest is not None:
             before, records = records[0], records[1:]
-            other = (
+            differs = (
                 before.offset == owned_partition.next_offset - 1
                 and record_digest(before) != owned_partition.check_digest
             )
-            shorter = (
+            is_shorter = (
                 before.offset < owned_partition.next_offset - 1 and owned_partition.proof_deadline < math.inf
             )
-            if other or shorter:
+            if differs or is_shorter:
                 self._replace_log(partition)
                 return ()
             if before.offset >= owned_partition.next_offset:
@@ -148,12 +148,12 @@ class Partitions:
             records[0].offset > owned_partition.next_offset
             and owned_partition.gap_checked_at == owned_partition.next_offset
         ):
-            return records  # compaction or an aborted transaction left a hole: nothing was lost
+            return records  # a gap from compaction or an aborted transaction: nothing was lost
         self._recheck(partition, owned_partition)
         return ()
 
     def move(self, partition: int, records: Sequence[Record]) -> PositionMove:
-        """Return the step past records that come next."""
+        """Return the position move past the next records."""
         owned_partition = self._owned[partition]
         last = records[-1]
         return PositionMove(
@@ -166,25 +166,27 @@ class Partitions:
         )
 
     def advance(self, moves: Iterable[PositionMove]) -> None:
-        """Expect what comes after these moves."""
+        """Advance the expected offsets after these moves."""
         for move in moves:
             self._owned[move.partition].next_offset = move.next_offset
 
     def restart_unproven_logs(self) -> None:
-        """Read logs from their beginning whose last record charged did not show up in time."""
+        """Restart logs whose last charged record was not read in time."""
         now = time.monotonic()
         for partition, owned_partition in list(self._owned.items()):
             if owned_partition.check_digest is not None and now > owned_partition.proof_deadline:
                 self._replace_log(partition)
 
     def detect_new_topic(self) -> None:
-        """Look again at partitions whose topic was made anew, or whose loss an operator has accepted."""
+        """Compare partitions again if their topic was recreated, or if an operator has accepted a loss."""
         topic_id = self._topic_id(self._topic)
         if self.lost:
             stored = self._positions.positions(self._topic)
             for partition, lost in list(self.lost.items()):
-                at = stored.get(partition)
-                if at is not None and (at.next_offset >= lost.earliest or at.topic_id != topic_id):
+                stored_position = stored.get(partition)
+                if stored_position is not None and (
+                    stored_position.next_offset >= lost.earliest or stored_position.topic_id != topic_id
+                ):
                     del self.lost[partition]
                     with suppress(KeyError):
                         self._consumer.resume(TopicPartition(self._topic, partition))
@@ -192,26 +194,26 @@ class Partitions:
             self._owned.clear()
 
     def measure_lag(self) -> None:
-        """Note how far each partition is behind."""
+        """Update the lag of each partition."""
         for partition, owned_partition in self._owned.items():
             highwater = None
-            with suppress(IllegalStateError, KeyError):  # it is not ours any more
+            with suppress(IllegalStateError, KeyError):  # it was revoked
                 highwater = self._consumer.highwater(TopicPartition(self._topic, partition))
             if highwater is not None:
                 self.lag[partition] = max(0, highwater - owned_partition.next_offset)
 
     def offsets(self) -> dict[TopicPartition, OffsetAndMetadata]:
-        """Return where we stand, as Kafka's own offsets."""
+        """Return the next offsets in the format of Kafka's offset commits."""
         return {
             TopicPartition(self._topic, partition): OffsetAndMetadata(owned_partition.next_offset, "", -1)
             for partition, owned_partition in self._owned.items()
         }
 
     def stop_unreadable(self, error: CorruptRecordError) -> None:
-        """Stop the partition whose next records cannot be read; the others go on."""
+        """Stop the partition whose next records are unreadable. The other partitions continue."""
         assigned = self._consumer.assignment()
-        self._owned.clear()  # what is polled here is read again
-        with suppress(KeyError, ValueError):  # partitions went meanwhile: the next poll tells again
+        self._owned.clear()  # records that are polled here are read again later
+        with suppress(KeyError, ValueError):  # the assignment changed: the next poll fails again
             for topic_partition in sorted(assigned):
                 self._consumer.pause(*assigned)
                 self._consumer.resume(topic_partition)
@@ -223,15 +225,15 @@ class Partitions:
             self._resume(assigned)
 
     def reset(self) -> None:
-        """Begin again from the stored positions."""
+        """Drop all partitions, so that they resume at their stored positions."""
         self._owned.clear()
 
     def poll_paused(self) -> None:
-        """Stay in the group while nothing can be charged.
+        """Poll to stay in the group while nothing can be charged.
 
         Raises:
-            KafkaError, OSError: the broker does not answer.
-            KeyError: the partitions changed meanwhile.
+            KafkaError, OSError: the broker does not respond.
+            KeyError: the assignment changed during the poll.
         """
         assigned = self._consumer.assignment()
         self._consumer.pause(*assigned)
@@ -251,10 +253,10 @@ class Partitions:
     def _acquire(self, partitions: Iterable[int]) -> None:
         topic_id = self._topic_id(self._topic)
         stored = self._positions.positions(self._topic)
-        wanted = [TopicPartition(self._topic, partition) for partition in sorted(partitions)]
-        earliest = known_offsets(self._consumer.beginning_offsets, wanted)
-        ends = known_offsets(self._consumer.end_offsets, wanted)
-        for topic_partition in wanted:
+        topic_partitions = [TopicPartition(self._topic, partition) for partition in sorted(partitions)]
+        earliest = known_offsets(self._consumer.beginning_offsets, topic_partitions)
+        ends = known_offsets(self._consumer.end_offsets, topic_partitions)
+        for topic_partition in topic_partitions:
             if topic_partition in earliest and topic_partition in ends:
                 bounds = LogBounds(topic_id, earliest[topic_partition], ends[topic_partition])
                 self._start(topic_partition, stored.get(topic_partition.partition), bounds)
@@ -262,10 +264,10 @@ class Partitions:
                 self._wait_for_leader(topic_partition.partition)
 
     def _wait_for_leader(self, partition: int) -> None:
-        """Leave a partition that nobody serves at the moment, and look again soon; the others go on."""
+        """Leave out a partition without a leader, and retry it soon. The other partitions continue."""
         self._owned.pop(partition, None)
         self._leaderless[partition] = time.monotonic() + LEADER_RETRY_S
-        log.warning("partition %d has no leader: it is looked at again in %.0f s", partition, LEADER_RETRY_S)
+        log.warning("partition %d has no leader, retrying in %.0f s", partition, LEADER_RETRY_S)
 
     def _start(
         self, topic_partition: TopicPartition, stored: StoredPosition | None, bounds: LogBounds
@@ -274,10 +276,10 @@ class Partitions:
         start = choose_start(stored, bounds)
         if isinstance(start, DataLost):
             self.lost[partition] = start
-            with suppress(KeyError):  # it is not ours any more
+            with suppress(KeyError):  # it was revoked
                 self._consumer.pause(topic_partition)
             log.error(
-                "partition %d stopped: offsets %d to %d are gone from the log before they were charged",
+                "partition %d stopped: offsets %d to %d were deleted from the log before they were charged",
                 partition,
                 start.position,
                 start.earliest - 1,
@@ -285,14 +287,14 @@ class Partitions:
             return
         if isinstance(start, RestartLog):
             if stored is not None:
-                log.warning("partition %d is read again from its beginning: %s", partition, start.reason)
+                log.warning("reading partition %d again from its beginning: %s", partition, start.reason)
             self._start_over(topic_partition, stored, bounds)
             return
         proof_deadline = time.monotonic() + PROOF_TIMEOUT_S if start.unproven else math.inf
         self._owned[partition] = Partition(
             bounds.topic_id, start.offset, start.check_digest, proof_deadline=proof_deadline
         )
-        # The record before the position is read once more to see that it is the one we charged.
+        # The record before the position is read again, to verify that it is the one that was charged.
         self._seek(topic_partition, start.offset - (1 if start.check_digest else 0))
 
     def _start_over(
@@ -304,12 +306,12 @@ class Partitions:
         self._seek(topic_partition, bounds.earliest)
 
     def _seek(self, topic_partition: TopicPartition, offset: int) -> None:
-        # The client's own thread may give a partition up at any time; the next assignment tells us.
+        # The client's own thread may lose a partition at any time; the next assignment reports it.
         with suppress(ValueError, KeyError):
             self._consumer.seek(topic_partition, offset)
 
     def _replace_log(self, partition: int) -> None:
-        log.warning("partition %d is read again from its beginning: its records are others", partition)
+        log.warning("reading partition %d again from its beginning: its records have changed", partition)
         topic_partition = TopicPartition(self._topic, partition)
         self._flush()
         stored = self._positions.positions(self._topic).get(partition)
@@ -321,10 +323,10 @@ class Partitions:
         self._start_over(topic_partition, stored, bounds)
 
     def _recheck(self, partition: int, owned_partition: Partition) -> None:
-        """Compare a partition with its stored position anew; a gap that is still there is then real."""
+        """Compare a partition with its stored position again. A gap that still exists afterwards is real."""
         self._flush()
         del self._owned[partition]
         self._acquire([partition])
-        again = self._owned.get(partition)
-        if again is not None and again.next_offset == owned_partition.next_offset:
-            again.gap_checked_at = again.next_offset
+        rechecked = self._owned.get(partition)
+        if rechecked is not None and rechecked.next_offset == owned_partition.next_offset:
+            rechecked.gap_checked_at = rechecked.next_offset

@@ -1,4 +1,4 @@
-"""What the usage consumer needs from outside: small protocols, with the errors each operation raises."""
+"""The ports of the usage consumer: small protocols, with the errors of each operation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from domain.shared.aggregate import EventEnvelope
 
 
 class PositionMove(msgspec.Struct, frozen=True):
-    """A consumer's progress on a partition, as a compare-and-set of the stored position."""
+    """A move of a partition's stored position, as a compare-and-set."""
 
     topic: str
     partition: int
@@ -26,7 +26,7 @@ class PositionMove(msgspec.Struct, frozen=True):
 
 
 class ParkedMessage(msgspec.Struct, frozen=True):
-    """A usage message that waits for its organisation to open, with its record as it came."""
+    """A usage message that waits until its organisation opens, with its original record."""
 
     dedupe_key: bytes
     organisation_id: str
@@ -41,72 +41,73 @@ class ParkedMessage(msgspec.Struct, frozen=True):
 
 
 class UsageTransaction(Protocol):
-    """One batch on its way into the ledger, opened under the write lock.
+    """The transaction of one batch, under the write lock.
 
-    Every method raises StoreUnavailable when the database is lost; the batch may or may not be in.
+    Every method raises StoreUnavailable if the database connection is lost. The batch may or may not be
+    committed.
     """
 
     @property
     def log_end(self) -> int:
-        """Position of the last event before this transaction."""
+        """The log position of the last event before this transaction."""
 
     @property
     def has_parked(self) -> bool:
-        """Tell whether any message waits parked."""
+        """Whether any message is parked."""
 
     def parked(self, keys: Sequence[bytes]) -> Mapping[bytes, ParkedMessage]:
-        """Return which of these keys wait for their organisation."""
+        """Return the parked messages with these keys."""
 
     def streams_appended_after(self, position: int) -> set[UUID]:
-        """Return the organisations that got events after a position."""
+        """Return the streams of organisations with events after a log position."""
 
     def catch_up(self, organisations: Collection[Organisation]) -> None:
-        """Bring organisations to the end of their histories."""
+        """Apply the newer events of organisations to them."""
 
     def load(self, streams: Collection[UUID]) -> dict[UUID, Organisation]:
-        """Return organisations as of this transaction; unknown ones are missing."""
+        """Return organisations as of this transaction. Unopened ones are missing."""
 
     def park(self, messages: Sequence[ParkedMessage], streams: Sequence[UUID]) -> None:
-        """Keep messages until their organisations open. A message parked before stays as it is."""
+        """Park messages until their organisations open. A message that is already parked does not change."""
 
     def unpark(self, keys: Sequence[bytes]) -> int:
-        """Forget parked messages and return how many there were."""
+        """Delete parked messages, and return the number of deleted ones."""
 
     def start_commit(
         self, events: Sequence[EventEnvelope], payload: bytes, snapshots: Sequence[EventEnvelope]
     ) -> None:
-        """Send the rows of events, as `UsageStore.rows` made them, snapshots beside them, and the commit.
+        """Send the rows of events (a result of `UsageStore.rows`), the snapshots, and the commit.
 
-        Returns while the database works on it; `finish_commit` is next.
+        Returns before the database has finished. Call `finish_commit` next.
         """
 
     def finish_commit(self) -> int:
-        """Wait for the commit and return the position of the last event in the log.
+        """Wait for the commit, and return the log position of the last event.
 
         Raises:
-            DuplicateKey: a message is in the ledger already; nothing was written.
-            VersionConflict: two writers broke the write lock's rule; nothing was written.
+            DuplicateKey: a message is already recorded. Nothing was written.
+            VersionConflict: another writer ignored the write lock. Nothing was written.
         """
 
     def rollback(self) -> None:
-        """Give up before the commit: nothing was written."""
+        """Roll back before the commit. Nothing was written."""
 
 
 class UsageStore(Protocol):
-    """The fast path of usage into the ledger, a batch at a time."""
+    """The store of the usage ingest: it writes one batch at a time."""
 
     def log_end(self) -> int:
-        """Return the position of the last event in the log."""
+        """Return the log position of the last event."""
 
     def load(self, streams: Collection[UUID]) -> dict[UUID, Organisation]:
-        """Return organisations at the end of their histories; unknown ones are missing.
+        """Return organisations with all their events applied. Unopened ones are missing.
 
         Raises:
             StoreUnavailable: the database cannot be reached.
         """
 
     def recorded(self, keys: Sequence[bytes]) -> dict[bytes, tuple[UUID, UsageCharged]]:
-        """Return what is in the ledger already under these keys: stream and charge.
+        """Return the stream and the charge of each key that is already recorded.
 
         Raises:
             StoreUnavailable: the database cannot be reached.
@@ -120,16 +121,16 @@ class UsageStore(Protocol):
         """
 
     def rows(self, events: Sequence[EventEnvelope], charge_keys: Sequence[bytes]) -> bytes:
-        """Return events as the payload that `UsageTransaction.start_commit` sends; needs no database.
+        """Return events encoded as the payload of `UsageTransaction.start_commit`. Needs no database.
 
         `charge_keys` are the dedupe keys of the charges among them, in the same order.
         """
 
     def parked_with_open_organisation(self, limit: int) -> Sequence[ParkedMessage]:
-        """Return parked messages whose organisation has opened since, oldest first."""
+        """Return parked messages whose organisation is now open, oldest first."""
 
     def parked_before(self, moment: datetime, limit: int) -> Sequence[ParkedMessage]:
-        """Return messages parked before a moment, oldest first."""
+        """Return messages that were parked before a time, oldest first."""
 
     def begin(self, moves: Sequence[PositionMove]) -> UsageTransaction:
         """Open a transaction, move the positions and take the write lock.
@@ -141,7 +142,7 @@ class UsageStore(Protocol):
 
 
 class DeadLetterRecord(msgspec.Struct, frozen=True):
-    """A record that cannot be charged: as it came, with why and where from."""
+    """A refused record, unchanged, with its reason and its origin."""
 
     reason: str
     field: str | None
@@ -155,11 +156,11 @@ class DeadLetterRecord(msgspec.Struct, frozen=True):
 
 
 class DeadLetters(Protocol):
-    """Where records go that cannot be charged."""
+    """The destination of refused records."""
 
     def send(self, letters: Sequence[DeadLetterRecord]) -> Callable[[], None]:
-        """Start sending; the returned function waits until every letter is safe.
+        """Start sending. The returned function waits until all records are acknowledged.
 
         Raises (from the returned function):
-            DeadLettersUnavailable: the broker did not take them in time.
+            DeadLettersUnavailable: the broker did not accept them in time.
         """

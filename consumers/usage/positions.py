@@ -1,8 +1,8 @@
-"""Where a partition stands: a position belongs to a log, not to a topic name.
+"""Positions of partitions. A position belongs to a log, not to a topic name.
 
-A topic can be deleted and made again, a broker can lose its disk, a cluster can be restored from an old
-copy. So a position is stored with the topic's id and a digest of the last record it is past, and whoever
-takes over a partition checks both before it reads on.
+A topic can be deleted and recreated, a broker can lose its disk, a cluster can be restored from an old
+backup. So a position is stored with the topic's id and a digest of the last charged record. A consumer
+verifies both before it resumes a partition.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from consumers.usage.batch import Record
 
 
 class StoredPosition(msgspec.Struct, frozen=True):
-    """The next offset to charge of one partition of one log."""
+    """The next offset to charge in one partition of one log."""
 
     topic_id: str
     next_offset: int
@@ -24,10 +24,10 @@ class StoredPosition(msgspec.Struct, frozen=True):
 
 
 class PositionStore(Protocol):
-    """Positions as the ledger's database has them."""
+    """The stored positions in the ledger's database."""
 
     def positions(self, topic: str) -> dict[int, StoredPosition]:
-        """Return what is stored, by partition.
+        """Return the stored positions, by partition.
 
         Raises:
             StoreUnavailable: the database cannot be reached.
@@ -36,16 +36,16 @@ class PositionStore(Protocol):
     def start_log(
         self, topic: str, partition: int, topic_id: str, offset: int, replaces: StoredPosition | None
     ) -> None:
-        """Store the beginning of a log, in place of the position seen before.
+        """Store the start of a log, replacing the expected position.
 
         Raises:
-            CheckpointConflict: another consumer has moved it meanwhile.
+            CheckpointConflict: another consumer has moved the position.
             StoreUnavailable: the database cannot be reached.
         """
 
 
 class LogBounds(msgspec.Struct, frozen=True):
-    """A partition's log as the broker tells it: its topic's id, first offset, and offset after the last."""
+    """The broker's view of a partition's log: topic id, first offset, and offset after the last record."""
 
     topic_id: str
     earliest: int
@@ -53,10 +53,10 @@ class LogBounds(msgspec.Struct, frozen=True):
 
 
 class ResumeAt(msgspec.Struct, frozen=True):
-    """Read on from an offset; `check_digest` is of the record just before it.
+    """Resume at an offset. `check_digest` is the digest of the record before it.
 
-    `unproven`: the broker says the log ends earlier. Some brokers report their end too low, so the
-    record just before the position decides: if it is there, so is our place.
+    `unproven`: the broker reports an earlier end of the log. Some brokers report the end too low, so the
+    record before the position decides: if it exists, the position is valid.
     """
 
     offset: int
@@ -65,24 +65,24 @@ class ResumeAt(msgspec.Struct, frozen=True):
 
 
 class RestartLog(msgspec.Struct, frozen=True):
-    """It is another log: read it from its beginning. Repeats are dropped by their keys."""
+    """It is a different log: read it from its beginning. The dedupe keys remove repeats."""
 
     reason: str
 
 
 class DataLost(msgspec.Struct, frozen=True):
-    """Records between the position and the log's beginning are gone: never go on silently."""
+    """Records between the position and the beginning of the log are lost. The partition must stop."""
 
     position: int
     earliest: int
 
 
 def choose_start(stored: StoredPosition | None, log: LogBounds) -> ResumeAt | RestartLog | DataLost:
-    """Decide where to read a partition from."""
+    """Decide at which offset a partition starts."""
     if stored is None:
         return RestartLog("the partition is new")
     if stored.topic_id != log.topic_id:
-        return RestartLog("the topic was made anew")
+        return RestartLog("the topic was recreated")
     if stored.next_offset < log.earliest:
         return DataLost(stored.next_offset, log.earliest)
     if stored.next_offset > log.end:
@@ -94,7 +94,7 @@ def choose_start(stored: StoredPosition | None, log: LogBounds) -> ResumeAt | Re
 
 
 def record_digest(record: Record) -> bytes:
-    """Return the fingerprint of a record at its place."""
+    """Return a digest of a record's offset, key and value."""
     digest = blake2b(record.offset.to_bytes(8, "big"), digest_size=16)
     for part in (record.key, record.value):
         digest.update(b"\0" if part is None else len(part).to_bytes(4, "big") + part)

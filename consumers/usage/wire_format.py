@@ -22,10 +22,10 @@ REASON_MAX_LENGTH: Final = 300
 
 
 class InvalidUsageMessage(Exception):
-    """A record that cannot be charged: why, and which field is at fault (None: the record as a whole)."""
+    """A record is invalid. `field` is the invalid field (None: the whole record)."""
 
     def __init__(self, reason: str, field: str | None = None) -> None:
-        if len(reason) > REASON_MAX_LENGTH:  # it may quote what was sent
+        if len(reason) > REASON_MAX_LENGTH:  # it may quote the message
             reason = reason[: REASON_MAX_LENGTH - 1] + "\N{HORIZONTAL ELLIPSIS}"
         super().__init__(reason)
         self.reason = reason
@@ -45,10 +45,10 @@ _MISSING: Final = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
 
 
 def decode_usage(key: bytes | None, value: bytes | None, headers: Headers) -> UsageReport:
-    """Return what a record reports.
+    """Return the usage report of a record.
 
     Raises:
-        Refused: the record breaks the contract; the reason names the field at fault.
+        InvalidUsageMessage: the record does not match the contract.
     """
     if not value:
         raise InvalidUsageMessage("the record has no value")
@@ -66,10 +66,10 @@ def decode_usage(key: bytes | None, value: bytes | None, headers: Headers) -> Us
     except RecursionError:
         raise InvalidUsageMessage("the value is nested too deeply") from None
     if key != message.organisation_id.encode():
-        raise InvalidUsageMessage("the record's key is not the organisation named by subject", "subject")
+        raise InvalidUsageMessage("the key of the record differs from subject, the organisation", "subject")
     if message.source == SETTLEMENT_SOURCE:
-        raise InvalidUsageMessage("this source is the ledger's own", "source")
-    # Text columns cannot hold NUL; in JSON a control character can only be written as an escape.
+        raise InvalidUsageMessage("this source is reserved for the ledger", "source")
+    # Text columns cannot store NUL. JSON can contain control characters only as escapes.
     if b"\\" in value or binary:
         _refuse_control_characters(message)
     if message.occurred_at.tzinfo is not UTC:
@@ -80,7 +80,7 @@ def decode_usage(key: bytes | None, value: bytes | None, headers: Headers) -> Us
 
 
 def _is_binary(headers: Headers) -> bool:
-    """Tell the mode: the content type of a whole event decides, whatever else the headers say."""
+    """Return whether the record is in binary mode. The content type of structured mode has precedence."""
     by_name = {name.lower(): content for name, content in headers}
     content_type = by_name.get("content-type") or b""
     return "ce_specversion" in by_name and not content_type.lower().startswith(b"application/cloudevents")
@@ -98,11 +98,11 @@ def _out_of_range() -> InvalidUsageMessage:
 
 
 def _decode_binary(value: bytes, headers: Headers) -> UsageReport:
-    """Decode an event whose attributes are headers and whose data is the value."""
+    """Decode an event with its attributes in headers and its data in the value."""
     by_name = {name.lower(): content for name, content in headers if content is not None}
     content_type = by_name.get("content-type", b"").decode("latin-1").split(";")[0].strip().lower()
     if content_type not in ("", "application/json"):
-        raise InvalidUsageMessage(f"data of type {content_type!r} is not understood", "content-type")
+        raise InvalidUsageMessage(f"data of type {content_type!r} is not supported", "content-type")
     return msgspec.convert({**_context(by_name), "data": _decode_data_field(value)}, UsageReport)
 
 
@@ -126,7 +126,7 @@ def _decode_data_field(value: bytes) -> Usage:
 
 
 def _refusal(problem: str, under: str = "") -> InvalidUsageMessage:
-    """Turn the decoder's sentence, such as "Expected `int` - at `$.data.photos`", into a refusal."""
+    """Return the error for a decoder message such as "Expected `int` - at `$.data.photos`"."""
     at_path = _AT_PATH.search(problem)
     path = [under, at_path["path"] if at_path else ""]
     missing = _MISSING.match(problem)

@@ -31,10 +31,10 @@ def test_credits_come_by_themselves(open_page: Open) -> None:
     page.get_by_role("link", name="Add your billing details").click()
     put_billing_details(page)
     page.get_by_role("link", name="Auto top-up").click()
-    page.get_by_label("When fewer credits are available than").fill("900,000")
-    page.get_by_label("Purchase", exact=True).fill("1,000")
+    page.get_by_label("Start a top-up below").fill("900,000")
+    page.get_by_label("Credits per top-up").fill("1,000")
     page.get_by_role("button", name="Continue to the first purchase").click()
-    expect(page.get_by_text("This switches auto top-up on.")).to_be_visible()
+    expect(page.get_by_text("This purchase switches auto top-up on.")).to_be_visible()
     page.get_by_role("button", name="Continue to payment").click()
     at_gateway(page, "Pay")
     expect(page.locator("#came-back")).to_contain_text("Completed")
@@ -42,7 +42,7 @@ def test_credits_come_by_themselves(open_page: Open) -> None:
     page.get_by_role("link", name="Auto top-up").click()
     expect(page.get_by_role("heading", name="Auto top-up is on")).to_be_visible()
     # Far below the threshold at once: it buys, and then holds back, since that was not enough.
-    held = page.get_by_text("Nothing more is purchased today.")
+    held = page.get_by_text("Auto top-up is paused today.")
     for _ in range(COMES_WITHIN_MS // 500):
         if held.is_visible():
             break

@@ -25,7 +25,7 @@ def test_what_was_paid_twice_is_given_back(open_page: Open, url: str) -> None:
     expect(payer.locator("#came-back")).to_contain_text("Completed.")
 
     staff = open_page("staff", "/credits/flags", reduced_motion="reduce")
-    give_back = staff.get_by_role("link", name="Give back").first
+    give_back = staff.get_by_role("link", name="Refund attempt").first
     for _ in range(20):  # until the gateway has told of both
         if give_back.is_visible():
             break
@@ -41,7 +41,7 @@ def test_what_was_paid_twice_is_given_back(open_page: Open, url: str) -> None:
     assert found.violations_count == 0, found.generate_report()
 
     give_back.click()
-    expect(staff.get_by_text("The payment itself is not touched.")).to_be_visible()
+    expect(staff.get_by_text("The payment itself does not change.")).to_be_visible()
     staff.screenshot(path=SCREENSHOTS / "give-back-1280.png", full_page=True)
     found = Axe().run(staff)
     assert found.violations_count == 0, found.generate_report()

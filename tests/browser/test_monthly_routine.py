@@ -30,7 +30,7 @@ def test_what_is_left_where_it_went_and_when_to_top_up(open_page: Open) -> None:
 
     usage = number(cards.nth(1).locator(".usage").inner_text())
     cards.nth(1).click()
-    expect(page.get_by_role("heading", name="Events, most expensive first")).to_be_visible()
+    expect(page.get_by_role("heading", name="Events, most credits first")).to_be_visible()
     column = page.locator("td.minus").all_inner_texts()
     spent = [-number(text) for text in column]
     assert spent == sorted(spent, reverse=True)
@@ -48,7 +48,7 @@ def test_the_next_event_is_planned_for(open_page: Open) -> None:
     page.get_by_label("Photos of your next event").fill("900000")
     page.get_by_role("button", name="Suggest").click()
     expect(page.locator(".verdict.warn").first).to_contain_text("Top up")
-    expect(page.get_by_text("The next event may not fit.")).to_be_visible()
+    expect(page.get_by_text("Your credits may not be enough for the next event.")).to_be_visible()
 
 
 def test_the_price_shows_and_hides(open_page: Open) -> None:
@@ -152,7 +152,7 @@ def test_the_keyboard_is_enough(open_page: Open) -> None:
     expect(page.locator("#price")).to_have_count(0)
     reach(page, "About this run")
     page.keyboard.press("Enter")
-    reach(page, "What it was charged for")
+    reach(page, "Charges of this run")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Charges")).to_be_visible()
 

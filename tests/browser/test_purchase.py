@@ -53,9 +53,9 @@ def test_from_a_thousand_credits_to_the_invoice(open_page: Open) -> None:
     to_payment(page)
     at_gateway(page, "Pay")
     expect(page.locator("#came-back")).to_contain_text("Completed. 1,000 credits were added.")
-    expect(page.get_by_text("Waiting for billing").first).to_be_visible()
+    expect(page.get_by_text("Waiting for billing details").first).to_be_visible()
 
-    page.get_by_role("link", name="Add Billing").first.click()
+    page.get_by_role("link", name="Add billing details").first.click()
     page.get_by_label("Company or personal name").fill("Stride Photos Pvt Ltd")
     page.get_by_label("Email").fill("accounts@stride.example")
     address = page.get_by_role("group", name="Billing address")
@@ -142,9 +142,9 @@ IN_DOLLARS = ("lens-and-lace", "PayGlocal")
     ("does", "status", "said"),
     [
         ("Pay", "Completed", "1,000 credits were added."),
-        ("Fail", "Failed", "Nothing was bought."),
+        ("Fail", "Failed", "Nothing was purchased."),
         ("Cancel", "Abandoned", "Nothing was charged."),
-        ("Leave pending", "Pending", "The gateway has not confirmed yet."),
+        ("Leave pending", "Pending", "The gateway has not confirmed the payment yet."),
     ],
 )
 @pytest.mark.parametrize("buyer", [IN_RUPEES, IN_DOLLARS])

@@ -31,7 +31,7 @@ def test_buttons_are_those_of_the_role(open_page: Open, role: str, visible: set[
 
 def test_staff_find_an_organisation_and_add_credits(open_page: Open) -> None:
     page = open_page("staff", "/credits")
-    page.get_by_label("Beginning of the organisation's id").fill("campus")
+    page.get_by_label("First characters of the organisation's id").fill("campus")
     page.get_by_role("button", name="Find").click()
     page.get_by_role("link", name="campus-clicks").click()
     page.get_by_role("link", name="Add Credits").first.click()
@@ -48,7 +48,7 @@ def test_staff_find_an_organisation_and_add_credits(open_page: Open) -> None:
 def test_staff_refund_a_charge(open_page: Open) -> None:
     page = open_page("staff", f"/credits?organisation={ORGANISATION}")
     page.get_by_label("About this run").nth(3).click()
-    page.get_by_role("link", name="What it was charged for").click()  # of the one panel that is open
+    page.get_by_role("link", name="Charges of this run").click()  # of the one panel that is open
     page.get_by_role("link", name="Refund charge").first.click()
     page.get_by_label("Credits").fill("1")
     page.get_by_label("Reason").fill("blurred")

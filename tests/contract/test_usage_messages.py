@@ -322,7 +322,7 @@ def test_escaped_control_characters_are_refused_however_they_are_written(escape:
 
 @pytest.mark.parametrize("key", [None, b"", b"org-4712", b"ORG-4711", b"org-4711 ", b"\xff"])
 def test_the_key_must_be_the_subject(key: bytes | None) -> None:
-    expected = ("subject", "the record's key is not the organisation named by subject")
+    expected = ("subject", "the key of the record differs from subject, the organisation")
     assert refusal(structured(usage_event())._replace(key=key)) == expected
     assert refusal(binary(usage_event())._replace(key=key)) == expected
 
@@ -384,9 +384,9 @@ def test_json_nested_too_deeply_is_refused() -> None:
         (
             ("content-type", b"application/avro"),
             "content-type",
-            "data of type 'application/avro' is not understood",
+            "data of type 'application/avro' is not supported",
         ),
-        (("content-type", b"\xff\x00"), "content-type", "data of type 'ÿ\\x00' is not understood"),
+        (("content-type", b"\xff\x00"), "content-type", "data of type 'ÿ\\x00' is not supported"),
     ],
 )
 def test_a_bad_header_is_named(header: Header, field: str, reason: str) -> None:
@@ -425,4 +425,4 @@ def test_what_a_refusal_quotes_cannot_pass_for_a_field() -> None:
 
 def test_the_source_of_settlements_is_the_ledgers_own() -> None:
     event = usage_event({"source": "/credit-ledger/holds"})
-    assert refusal(structured(event)) == ("source", "this source is the ledger's own")
+    assert refusal(structured(event)) == ("source", "this source is reserved for the ledger")

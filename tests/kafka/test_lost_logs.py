@@ -140,7 +140,7 @@ def test_a_partition_stops_where_records_were_lost_until_someone_accepts_it(
     wait_for_positions(pipeline_env, {0: 10, 1: 20})
     pipeline_env.wait_until(
         "the alarm is raised",
-        lambda: consumer.has_logged("partition 0 stopped: offsets 10 to 14 are gone"),
+        lambda: consumer.has_logged("partition 0 stopped: offsets 10 to 14 were deleted"),
         within_s=NOTICED_WITHIN_S,
     )
     assert stopped_partitions(port) == 1

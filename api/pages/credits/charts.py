@@ -1,4 +1,4 @@
-"""Daily usage as bars: whole coordinates of an SVG, which styles come to from the stylesheet alone."""
+"""The bar chart of daily usage: SVG coordinates. The stylesheet has all styles."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ROUND: Final = (1, 2, 5)
 
 @dataclass(frozen=True)
 class Bar:
-    """A day's bar; `label` says whether the axis names the day."""
+    """The bar of one day. `label` is whether the axis shows the day."""
 
     day: date
     credits: int
@@ -35,13 +35,13 @@ class Bar:
 
     @property
     def middle(self) -> float:
-        """Where its label stands."""
+        """The x coordinate of its label."""
         return round(self.x + self.width / 2, 1)
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Bars and the lines behind them: each a number of credits and its height."""
+    """Bars and grid lines. A line is its number of credits and its y coordinate."""
 
     bars: list[Bar]
     lines: list[tuple[int, float]]
@@ -62,7 +62,7 @@ class Chart:
 
 
 def chart_of(days: Sequence[DayUsage]) -> Chart:
-    """Return the chart of consecutive days, of which there is at least one."""
+    """Return the chart of at least one consecutive day."""
     step = _line_step(max(day.credits for day in days))
     top_line = step * _LINES
     space = HEIGHT - TOP - BOTTOM
@@ -91,7 +91,7 @@ def chart_of(days: Sequence[DayUsage]) -> Chart:
 
 
 def _line_step(highest: int) -> int:
-    """Return a round number of credits from line to line, so that the highest bar fits."""
+    """Return the credits between two grid lines: a round number, so that the highest bar fits."""
     magnitude = 1
     while True:
         for factor in _ROUND:

@@ -1,4 +1,4 @@
-"""What a number opens to: a month to events, an event to runs, a run to charges, the balance to lots."""
+"""Detail pages: events of a month, runs of an event, charges of a run, lots of the balance."""
 
 from __future__ import annotations
 
@@ -81,24 +81,24 @@ class _BalanceData:
 
 @router.get("/credits/months/{month}")
 def get_month(page: PageDep, month: Month, cursor: PageCursor = None) -> Response:
-    """Show the photo events of a month, the most expensive first."""
+    """Show the photo events of a month, most credits first."""
     now = page.services.clock()
 
     def read(connection: Connection, organisation_id: str) -> _MonthData:
         summary = credit_queries.usage_summary(connection, organisation_id, credit_queries.MONTHS_MAX, now)
         card = next((each for each in summary.months if each.month == month), None)
         if card is None:
-            raise HttpProblem("not-found", "cards go back three years")
+            raise HttpProblem("not-found", "months are available for three years")
         events = credit_queries.event_usage(connection, organisation_id, month, cursor, EVENT_ROWS)
         return _MonthData(credit_queries.balance(connection, organisation_id), card, events, events.position)
 
-    seen = page.view(read)
-    return page.render("month.html", seen.balance, seen=seen, is_first_page=cursor is None)
+    data = page.view(read)
+    return page.render("month.html", data.balance, data=data, is_first_page=cursor is None)
 
 
 @router.get("/credits/events/{event_id}")
 def get_event(page: PageDep, event_id: _EventId, cursor: PageCursor = None) -> Response:
-    """Show what a photo event cost: by month, type and day, and run by run."""
+    """Show the usage of a photo event by month, by type, by day and by run."""
     now = page.services.clock()
 
     def read(connection: Connection, organisation_id: str) -> _EventData:
@@ -107,15 +107,15 @@ def get_event(page: PageDep, event_id: _EventId, cursor: PageCursor = None) -> R
         balance = credit_queries.balance(connection, organisation_id)
         return _EventData(balance, details, Freshness.of(positions, now), details.position)
 
-    seen = page.view(read)
-    runs = seen.details.runs
+    data = page.view(read)
+    runs = data.details.runs
     return page.render(
         "event.html",
-        seen.balance,
+        data.balance,
         actors=[run.actor for run in runs],
-        seen=seen,
+        data=data,
         by_type=_sums((labels.usage_types(run.usage_types), run) for run in runs),
-        by_day=_by_day(runs, seen.balance.time_zone),
+        by_day=_by_day(runs, data.balance.time_zone),
         is_first_page=cursor is None,
         words=labels,
     )
@@ -123,28 +123,28 @@ def get_event(page: PageDep, event_id: _EventId, cursor: PageCursor = None) -> R
 
 @router.get("/credits/runs")
 def get_run(page: PageDep, run: _RunId, cursor: PageCursor = None) -> Response:
-    """Show why a run cost what it did: photos, rate, lots and their prices, hold."""
+    """Show how the cost of a run was calculated: photos, rate, lots with their prices, hold."""
 
     def read(connection: Connection, organisation_id: str) -> _RunData:
         details = run_details(connection, organisation_id, run, cursor, CHARGE_ROWS)
         return _RunData(credit_queries.balance(connection, organisation_id), details, details.position)
 
-    seen = page.view(read)
+    data = page.view(read)
     return page.render(
         "run.html",
-        seen.balance,
-        actors=[seen.details.run.actor],
-        seen=seen,
-        run=seen.details.run,
-        spent_minor=_spent_minor(seen.details),
-        is_whole=cursor is None and seen.details.next_cursor is None,
+        data.balance,
+        actors=[data.details.run.actor],
+        data=data,
+        run=data.details.run,
+        spent_minor=_spent_minor(data.details),
+        is_whole=cursor is None and data.details.next_cursor is None,
         words=labels,
     )
 
 
 @router.get("/credits/balance")
 def get_balance(page: PageDep) -> Response:
-    """Show what the balance consists of: what came and went, the lots that are left, and open holds."""
+    """Show the composition of the balance: additions and usage, remaining lots, and open holds."""
     organisation, _ = page.history(Ledger.organisation)
     numbers = {lot.number for lot in organisation.lots}
     now = page.services.clock()
@@ -159,11 +159,11 @@ def get_balance(page: PageDep) -> Response:
             holds.position,
         )
 
-    seen = page.view(read)
+    data = page.view(read)
     return page.render(
         "balance.html",
-        seen.balance,
-        seen=seen,
+        data.balance,
+        data=data,
         organisation=organisation,
         is_free=lambda lot: lot.kind is LotKind.FREE,
         words=labels,
@@ -171,7 +171,7 @@ def get_balance(page: PageDep) -> Response:
 
 
 def _sums(named: Iterable[tuple[str, Transaction]]) -> list[tuple[str, int, int]]:
-    """Return name, runs and credits, the most credits first."""
+    """Return (name, runs, credits) per name, most credits first."""
     sums: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
     for name, run in named:
         sums[name][0] += 1
@@ -182,7 +182,7 @@ def _sums(named: Iterable[tuple[str, Transaction]]) -> list[tuple[str, int, int]
 
 
 def _by_day(runs: Iterable[Transaction], time_zone: str) -> list[tuple[date, int, int]]:
-    """Return day, runs and credits, the latest day first."""
+    """Return (day, runs, credits) per day, latest day first."""
     sums: defaultdict[date, list[int]] = defaultdict(lambda: [0, 0])
     for run in runs:
         day = local_day(time_zone, run.occurred_at)
@@ -192,7 +192,7 @@ def _by_day(runs: Iterable[Transaction], time_zone: str) -> list[tuple[date, int
 
 
 def _spent_minor(details: RunDetails) -> int:
-    """Return what the credits of the charges were bought for, in minor units; free ones cost nothing."""
+    """Return the purchase price of the charged credits, in minor units. Free credits cost nothing."""
     spent_millionths = 0
     for allocation in (allocation for charge in details.charges for allocation in charge.draws):
         origin = details.lots.get(allocation.lot)

@@ -1,7 +1,8 @@
-"""Both lists as files: complete, streamed page by page, and safe to open in a spreadsheet.
+"""Exports of usage and purchases as files: complete, streamed, and safe to open in a spreadsheet.
 
-A row has whole numbers, moments in UTC and the organisation's own time. A run that is charged while the file
-is written may be in it as it was or as it is; one that was there when the file began is never missing.
+A row has whole numbers, and times in UTC and in the organisation's time zone. If a run is charged during the
+export, the file has its old or its new values. A run that existed at the start of the export is never
+missing.
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ _Name = Literal["usage.csv", "usage.jsonl", "purchases.csv", "purchases.jsonl"]
 
 @router.get("/credits/export/{name}")
 def export(page: PageDep, name: _Name) -> Response:
-    """Send all of a list as a file."""
+    """Send a complete list as a file."""
     tab, _, kind = name.partition(".")
-    balance = page.view(credit_queries.balance)  # before the answer begins: an unknown organisation is a page
+    balance = page.view(credit_queries.balance)  # before streaming starts, so that an error is still a page
     rows = _rows(page, "usage" if tab == "usage" else "purchases", ZoneInfo(balance.time_zone))
     write: Callable[[Iterable[Row], tuple[str, ...]], Iterator[str]] = _csv if kind == "csv" else _jsonl
     today = page.services.clock().astimezone(ZoneInfo(balance.time_zone)).date()
@@ -71,7 +72,7 @@ def _rows(page: Page, tab: Tab, zone: ZoneInfo) -> Iterator[Row]:
         listed = page.view(credit_queries.transactions, KINDS[tab], cursor, ROWS_PER_PAGE)
         names = page.names([transaction.actor for transaction in listed.transactions])
         for transaction in listed.transactions:
-            # A late message moves its run back in time, perhaps to a page that is still to come.
+            # A late message moves its run back in time, perhaps to a later page.
             if transaction.reference not in seen:
                 yield _row(transaction, names, zone)
         seen = {transaction.reference for transaction in listed.transactions}
@@ -103,25 +104,25 @@ def _row(transaction: Transaction, names: ActorNames, zone: ZoneInfo) -> Row:
 
 def _details(transaction: Transaction) -> Row:
     match transaction.details:
-        case PurchaseDetails() as bought:
+        case PurchaseDetails() as purchase:
             return {
-                "gateway": labels.gateway(bought.gateway),
-                "payment_id": bought.payment_id,
-                "order_id": bought.order_id,
-                "unit_price_millionths": bought.unit_price_millionths,
-                "amount_minor": bought.amount_minor,
-                "tax_minor": bought.tax_minor,
-                "currency": bought.currency.value,
+                "gateway": labels.gateway(purchase.gateway),
+                "payment_id": purchase.payment_id,
+                "order_id": purchase.order_id,
+                "unit_price_millionths": purchase.unit_price_millionths,
+                "amount_minor": purchase.amount_minor,
+                "tax_minor": purchase.tax_minor,
+                "currency": purchase.currency.value,
             }
-        case PurchaseRefundDetails() as back:
+        case PurchaseRefundDetails() as refund:
             return {
-                "payment_id": back.payment_id,
-                "amount_minor": back.amount_minor,
-                "tax_minor": back.tax_minor,
-                "currency": back.currency,
+                "payment_id": refund.payment_id,
+                "amount_minor": refund.amount_minor,
+                "tax_minor": refund.tax_minor,
+                "currency": refund.currency,
             }
-        case GrantDetails() | RefundDetails() as given:
-            return {"reason": given.reason}
+        case GrantDetails() | RefundDetails() as details:
+            return {"reason": details.reason}
         case _:
             return {}
 
@@ -145,12 +146,12 @@ def _jsonl(rows: Iterable[Row], columns: tuple[str, ...]) -> Iterator[str]:
 
 
 def _cell(value: object) -> str | int:
-    """Return a cell that no spreadsheet takes for a formula; numbers are our own, and stay numbers."""
+    """Return a cell that no spreadsheet interprets as a formula. Integers come from us and stay numbers."""
     if isinstance(value, int):
         return value
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
 
 
-def _iso(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")
+def _iso(time: datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""The Credits page: what is left, where it went, and when to top up."""
+"""The Credits page: available credits, usage, and when to top up."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 @dataclass(frozen=True)
 class Overview:
-    """Everything on the page, of one state of the views."""
+    """All data of the page, from one repeatable-read snapshot."""
 
     balance: Balance
     summary: UsageSummary
@@ -64,32 +64,32 @@ def get_credits(
     cursor: PageCursor = None,
     photos: str = "",
 ) -> Response:
-    """Show the balance, the cards and one of the two lists."""
-    seen = page.view(_read, KINDS[tab], cursor, page.services.clock())
-    balance, months = seen.balance, seen.summary.months
-    expected, photos_fault = _expected_photos(photos)
+    """Show the balance, the monthly cards and one of the two lists."""
+    data = page.view(_read, KINDS[tab], cursor, page.services.clock())
+    balance, months = data.balance, data.summary.months
+    expected, photos_error = _expected_photos(photos)
     prices = page.services.ledger.prices.at(page.services.clock())
     price = balance.price_millionths
     used = sum(month.credits for month in months)
     return page.render(
         "credits.html",
         balance,
-        actors=[row.actor for row in seen.transactions.transactions],
-        seen=seen,
+        actors=[row.actor for row in data.transactions.transactions],
+        data=data,
         cards=months[:MONTH_CARDS],
-        trend=seen.trend,
+        trend=data.trend,
         change=trends.same_point_change(months[:MONTH_CARDS]),
         few_runs=max(month.runs for month in months[:MONTH_CARDS]) <= trends.FEW_RUNS,
-        outlier_from=trends.outlier_threshold(seen.usage_baseline.run_credits),
+        outlier_from=trends.outlier_threshold(data.usage_baseline.run_credits),
         top_up=recommendations.top_up(
-            balance.available, expected, seen.usage_baseline.event_credits, price, prices.minimum_credits
+            balance.available, expected, data.usage_baseline.event_credits, price, prices.minimum_credits
         ),
         pro=recommendations.compare_with_pro(used, price, balance.currency, prices),
         tax_per_cent=prices.of(balance.currency).tax_per_cent,
         subscription=Subscription.of(balance, page.services.clock()),
-        held_back=seen.auto_top_up.held_reason_at(page.services.clock()),
+        held_back=data.auto_top_up.held_reason_at(page.services.clock()),
         photos=photos,
-        photos_fault=photos_fault,
+        photos_error=photos_error,
         tab=tab,
         is_first_page=cursor is None,
         words=labels,
@@ -125,7 +125,7 @@ def _most_expensive(connection: Connection, organisation_id: str, month: date) -
 
 
 def _expected_photos(text: str) -> tuple[int | None, str]:
-    """Return the photos typed in, and what is wrong with them."""
+    """Return the number of photos, or None, and an error message."""
     cleaned = text.replace(",", "").replace(" ", "")
     if not cleaned:
         return None, ""

@@ -1,4 +1,4 @@
-"""How much to top up, and whether Pro would cost less: suggestions, reckoned from what was used."""
+"""Recommendations from past usage: how much to top up, and whether Pro would cost less."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from domain.pricing.price_book import Prices
 from domain.shared.money import Currency, cost_of
 
 RESERVE_PER_CENT: Final = 10
-"""Photos beyond those expected: rotation, re-processing, a late card."""
+"""Reserve on top of the expected photos, for rotation, re-processing or late uploads."""
 PRO_RECOMMENDED_PER_CENT: Final = 80
-"""From this share of the fee on, Pro is worth a look."""
+"""Pro is recommended when the spend reaches this share of its fee."""
 
 
 @dataclass(frozen=True)
 class TopUpSuggestion:
-    """Credits for the next event. `photos` are those expected, typed in or the median of the last events."""
+    """Credits for the next event. `photos` is the user's number, or the median of the last events."""
 
     photos: int
     is_typed: bool
@@ -27,12 +27,12 @@ class TopUpSuggestion:
     missing: int
     suggested: int
     cost_minor: int
-    """Of what is suggested, without tax."""
+    """The price of the suggested credits, excluding tax."""
 
 
 @dataclass(frozen=True)
 class ProComparison:
-    """Twelve months of usage at the organisation's price, against the fee."""
+    """The cost of twelve months of usage at the organisation's price, and the fee of Pro."""
 
     credits: int
     spend_minor: int
@@ -51,9 +51,9 @@ def top_up(
     price_millionths: int,
     minimum_credits: int,
 ) -> TopUpSuggestion | None:
-    """Return the suggestion; None where no photos were typed in and no event is known.
+    """Return the suggestion, or None without a number of photos and without past events.
 
-    `last_events` are the credits that each of the last events used.
+    `last_events` are the credits of each of the last events.
     """
     if photos is None and not last_events:
         return None
@@ -70,6 +70,6 @@ def top_up(
 def compare_with_pro(
     credits_used: int, price_millionths: int, currency: Currency, prices: Prices
 ) -> ProComparison:
-    """Return what the credits used in twelve months cost, beside the fee."""
+    """Return the comparison of the cost of the used credits with the fee of Pro."""
     spend_minor = cost_of(credits_used, price_millionths, 0).amount_minor
     return ProComparison(credits_used, spend_minor, prices.of(currency).pro_fee_minor)

@@ -1,4 +1,4 @@
-"""The Subscription tab: the plan, what it means, and when it ends."""
+"""The Subscription page: the plan, its description and its expiry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the monthly cards tell, and what to do about it: the readings of the user guide."""
+"""The trend of the monthly cards, as the user guide defines it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from typing import Final
 from projections.credits.read_models import MonthUsage
 
 SPIKE_TIMES: Final = 2.5
-"""A month so many times the median of the others is a spike."""
+"""A month is a spike if it is this many times the median of the other months."""
 GROWTH: Final = 1.15
-"""So many times the first finished month, without a month below the one before, is steady growth."""
+"""Growth is steady if the last month is this many times the first one, and no month falls."""
 FLAT_SPREAD: Final = 0.25
-"""Months that lie within this share of their mean are flat."""
+"""Usage is flat if the months differ by at most this share of their mean."""
 FEW_RUNS: Final = 40
-"""Runs a month up to which a flat usage is one of few transactions."""
+"""Flat usage has "few transactions" up to this number of runs per month."""
 OUTLIER_SPREADS: Final = 3
-"""A run so many times the middle half's spread above it is an outlier: Tukey's far fence."""
+"""Number of interquartile ranges above the upper quartile: Tukey's outer fence."""
 OUTLIER_RUNS_MIN: Final = 10
 
 
 class Pattern(StrEnum):
-    """What the cards look like."""
+    """The pattern of the monthly usage."""
 
     EMPTY = "empty"
     SPIKE = "spike"
@@ -39,17 +39,17 @@ class Pattern(StrEnum):
 
 @dataclass(frozen=True)
 class Trend:
-    """A reading; `month` is the one it is about, if it is about one."""
+    """The trend. `month` is the month of a spike."""
 
     pattern: Pattern
     month: date | None = None
 
 
 def read_trend(months: Sequence[MonthUsage]) -> Trend:
-    """Return the reading of the current month and the finished ones before it, newest first.
+    """Return the trend of the current month and of the finished months before it, newest first.
 
-    The current month is no whole month: it counts only where it is a spike already, or where it falls behind
-    the same point of the month before, and so is no growth.
+    The current month is incomplete. It counts only if it is already a spike, or if it is below the same point
+    of the previous month, which rules out growth.
     """
     current, finished = months[0], months[1:]
     if not any(month.credits for month in months):
@@ -66,7 +66,7 @@ def read_trend(months: Sequence[MonthUsage]) -> Trend:
 
 
 def same_point_change(months: Sequence[MonthUsage]) -> float | None:
-    """Return how much more (0.1: a tenth) was used than up to the same point of the month before."""
+    """Return the relative change (0.1 is 10 %) against the same point of the previous month."""
     current, before = months[0], months[1]
     if not before.to_same_point:
         return None
@@ -74,7 +74,7 @@ def same_point_change(months: Sequence[MonthUsage]) -> float | None:
 
 
 def outlier_threshold(run_credits: Sequence[int]) -> int | None:
-    """Return from how many credits on a run is far above the usual; None while too few are known."""
+    """Return the credits from which a run is an outlier, or None with too few runs."""
     if len(run_credits) < OUTLIER_RUNS_MIN:
         return None
     lower, _, upper = quantiles(run_credits, n=4)

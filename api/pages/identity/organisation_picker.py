@@ -1,4 +1,4 @@
-"""Which organisation to look at: a person's own, or for staff and auditors any, found by its id."""
+"""The choice of an organisation: a person's own ones, or for staff and auditors any, by its id."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def get_organisations(
     find: Annotated[str, Query(max_length=64)] = "",
     after: Annotated[str, Query(max_length=64)] = "",
 ) -> Response:
-    """List what who looks may look at."""
+    """List the organisations that the signed-in person may see."""
     session: Session = http.state.session
     principal = session.principal
     if principal.belongs_to_organisations:
@@ -36,7 +36,7 @@ def get_organisations(
     start = find.strip().replace("\0", "")
     with services.read_connection() as connection, repeatable_read(connection):
         found = find_organisations(connection, start, after.replace("\0", ""), ROWS + 1)
-        if not found and start != start.lower():  # typed as a name is, while ids are in small letters
+        if not found and start != start.lower():  # most ids are lowercase
             start = start.lower()
             found = find_organisations(connection, start, after.replace("\0", ""), ROWS + 1)
     if len(found) == 1 and found[0].organisation_id == start:

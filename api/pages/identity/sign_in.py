@@ -1,4 +1,4 @@
-"""Signing in, with a token or by a link of `creditledger up`, signing out, and what the pages remember."""
+"""Sign-in with a token or with a link of `creditledger up`, sign-out, and preferences."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from domain.identity.principals import (
 
 HOME: Final = "/credits"
 _LOCAL: Final = re.compile(r"/credits(?:[/?][!-\[\]-~]*)?", re.ASCII)
-# What exactly is wrong with a token helps nobody who signs in; the log of the issuer has it.
-_LINK_REFUSED: Final = "this sign-in link has expired or is not whole: ask for another"
-_TOKEN_REFUSED: Final = "that token cannot be used here: sign in on your platform again"  # noqa: S105
+# The exact reason does not help the person who signs in. The log of the issuer has it.
+_LINK_REFUSED: Final = "this sign-in link has expired or is incomplete: request a new one"
+_TOKEN_REFUSED: Final = "the token is not valid: sign in on your platform again"  # noqa: S105
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 class NotAPerson(InvalidCredentials):
-    """Who asks is known, and no person."""
+    """The credentials are valid, but they do not belong to a person."""
 
 
 @router.get("/sign-in")
@@ -49,11 +49,11 @@ def get_sign_in(
     ticket: Annotated[str | None, Query()] = None,
     next_path: Annotated[str, Query(alias="next")] = HOME,
 ) -> Response:
-    """Sign in by a link, or show the form that takes a token."""
+    """Sign in with a link, or show the form for a token."""
     if ticket is None:
         return _form(http, services, next_path)
     if services.pages.verify_ticket is None:
-        return _form(http, services, next_path, "there are no sign-in links here", 401)
+        return _form(http, services, next_path, "this service does not use sign-in links", 401)
     try:
         claim = services.pages.verify_ticket(ticket)
         return _start_session(http, services, claim.principal, next_path, claim.ticket_id)
@@ -65,7 +65,7 @@ def get_sign_in(
 
 @router.post("/sign-in")
 def post_sign_in(http: Request, services: ServicesDep) -> Response:
-    """Sign in with a token of the issuer: the platform's own sign-in page sends it here."""
+    """Sign in with a token of the issuer. The platform's own sign-in page posts it."""
     form = http.state.form
     next_path = form.get("next", HOME)
     try:
@@ -90,7 +90,7 @@ def post_sign_out(http: Request, services: ServicesDep) -> Response:
 
 @router.post("/credits/preferences")
 def post_preferences(http: Request, services: ServicesDep) -> Response:
-    """Remember whether the price is shown, or which colours are."""
+    """Save whether the price is shown, or the colour scheme."""
     session: Session = http.state.session
     form = http.state.form
     preferences = session.preferences
@@ -98,14 +98,14 @@ def post_preferences(http: Request, services: ServicesDep) -> Response:
         preferences = replace(preferences, shows_price=form["price"] == "show")
     if "scheme" in form:
         if form["scheme"] not in set(Scheme):
-            raise invalid("scheme", f"one of {', '.join(Scheme)}")
+            raise invalid("scheme", f"choose one of {', '.join(Scheme)}")
         preferences = replace(preferences, scheme=Scheme(form["scheme"]))
     services.pages.sessions.save_preferences(session.principal.subject, preferences)
     return redirect(local_path(form.get("next", HOME)))
 
 
 def local_path(path: str) -> str:
-    """Return a path if it is one of our pages, and else the first page: nobody is led elsewhere."""
+    """Return the path if it is one of our pages, else the home page. This prevents open redirects."""
     return path if _LOCAL.fullmatch(path) else HOME
 
 

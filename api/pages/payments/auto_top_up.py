@@ -1,4 +1,4 @@
-"""Auto top-up: what is bought by itself, when, with whose card, and what holds it back today."""
+"""The Auto top-up page: its terms, its card, its last payment, and why it is paused today."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class _AutoTopUpData:
 
 @router.get(PATH)
 def get_auto_top_up(page: PageDep) -> Response:
-    """Show where auto top-up stands."""
+    """Show the state of auto top-up."""
     return _show(page)
 
 
 @router.post(PATH)
 def post_auto_top_up(page: PageDep) -> Response:
-    """Change what is bought by itself."""
+    """Change the terms of auto top-up."""
     form = Form(page.http)
     try:
         result = page.services.top_ups.change(
@@ -64,7 +64,7 @@ def post_auto_top_up(page: PageDep) -> Response:
 
 @router.post(PATH + "/switch-on")
 def post_switch_on(page: PageDep) -> Response:
-    """Quote the purchase that switches it on, and lead on to its review."""
+    """Quote the purchase that switches auto top-up on, and redirect to its review."""
     form = Form(page.http)
     try:
         terms = _terms(page, form)
@@ -83,7 +83,7 @@ def post_switch_on(page: PageDep) -> Response:
 
 @router.post(PATH + "/switch-off")
 def post_switch_off(page: PageDep) -> Response:
-    """Buy nothing by itself any more; where it is off already, show that."""
+    """Switch auto top-up off. If it is already off, only show the page."""
     form = Form(page.http)
     try:
         result = page.services.top_ups.switch_off(
@@ -97,16 +97,16 @@ def post_switch_off(page: PageDep) -> Response:
 
 
 def _terms(page: Page, form: Form) -> TopUpTerms:
-    """Return what a form asks for.
+    """Return the terms of a form.
 
     Raises:
-        HttpProblem: something of it cannot be; it names all that cannot.
+        HttpProblem: fields are invalid. It names all of them.
     """
     minimum = page.services.ledger.prices.at(page.services.clock()).minimum_credits
     reader = FormReader()
-    threshold = reader.of(0, form.whole_number, "threshold", 1, THRESHOLD_MAX)
-    credits_count = reader.of(0, form.whole_number, "credits", minimum)
-    per_day = reader.of(0, form.whole_number, "per_day", 1, TOP_UPS_PER_DAY_MAX)
+    threshold = reader.read(0, form.whole_number, "threshold", 1, THRESHOLD_MAX)
+    credits_count = reader.read(0, form.whole_number, "credits", minimum)
+    per_day = reader.read(0, form.whole_number, "per_day", 1, TOP_UPS_PER_DAY_MAX)
     reader.check()
     return TopUpTerms(credits_count, threshold, per_day)
 
@@ -119,7 +119,7 @@ def _show(page: Page, outcome: FormResult | None = None, form: Form | None = Non
             return None
         try:
             return payment_queries.payment(connection, organisation_id, payment_id).payments[0]
-        except PaymentNotFound:  # payments may be projected a moment later
+        except PaymentNotFound:  # the projection of payments may be a moment behind
             return None
 
     def read(connection: Connection, organisation_id: str) -> _AutoTopUpData:
@@ -133,27 +133,27 @@ def _show(page: Page, outcome: FormResult | None = None, form: Form | None = Non
             top_up_status.position,
         )
 
-    seen = page.view(read)
+    data = page.view(read)
     outcome = outcome or FormResult()
     fields: dict[str, Any] = dict(form.fields) if form is not None else {}
     prices = page.services.ledger.prices.at(now)
     gateways = page.services.payments.gateways.values()
     return page.render(
         "auto_top_up.html",
-        seen.balance,
+        data.balance,
         outcome.status,
-        seen=seen,
-        top_up_status=seen.top_up_status,
-        begun_today=seen.top_up_status.count_started_on(now),
-        held_back=seen.top_up_status.held_reason_at(now),
-        is_offered=seen.balance.plan is not Plan.ENTERPRISE
+        data=data,
+        top_up_status=data.top_up_status,
+        begun_today=data.top_up_status.count_started_on(now),
+        held_back=data.top_up_status.held_reason_at(now),
+        is_offered=data.balance.plan is not Plan.ENTERPRISE
         and any(
-            each.supports_recurring_charges and seen.balance.currency in each.currencies for each in gateways
+            each.supports_recurring_charges and data.balance.currency in each.currencies for each in gateways
         ),
         minimum=prices.minimum_credits,
         most_per_day=TOP_UPS_PER_DAY_MAX,
         fields=fields,
         field_errors=outcome.field_errors,
-        once=fields.get(IDEMPOTENCY_FIELD) or page.services.new_id(),
+        idempotency_key=fields.get(IDEMPOTENCY_FIELD) or page.services.new_id(),
         words=labels,
     )

@@ -1,4 +1,4 @@
-"""The Billing & Transactions tab: who invoices are made out to, payments, and what can be done about them."""
+"""The Billing & Transactions page: billing details, payments, and actions on payments."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ class _BillingData:
 def get_billing(
     page: PageDep, cursor: PageCursor = None, payment: _PaymentId = None, edit: str = ""
 ) -> Response:
-    """Show billing details and payments; `payment` is the one that the browser comes back from."""
+    """Show billing details and payments. `payment` is the payment from which the browser returns."""
     return _show(page, cursor, payment, editing=bool(edit))
 
 
 @router.post("/credits/billing")
 def post_billing(page: PageDep) -> Response:
-    """Put billing details on file, and issue the invoices that waited for them."""
+    """Save billing details, and issue the invoices that waited for them."""
     form = Form(page.http)
     try:
         _, result = page.services.invoicing.change_billing_details(
@@ -76,7 +76,11 @@ def post_billing(page: PageDep) -> Response:
         )
     except Exception as error:
         return _show(
-            page, None, None, form_result_of(error, names=billing_form.names(form.fields)), form.fields
+            page,
+            None,
+            None,
+            form_result_of(error, names=billing_form.form_field_names(form.fields)),
+            form.fields,
         )
     page.services.invoicing.issue_due(page.organisation_id, context=form.request)
     return redirect(page.url("/credits/billing", min_position=result.position))
@@ -84,32 +88,32 @@ def post_billing(page: PageDep) -> Response:
 
 @router.post("/credits/billing/recheck")
 def post_recheck(page: PageDep) -> Response:
-    """Ask the gateway what has become of a payment."""
+    """Recheck a payment with its gateway."""
     form = Form(page.http)
     payment_id = form.text("payment", 128)
     try:
-        standing = page.services.payment_tracking.recheck(
+        result = page.services.payment_tracking.recheck(
             payment_id, organisation_id=page.organisation_id, context=form.request
         )
     except GatewayError as error:
         return _show(
             page, None, payment_id, form_result_of(error, allowed_status=problem_of(error).type.status)
         )
-    return redirect(page.url("/credits/billing", payment=payment_id, min_position=standing.position))
+    return redirect(page.url("/credits/billing", payment=payment_id, min_position=result.position))
 
 
 @router.post("/credits/billing/abandon")
 def post_abandon(page: PageDep) -> Response:
-    """Give a payment up that nobody has paid."""
+    """Abandon an unpaid payment."""
     form = Form(page.http)
     payment_id = form.text("payment", 128)
-    standing = page.services.payments.abandon(page.organisation_id, payment_id, context=form.request)
-    return redirect(page.url("/credits/billing", payment=payment_id, min_position=standing.position))
+    result = page.services.payments.abandon(page.organisation_id, payment_id, context=form.request)
+    return redirect(page.url("/credits/billing", payment=payment_id, min_position=result.position))
 
 
 @router.post("/credits/billing/invoice")
 def post_invoice(page: PageDep) -> Response:
-    """Issue the invoice of a payment, unless it is there, and lead on to it."""
+    """Issue the invoice of a payment, unless it exists, and redirect to it."""
     form = Form(page.http)
     documents = page.services.invoicing.issue(
         page.organisation_id, form.text("payment", 128), context=form.request
@@ -152,30 +156,30 @@ def _show(
             listed.position,
         )
 
-    seen = page.view(read)
+    data = page.view(read)
     outcome = outcome or FormResult()
-    returned_payment = next((each for each in seen.payments.payments if each.payment_id == payment_id), None)
-    form_values = fields if fields is not None else billing_form.form_values(seen.details.details)
-    default_country = INDIA if seen.balance.currency is Currency.INR else "US"
+    returned_payment = next((each for each in data.payments.payments if each.payment_id == payment_id), None)
+    form_values = fields if fields is not None else billing_form.form_values(data.details.details)
+    default_country = INDIA if data.balance.currency is Currency.INR else "US"
     remarks = page.services.payments.remarks(
-        page.organisation_id, [each.payment_id for each in seen.payments.payments if each.kind == "custom"]
+        page.organisation_id, [each.payment_id for each in data.payments.payments if each.kind == "custom"]
     )
     return page.render(
         "billing.html",
-        seen.balance,
+        data.balance,
         outcome.status,
-        seen=seen,
-        details=seen.details.details,
+        data=data,
+        details=data.details.details,
         form_values=form_values,
         default_country=default_country,
         labels=billing_form.LABELS,
         editing=editing or fields is not None,
         field_errors=outcome.field_errors,
-        once=(fields or {}).get(IDEMPOTENCY_FIELD) or page.services.new_id(),
+        idempotency_key=(fields or {}).get(IDEMPOTENCY_FIELD) or page.services.new_id(),
         returned_payment=returned_payment,
         remarks=remarks,
-        flagged_amounts=_flagged_amounts(page.services.payments, seen.payments),
-        document_numbers_of=lambda each: seen.numbers.get(each, NO_DOCUMENTS),
+        flagged_amounts=_flagged_amounts(page.services.payments, data.payments),
+        document_numbers_of=lambda each: data.numbers.get(each, NO_DOCUMENTS),
         path_of=path_of,
         can_recheck=lambda payment: now - payment.created_at >= RECHECK_AFTER,
         countries=billing_form.countries(),
@@ -186,16 +190,16 @@ def _show(
 
 
 def _flagged_amounts(payments: Payments, page: PaymentPage) -> Mapping[str, int]:
-    """Return what the attempts moved that payments are flagged for, in minor units, by payment."""
-    moved: dict[str, int] = {}
+    """Return the amounts of the flagged attempts, in minor units, by payment id."""
+    amounts_by_payment: dict[str, int] = {}
     for row in page.payments:
         if row.flag is None:
             continue
         open_flags = payments.payment(row.payment_id).open_flags
         amounts = [amount for flag, _, amount in open_flags if flag is row.flag]
         if row.flag is Flag.AMOUNT_DIFFERS and row.total_minor in amounts:
-            continue  # it is the currency that differs
-        moved[row.payment_id] = (
+            continue  # only the currency differs
+        amounts_by_payment[row.payment_id] = (
             sum(amounts) if row.flag in labels.REFUND_EXPLANATIONS else max(amounts, default=0)
         )
-    return moved
+    return amounts_by_payment

@@ -1,4 +1,4 @@
-"""The form of billing details: its fields, what they are called, and how they become details."""
+"""The form of billing details: its fields, their labels, and the conversion to billing details."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ LABELS: Final[Mapping[str, str]] = MappingProxyType(
         **{f"{where}.{part}": title for where, title in ADDRESS_SECTIONS.items() for part in _PARTS},
     }
 )
-"""What stands before a field's fault in the list of all: it says which field it is of, not which address."""
+"""Prefix of a field's error in the list of errors. The message names the field, but not which address."""
 STATES: Final = tuple(
     (name, f"{name} ({code})") for code, name in sorted(GST_STATES.items(), key=lambda each: each[1])
 )
-"""The states of India to choose from, by name."""
+"""The states of India as (value, label), sorted by name."""
 
 
 def details_of(form: Form) -> BillingDetails:
-    """Return the billing details a form says; the ledger checks them."""
+    """Return the billing details of a form. The domain validates them."""
     shipping = None if form.fields.get("shipping_same") else _address(form.fields, "shipping")
     return BillingDetails(
         form.fields.get("name", ""),
@@ -44,8 +44,8 @@ def details_of(form: Form) -> BillingDetails:
     )
 
 
-def names(fields: Mapping[str, str]) -> Mapping[str, str]:
-    """Return what the form calls the fields of billing details, where it calls them otherwise."""
+def form_field_names(fields: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the form's field names for the domain's field names, where they differ."""
     lines = {
         f"{where}.lines.{number}": f"{where}.line_{number + 1}"
         for where in ADDRESS_SECTIONS
@@ -56,7 +56,7 @@ def names(fields: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def form_values(details: BillingDetails | None) -> Mapping[str, str]:
-    """Return the form's fields as the details on file fill them in."""
+    """Return the values of the form's fields for the details on file."""
     if details is None:
         return {"shipping_same": "yes"}
     fields: dict[str, Any] = {
@@ -79,13 +79,13 @@ def form_values(details: BillingDetails | None) -> Mapping[str, str]:
 
 @cache
 def countries() -> tuple[tuple[str, str], ...]:
-    """Return codes and names of all countries, by name."""
+    """Return (code, name) of all countries, sorted by name."""
     names_of = Locale("en").territories
     return tuple(sorted(((code, names_of.get(code, code)) for code in COUNTRIES), key=lambda each: each[1]))
 
 
 def _state_field(fields: Mapping[str, str], where: str) -> str:
-    """Return the field of an address's state: in India one chooses from a list."""
+    """Return the name of the state field. In India it is a list of choices."""
     return f"{where}.gst_state" if fields.get(f"{where}.country") == INDIA else f"{where}.state"
 
 

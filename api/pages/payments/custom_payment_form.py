@@ -1,4 +1,4 @@
-"""A custom payment as forms ask for it: in the wizard, and where staff ask somebody for one."""
+"""The fields of a custom payment: for the purchase wizard and for the staff form."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from api.pages.shell.forms import Form, FormReader
 from domain.shared.money import MINOR_UNITS
 
 FIELD_NAMES: Final[Mapping[str, str]] = MappingProxyType({"amount_minor": "amount"})
-"""What the forms call the ledger's fields."""
+"""The form's field names for the domain's field names."""
 
 
 def read_custom_payment(form: Form) -> tuple[int, str]:
-    """Return the amount of a form in minor units, and the remark.
+    """Return the amount of a form, in minor units, and the remark.
 
     Raises:
-        HttpProblem: one of them is none, or both.
+        HttpProblem: one or both fields are invalid.
     """
     reader = FormReader()
-    amount_minor = reader.of(0, form.amount_minor, "amount")
-    remark = reader.of("", form.text, "remark", NAME_LENGTH_MAX)
+    amount_minor = reader.read(0, form.amount_minor, "amount")
+    remark = reader.read("", form.text, "remark", NAME_LENGTH_MAX)
     reader.check()
     return amount_minor, remark
 
 
 def amount_text(amount_minor: int) -> str:
-    """Return an amount as somebody would type it: 1250.50."""
+    """Return an amount in the format of a form field: 1250.50."""
     whole, rest = divmod(amount_minor, MINOR_UNITS)
     return f"{whole}.{rest:02}"

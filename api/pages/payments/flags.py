@@ -1,4 +1,4 @@
-"""Everything odd about payments, of all organisations, in one list: for staff and auditors."""
+"""The list of payment flags of all organisations, for staff and auditors."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 @router.get(FLAGS)
 def get_flags(http: Request, services: ServicesDep, read: PageReadDep, cursor: PageCursor = None) -> Response:
-    """List what is flagged: what the money was, where it lies, and what can be done."""
+    """List the flags with their money, their gateway and the possible actions."""
     return _show(http, services, read, cursor)
 
 
 @router.post("/credits/staff/settle-flag")
 def post_settle_flag(page: PageDep, read: PageReadDep) -> Response:
-    """Settle a flag that somebody dealt with."""
+    """Settle a flag."""
     form = Form(page.http)
     try:
-        standing = page.services.payments.settle_flag(
+        result = page.services.payments.settle_flag(
             page.organisation_id,
             form.text("payment", ID_LENGTH_MAX),
             FlagKey(
@@ -52,7 +52,7 @@ def post_settle_flag(page: PageDep, read: PageReadDep) -> Response:
         )
     except Exception as error:
         return _show(page.http, page.services, read, None, form_result_of(error))
-    return redirect(FLAGS, min_position=standing.position)
+    return redirect(FLAGS, min_position=result.position)
 
 
 def _show(
@@ -63,19 +63,19 @@ def _show(
     outcome: FormResult | None = None,
 ) -> Response:
     outcome = outcome or FormResult()
-    seen = read.view_all(flag_queries.flags, cursor, ROWS)
-    shown: dict[str, Any] = {
-        "seen": seen,
-        "notes": services.payments.notes([row.payment_id for row in seen.flags]),
+    data = read.view_all(flag_queries.flags, cursor, ROWS)
+    context: dict[str, Any] = {
+        "data": data,
+        "notes": services.payments.notes([row.payment_id for row in data.flags]),
         "names": services.people.names(
-            [http.state.session.principal.subject, *(row.settled_by for row in seen.flags)]
+            [http.state.session.principal.subject, *(row.settled_by for row in data.flags)]
         ),
         "is_staff": http.state.session.principal.kind is PrincipalKind.STAFF,
-        "once": services.new_id(),
+        "idempotency_key": services.new_id(),
         "field_errors": outcome.field_errors,
         "is_first_page": cursor is None,
         "money": lambda amount_minor, currency: formats_of(Currency.USD, "UTC").money(amount_minor, currency),
-        "in_utc": lambda moment: in_utc(moment.isoformat()),
+        "in_utc": lambda time: in_utc(time.isoformat()),
         "words": labels,
     }
-    return render(http, "flags.html", outcome.status, **shown)
+    return render(http, "flags.html", outcome.status, **context)

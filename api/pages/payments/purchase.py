@@ -33,7 +33,7 @@ from projections.credits.read_models import Balance
 from projections.credits.usage_baseline import UsageBaseline, usage_baseline
 
 SECOND_STEPS: Final = {PurchasePlan.CUSTOM: ("Amount", "purchase_custom.html")}
-"""What the second step is called, and its template, where it asks for something else than credits."""
+"""Title and template of the second step, for plans whose second step is not Credits."""
 _CREDITS_STEP: Final = ("Credits", "purchase_credits.html")
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -55,13 +55,13 @@ class _PurchaseData:
 def get_purchase(
     page: PageDep, plan: PurchasePlan | None = None, credits: _Credits = "", quote: _QuoteId | None = None
 ) -> Response:
-    """Show the first step, or with a plan (or credits, from a suggestion) the second.
+    """Show the first step, or the second step if the query has a plan or credits (from a suggestion).
 
-    With a quote it shows what was chosen then: a remark is personal, and stands in no address.
+    With a quote it shows the selection of that quote. A remark is personal, so it must not be in a URL.
 
     Raises:
-        BilledByAgreement: the organisation buys nothing here.
-        QuoteNotFound: there is no such quote.
+        BilledByAgreement: the organisation cannot buy here.
+        QuoteNotFound: the quote does not exist.
     """
     fields: Mapping[str, str] = {"credits": credits}
     if quote is not None:
@@ -79,7 +79,7 @@ def get_purchase(
 
 @router.post("/credits/purchase")
 def post_purchase(page: PageDep) -> Response:
-    """Quote what was chosen, and lead on to its review."""
+    """Create a quote for the selection, and redirect to its review."""
     form = Form(page.http)
     plan = form.choice("plan", PurchasePlan)
     try:
@@ -100,7 +100,7 @@ def post_purchase(page: PageDep) -> Response:
 
 @router.get("/credits/purchase/review")
 def get_review(page: PageDep, quote: _QuoteId) -> Response:
-    """Show a quote for review; one that holds no more leads back to what was chosen."""
+    """Show a quote for review. An expired quote redirects back to its selection."""
     quoted = page.services.payments.find_quote(page.organisation_id, quote)
     if quoted.expires_at <= page.services.clock():
         if quoted.top_up is not None:
@@ -125,31 +125,31 @@ def get_review(page: PageDep, quote: _QuoteId) -> Response:
 
 @router.post("/credits/purchase/payment")
 def post_payment(page: PageDep) -> Response:
-    """Begin to pay a quote: it has one payment, however often this is sent."""
+    """Create the payment of a quote. A repeat returns the same payment."""
     form = Form(page.http)
     payments = page.services.payments
     quote_id, gateway = form.text("quote", 128), form.text("gateway", 64)
     payment_id = id_for_gateway("pay", page.services.new_id())
     try:
-        standing = payments.begin(
+        result = payments.begin(
             page.organisation_id,
             quote_id,
             gateway,
             payment_id=payment_id,
             context=form.request,
         )
-    except GatewayUnavailable:  # the payment is recorded: its page asks the gateway again
+    except GatewayUnavailable:  # the payment is recorded, and its page retries
         return redirect(page.url("/credits/purchase/payment", payment=payment_id))
-    return redirect(page.url("/credits/purchase/payment", payment=standing.payment.terms.payment_id))
+    return redirect(page.url("/credits/purchase/payment", payment=result.payment.terms.payment_id))
 
 
 @router.get("/credits/purchase/payment")
 def get_payment(page: PageDep, payment: _PaymentId) -> Response:
-    """Show the way to the gateway's page, or where there is nothing to pay any more, what became of it."""
-    standing = page.services.payments.checkout(page.organisation_id, payment, context=page.command_context)
-    if standing.checkout is None:
-        return redirect(page.url("/credits/billing", payment=payment, min_position=standing.position))
-    terms = standing.payment.terms
+    """Show the link to the gateway's page, or redirect to the payment if it cannot be paid any more."""
+    result = page.services.payments.checkout(page.organisation_id, payment, context=page.command_context)
+    if result.checkout is None:
+        return redirect(page.url("/credits/billing", payment=payment, min_position=result.position))
+    terms = result.payment.terms
     is_custom = terms.kind is PaymentKind.CUSTOM
     response = page.render(
         "purchase_payment.html",
@@ -159,12 +159,12 @@ def get_payment(page: PageDep, payment: _PaymentId) -> Response:
         remark=page.services.payments.remarks(page.organisation_id, [payment] if is_custom else []).get(
             payment
         ),
-        checkout=standing.checkout,
+        checkout=result.checkout,
         steps=_steps(PurchasePlan.CUSTOM if is_custom else None),
         words=labels,
     )
-    # The form leads to the gateway, and nowhere else but to our own pages.
-    url = urlsplit(standing.checkout.url)
+    # The form may submit only to this gateway and to our own pages.
+    url = urlsplit(result.checkout.url)
     response.headers["Content-Security-Policy"] = rendering.content_security_policy(
         f"{url.scheme}://{url.netloc}"
     )
@@ -173,13 +173,13 @@ def get_payment(page: PageDep, payment: _PaymentId) -> Response:
 
 @router.get("/credits/payments/{payment_id}/cancelled")
 def get_cancelled(http: Request, services: ServicesDep, payment_id: _PaymentPath) -> Response:
-    """Take the payer back who left the gateway's page, and give up what they have not even tried to pay.
+    """Handle a payer who cancelled on the gateway's page: abandon the payment if it has no attempt.
 
-    Gateways lead here with GET and drop queries. It does no harm without a form: the gateway is asked first,
-    and should the money come after all, the payment completes.
+    Gateways redirect with GET and drop queries, so this cannot be a form. It is safe: the gateway is checked
+    first, and if the money arrives later, the payment still completes.
 
     Raises:
-        PaymentNotFound: there is none, or it is none of theirs.
+        PaymentNotFound: it does not exist, or the caller does not belong to its organisation.
     """
     session: Session = http.state.session
     principal = session.principal
@@ -187,7 +187,7 @@ def get_cancelled(http: Request, services: ServicesDep, payment_id: _PaymentPath
     if not principal.may_see(organisation_id):
         raise PaymentNotFound(payment_id=payment_id)
     if principal.memberships.get(organisation_id) is Role.ADMIN:
-        with suppress(GatewayError, PaymentClosed):  # then it stays as it is, and shows as that
+        with suppress(GatewayError, PaymentClosed):  # the payment then keeps its status
             _abandon_if_not_attempted(
                 services, organisation_id, payment_id, command_context_of(http, services)
             )
@@ -207,10 +207,10 @@ def _abandon_if_not_attempted(
 
 
 def _read_selection(page: Page, form: Form, plan: PurchasePlan) -> tuple[int, int | None, str | None]:
-    """Return what the second step says: credits, or an amount and a remark.
+    """Return the selection of the second step: credits, amount in minor units, and remark.
 
     Raises:
-        HttpProblem: something of it cannot be read.
+        HttpProblem: a field is invalid.
     """
     if plan is PurchasePlan.CUSTOM:
         return 0, *custom_payment_form.read_custom_payment(form)
@@ -221,7 +221,7 @@ def _read_selection(page: Page, form: Form, plan: PurchasePlan) -> tuple[int, in
 
 
 def _fields_of(quoted: PurchaseQuote) -> Mapping[str, str]:
-    """Return the second step's fields as they were when it was quoted."""
+    """Return the fields of the second step for a quote."""
     return {
         "credits": str(quoted.terms.credits - quoted.included),
         "amount": custom_payment_form.amount_text(quoted.terms.amount_minor),
@@ -241,25 +241,25 @@ def _second_step(plan: PurchasePlan | None) -> tuple[str, str]:
 def _show(
     page: Page, plan: PurchasePlan | None, fields: Mapping[str, str], outcome: FormResult | None = None
 ) -> Response:
-    """Show the first step, or the second of a plan."""
+    """Show the first step, or the second step of a plan."""
 
     def read(connection: Connection, organisation_id: str) -> _PurchaseData:
         balance = credit_queries.balance(connection, organisation_id)
         return _PurchaseData(balance, usage_baseline(connection, organisation_id), balance.position)
 
-    seen = page.view(read)
-    balance, outcome = seen.balance, outcome or FormResult()
+    data = page.view(read)
+    balance, outcome = data.balance, outcome or FormResult()
     prices = page.services.ledger.prices.at(page.services.clock())
-    here = prices.of(balance.currency)
-    price = balance.price_millionths or here.credit_price_millionths
+    currency_prices = prices.of(balance.currency)
+    price = balance.price_millionths or currency_prices.credit_price_millionths
     top_up = recommendations.top_up(
-        balance.available, None, seen.usage_baseline.event_credits, price, prices.minimum_credits
+        balance.available, None, data.usage_baseline.event_credits, price, prices.minimum_credits
     )
     context: dict[str, Any] = {
         "plan": plan,
         "fields": fields,
         "minimum": prices.minimum_credits,
-        "prices": here,
+        "prices": currency_prices,
         "price": price,
         "top_up": top_up,
         "has_pro": balance.plan is Plan.PRO,

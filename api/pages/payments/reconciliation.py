@@ -1,4 +1,4 @@
-"""Does a gateway's account of the money equal the ledger's? For staff and auditors."""
+"""The reconciliation of a gateway with the ledger, for staff and auditors."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ _DEFAULT_SPAN: Final = timedelta(days=30)
 _SPAN_MAX: Final = timedelta(days=366)
 
 DIFFERENCE_LABELS: Final = {
-    DifferenceKind.UNKNOWN_PAYMENT: "Unknown payment: the gateway took money for no order of ours",
-    DifferenceKind.NOT_COMPLETED: "Not completed: the gateway took the money, and here it is not paid",
-    DifferenceKind.MISSING_AT_GATEWAY: "Missing at the gateway: paid here, not listed there",
-    DifferenceKind.AMOUNT_DIFFERS: "Another amount",
-    DifferenceKind.CURRENCY_DIFFERS: "Another currency",
-    DifferenceKind.TAKEN_TWICE: "Taken twice: another attempt took money too, and it is not back",
-    DifferenceKind.REFUND_MISSING_IN_LEDGER: "Refund missing here: the gateway gave money back",
+    DifferenceKind.UNKNOWN_PAYMENT: "Unknown payment: the gateway has a payment without an order in the"
+    " ledger",
+    DifferenceKind.NOT_COMPLETED: "Not completed: paid at the gateway, not completed in the ledger",
+    DifferenceKind.MISSING_AT_GATEWAY: "Missing at the gateway: completed in the ledger, not listed at the"
+    " gateway",
+    DifferenceKind.AMOUNT_DIFFERS: "Different amount",
+    DifferenceKind.CURRENCY_DIFFERS: "Different currency",
+    DifferenceKind.TAKEN_TWICE: "Paid twice: a second attempt was paid and not refunded",
+    DifferenceKind.REFUND_MISSING_IN_LEDGER: "Refund missing in the ledger: the gateway refunded money",
     DifferenceKind.REFUND_MISSING_AT_GATEWAY: "Refund missing at the gateway",
-    DifferenceKind.CREDITS_MISSING: "Credits missing: not those that were bought were added",
+    DifferenceKind.CREDITS_MISSING: "Credits missing: the added credits differ from the purchased ones",
 }
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -45,7 +47,7 @@ def get_reconciliation(
     first: date | None = None,
     last: date | None = None,
 ) -> Response:
-    """Compare the gateway that is asked for, and show every difference."""
+    """Compare the selected gateway with the ledger, and show every difference."""
     gateways = services.pages.gateways
     today = services.clock().astimezone(UTC).date()
     last = last or today
@@ -54,12 +56,12 @@ def get_reconciliation(
     error_message = ""
     if gateway in gateways:
         if not timedelta(0) <= last - first <= _SPAN_MAX:
-            error_message = "Choose a first day before the last one, and at most a year."
+            error_message = "The first day must be before the last day, and the period at most one year."
         else:
             try:
                 found = services.pages.reconcile(gateway, first, last)
             except GatewayError as error:
-                error_message = f"Nothing was compared: {error}."
+                error_message = f"The comparison failed: {error}."
     return render(
         http,
         "reconciliation.html",
@@ -75,7 +77,7 @@ def get_reconciliation(
 
 
 def _format_value(difference: Difference, value: int | str | None) -> str:
-    """Return an amount in its currency; what is no amount as it is."""
+    """Return an amount in its currency, and any other value as text."""
     if value is None:
         return "-"
     if isinstance(value, str) or difference.currency not in set(Currency):

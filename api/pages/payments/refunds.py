@@ -1,4 +1,4 @@
-"""How staff give money back: of unspent credits, of a fee or a custom payment, or what was taken oddly."""
+"""Refunds of payments by staff: of unspent credits, of a fee or a custom payment, or of a flagged attempt."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from domain.payments.refunds import AttemptRefund, CreditRefund, FeeRefund, Refu
 from projections.credits import queries as credit_queries
 
 _KINDS: Final = ("credits", "amount", "attempt")
-"""Fields that say what is to go back: one of them is filled in."""
+"""The fields that select the refund. Exactly one is filled in."""
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -39,22 +39,22 @@ _Text = Annotated[str, Query(max_length=ID_LENGTH_MAX)]
 def get_refund_payment(
     page: PageDep, payment: _PaymentId, credits: _Text = "", amount: _Text = "", attempt: _Text = ""
 ) -> Response:
-    """Show what can go back, or with one of the others what giving it back would do, to be confirmed."""
+    """Show the possible refunds, or with a selected refund its preview, for confirmation."""
     fields = {"credits": credits, "amount": amount, "attempt": attempt}
     try:
         refund_request = _refund_request(Form(page.http, fields))
-        asked = None if refund_request is None else _preview(page, payment, refund_request)
+        preview = None if refund_request is None else _preview(page, payment, refund_request)
     except Exception as error:
         return _show(page, payment, fields, error=error)
-    return _show(page, payment, fields, asked)
+    return _show(page, payment, fields, preview)
 
 
 @router.post("/credits/staff/refund-payment")
 def post_refund_payment(page: PageDep, payment: _PaymentId) -> Response:
-    """Give money back, and take what it bought."""
+    """Refund money, and take back what it bought."""
     form = Form(page.http)
     try:
-        standing = page.services.refunds.refund(
+        result = page.services.refunds.refund(
             page.organisation_id,
             payment,
             _refund_request(form) or CreditRefund(form.whole_number("credits", 1, CREDITS_MAX)),
@@ -64,17 +64,17 @@ def post_refund_payment(page: PageDep, payment: _PaymentId) -> Response:
         )
     except Exception as error:
         return _show(page, payment, form.fields, error=error)
-    return redirect(page.url("/credits/billing", payment=payment, min_position=standing.position))
+    return redirect(page.url("/credits/billing", payment=payment, min_position=result.position))
 
 
 def _refund_request(form: Form) -> RefundRequest | None:
-    """Return what a form says is to go back; None where it says nothing."""
+    """Return the refund request of a form, or None if it has none."""
     if form.fields.get("attempt"):
         return AttemptRefund(form.text("attempt", ID_LENGTH_MAX))
     if form.fields.get("amount"):
         amount_minor = form.amount_minor("amount")
         if amount_minor < 1:
-            raise invalid("amount", "an amount above 0 is needed")
+            raise invalid("amount", "enter an amount above 0")
         return FeeRefund(amount_minor)
     if form.fields.get("credits"):
         return CreditRefund(form.whole_number("credits", 1, CREDITS_MAX))
@@ -91,7 +91,7 @@ def _show(
     page: Page,
     payment_id: str,
     fields: Mapping[str, str],
-    asked: RefundRequested | None = None,
+    preview: RefundRequested | None = None,
     *,
     error: Exception | None = None,
 ) -> Response:
@@ -101,15 +101,15 @@ def _show(
     try:
         unspent = _preview(page, payment_id, CreditRefund())
     except Exception as refusal:
-        nothing = form_result_of(refusal)
+        refused = form_result_of(refusal)
         if not (fee_minor or flagged_attempts or outcome.field_errors):
-            outcome = nothing
+            outcome = refused
     return page.render(
         "refund_payment.html",
         page.view(credit_queries.balance),
         outcome.status,
         field_errors=outcome.field_errors,
-        once=fields.get(IDEMPOTENCY_FIELD) or page.services.new_id(),
+        idempotency_key=fields.get(IDEMPOTENCY_FIELD) or page.services.new_id(),
         payment_id=payment_id,
         terms=payment.terms,
         is_paid=payment.status in PAID_STATUSES,
@@ -117,24 +117,26 @@ def _show(
         fee_minor=fee_minor,
         fee_text=amount_text(fee_minor),
         flagged_attempts=flagged_attempts,
-        asked=asked,
+        preview=preview,
         fields={kind: fields.get(kind, "") for kind in _KINDS},
-        currency=None if asked is None else payment.currency_of(asked),
+        currency=None if preview is None else payment.currency_of(preview),
         words=labels,
     )
 
 
 def _outcome_of(error: Exception, payment: Payment) -> FormResult:
-    """Return what the page shows of an error; the ledger's minor units become money."""
+    """Return the form result of an error. Shows amounts as money, not in minor units."""
     outcome = form_result_of(error, names=FIELD_NAMES)
     if not isinstance(error, RefundExceedsRefundableFee):
         return outcome
-    left = formats_of(payment.terms.currency, "UTC").money(payment.refundable_fee_minor)
-    fault = FieldError(field="amount", message=f"{left} can still go back, tax not counted")
-    return FormResult([fault], outcome.status)
+    refundable = formats_of(payment.terms.currency, "UTC").money(payment.refundable_fee_minor)
+    field_error = FieldError(
+        field="amount", message=f"at most {refundable} can still be refunded, excluding tax"
+    )
+    return FormResult([field_error], outcome.status)
 
 
 def _flagged_attempts(payment: Payment) -> list[PaymentFlagged]:
-    """Return the attempts whose money waits to go back."""
-    waiting = {key.gateway_payment_id: key for key in payment.flags if payment.is_refundable(key)}
-    return [payment.flags[key] for key in waiting.values()]
+    """Return the flags of attempts whose money can be refunded."""
+    by_attempt = {key.gateway_payment_id: key for key in payment.flags if payment.is_refundable(key)}
+    return [payment.flags[key] for key in by_attempt.values()]

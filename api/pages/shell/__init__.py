@@ -1,1 +1,1 @@
-"""What all pages share: layout, routing, rendering, forms, formats, labels."""
+"""The common parts of all pages: routing, rendering, forms, formats, labels."""

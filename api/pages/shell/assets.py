@@ -14,9 +14,9 @@ router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
 @router.get("/assets/{digest}/{name}")
 async def get_asset(digest: str, name: str) -> Response:
-    """Return an asset of this content, which never changes."""
+    """Return an asset. Its path contains the digest of its content, so the content never changes."""
     if name not in ASSETS or asset(name) != f"/assets/{digest}/{name}":
-        raise HttpProblem("not-found", "no asset has this address")
+        raise HttpProblem("not-found", "no asset has this path")
     return Response(
         asset_content(name),
         media_type=ASSETS[name],

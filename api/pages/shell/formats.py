@@ -1,4 +1,4 @@
-"""Numbers, money, days and moments as people of a place read them."""
+"""Localised formats of numbers, money, days and times."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PRICE_PATTERNS: Final = {Currency.INR: "¤#,##,##0.00####", Currency.USD: "¤#,
 
 
 class Formats:
-    """How an organisation's people read: by its currency (₹1,25,000.00 or $125,000.00) and its zone."""
+    """The formats of an organisation, by its currency (₹1,25,000.00 or $125,000.00) and its time zone."""
 
     def __init__(self, currency: Currency, time_zone: str) -> None:
         self.currency = currency
@@ -31,20 +31,20 @@ class Formats:
 
     @property
     def language(self) -> str:
-        """The language tag of what is written, for the page's `lang`."""
+        """The language tag of the formats, for the `lang` attribute of a page."""
         return f"{self.locale.language}-{self.locale.territory}"
 
     def number(self, number: int) -> str:
-        """Return 1,25,000 or 125,000; a minus sign before what is below zero."""
+        """Return 1,25,000 or 125,000, with a minus sign if it is negative."""
         text = format_decimal(abs(number), locale=self.locale)
         return MINUS + text if number < 0 else text
 
     def signed(self, number: int) -> str:
-        """Return the number with its sign, also above zero."""
+        """Return the number with its sign, also if it is positive."""
         return f"+{self.number(number)}" if number > 0 else self.number(number)
 
     def price(self, price_millionths: int) -> str:
-        """Return a price of one credit, with as many decimals as it has."""
+        """Return the price of one credit, with all its decimals."""
         amount = Decimal(price_millionths) / MILLIONTHS
         pattern = _PRICE_PATTERNS[self.currency]
         return format_currency(
@@ -52,21 +52,21 @@ class Formats:
         )
 
     def cost(self, credits_count: int, price_millionths: int) -> str:
-        """Return what credits cost at a price, without tax."""
+        """Return the cost of credits at a price, excluding tax."""
         return self.money(cost_of(credits_count, price_millionths, 0).amount_minor)
 
     def rate(self, rate_millionths: int) -> str:
-        """Return a rate in credits a photo, with as many decimals as it has."""
+        """Return a rate in credits per photo, with all its decimals."""
         return format_decimal(Decimal(rate_millionths) / WHOLE_CREDIT_MILLIONTHS, "0.######", self.locale)
 
     def money(self, amount_minor: int, currency: str | None = None) -> str:
-        """Return an amount of minor units with its currency's symbol."""
+        """Return an amount in minor units as money, with the symbol of its currency."""
         amount = Decimal(abs(amount_minor)) / _MINOR_UNITS
         text = format_currency(amount, currency or self.currency.value, locale=self.locale)
         return MINUS + text if amount_minor < 0 else text
 
     def day(self, day: date | datetime) -> str:
-        """Return a day, or the day of a moment: 3 Nov 2026 or Nov 3, 2026."""
+        """Return a day, or the day of a time: 3 Nov 2026 or Nov 3, 2026."""
         return format_date(self._local(day), "medium", locale=self.locale)
 
     def month(self, month: date) -> str:
@@ -82,18 +82,18 @@ class Formats:
         return format_skeleton("MMMd", day, locale=self.locale)
 
     def time(self, moment: datetime, *, with_seconds: bool = False) -> str:
-        """Return the time of day of a moment."""
+        """Return the time of day."""
         return format_time(
             moment, "medium" if with_seconds else "short", tzinfo=self.zone, locale=self.locale
         )
 
     def moment(self, moment: datetime) -> str:
-        """Return day and time of a moment."""
+        """Return day and time of day."""
         return f"{self.day(moment)}, {self.time(moment)}"
 
     @property
     def zone_name(self) -> str:
-        """The zone's name, such as India Time."""
+        """The name of the time zone, such as India Time."""
         return get_timezone_name(self.zone, locale=self.locale)
 
     def _local(self, day: date | datetime) -> date:
@@ -101,7 +101,7 @@ class Formats:
 
 
 def in_utc(text: str) -> str:
-    """Return the moment that an ISO 8601 text names as people read it; a text that names none as it is."""
+    """Return an ISO 8601 time in a readable form, in UTC. Any other text is returned unchanged."""
     try:
         moment = datetime.fromisoformat(text).astimezone(UTC)
     except ValueError:
@@ -111,5 +111,5 @@ def in_utc(text: str) -> str:
 
 @lru_cache(maxsize=1_024)
 def formats_of(currency: Currency, time_zone: str) -> Formats:
-    """Return the formats of a currency and a zone."""
+    """Return the formats of a currency and a time zone."""
     return Formats(currency, time_zone)

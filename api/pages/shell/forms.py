@@ -1,4 +1,4 @@
-"""What a form says: its fields as values, what is wrong with them, and what makes it count once."""
+"""Posted forms: their fields as values, their errors, and their idempotency keys."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from domain.shared.event_store import IdempotencyKey
 from domain.shared.money import MILLIONTHS, MINOR_UNITS
 
 IDEMPOTENCY_FIELD: str = "once"
-"""The field that holds a form's own id: sent again, by a second click or a reload, it counts once."""
+"""The field with the idempotency key of a form. A second click or a reload takes effect only once."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _WHOLE: Final = r"(?:\d+|[1-9]\d{0,2}(?:[, ]\d{3})+|[1-9]\d?(?:,\d{2})*,\d{3})"
-"""Digits, in one piece or in groups: 100,000 or 1,00,000. A comma anywhere else may stand
-for the decimal point: reading over it would make the money a hundred times as much."""
+"""Digits, ungrouped or in groups: 100,000 or 1,00,000. A comma in any other place may be a decimal point.
+Ignoring it would multiply an amount by a hundred."""
 _WHOLE_NUMBER: Final = re.compile(_WHOLE, re.ASCII)
 _PRICE: Final = re.compile(rf"{_WHOLE}(?:\.\d{{1,6}})?|\.\d{{1,6}}", re.ASCII)
 _AMOUNT: Final = re.compile(rf"{_WHOLE}(?:\.\d{{1,2}})?|\.\d{{1,2}}", re.ASCII)
@@ -37,40 +37,40 @@ _AMOUNT: Final = re.compile(rf"{_WHOLE}(?:\.\d{{1,2}})?|\.\d{{1,2}}", re.ASCII)
 
 @dataclass(frozen=True)
 class FormResult:
-    """What a form led to: a result, or the faults to show with it, and the status that says so."""
+    """The result of a form: its field errors, and the HTTP status of the page."""
 
     field_errors: Sequence[FieldError] = ()
     status: int = 200
 
 
 class Form:
-    """A form that was sent."""
+    """A posted form."""
 
     def __init__(self, http: Request, fields: Mapping[str, str] | None = None) -> None:
-        """Take the fields that were posted, or others that are read as if they were."""
+        """Use the posted fields, or the given fields instead."""
         self._http = http
         self.fields: Mapping[str, str] = http.state.form if fields is None else fields
 
     @property
     def request(self) -> command_context.CommandContext:
-        """Who asks, when, and by which request."""
+        """The actor, the time and the id of the request."""
         return command_context_of(self._http, services_of(self._http))
 
     def idempotency_key(self, organisation_id: str) -> IdempotencyKey:
-        """Return what makes the form count once.
+        """Return the idempotency key of the form.
 
         Raises:
-            HttpProblem: it has no id.
+            HttpProblem: the form has none.
         """
         key = self.text(IDEMPOTENCY_FIELD, 64)
-        told = {
+        fields = {
             name: value for name, value in self.fields.items() if name not in (CSRF_FIELD, IDEMPOTENCY_FIELD)
         }
-        digest = blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=32).digest()
+        digest = blake2b(json.dumps(fields, sort_keys=True).encode(), digest_size=32).digest()
         return IdempotencyKey(f"form {self._http.url.path}\n{organisation_id}", key, digest)
 
     def text(self, name: str, length_max: int, *, required: bool = True) -> str:
-        """Return a field's text without spaces around it.
+        """Return a field's text without surrounding spaces.
 
         Raises:
             HttpProblem: it is missing, too long, or has control characters.
@@ -79,39 +79,39 @@ class Form:
         if required and not text:
             raise invalid(name, "this field is required")
         if len(text) > length_max:
-            raise invalid(name, f"at most {length_max} characters")
+            raise invalid(name, f"use at most {length_max} characters")
         if not text.isprintable():
-            raise invalid(name, "no line breaks or control characters")
+            raise invalid(name, "do not use line breaks or control characters")
         return text
 
     def whole_number(self, name: str, least: int, most: int | None = None) -> int:
-        """Return a field's whole number; separators between groups of digits are read over.
+        """Return a field's whole number. It may have separators between groups of digits.
 
-        Without `most`, how much is too much is the ledger's to say, in money.
+        Without `most`, the domain checks the upper limit, in money.
 
         Raises:
-            HttpProblem: it is none, or outside its bounds.
+            HttpProblem: it is not a whole number, or it is out of bounds.
         """
         text = self.text(name, 24)
         number = int(_ungrouped(text)) if _WHOLE_NUMBER.fullmatch(text) else -1
         if number < least or (most is not None and number > most):
             bounds = f", at least {least:,}" if most is None else f" from {least:,} to {most:,}"
-            raise invalid(name, f"a whole number{bounds}")
+            raise invalid(name, f"enter a whole number{bounds}")
         return number
 
     def price_millionths(self, name: str, most: int) -> int:
-        """Return an amount of the currency unit, such as 1.50, in millionths.
+        """Return an amount in the currency unit, such as 1.50, as millionths.
 
         Raises:
-            HttpProblem: it is none, has more than six decimals, or is too much.
+            HttpProblem: it is not an amount, has more than six decimals, or is too large.
         """
         return self._decimal(name, _PRICE, "six", MILLIONTHS, most)
 
     def amount_minor(self, name: str) -> int:
-        """Return an amount of the currency unit, such as 1,250.50, in minor units; how much is not checked.
+        """Return an amount in the currency unit, such as 1,250.50, as minor units. Limits are not checked.
 
         Raises:
-            HttpProblem: it is none, or has more than two decimals.
+            HttpProblem: it is not an amount, or has more than two decimals.
         """
         return self._decimal(name, _AMOUNT, "two", MINOR_UNITS, None)
 
@@ -120,19 +120,19 @@ class Form:
         if not form.fullmatch(text):
             raise invalid(
                 name,
-                f"an amount such as 1,250.50: a point before at most {decimals} decimals,"
-                " commas between thousands",
+                f"enter an amount such as 1,250.50, with at most {decimals} decimals after the point"
+                " and commas between thousands",
             )
         amount = int(Decimal(_ungrouped(text)) * units)
         if most is not None and amount > most:
-            raise invalid(name, f"at most {most // units:,}")
+            raise invalid(name, f"enter at most {most // units:,}")
         return amount
 
     def choice(self, name: str, choices: type[T]) -> T:
-        """Return the member of an enumeration that a field names.
+        """Return the member of an enumeration that a field selects.
 
         Raises:
-            HttpProblem: it names none.
+            HttpProblem: it selects none.
         """
         make: Callable[[str], T] = choices
         try:
@@ -142,27 +142,27 @@ class Form:
 
 
 class FormReader:
-    """Reads several fields of a form, past what is wrong, so that all of it is told at once."""
+    """Reads several fields of a form and collects their errors, so that one problem reports all of them."""
 
     def __init__(self) -> None:
-        self._faults: list[FieldError] = []
+        self._errors: list[FieldError] = []
 
-    def of(self, default: T, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what is read, or something instead where it is wrong."""
+    def read(self, default: T, read_field: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return the value that `read_field` returns, or `default` if the field is invalid."""
         try:
-            return read(*args, **kwargs)
+            return read_field(*args, **kwargs)
         except HttpProblem as problem:
-            self._faults += problem.errors
+            self._errors += problem.errors
             return default
 
     def check(self) -> None:
-        """Check that nothing was wrong.
+        """Check that all fields were valid.
 
         Raises:
-            HttpProblem: invalid-request, with all that was.
+            HttpProblem: invalid-request, with all errors.
         """
-        if self._faults:
-            raise invalid_fields(self._faults)
+        if self._errors:
+            raise invalid_fields(self._errors)
 
 
 def _ungrouped(number: str) -> str:
@@ -172,12 +172,12 @@ def _ungrouped(number: str) -> str:
 def form_result_of(
     error: Exception, *, allowed_status: int | None = None, names: Mapping[str, str] | None = None
 ) -> FormResult:
-    """Return what a form's page shows of an error that its sender can mend, or of one with the status `allowed_status`.
+    """Return the form result of an error that the sender can correct, or whose status is `allowed_status`.
 
-    `names` are those of the form for the ledger's fields, where they differ.
+    `names` maps the domain's field names to the form's field names, where they differ.
 
     Raises:
-        Exception: the error itself, where they cannot.
+        Exception: the error itself, if the sender cannot correct it.
     """
     if not isinstance(error, HttpProblem | LedgerError):
         raise error
@@ -186,7 +186,7 @@ def form_result_of(
     if (status >= 500 or status == 404) and status != allowed_status:
         raise error
     field_errors = [
-        FieldError(field=(names or {}).get(fault.field, fault.field), message=fault.message)
-        for fault in problem.errors or [FieldError(field="", message=problem.detail)]
+        FieldError(field=(names or {}).get(field_error.field, field_error.field), message=field_error.message)
+        for field_error in problem.errors or [FieldError(field="", message=problem.detail)]
     ]
     return FormResult(field_errors, status)

@@ -1,4 +1,4 @@
-"""How fresh the numbers of a page are."""
+"""The freshness of the numbers on a page."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Final
 from projections.credits.read_models import Positions
 
 LATE_AFTER_S: Final = 5
-"""Fewer seconds behind are how usage under way always looks: nobody waits for them."""
+"""A smaller lag is normal while usage arrives, so a page does not show it."""
 
 
 @dataclass(frozen=True)
 class Freshness:
-    """The numbers contain everything that was recorded by `as_of`, up to `position` of the log."""
+    """The numbers include everything that was recorded until `as_of`, up to the log position `position`."""
 
     as_of: datetime
     position: int
@@ -23,16 +23,16 @@ class Freshness:
 
     @property
     def is_late(self) -> bool:
-        """Whether what a person did a moment ago may be missing still."""
+        """Whether recent actions may still be missing."""
         return self.events_behind > 0 and self.seconds_behind >= LATE_AFTER_S
 
     @classmethod
     def of(cls, positions: Positions, now: datetime) -> Freshness:
-        """Return how fresh what was read at `now` is.
+        """Return the freshness of data that was read at `now`.
 
-        Views that lack something were complete when they last moved, at the latest.
+        `as_of` of lagging projections is the time of their last update.
         """
         behind = max(0, positions.log_end - positions.position)
-        last_moved = min((each.updated_at for each in positions.projections), default=now)
-        as_of = min(now, last_moved) if behind else now
+        last_update = min((each.updated_at for each in positions.projections), default=now)
+        as_of = min(now, last_update) if behind else now
         return cls(as_of, positions.position, behind, int((now - as_of).total_seconds()))

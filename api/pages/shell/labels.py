@@ -1,4 +1,4 @@
-"""What the pages call things, word for word as the user guide does."""
+"""The labels of the pages, identical to the user guide."""
 
 from __future__ import annotations
 
@@ -40,47 +40,47 @@ PAYMENT_STATUSES: Final = {
     PaymentStatus.ABANDONED: ("Abandoned", ""),
     PaymentStatus.REFUNDED: ("Refunded", "accent"),
 }
-"""Names, and the colours of their badges."""
+"""Labels, and the colours of their badges."""
 FLAGS: Final = {
-    Flag.AMOUNT_DIFFERS: "another amount was paid than was asked for",
+    Flag.AMOUNT_DIFFERS: "the paid amount differs from the requested amount",
     Flag.PAID_TWICE: "it was paid twice",
-    Flag.ALREADY_PRO: "there was a Pro Subscription already",
-    Flag.CREDITS_RECORDED_BEFORE: "its credits had been recorded before",
-    Flag.REFUND_UNKNOWN: "more money went back than was asked for",
-    Flag.REFUND_REFUSED: "the gateway did not give the money back",
+    Flag.ALREADY_PRO: "the organisation already had a Pro Subscription",
+    Flag.CREDITS_RECORDED_BEFORE: "its credits were already recorded",
+    Flag.REFUND_UNKNOWN: "the gateway refunded more money than was requested",
+    Flag.REFUND_REFUSED: "the gateway refused the refund",
 }
 REFUND_EXPLANATIONS: Final = {
-    Flag.AMOUNT_DIFFERS: "This money bought nothing, and goes back to the payer.",
-    Flag.PAID_TWICE: "What was paid again goes back to the payer.",
+    Flag.AMOUNT_DIFFERS: "This money bought nothing and is refunded to the payer.",
+    Flag.PAID_TWICE: "The second payment is refunded to the payer.",
 }
-"""What becomes of money that was taken and buys nothing."""
+"""What happens to money that was paid and bought nothing."""
 REASONS: Final = {
     "CUSTOMER_CANCELLED": "cancelled by the payer",
     "payment_cancelled": "cancelled by the payer",
     "payment_failed": "the bank refused it",
     "failed": "the gateway refused it",
-    "amount_differs": "another amount was paid than was asked for",
-    "CARD_NOT_KEPT": "the gateway does not keep the card any more",
+    "amount_differs": "the paid amount differs from the requested amount",
+    "CARD_NOT_KEPT": "the gateway no longer stores the card",
 }
-"""Why a payment ended, where a gateway or we have a code for it."""
+"""Why a payment failed or was abandoned, by code of a gateway or of the ledger."""
 TOP_UP_PAUSE_REASONS: Final = {
-    HeldReason.LIMIT_REACHED: "Today's {per_day} auto top-ups are all that you allow. It goes on tomorrow;"
-    " you can purchase credits yourself, or allow more.",
-    HeldReason.PAYMENT_FAILED: "The card was refused. It is tried once more tomorrow; you can purchase"
-    " credits yourself.",
-    HeldReason.TOO_SMALL: "The last top-up was too small to lift your credits above the threshold. Purchase"
-    " more at a time, or purchase credits yourself.",
+    HeldReason.LIMIT_REACHED: "Your limit of {per_day} auto top-ups per day is reached. Auto top-up continues"
+    " tomorrow. You can purchase credits now, or raise the limit.",
+    HeldReason.PAYMENT_FAILED: "The card was declined. Auto top-up tries again tomorrow. You can purchase"
+    " credits now.",
+    HeldReason.TOO_SMALL: "The last top-up was too small to raise your credits above the threshold. Increase"
+    " the credits per top-up, or purchase credits now.",
 }
-"""Why no more is purchased by itself today."""
+"""Why auto top-up is paused today."""
 TOP_UP_OFF_REASONS: Final = {
     OffReason.ASKED: "",
-    OffReason.PAYMENTS_FAILED: "The card was refused three times, on three days. Switch it on again with"
-    " another card.",
-    OffReason.PRICE_ROSE: "The credits would cost more than you agreed to. Switch it on again at the new"
-    " price.",
-    OffReason.NOT_FOR_SALE: "So many credits are not for sale this way any more.",
+    OffReason.PAYMENTS_FAILED: "The card was declined three times, on three days. Switch auto top-up on again"
+    " with another card.",
+    OffReason.PRICE_ROSE: "The credits now cost more than you agreed to. Switch auto top-up on again at the"
+    " new price.",
+    OffReason.NOT_FOR_SALE: "This number of credits can no longer be purchased automatically.",
 }
-"""Why it was switched off."""
+"""Why auto top-up was switched off."""
 WARNINGS: Final = {
     UsageType.WATERMARK_REPROCESS: "Re-processing the watermark charges 10 % of the photos again. Check the"
     " watermark on a few photos before you process all of them.",
@@ -90,7 +90,7 @@ WARNINGS: Final = {
 
 
 def payment_status(payment: PaymentRow) -> tuple[str, str]:
-    """Return what the status of a payment is called, and the colour of its badge."""
+    """Return the label of a payment's status, and the colour of its badge."""
     name, colour = PAYMENT_STATUSES[payment.status]
     is_part = payment.status is PaymentStatus.REFUNDED and payment.refunded_minor < payment.total_minor
     return ("Partly refunded" if is_part else name), colour
@@ -102,10 +102,10 @@ def usage_types(types: list[UsageType]) -> str:
 
 
 def reason(code: str) -> str:
-    """Return why a payment ended; what has no words of its own becomes readable at least."""
+    """Return the text of a reason code. A code without a text is only made readable."""
     return REASONS.get(code, code.replace("_", " ").lower())
 
 
 def gateway(name: str) -> str:
-    """Return a gateway's own spelling of its name."""
+    """Return the display name of a gateway."""
     return GATEWAYS.get(name, name)

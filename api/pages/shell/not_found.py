@@ -1,4 +1,4 @@
-"""Addresses that are no page: whoever mistypes one sees a page that says so."""
+"""Unknown paths below /credits: they return an error page."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 @router.get("/credits/{address:path}")
 def get_not_found(address: str) -> Response:
-    """Say that there is no such page."""
-    raise HttpProblem("not-found", f"there is no page /credits/{address}")
+    """Return 404 as a page."""
+    raise HttpProblem("not-found", f"the page /credits/{address} does not exist")

@@ -1,4 +1,4 @@
-"""What a page's handler is given: who looks, which organisation at, and how to answer."""
+"""The dependency of a page's handler: the signed-in person, the organisation, queries and rendering."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BUYER_ROLE: Final = Role.ADMIN
 
 
 class Page:
-    """A page about an organisation."""
+    """A page of an organisation."""
 
     def __init__(
         self,
@@ -51,17 +51,17 @@ class Page:
 
     @property
     def is_staff(self) -> bool:
-        """Whether somebody of the platform looks, who may grant and refund."""
+        """Whether the signed-in person is staff, who may grant and refund."""
         return self.session.principal.kind is PrincipalKind.STAFF
 
     @property
     def may_buy(self) -> bool:
-        """Whether who looks may buy: an admin of the organisation."""
+        """Whether the signed-in person may buy: only an admin of the organisation may."""
         return self.session.principal.memberships.get(self.organisation_id) is _BUYER_ROLE
 
     @property
     def command_context(self) -> command_context.CommandContext:
-        """Who asks, when, and by which request."""
+        """The actor, the time and the id of the request."""
         return command_context_of(self.http, self.services)
 
     def view(
@@ -70,10 +70,10 @@ class Page:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> PositionedT:
-        """Return what a view answers about the organisation, to who looks.
+        """Return the result of a query on the organisation, within the person's access.
 
         Raises:
-            OrganisationNotFound: it is not there, or none of theirs.
+            OrganisationNotFound: it does not exist, or the person does not belong to it.
         """
         return self._read.view(read, self.organisation_id, *args, **kwargs)
 
@@ -83,23 +83,23 @@ class Page:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> tuple[T, int]:
-        """Return what the organisation's history itself answers, and the end of the log it is read to.
+        """Return the result of a read on the organisation's event history, and the log position at the read.
 
         Raises:
-            OrganisationNotFound: it is not there, or none of theirs.
+            OrganisationNotFound: it does not exist, or the person does not belong to it.
         """
         return self._read.history(read, self.organisation_id, *args, **kwargs)
 
     def names(self, actors: Collection[str | None]) -> ActorNames:
-        """Return how to show actors."""
+        """Return the display names of actors."""
         return self.services.people.names(actors)
 
     def url(self, path: str, **query: Any) -> str:
-        """Return the address of a page about the same organisation."""
-        given = {name: value for name, value in query.items() if value is not None}
+        """Return the URL of a page of the same organisation."""
+        parameters = {name: value for name, value in query.items() if value is not None}
         if len(self.session.principal.memberships) != 1:
-            given = {"organisation": self.organisation_id, **given}
-        return f"{path}?{urlencode(given)}" if given else path
+            parameters = {"organisation": self.organisation_id, **parameters}
+        return f"{path}?{urlencode(parameters)}" if parameters else path
 
     def render(
         self,
@@ -109,9 +109,9 @@ class Page:
         actors: Iterable[str | None] = (),
         **context: Any,
     ) -> Response:
-        """Return the page, in the organisation's formats, with the names of the actors it shows."""
+        """Return the page, with the organisation's formats and the names of `actors`."""
         formats = formats_of(balance.currency, balance.time_zone)
-        about: Mapping[str, Any] = {
+        common: Mapping[str, Any] = {
             "page": self,
             "url": self.url,
             "f": formats,
@@ -122,7 +122,7 @@ class Page:
             "may_buy": self.may_buy,
             "is_staff": self.is_staff,
         }
-        return rendering.render(self.http, template, status, **{**about, **context})
+        return rendering.render(self.http, template, status, **{**common, **context})
 
 
 PageDep = Annotated[Page, Depends()]

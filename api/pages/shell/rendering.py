@@ -1,4 +1,4 @@
-"""Turns templates into pages, and says what a browser may do with them."""
+"""Renders templates to pages, and sets their security headers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ _POLICY: Final = (
 
 
 def headers(request: Request) -> Mapping[str, str]:
-    """Return what every page is sent with. A page that leads elsewhere has its own form-action."""
+    """Return the headers of every page.
+
+    A page with a form to a gateway sets its own content security policy.
+    """
     return {
         "Content-Security-Policy": content_security_policy(),
         "Referrer-Policy": "same-origin",
@@ -40,7 +43,7 @@ def headers(request: Request) -> Mapping[str, str]:
 
 
 def content_security_policy(*gateways: str) -> str:
-    """Return the content security policy; forms may lead to these origins, beside our own pages."""
+    """Return the content security policy. Forms may submit to our own pages and to the origins `gateways`."""
     return _POLICY.format(forms=" ".join(["'self'", *gateways]))
 
 
@@ -48,21 +51,21 @@ def render(request: Request, template: str, status: int = 200, **context: Any) -
     """Return a page."""
     session: Session | None = getattr(request.state, "session", None)
     preferences = session.preferences if session else Preferences()
-    known = {
+    common = {
         "session": session,
         "csrf": session.csrf_token if session else "",
         "scheme": preferences.scheme.value,
         "support": support_link(services_of(request).pages.support_contact),
         "asset": asset,
-        "here": path_with_query(request),
+        "current_url": path_with_query(request),
         "language": "en",
     }
-    text = _templates().get_template(template).render({**known, **context})
+    text = _templates().get_template(template).render({**common, **context})
     return HTMLResponse(text, status)
 
 
 def error_page(request: Request, problem: HttpProblem) -> Response:
-    """Return a problem as a page, with what to do about it."""
+    """Return a problem as a page, with links to continue."""
     response = render(
         request,
         "error.html",
@@ -76,13 +79,13 @@ def error_page(request: Request, problem: HttpProblem) -> Response:
 
 
 def path_with_query(request: Request) -> str:
-    """Return the path and the query of a request, to come back to."""
+    """Return the path and the query of a request."""
     query = request.url.query
     return request.url.path + (f"?{query}" if query else "")
 
 
 def support_link(contact: str) -> Markup:
-    """Return a link to the support contact; an empty text where there is none."""
+    """Return a link to the support contact, or an empty text without one."""
     if not contact:
         return Markup("")
     address = f"mailto:{contact}" if "@" in contact and "/" not in contact else contact
@@ -90,13 +93,16 @@ def support_link(contact: str) -> Markup:
 
 
 def asset(name: str) -> str:
-    """Return the path of an asset; another content has another path, so browsers may keep it for ever."""
+    """Return the path of an asset.
+
+    It contains the digest of the content, so browsers may cache it for ever.
+    """
     return f"/assets/{blake2b(asset_content(name), digest_size=8).hexdigest()}/{name}"
 
 
 @cache
 def asset_content(name: str) -> bytes:
-    """Return an asset of `ASSETS`."""
+    """Return the content of an asset of `ASSETS`."""
     return (_FOLDER / "static" / name).read_bytes()
 
 
@@ -115,10 +121,10 @@ def _templates() -> Environment:
 
 
 def _without_type_names(message: str) -> str:
-    """Return a fault without the names of types, which tell programmers of the API something."""
+    """Return an error message without type names, which help only programmers of the API."""
     return _TYPE_NAMES.sub("", message)
 
 
 def _sentence(text: str) -> str:
-    """Return a text that begins with a capital; what follows stays as it is."""
+    """Return the text with a capital first letter, otherwise unchanged."""
     return text[:1].upper() + text[1:]

@@ -1,4 +1,4 @@
-"""The route class of the pages: who is signed in, forms of our own pages only, and errors as pages."""
+"""The route class of the pages: sessions, CSRF-protected forms, and errors as pages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FIELDS_MAX: Final = 64
 
 
 class _Redirect(Exception):
-    """The request is answered by another page, after something was done there."""
+    """The browser must first visit another page."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -34,7 +34,7 @@ class _Redirect(Exception):
 
 
 class PageRoute(ReadRoute):
-    """Lets in who has a session, takes forms, and shows errors as pages."""
+    """Authenticates by session, parses forms, and shows errors as pages."""
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
@@ -42,8 +42,8 @@ class PageRoute(ReadRoute):
         async def page_handler(request: Request) -> Response:
             try:
                 response = await handle(request)
-            except _Redirect as elsewhere:
-                response = RedirectResponse(elsewhere.path, status_code=303)
+            except _Redirect as target:
+                response = RedirectResponse(target.path, status_code=303)
             except Exception as error:
                 response = await run_in_threadpool(rendering.error_page, request, log_and_map(request, error))
             for name, value in rendering.headers(request).items():
@@ -53,12 +53,12 @@ class PageRoute(ReadRoute):
         return page_handler
 
     async def authenticate(self, request: Request, rule: Rule) -> None:
-        """Find out who is signed in, let them pass, and read the form they sent.
+        """Identify the signed-in person, check access, and parse the posted form.
 
         Raises:
-            HttpProblem: role-insufficient, too-many-requests, form-expired or what a form can have wrong.
-            OrganisationNotFound: it is none of theirs.
-            psycopg.OperationalError: the database does not answer.
+            HttpProblem: role-insufficient, too-many-requests, form-expired or a problem of the form.
+            OrganisationNotFound: the person does not belong to the organisation.
+            psycopg.OperationalError: the database does not respond.
         """
         pages = services_of(request).pages
         session = await run_in_threadpool(pages.sessions.find, pages.session_id(request.cookies))
@@ -79,16 +79,17 @@ class PageRoute(ReadRoute):
             request.state.form.get(CSRF_FIELD, "")
         ):
             raise HttpProblem(
-                "form-expired", "the form is of an earlier session: load its page again, and send it anew"
+                "form-expired",
+                "the form belongs to an earlier session: reload the page and send the form again",
             )
 
 
 def _organisation_of(request: Request, principal: Principal) -> str | None:
-    """Return the organisation a request is about: the one it names, or the person's only one."""
-    named = request.query_params.get("organisation")
-    if named is None and len(principal.memberships) == 1:
+    """Return the organisation of a request: the one in its query, or the person's only one."""
+    organisation_id = request.query_params.get("organisation")
+    if organisation_id is None and len(principal.memberships) == 1:
         return next(iter(principal.memberships))
-    return named
+    return organisation_id
 
 
 def _sign_in_path(request: Request) -> str:
@@ -99,28 +100,31 @@ def _sign_in_path(request: Request) -> str:
 
 
 async def _form_of(request: Request) -> Mapping[str, str]:
-    """Return the fields of the form that a request carries; every field comes once.
+    """Return the fields of the form in a request. Each field may occur only once.
 
     Raises:
         HttpProblem: unsupported-media-type, body-too-large or invalid-request.
     """
-    sent = request.headers.get("content-type", "")
-    if sent.partition(";")[0].strip().lower() != _FORM_TYPE:
-        raise HttpProblem("unsupported-media-type", f"forms are sent as {_FORM_TYPE}")
+    content_type = request.headers.get("content-type", "")
+    if content_type.partition(";")[0].strip().lower() != _FORM_TYPE:
+        raise HttpProblem("unsupported-media-type", f"a form must be sent as {_FORM_TYPE}")
     body = await read_body(request)
     try:
         fields = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_FIELDS_MAX)
     except ValueError:
-        raise invalid("form", "cannot be read") from None
+        raise invalid("form", "cannot be parsed") from None
     form: dict[str, str] = {}
     for name, value in fields:
         if name in form:
-            raise invalid(name, "given more than once")
+            raise invalid(name, "sent more than once")
         form[name] = value
     return form
 
 
 def redirect(path: str, **query: Any) -> Response:
-    """Lead a browser on after a form: it loads the page with GET, and a reload sends nothing again."""
-    given = {name: value for name, value in query.items() if value is not None}
-    return RedirectResponse(f"{path}?{urlencode(given)}" if given else path, status_code=303)
+    """Redirect a browser after a form.
+
+    It loads the page with GET, so a reload does not send the form again.
+    """
+    parameters = {name: value for name, value in query.items() if value is not None}
+    return RedirectResponse(f"{path}?{urlencode(parameters)}" if parameters else path, status_code=303)

@@ -4,11 +4,11 @@
 const LIVE_EVERY_MS = 3000;
 const LIVE_KEY = "creditledger.live";
 
-/** Fetches the page anew and replaces the parts marked data-live that changed. */
+/** Fetches the page again and replaces the changed parts with data-live. */
 async function refresh() {
   const response = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
   if (response.redirected) {
-    location.reload(); // the session is over
+    location.reload(); // the session has expired
     return;
   }
   if (!response.ok) throw new Error(String(response.status));
@@ -50,7 +50,7 @@ function startLive(button) {
   show(localStorage.getItem(LIVE_KEY) !== "off");
 }
 
-/** One open info panel at a time; Escape and a click elsewhere close it. */
+/** Keeps at most one info panel open. Escape or a click outside closes it. */
 function startInfoPanels() {
   const opened = () => document.querySelectorAll("details.info[open]");
   document.addEventListener("click", (event) => {
@@ -65,7 +65,7 @@ function startInfoPanels() {
   });
 }
 
-/** Buttons with data-copy put their text on the clipboard and say so. */
+/** Buttons with data-copy copy their text to the clipboard and report it. */
 function startCopying() {
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-copy]");
@@ -78,7 +78,7 @@ function startCopying() {
   });
 }
 
-/** A form is sent once, however often its button is pressed. */
+/** Sends a form only once, even if its button is pressed several times. */
 function startForms() {
   document.addEventListener("submit", (event) => {
     if (event.target.method !== "post") return;
@@ -90,7 +90,7 @@ function startForms() {
   });
 }
 
-/** What is required in one country only follows the country that is chosen; style shows the rest. */
+/** Sets which fields the selected country requires. The stylesheet hides the other fields. */
 function startCountries() {
   document.addEventListener("change", (event) => {
     if (!event.target.id?.endsWith(".country")) return;

@@ -158,7 +158,7 @@ class TestBalances:
             wait_until(lambda: balances.allowed("anew-0"))
             wait_until(lambda: balances.allowed(f"anew-{records - 1}"))
             assert balances.allowed("org-4"), "what was read stays"
-            wait_until(lambda: "was made anew" in caplog.text)
+            wait_until(lambda: "was recreated" in caplog.text)
             self.publish(broker, topic, ("org-4", 0, 99))
             wait_until(lambda: not balances.allowed("org-4"))
 

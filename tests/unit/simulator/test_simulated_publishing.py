@@ -102,7 +102,7 @@ def test_a_failed_producer_is_replaced_and_the_rest_sent_again_in_order(raised: 
 
 
 def test_a_silent_producer_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "SILENCE_MAX_S", 0.05)
+    monkeypatch.setattr(sending, "ACKNOWLEDGEMENT_TIMEOUT_S", 0.05)
     broker = Broker(5, ending=None)
     sent_totals = run(HISTORY, broker, Event(), ticking())
     assert broker.log == VALUES

@@ -170,7 +170,7 @@ def test_lost_records_stop_their_partition_and_no_other(caplog: pytest.LogCaptur
     assert run.ledger.charged == offsets(1, 0, 1, 2, 3)
     assert run.client.paused == {0}
     assert run.ledger.stored[0].next_offset == 2
-    assert "offsets 2 to 3 are gone" in caplog.text
+    assert "offsets 2 to 3 were deleted" in caplog.text
 
 
 def test_records_lost_while_it_runs_stop_the_partition() -> None:

@@ -25,7 +25,7 @@ def test_a_new_partition_is_read_from_its_beginning() -> None:
 @pytest.mark.parametrize("offset", [0, 10, 15, 20, 25])
 def test_another_topic_id_is_another_log(offset: int) -> None:
     assert choose_start(StoredPosition("id-0", offset, b"digest"), LOG) == RestartLog(
-        "the topic was made anew"
+        "the topic was recreated"
     )
 
 

@@ -127,11 +127,11 @@ def test_what_is_not_json_is_refused(client, organisation, content):
 @pytest.mark.parametrize(
     ("content", "detail"),
     [
-        (b'{"credits": NaN}', "the body is not JSON: NaN is not a number of JSON"),
+        (b'{"credits": NaN}', "the body is not JSON: NaN is not a JSON number"),
         (b'{"a": 1, "a": 2}', "the body is not JSON: a field name is repeated"),
-        (b'{"a": "caf\xe9"}', "the body is not UTF-8: byte 11 is wrong"),
-        (b"\xef\xbb\xbf{}", "the body begins with a byte order mark; JSON has none"),
-        (b'{"a": ' + b"9" * 5_000 + b"}", "the body has a number of thousands of digits"),
+        (b'{"a": "caf\xe9"}', "the body is not UTF-8: byte 11 is invalid"),
+        (b"\xef\xbb\xbf{}", "the body begins with a byte order mark, which JSON does not allow"),
+        (b'{"a": ' + b"9" * 5_000 + b"}", "the body has a number with thousands of digits"),
         (b"[" * 30_000 + b"]" * 30_000, "the body is nested too deeply"),
         (b'{"a" 1}', "the body is not JSON: Expecting ':' delimiter, at line 1, column 6"),
     ],

@@ -14,8 +14,8 @@ from tests.integration.consumers.call_interceptor import call_once
 from tests.integration.consumers.ingest_environment import START, IngestEnvironment, Partition
 from tests.unit.usage.records import Header, KafkaRecord, as_json, binary, usage_event, usage_record
 
-CONFLICT = "a message of this source and id says something else"
-EXPIRED = "no organisation of this id opened within seven days"
+CONFLICT = "a message with this source and id has different content"
+EXPIRED = "no organisation with this id opened within seven days"
 
 
 def feed(ingest: UsageIngest, partition: Partition, *records: KafkaRecord) -> None:

@@ -14,7 +14,7 @@ from infra.event_store.replay import replay_log
 from tests.integration.consumers.ingest_environment import IngestEnvironment, Partition
 from tests.unit.usage.records import KafkaRecord, binary, usage_event, usage_record
 
-CONFLICT = "a message of this source and id says something else"
+CONFLICT = "a message with this source and id has different content"
 
 
 def feed(ingest: UsageIngest, partition: Partition, *records: KafkaRecord) -> None:

@@ -111,7 +111,7 @@ def test_an_organisation_without_usage_is_told_so(
     page = open_browser().sign_in("u-9", organisations={name: "member"}).get("/credits")
     assert "No usage yet." in page.text
     assert "No usage in these months: top up only before the next event" in page.text
-    assert "No events yet. Type in the photos you expect." in page.text
+    assert "No events yet. Enter the number of photos that you expect." in page.text
 
 
 def test_pausing_is_said_first(member: Browser, studio: str, ledger_api: LedgerApi) -> None:
@@ -124,10 +124,10 @@ def test_pausing_is_said_first(member: Browser, studio: str, ledger_api: LedgerA
 def test_a_top_up_is_suggested_for_the_photos_typed_in(member: Browser) -> None:
     fits = member.get("/credits", photos="10,000").text
     assert "10,000 photos and 10 % in reserve: 11,000 credits" in fits
-    assert "You have enough: 1,09,000 would be left" in fits
+    assert "You have enough credits: 1,09,000 would remain" in fits
     lacks = member.get("/credits", photos="200000").text
     assert "Top up 1,00,000" in lacks
-    assert "The next event may not fit." in lacks
+    assert "Your credits may not be enough for the next event." in lacks
     assert "Enter a whole number of photos" in member.get("/credits", photos="many").text
 
 
@@ -181,7 +181,7 @@ def test_a_run_opens_to_its_lots(member: Browser) -> None:
 
 def test_a_month_opens_to_its_events(member: Browser) -> None:
     text = member.get(f"/credits/months/{datetime.now(UTC):%Y-%m}").text
-    assert "Covers 1 event" in text
+    assert "most credits first 1 event" in text
     assert "City Marathon 2026 1042 −5,200 100 % 5,200 2" in text
     assert member.get("/credits/months/1999-01").status == 404
 
@@ -204,4 +204,4 @@ def test_who_has_chosen_is_not_told_to_compare(
     text = member.get("/credits").text
     assert "Usage grows steadily" in text
     assert ("compare with Pro" in text) is compares
-    assert ("Pay As You Go fits" in text or "Look at Pro" in text) is compares
+    assert ("Pay As You Go fits" in text or "See Pro" in text) is compares

@@ -63,7 +63,7 @@ def test_there_are_no_links_where_the_issuer_is_not_embedded(
     ticket = ledger_api.issuer.ticket("s-1", roles=["staff"])
     refused = browser.get("/sign-in", ticket=ticket)
     assert refused.status == 401
-    assert "there are no sign-in links here" in refused.text.lower()
+    assert "this service does not use sign-in links" in refused.text.lower()
 
 
 def test_a_token_signs_in(open_browser: Open, ledger_api: LedgerApi, studio: str) -> None:

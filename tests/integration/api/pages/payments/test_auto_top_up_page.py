@@ -29,8 +29,8 @@ def switch_on(
     review = admin.submit(
         page.form(f"{PATH}/switch-on"), threshold=threshold, credits="1,000", per_day=per_day
     )
-    assert "This switches auto top-up on." in review.text
-    assert "for at most ₹1,770.00 a time" in review.text
+    assert "This purchase switches auto top-up on." in review.text
+    assert "A top-up costs at most ₹1,770.00" in review.text
     payment = admin.submit(review.form("/credits/purchase/payment"), gateway="razorpay")
     payment_id = payment.form("/credits/billing/abandon").fields["payment"]
     services = ledger_api.services
@@ -66,7 +66,7 @@ def test_it_is_switched_on_with_a_purchase(
     page = switch_on(admin, gateway, ledger_api)
     assert "Auto top-up is on" in page.text
     assert "1,000 credits when fewer than 2,00,000 are available" in page.text
-    assert "at most ₹1,770.00 a time, to the card that paid on" in page.text
+    assert "at most ₹1,770.00 per top-up, to the card that paid on" in page.text
     assert "Today 0 of 1" in page.text
 
 
@@ -76,8 +76,8 @@ def test_what_was_too_small_is_said(
     switch_on(admin, gateway, ledger_api)
     assert top_up(studio, ledger_api)
     page = admin.get(PATH)
-    assert "Nothing more is purchased today." in page.text
-    assert "too small to lift your credits above the threshold" in page.text
+    assert "Auto top-up is paused today." in page.text
+    assert "too small to raise your credits above the threshold" in page.text
     assert "Today 1 of 1" in page.text
     assert "₹1,770.00 Completed See payment" in page.text
     assert "Credits by auto top-up 1,000 credits" in admin.get("/credits/billing").text
@@ -90,7 +90,7 @@ def test_a_refused_card_is_said(
     gateway.card_answers = AttemptStatus.FAILED
     assert [top_up(studio, ledger_api), top_up(studio, ledger_api)] == [True, False]
     page = admin.get(PATH)
-    assert "The card was refused. It is tried once more tomorrow" in page.text
+    assert "The card was declined. Auto top-up tries again tomorrow" in page.text
     assert "Failed See payment" in page.text
 
 
@@ -112,15 +112,15 @@ def test_it_is_changed_and_switched_off(
 @pytest.mark.parametrize(
     ("fields", "field_errors"),
     [
-        ({"threshold": "0"}, ["Threshold: a whole number from 1 to"]),
-        ({"credits": "999"}, ["Credits: a whole number, at least 1,000"]),
+        ({"threshold": "0"}, ["Threshold: enter a whole number from 1 to"]),
+        ({"credits": "999"}, ["Credits: enter a whole number, at least 1,000"]),
         ({"credits": "1,000,000,000,000"}, ["Credits: this is more than one payment can be of"]),
-        ({"per_day": "11"}, ["Per day: a whole number from 1 to 10"]),
+        ({"per_day": "11"}, ["Per day: enter a whole number from 1 to 10"]),
         (
             {"threshold": "few", "credits": "many", "per_day": ""},
             [
-                "Threshold: a whole number",
-                "Credits: a whole number, at least 1,000",
+                "Threshold: enter a whole number",
+                "Credits: enter a whole number, at least 1,000",
                 "Per day: this field is",
             ],
         ),
@@ -146,7 +146,7 @@ def test_more_than_was_agreed_to_is_refused_in_words(
 
 def test_who_may_not_buy_sees_and_changes_nothing(member: Browser) -> None:
     page = member.get(PATH)
-    assert "An admin of your organisation can switch it on." in page.text
+    assert "An admin of your organisation can switch on auto top-up." in page.text
     assert "switch-on" not in page.response.text
 
 
@@ -171,4 +171,4 @@ def test_where_no_gateway_keeps_cards_it_is_not_offered(
 ) -> None:
     for each in ledger_api.services.payments.gateways.values():
         monkeypatch.setattr(each, "supports_recurring_charges", False, raising=False)
-    assert "No payment gateway keeps cards in INR at the moment." in admin.get(PATH).text
+    assert "No payment gateway supports auto top-up in INR at the moment." in admin.get(PATH).text

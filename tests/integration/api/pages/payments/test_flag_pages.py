@@ -53,17 +53,17 @@ def test_a_custom_payment_goes_back_after_a_look_at_what_that_does(
 ) -> None:
     payment_id = custom(staff, studio, ledger_api, gateway)
     page = staff.get(staff.get("/credits/billing", organisation=studio).links["Refund"])
-    assert "Amount not gone back, without tax ₹5,000.00" in page.text
+    assert "Refundable amount, excluding tax ₹5,000.00" in page.text
     asking = page.form("/credits/staff/refund-payment")
     before = len(gateway.refunds)
     for amount in ("5,000.01", "0", "some", "12,50"):
         assert staff.submit(asking, amount=amount).status in (409, 422), amount
-    assert "Amount: an amount above 0 is needed" in staff.submit(asking, amount="0").text
+    assert "Amount: enter an amount above 0" in staff.submit(asking, amount="0").text
     too_much = staff.submit(asking, amount="5,000.01")
-    assert "Amount: ₹5,000.00 can still go back, tax not counted" in too_much.text
+    assert "Amount: at most ₹5,000.00 can still be refunded, excluding tax" in too_much.text
     assert "#field-amount" in too_much.links.values()
     review = staff.submit(asking, amount="1,000.50")
-    assert "₹1,180.59 go back through Razorpay, ₹180.09 of them tax." in review.text
+    assert "₹1,180.59 is refunded through Razorpay, including ₹180.09 tax." in review.text
     assert len(gateway.refunds) == before
     form = review.form("/credits/staff/refund-payment")
     for _ in range(2):
@@ -80,9 +80,9 @@ def test_the_preview_says_what_becomes_of_the_plan(
     pay(admin.submit(review.form("/credits/purchase/payment"), gateway="razorpay"), gateway, ledger_api)
     link = staff.get("/credits/billing", organisation=studio).links["Refund"]
     asking = staff.get(link).form("/credits/staff/refund-payment")
-    assert "The plan stays as it is." in staff.submit(asking, amount="1").text
+    assert "The plan does not change." in staff.submit(asking, amount="1").text
     review = staff.submit(asking)
-    assert "The Pro Subscription ends now; it would have lasted until" in review.text
+    assert "The Pro Subscription ends now, instead of on" in review.text
     form = review.form("/credits/staff/refund-payment")
     staff.post(form.action, **form.fields)
     ledger_api.catch_up()
@@ -100,12 +100,13 @@ def test_what_was_paid_twice_is_listed_and_given_back(
         assert event in listed.text
     review = staff.get(link_to_refund(listed, payment_id))
     assert (
-        "go back through Razorpay. The payment itself is not touched. This cannot be undone." in review.text
+        "is refunded through Razorpay. The payment itself does not change. This cannot be undone."
+        in review.text
     )
     form = review.form("/credits/staff/refund-payment")
     staff.post(form.action, **form.fields)
     ledger_api.catch_up()
-    assert "The money went back: ref-" in whole_list(staff)
+    assert "Refunded: ref-" in whole_list(staff)
     billing = staff.get("/credits/billing", organisation=studio)
     assert "it was paid twice" not in billing.text
     assert "Completed" in billing.text
@@ -117,7 +118,7 @@ def test_auditors_look_and_change_nothing(
     pay(begin(admin), gateway, ledger_api, amount_minor=100)
     listed = auditor.get("/credits/flags")
     assert studio in listed.text
-    assert "Give back" not in listed.links
+    assert "Refund attempt" not in listed.links
     assert not [form for form in listed.forms if "settle" in form.action]
 
 
@@ -125,8 +126,8 @@ def test_odd_money_is_reached_from_its_payment_too(
     staff: Browser, admin: Browser, studio: str, ledger_api: LedgerApi, gateway: InMemoryGateway
 ) -> None:
     pay(begin(admin), gateway, ledger_api, amount_minor=100)
-    page = staff.get(staff.get("/credits/billing", organisation=studio).links["Give back"])
-    assert "Another amount was paid than was asked for" in page.text
+    page = staff.get(staff.get("/credits/billing", organisation=studio).links["Refund attempt"])
+    assert "The paid amount differs from the requested amount" in page.text
     assert "Asked for ₹1,770.00" in page.text
     review = staff.submit(page.form("/credits/staff/refund-payment"))
     assert "₹1.00, all that pay_" in review.text

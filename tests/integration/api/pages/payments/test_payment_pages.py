@@ -64,7 +64,7 @@ def test_a_purchase_in_four_steps(admin: Browser, gateway: InMemoryGateway, ledg
     assert "Credits, ₹1,770.00: Completed. 1,000 credits were added." in back.text
     assert "Available Credits 1,21,000" in admin.get("/credits").text
     assert "Waiting for billing" in back.text
-    assert "Add Billing" in back.links
+    assert "Add billing details" in back.links
 
 
 def test_a_quote_is_paid_once_however_often_the_form_is_sent(
@@ -162,8 +162,8 @@ def test_what_was_typed_is_there_again_and_the_remark_in_no_address(admin: Brows
     ("amount", "remark", "field_errors"),
     [
         ("", "", ["Amount: this field is required", "Remark: this field is required"]),
-        ("1.005", "x", ["Amount: an amount such as 1,250.50: a point before at most two decimals"]),
-        ("12,50", "x" * 65, ["Amount: an amount such as", "Remark: at most 64 characters"]),
+        ("1.005", "x", ["Amount: enter an amount such as 1,250.50, with at most two decimals"]),
+        ("12,50", "x" * 65, ["Amount: enter an amount such as", "Remark: use at most 64 characters"]),
         ("0.00", "x", ["Amount: at least INR 1.00 with tax"]),
         ("0.84", "x", ["Amount: at least INR 1.00 with tax"]),
         ("8,474,576,271.20", "x", ["Amount: this is more than one payment can be of"]),
@@ -185,7 +185,7 @@ def test_an_amount_or_a_remark_that_cannot_be_is_said_so(
 def test_pro_is_not_sold_twice(admin: Browser, client: Any, studio: str, ledger_api: LedgerApi) -> None:
     client.put(f"/v1/organisations/{studio}/plan", json={"plan": "pro"}).raise_for_status()
     ledger_api.catch_up()
-    assert "You are on Pro already." in admin.get("/credits/purchase").text
+    assert "You are already on Pro." in admin.get("/credits/purchase").text
     refused = admin.get("/credits/purchase", plan="pro")
     assert refused.status == 400
     assert "Please check the form." in refused.text
@@ -267,14 +267,14 @@ def test_money_that_bought_nothing_is_named_with_what_becomes_of_it(
 ) -> None:
     other = pay(begin(admin), gateway, ledger_api, amount_minor=177_100)
     text = admin.get("/credits/billing", payment=other).text
-    said = "nother amount was paid than was asked for: ₹1,771.00. This money bought nothing, and goes back"
+    said = "he paid amount differs from the requested amount: ₹1,771.00. This money bought nothing and is refunded"
     assert text.count(said) == 2, "in the notice, and in the row"
 
     page = begin(admin)
     twice = pay(page, gateway, ledger_api)
     assert pay(page, gateway, ledger_api) == twice
     text = admin.get("/credits/billing", payment=twice).text
-    assert "it was paid twice: ₹1,770.00. What was paid again goes back to the payer." in text
+    assert "it was paid twice: ₹1,770.00. The second payment is refunded to the payer." in text
 
 
 def test_another_organisations_payment_is_unknown(
@@ -390,7 +390,7 @@ def test_staff_refund_a_payment(
         "Unspent 1,000, worth ₹1,770.00",
     ):
         assert event in review.text
-    assert "1,000 credits are taken back, and ₹1,770.00 go back through Razorpay." in review.text
+    assert "1,000 credits are taken back, and ₹1,770.00 is refunded through Razorpay." in review.text
     ledger_api.catch_up()
     assert "Refunded" not in admin.get("/credits/billing").text, "nothing goes back before it is confirmed"
     form = review.form("/credits/staff/refund-payment")
@@ -399,7 +399,7 @@ def test_staff_refund_a_payment(
     assert "Refunded" in admin.get("/credits/billing", payment=payment_id).text
     history = admin.get("/credits", tab="purchases").text
     assert "Purchase Refund" in history
-    assert "Money back ₹1,770.00" in history
+    assert "Refunded amount ₹1,770.00" in history
     assert '"type": "Purchase Refund", "credits": -1000' in admin.raw("/credits/export/purchases.jsonl").text
     assert "Available Credits 1,20,000" in admin.get("/credits").text
 
@@ -415,7 +415,7 @@ def test_a_payment_is_refunded_in_parts(
         staff.post(form.action, **form.fields)
         ledger_api.catch_up()
         billing = staff.get("/credits/billing", organisation=studio)
-        assert f" back {status} " in billing.text
+        assert f" refunded {status} " in billing.text
         assert ("Refund" in billing.links) is is_more
 
 

@@ -64,7 +64,7 @@ def test_who_is_of_many_chooses(
 
 
 def test_who_is_of_none_is_told(open_browser: Callable[..., Browser]) -> None:
-    assert "You belong to no organisation" in open_browser().sign_in("u-6").get("/credits").text
+    assert "You do not belong to an organisation" in open_browser().sign_in("u-6").get("/credits").text
 
 
 def test_staff_and_auditors_find_every_organisation(
@@ -86,7 +86,7 @@ def test_what_people_type_is_text(client: object, staff: Browser, studio: str) -
 def test_an_error_is_a_page(member: Browser) -> None:
     page = member.get("/credits", nonsense="1")
     assert page.status == 422
-    assert "no such query parameter" in page.text
+    assert "this query parameter does not exist" in page.text
     assert "text/html" in page.response.headers["content-type"]
     assert "content-security-policy" in page.response.headers
 
@@ -94,7 +94,7 @@ def test_an_error_is_a_page(member: Browser) -> None:
 def test_an_address_that_is_no_page_says_so(open_browser: Callable[..., Browser]) -> None:
     page = open_browser().get("/credits/nothing/here")
     assert page.status == 404
-    assert "There is no page /credits/nothing/here" in page.text
+    assert "The page /credits/nothing/here does not exist" in page.text
     assert "content-security-policy" in page.response.headers
 
 

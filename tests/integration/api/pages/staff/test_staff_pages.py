@@ -50,7 +50,7 @@ def test_credits_are_added_with_a_reason(
         ({"credits": "", "reason": "x"}, "this field is required"),
         ({"credits": "-5", "reason": "x"}, "a whole number from 1"),
         ({"credits": "5", "reason": ""}, "this field is required"),
-        ({"credits": "5", "reason": "x" * 201}, "at most 200 characters"),
+        ({"credits": "5", "reason": "x" * 201}, "use at most 200 characters"),
         ({"credits": "5", "reason": "x", "kind": "bribe"}, "choose one of the options"),
     ],
 )
@@ -133,7 +133,7 @@ def test_nobody_else_may(
     address = f"{path}{'&' if '?' in path else '?'}organisation={studio}"
     response = browser.post(address, csrf=browser.csrf_token, idempotency_key="1", **fields)
     assert response.status_code == 403
-    assert re.search("this is not for you", response.text, re.IGNORECASE)
+    assert re.search("your role does not allow this", response.text, re.IGNORECASE)
     assert balance_of(client, studio) == before
 
 
@@ -188,7 +188,7 @@ def test_differences_of_a_gateway_are_shown_with_their_money(comparing: Any) -> 
     page = comparing(reconcile).get(path)
     assert asked == [("razorpay", date(2026, 11, 1), date(2026, 11, 22))]
     for shown in (
-        "Another amount",
+        "Different amount",
         "<org>",
         "p-1",
         "pay_1",
@@ -213,10 +213,10 @@ def test_a_gateway_that_does_not_answer_is_not_a_gateway_without_differences(com
         raise GatewayUnavailable("razorpay does not answer: ConnectError")
 
     page = comparing(reconcile).get("/credits/reconciliation?gateway=razorpay")
-    assert "Nothing was compared: razorpay does not answer" in page.text
-    assert "No difference." not in page.text
+    assert "The comparison failed: razorpay does not answer" in page.text
+    assert "No differences." not in page.text
 
 
 def test_reconciliation_is_for_staff_and_auditors(member: Browser, staff: Browser) -> None:
     assert member.get("/credits/reconciliation").status == 403
-    assert "No payment gateway is set up." in staff.get("/credits/reconciliation").text
+    assert "No payment gateway is configured." in staff.get("/credits/reconciliation").text
