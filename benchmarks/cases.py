@@ -1,4 +1,4 @@
-"""Every case of the benchmarks, in the order of a round: what is compared stands side by side."""
+"""All benchmark cases, in the order of a round. Cases that are compared are neighbours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.storage_limit import StorageLimit
 
 
 def all_cases(sizes: Sizes) -> list[Case]:
-    """Return the cases, new: what they prepare is kept in them."""
+    """Return new cases. Each case stores what it prepares."""
     limit_2000, limit_500 = StorageLimit(2_000), StorageLimit(500)
     small = PastLedger("small_ledger", sizes.small_ledger)
     large = LongHistory("large_ledger", sizes.large_ledger, sizes.long_history)

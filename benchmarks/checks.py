@@ -1,4 +1,4 @@
-"""What a case must have left in the database: a fast wrong answer is no answer."""
+"""Checks of the database after a case: a fast but wrong result does not count."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def must_equal(what: str, found: Any, expected: Any) -> None:
 
 def log_end(conninfo: str) -> int:
     """Return the position of the last event."""
-    return int(ask(conninfo, "SELECT coalesce(max(notification_id), 0) FROM ledger.events")[0])
+    return int(fetch_row(conninfo, "SELECT coalesce(max(notification_id), 0) FROM ledger.events")[0])
 
 
 def check_charges(conninfo: str, charges: int, credits_count: int, *, after: int = 0) -> None:
-    """Check the number of charges in the log after a position, and what they cost together.
+    """Check the number of charges in the log after a position, and their total credits.
 
-    That none is there twice the unique index on their keys has seen to.
+    The unique index on their keys guarantees that there are no duplicates.
     """
-    found = ask(conninfo, _CHARGED, (after,))
+    found = fetch_row(conninfo, _CHARGED, (after,))
     must_equal("charges and their credits in the log", tuple(map(int, found)), (charges, credits_count))
 
 
 def check_position(conninfo: str, topic: str, next_offsets: int) -> None:
-    """Check where the consumer stands: the sum of its positions on all partitions."""
-    found = ask(
+    """Check the sum of the consumer's positions on all partitions."""
+    found = fetch_row(
         conninfo, "SELECT sum(next_offset)::bigint FROM ledger.consumer_positions WHERE topic = %s", (topic,)
     )
     must_equal(f"position on {topic}", found, (next_offsets,))
@@ -53,11 +53,11 @@ def check_position(conninfo: str, topic: str, next_offsets: int) -> None:
 
 def check_projections(conninfo: str, credits_count: int) -> None:
     """Check that every table of usage sums to the same credits."""
-    found = ask(conninfo, _PROJECTED)
+    found = fetch_row(conninfo, _PROJECTED)
     must_equal("credits in each projection", found, (credits_count,) * len(found))
 
 
-def ask(conninfo: str, query: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...]:
+def fetch_row(conninfo: str, query: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...]:
     """Return the one row of a query."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         row = connection.execute(query.encode(), values).fetchone()

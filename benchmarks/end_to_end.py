@@ -1,4 +1,4 @@
-"""End to end: from a topic to what people read, through the broker's socket and separate processes."""
+"""End to end: from a topic to the projections, through the broker's socket and separate processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _DONE: Final = """
 
 
 class EndToEnd:
-    """A consumer process and a projector process work off a topic that is full already."""
+    """A consumer process and a projector process work off a topic that was filled before."""
 
     def __init__(self) -> None:
         self._runs = 0
@@ -55,11 +55,12 @@ class EndToEnd:
         self._credits = traffic.credits
 
     def measure(self, bench_env: BenchmarkEnvironment) -> Sample:
-        """Measure from when the consumer has its partitions, until the projections stand at the log's end.
+        """Measure from the assignment of partitions to the consumer until the projections reach the end of
+        the log.
 
-        Both processes are up by then, nothing is charged yet, and how long a broker takes to let a
-        consumer into its group is left out. When a consumer has a partition, it stores the position it
-        begins at: this is what starts the watch.
+        When a consumer gets a partition, it stores its start position. The stopwatch starts then: both
+        processes are running, nothing is charged yet, and the time of joining the consumer group is not
+        included.
         """
         messages = bench_env.sizes.end_to_end
         self._runs += 1

@@ -1,4 +1,4 @@
-"""Servers of a run's own, fresh databases on them, and a stopwatch that also reads CPU time."""
+"""Servers for one benchmark run, new databases on them, and a stopwatch that also measures CPU time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OPENED: Final = "template_opened"
 
 
 class Sample(NamedTuple):
-    """One measurement of a case: so many events took so long. CPU is that of the measured parts alone."""
+    """One measurement of a case: a number of events and their time. CPU counts the measured parts only."""
 
     events: int
     seconds: float
@@ -41,25 +41,25 @@ class Sample(NamedTuple):
 
 
 class Stopwatch:
-    """Time and CPU that pass between `start` and `stop`. `python_s` is this process's CPU."""
+    """Measures time and CPU between `start` and `stop`. `python_s` is this process's CPU."""
 
     def __init__(self, postgres: psutil.Process) -> None:
         self._postgres = postgres
         self.start()
 
     def start(self) -> None:
-        """Begin (again)."""
+        """Start, or restart."""
         self._started = (_cpu_with_children_s(self._postgres), time.process_time(), time.perf_counter())
 
     def stop(self) -> None:
-        """Note what has passed."""
+        """Store the elapsed time and CPU."""
         postgres_s, python_s, seconds = self._started
         self.seconds = time.perf_counter() - seconds
         self.python_s = time.process_time() - python_s
         self.postgres_s = _cpu_with_children_s(self._postgres) - postgres_s
 
     def sample(self, events: int, **figures: float) -> Sample:
-        """Return the measurement of so many events."""
+        """Return the measurement for a number of events."""
         return Sample(events, self.seconds, self.python_s, self.postgres_s, figures)
 
 
@@ -94,13 +94,13 @@ class BenchmarkEnvironment:
 
     @cached_property
     def usage(self) -> tuple[list[UsageRecord], int]:
-        """Messages that several cases share, and the credits they cost together."""
+        """Messages that several cases share, and their total credits."""
         traffic = Traffic(self.organisations)
         return traffic.take(self.sizes.ingest), traffic.credits
 
     @property
     def broker_address(self) -> str:
-        """Bootstrap address of the broker, which starts when first asked for."""
+        """Bootstrap address of the broker, which starts on first use."""
         if self._broker is None:
             self._broker = self._stack.enter_context(EmbeddedBroker(self.directory / "broker"))
         return self._broker.address
@@ -113,7 +113,7 @@ class BenchmarkEnvironment:
 
     @contextmanager
     def database(self, template: str = OPENED) -> Iterator[str]:
-        """Lend a new database, as the service connects to it; it is dropped afterwards."""
+        """Create a database, yield the URL that the service connects with, and drop it afterwards."""
         name = f"case_{time.monotonic_ns()}"
         url = self.create_database(name, template)
         try:
@@ -122,13 +122,13 @@ class BenchmarkEnvironment:
             self._admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def create_database(self, name: str, template: str) -> str:
-        """Make a database that lasts as long as the servers."""
+        """Create a database that lasts as long as the servers."""
         create = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
         self._admin.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
         return self.service_url(name)
 
     def service_url(self, database: str) -> str:
-        """Return how the service connects to a database: with no more rights than it has in production."""
+        """Return the URL that the service connects with, with the same rights as in production."""
         return make_conninfo(self._postgres.url(database), options=f"-c role={SERVICE_ROLE}")
 
     def owner_url(self, database: str) -> str:
@@ -136,7 +136,7 @@ class BenchmarkEnvironment:
         return self._postgres.url(database)
 
     def vacuum(self, database: str) -> None:
-        """Do what autovacuum would soon do after a big load, so that it does not do it while we measure."""
+        """Vacuum after a big load, so that autovacuum does not run during the measurement."""
         with psycopg.connect(self.owner_url(database), autocommit=True) as connection:
             connection.execute("VACUUM (ANALYZE)")
 
@@ -149,7 +149,7 @@ class BenchmarkEnvironment:
 
     @contextmanager
     def stopwatch(self) -> Iterator[Stopwatch]:
-        """Measure what happens inside. Garbage is collected and PostgreSQL checkpointed before."""
+        """Measure the block. Before it, collect garbage and make PostgreSQL write a checkpoint."""
         gc.collect()
         self._admin.execute("CHECKPOINT")
         watch = Stopwatch(psutil.Process(self._postgres.pid))
@@ -157,7 +157,9 @@ class BenchmarkEnvironment:
         watch.stop()
 
     def commit_us(self, writes: int = 200) -> float:
-        """Return the median time of a small durable write where the database is: what a commit costs."""
+        """Return the median time in microseconds of a small durable write on the database's disk: the cost of
+        a commit.
+        """
         took = []
         path = self.directory / "probe"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -185,7 +187,7 @@ def cpu_s(process: psutil.Process) -> float:
 
 
 def _cpu_with_children_s(parent: psutil.Process) -> float:
-    """Return the CPU seconds of a process and its children, those that ended included (on Linux)."""
+    """Return the CPU seconds of a process and its children, including ended ones (on Linux)."""
     own = parent.cpu_times()
     ended = getattr(own, "children_user", 0.0) + getattr(own, "children_system", 0.0)
     total = own.user + own.system + ended
@@ -198,7 +200,7 @@ def _cpu_with_children_s(parent: psutil.Process) -> float:
 @contextmanager
 def _private_directory() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="creditledger-bench-"))
-    directory.chmod(0o711)  # started by root, the servers run as another account
+    directory.chmod(0o711)  # if root starts the servers, they run as another account
     try:
         yield directory
     finally:

@@ -1,4 +1,4 @@
-"""Hands records to the product's ingest as its consumer's loop does, without a broker."""
+"""Feeds records to the product's ingest like its consumer loop, without a broker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOPIC_ID: Final = "benchmark"
 
 
 class NoDeadLetters:
-    """Every message here is good."""
+    """A dead-letter port that is never used: all messages here are valid."""
 
     def send(self, letters: Sequence[Any]) -> Any:
         raise AssertionError(f"refused: {letters[0].reason}")
@@ -29,13 +29,13 @@ class NoDeadLetters:
 
 @contextmanager
 def open_ingest(store: PostgresUsageStore) -> Iterator[UsageIngest]:
-    """Lend an ingest, wired as in production but for the broker."""
+    """Yield an ingest, wired as in production but without a broker."""
     with closing(UsageIngest(store, RateCard(), NoDeadLetters(), lambda: datetime.now(UTC))) as ingest:
         yield ingest
 
 
 def start_position(conninfo: str) -> None:
-    """Store the beginning of the one partition that cases without a broker read."""
+    """Store the start position of the single partition that cases without a broker read."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO ledger.consumer_positions (topic, partition, topic_id, next_offset)"
@@ -45,7 +45,7 @@ def start_position(conninfo: str) -> None:
 
 
 def feed(ingest: UsageIngest, records: Sequence[UsageRecord], batch_size: int) -> None:
-    """Hand records to the ingest as the consumer's loop does, and wait until all are committed."""
+    """Feed records to the ingest like the consumer loop, and wait until all are committed."""
     for start in range(0, len(records), batch_size):
         batch = records[start : start + batch_size]
         first, last = batch[0], batch[-1]
@@ -55,7 +55,7 @@ def feed(ingest: UsageIngest, records: Sequence[UsageRecord], batch_size: int) -
 
 
 def feed_all(conninfo: str, records: Sequence[UsageRecord], batch_size: int) -> Counts:
-    """Feed records to a new ingest and return what became of them."""
+    """Feed records to a new ingest and return the outcome counts."""
     with closing(PostgresUsageStore(conninfo)) as store, open_ingest(store) as ingest:
         feed(ingest, records, batch_size)
         return ingest.counts

@@ -1,4 +1,6 @@
-"""A ledger with a past: how it slows the ingest, and how an organisation's own past slows its loading."""
+"""A ledger with a long history: its effect on the ingest, and an organisation's history's effect on its
+loading.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ _CHUNK: Final = 100_000
 
 
 class PastLedger:
-    """A database with charges from before, all written by the ingest. Every measurement adds its own."""
+    """A database with earlier charges, all written by the ingest. Every measurement adds more charges."""
 
     def __init__(self, name: str, charges: int) -> None:
         self._name = name
@@ -58,7 +60,7 @@ class PastLedger:
         )
 
     def _write(self, organisations: Sequence[str], charges: int) -> None:
-        """Let organisations use photos, in messages of their own."""
+        """Write charges of organisations, each in messages of its own."""
         traffic = Traffic(
             organisations, seed=1 + self._written, first_message=self._written, first_offset=self._written
         )
@@ -70,16 +72,16 @@ class PastLedger:
 
 
 class LongHistory(PastLedger):
-    """One that also has an organisation of very many events, and one of very few."""
+    """A ledger that also has an organisation with very many events, and one with very few."""
 
     def __init__(self, name: str, charges: int, long_history: int) -> None:
         super().__init__(name, charges)
         self._long_history = long_history
 
     def set_up(self, bench_env: BenchmarkEnvironment) -> None:
-        """Write both histories, then all others'.
+        """Write both histories, then those of all others.
 
-        The long one ends half an interval past its last snapshot, as histories do on average.
+        The long one ends half a snapshot interval after its last snapshot: the average of all histories.
         """
         self._create(bench_env, [*bench_env.organisations, LONG, SHORT])
         self._write([LONG], self._long_history - EVENTS_EACH)
@@ -88,7 +90,7 @@ class LongHistory(PastLedger):
         self._complete(bench_env)
 
     def load(self, bench_env: BenchmarkEnvironment) -> Sample:
-        """Measure loading both organisations, in turns, over connections that are open."""
+        """Measure the loading of both organisations, in turns, over open connections."""
         long_us: list[float] = []
         short_us: list[float] = []
         with open_ledger(bench_env.service_url(self._name)) as ledger:

@@ -1,4 +1,4 @@
-"""Usage into the ledger, bytes to durable rows, through the product's own ingest and store."""
+"""The ingest of usage, from bytes to durable rows, through the product's own ingest and store."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Final
 
-from benchmarks.checks import ask, check_charges, check_position, log_end, must_equal
+from benchmarks.checks import check_charges, check_position, fetch_row, log_end, must_equal
 from benchmarks.environment import BenchmarkEnvironment, Sample
 from benchmarks.feeding import feed, feed_all, open_ingest, start_position
 from benchmarks.processes import ending_children, start_worker, stop_worker
@@ -18,7 +18,7 @@ GRANTED_ORGANISATIONS: Final = 10
 
 
 def ingest_fresh(bench_env: BenchmarkEnvironment, batch_size: int) -> Sample:
-    """Measure new messages into a new ledger."""
+    """Measure the ingest of new messages into a new ledger."""
     records, credits_count = bench_env.usage
     with bench_env.database() as conninfo:
         start_position(conninfo)
@@ -29,7 +29,7 @@ def ingest_fresh(bench_env: BenchmarkEnvironment, batch_size: int) -> Sample:
 
 
 def ingest_into(bench_env: BenchmarkEnvironment, conninfo: str, traffic: Traffic, batch_size: int) -> Sample:
-    """Measure new messages into a ledger that has events already."""
+    """Measure the ingest of new messages into a ledger that already has events."""
     after, credits_before = log_end(conninfo), traffic.credits
     records = traffic.take(bench_env.sizes.ingest)
     sample = _measure(bench_env, conninfo, records, batch_size)
@@ -39,7 +39,7 @@ def ingest_into(bench_env: BenchmarkEnvironment, conninfo: str, traffic: Traffic
 
 
 def ingest_with_repeats_and_api(bench_env: BenchmarkEnvironment, batch_size: int) -> Sample:
-    """Measure messages of which a share repeats recent ones, while the API grants credits."""
+    """Measure the ingest while the API grants credits; a share of the messages repeats recent ones."""
     new, credits_count = bench_env.usage
     records = with_repeats(new, REPEATED_SHARE)
     with bench_env.database() as conninfo:
@@ -56,7 +56,9 @@ def ingest_with_repeats_and_api(bench_env: BenchmarkEnvironment, batch_size: int
 
 
 def ingest_with_far_repeats(bench_env: BenchmarkEnvironment, batch_size: int) -> Sample:
-    """Measure messages of which a share repeats ones that no hint remembers: as after a restart."""
+    """Measure the ingest of messages, some of which repeat ones too old for the recent-key hint, as after a
+    restart.
+    """
     traffic = Traffic(bench_env.organisations)
     earlier = traffic.take(bench_env.sizes.ingest // 4)
     new = traffic.take(bench_env.sizes.ingest)
@@ -88,6 +90,6 @@ def _measure(
 
 
 def _check_grants(conninfo: str, grants: int) -> None:
-    """Check that the log has every grant that the API acknowledged, beside those of the openings."""
+    """Check that the log has every grant that the API acknowledged, in addition to those of the openings."""
     query = "SELECT count(*) FROM ledger.events WHERE topic = 'credits_granted.v1' AND state LIKE %s"
-    must_equal("grants in the log", ask(conninfo, query, (b'%"api"%',)), (grants,))
+    must_equal("grants in the log", fetch_row(conninfo, query, (b'%"api"%',)), (grants,))

@@ -1,7 +1,7 @@
-"""The baseline: the eventsourcing library as its documentation shows it, with its own PostgreSQL recorder.
+"""The baseline: the eventsourcing library as in its documentation, with its own PostgreSQL recorder.
 
-The aggregate stays in memory, and every charge is one `save`: what one would write first, without
-batches, positions or keys against repeats.
+The aggregate stays in memory, and every charge is one `save`: the simplest solution, without
+batches, positions or dedupe keys.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ class Organisation(Aggregate):
 
 
 class LedgerOfTheLibrary(Application[UUID]):
-    """Keeps organisations."""
+    """A library application that stores organisations."""
 
 
 def library(bench_env: BenchmarkEnvironment) -> Sample:
     """Measure charges, one save each."""
     records = Traffic(bench_env.organisations).take(bench_env.sizes.library_charges)
-    # An owner's database: the library creates its own table.
+    # It connects as the owner: the library creates its own table.
     name = "library"
     with bench_env.database(MIGRATED) as conninfo:
         name = str(conninfo_to_dict(conninfo)["dbname"])

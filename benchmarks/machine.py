@@ -1,4 +1,4 @@
-"""What a run's figures depend on: the machine, the versions, and how busy it was."""
+"""Facts that the figures of a run depend on: the machine, its load, and the versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.environment import BenchmarkEnvironment
 
 
 def machine_facts(bench_env: BenchmarkEnvironment) -> dict[str, Any]:
-    """Return facts to read figures by; `commit_us` is the median time of a small durable write."""
+    """Return these facts; `commit_us` is the median time of a small durable write."""
     return {
         "system": platform.platform(),
         "processor": _processor(),

@@ -1,4 +1,4 @@
-"""Memory: what a consumer takes that has met very many organisations."""
+"""Memory of a consumer that has charged very many organisations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TIMEOUT_S: Final = 900.0
 
 
 def consumer_memory(bench_env: BenchmarkEnvironment) -> Sample:
-    """Measure the highest resident size of a process that ingests, and how fast it is meanwhile."""
+    """Measure the peak resident size of an ingesting process, and its throughput."""
     messages, organisations = bench_env.sizes.memory, bench_env.sizes.memory_organisations
     with bench_env.database(MIGRATED) as conninfo:
         open_organisations(conninfo, organisation_ids(organisations))

@@ -1,4 +1,4 @@
-"""Opens organisations in bulk: the events that the use cases would record, in one COPY."""
+"""Opens organisations in bulk: writes the events that the use cases would record, in one COPY."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVENTS_EACH: Final = 3
 
 
 def open_organisations(conninfo: str, organisation_ids: Sequence[str]) -> None:
-    """Open organisations, each with trial credits and a grant that no case uses up."""
+    """Open organisations, each with trial credits and a grant too large for any case to use up."""
     mapper = LedgerMapper()
     request = CommandContext(datetime.now(UTC), "u-benchmark", "benchmark")
     rows = []

@@ -1,7 +1,7 @@
-"""What pages read of an organisation of so many runs, as its projections would leave it.
+"""Rows for the pages of an organisation with many runs, as its projections would write them.
 
-A few runs are real, through the ingest and the projections, for the page that reads events; the other
-rows are written by SQL.
+A few runs are real, written by the ingest and the projections, for the page that reads events. SQL writes
+the other rows.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from projections.registry import ALL_PROJECTIONS
 ORGANISATION: Final = "org-read"
 RUNS_AN_EVENT: Final = 10
 RUNS_AN_EVENT_OF_THE_BUSIEST: Final = 40
-"""Every so many runs are of one event, which so has runs in every month."""
+"""One run in this many belongs to the same photo event, so this event has runs in every month."""
 RUNS_A_PAYMENT: Final = 20
 OPEN_HOLDS: Final = 50
 _OVER_DAYS: Final = 365
-"""Organisations have months and days alike, whatever their size: one only has more in each."""
+"""All organisations cover the same months and days. A larger one has more runs in each."""
 _CREDITS_A_RUN: Final = 25
 _CHARGES_OF_A_RUN: Final = 200
 
-# Every run had a hold of its own, and events go on side by side: so many that each lasts as long as in the
-# smallest organisation.
+# Every run has its own hold. Many photo events overlap, so that each lasts as long as in the smallest
+# organisation.
 _ROWS: Final = (
     """
     INSERT INTO projections.transactions
@@ -119,13 +119,13 @@ _A_REAL_RUN: Final = """
 def write_organisation(
     bench_env: BenchmarkEnvironment, database: str, *, runs: int, times_the_smallest: int, now: datetime
 ) -> str:
-    """Fill a migrated database with an organisation of so many runs; return the id of a real one."""
+    """Fill a migrated database with an organisation of so many runs; return the id of a real run."""
     service = bench_env.service_url(database)
     open_organisations(service, [ORGANISATION])
     start_position(service)
     feed_all(service, _interleaved(min(times_the_smallest, 20)), 2_000)
     ProjectionRunner(service, ALL_PROJECTIONS).catch_up()
-    told = {
+    parameters = {
         "stream": str(stream_id(ORGANISATION)),
         "now": now,
         "runs": runs,
@@ -140,12 +140,12 @@ def write_organisation(
     with psycopg.connect(bench_env.owner_url(database), autocommit=True) as connection:
         run_id = _real_run(connection)
         for statement in _ROWS:
-            connection.execute(statement, told if "%(" in statement else None)
+            connection.execute(statement, parameters if "%(" in statement else None)
     return run_id
 
 
 def _interleaved(runs_at_a_time: int) -> list[UsageRecord]:
-    """Return the messages of runs that go on side by side."""
+    """Return the messages of overlapping runs."""
     streams = [
         Traffic([ORGANISATION], seed=seed, first_message=seed * _CHARGES_OF_A_RUN).take(_CHARGES_OF_A_RUN)
         for seed in range(1, runs_at_a_time + 1)

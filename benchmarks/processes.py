@@ -1,4 +1,4 @@
-"""Starts and stops workers: processes beside the measuring one (see `benchmarks.workers`)."""
+"""Starts and stops workers: processes next to the measuring one (see `benchmarks.workers`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Worker = subprocess.Popen[str]
 
 
 def start_worker(name: str, task: Mapping[str, Any]) -> Worker:
-    """Start a worker and return once it is at work."""
+    """Start a worker and return when it is ready."""
     worker = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.workers", name],
         stdin=subprocess.PIPE,
@@ -33,7 +33,7 @@ def start_worker(name: str, task: Mapping[str, Any]) -> Worker:
 
 
 def finish_worker(worker: Worker, timeout_s: float) -> dict[str, Any]:
-    """Wait until a worker is done, and return what it reports."""
+    """Wait until a worker is done, and return its report."""
     assert worker.stdout is not None
     too_late = Timer(timeout_s, worker.kill)
     too_late.start()
@@ -49,14 +49,14 @@ def finish_worker(worker: Worker, timeout_s: float) -> dict[str, Any]:
 
 
 def stop_worker(worker: Worker) -> dict[str, Any]:
-    """Ask a worker to stop, wait for it, and return what it reports."""
+    """Make a worker stop, wait for it, and return its report."""
     worker.terminate()
     return finish_worker(worker, STOP_WITHIN_S)
 
 
 @contextmanager
 def ending_children(*workers: Worker) -> Iterator[None]:
-    """Close the pipes of workers, and kill those that still run because something inside failed."""
+    """Close the pipes of workers. After a failure in the block, kill those that still run."""
     try:
         yield
     finally:

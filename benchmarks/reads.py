@@ -1,7 +1,8 @@
-"""Pages of an organisation of many transactions against those of one of few: they should take as long.
+"""Compares pages of an organisation with many transactions and of one with few: both should take the same
+time.
 
-Every page that reads what grows with the history is here, and of lists a page from half-way too. Exports are
-not: they are as long as the history. Each organisation has a database of its own.
+It covers every page that reads growing tables, and for lists also a page from the middle. It does not cover
+exports, because these are as long as the history. Each organisation has its own database.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ _AN_EVENT: Final = 42
 
 
 class PageReads:
-    """Two databases, and somebody signed in to the pages of each."""
+    """Two databases, and a browser that is signed in to the pages of each."""
 
     def set_up(self, bench_env: BenchmarkEnvironment) -> None:
-        """Write what the pages read."""
+        """Write the rows that the pages read."""
         self._now = datetime.now(UTC)
         self._counts = {"few": bench_env.sizes.small_ledger, "many": bench_env.sizes.large_ledger}
         self._runs: dict[str, str] = {}
@@ -101,7 +102,7 @@ class PageReads:
 
 
 class _Browser:
-    """A client of an app in this process."""
+    """A browser of an app in this process."""
 
     def __init__(self, runner: asyncio.Runner, client: httpx.AsyncClient) -> None:
         self._runner = runner
@@ -114,7 +115,7 @@ class _Browser:
 
 @contextmanager
 def _browser(bench_env: BenchmarkEnvironment, issuer: EmbeddedIssuer, name: str) -> Iterator[_Browser]:
-    """Lend a browser that is signed in to the pages of a database."""
+    """Yield a browser that is signed in to the pages of a database."""
     settings = Settings(
         embedded_issuer_keys=issuer.jwks_path,
         api_requests_per_minute=1_000_000,

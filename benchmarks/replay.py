@@ -1,4 +1,4 @@
-"""Replay: the whole log read, decoded and applied, in one thread."""
+"""Replay: reads, decodes and applies the whole log in one thread."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAME = "replayed"
 
 
 class ReplayedLedger:
-    """A ledger written once by the ingest, and replayed as often as one likes."""
+    """A ledger that the ingest writes once, and that every measurement replays."""
 
     def set_up(self, bench_env: BenchmarkEnvironment) -> None:
         """Write the log."""
@@ -32,7 +32,7 @@ class ReplayedLedger:
         bench_env.vacuum(_NAME)
 
     def measure(self, bench_env: BenchmarkEnvironment) -> Sample:
-        """Measure a replay of the log, and hold it against what the consumer would load."""
+        """Measure a replay of the log, and compare it with the state that the consumer would load."""
         with psycopg.connect(self._conninfo, autocommit=True) as connection, bench_env.stopwatch() as watch:
             replayed = replay_log(connection, EventCodec())
         opened = len(bench_env.organisations)

@@ -1,4 +1,4 @@
-"""Medians, ratios and targets of a run, as a table and as JSON."""
+"""Medians, ratios and targets of a benchmark run, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.runner import Case, Outcome
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """A case's medians; `lowest` and `highest` are events a second too, and tell how steady it was."""
+    """The medians of a case. `lowest` and `highest` are also in events per second, and show the spread."""
 
     events_per_s: float
     lowest: float
@@ -26,13 +26,13 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What a headline should reach; `least` or the opposite."""
+    """The target of a headline figure: a minimum if `least`, otherwise a maximum."""
 
     bound: float
     least: bool = True
 
     def met_by(self, value: float) -> bool:
-        """Tell whether a value reaches it."""
+        """Return whether a value reaches the target."""
         return value >= self.bound if self.least else value <= self.bound
 
 
@@ -75,7 +75,7 @@ def figure_of(samples: Sequence[Sample]) -> Figure:
 
 
 def headlines(figures: Mapping[str, Figure]) -> dict[str, float | None]:
-    """Return the run's headline figures; None for those whose cases did not run."""
+    """Return the headline figures; None for those whose cases did not run."""
     found: dict[str, float | None] = {
         name: _ratio(figures.get(of), figures.get(to)) for name, (of, to) in _RATIOS.items()
     }
@@ -95,7 +95,7 @@ def headlines(figures: Mapping[str, Figure]) -> dict[str, float | None]:
 def report(
     cases: Sequence[Case], outcome: Outcome, circumstances: Mapping[str, Any]
 ) -> tuple[str, dict[str, Any]]:
-    """Return what to print and what to write."""
+    """Return the text to print and the JSON to write."""
     figures = {name: figure_of(samples) for name, samples in outcome.samples.items() if samples}
     heads = headlines(figures)
     lines = [*_case_table(cases, figures), "", *_headline_table(heads)]

@@ -1,4 +1,4 @@
-"""Runs cases in turns, A B C A B C, so that whatever slows the machine for a while slows all of them."""
+"""Runs cases in turns, A B C A B C, so that a temporary slowdown of the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from benchmarks.environment import BenchmarkEnvironment, Sample
 
 
 class Case(NamedTuple):
-    """Something to measure: in every round, or in the first few only.
+    """A benchmark case, measured in every round or in the first few only.
 
-    `set_up` runs once, before all rounds; cases that share it do it together.
+    `set_up` runs once, before all rounds. Cases with the same `set_up` share one call.
     """
 
     name: str
@@ -25,21 +25,21 @@ class Case(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """All measurements of each case, and what went wrong in those that failed."""
+    """All measurements of each case, and the errors of failed cases."""
 
     samples: dict[str, list[Sample]]
     failures: dict[str, str]
 
 
 def run_cases(bench_env: BenchmarkEnvironment, cases: Sequence[Case], rounds: int) -> Outcome:
-    """Set cases up and measure them in turns. A case that fails once is not tried again."""
+    """Set cases up and measure them in turns. A failed case is not measured again."""
     outcome = Outcome({case.name: [] for case in cases}, {})
     _set_up(bench_env, cases, outcome)
     for number in range(rounds):
         for case in cases:
             if case.name in outcome.failures or (case.rounds is not None and number >= case.rounds):
                 continue
-            _say(f"round {number + 1} of {rounds}: {case.name}")
+            _print_progress(f"round {number + 1} of {rounds}: {case.name}")
             try:
                 sample = case.measure(bench_env)
             except Exception as error:
@@ -55,7 +55,7 @@ def _set_up(bench_env: BenchmarkEnvironment, cases: Sequence[Case], outcome: Out
         if case.set_up is None:
             continue
         if case.set_up not in done:
-            _say(f"preparing {case.name}")
+            _print_progress(f"preparing {case.name}")
             try:
                 case.set_up(bench_env)
                 done[case.set_up] = None
@@ -71,5 +71,5 @@ def _fail(outcome: Outcome, case: Case, error: Exception) -> None:
     outcome.failures[case.name] = f"{type(error).__name__}: {error}"
 
 
-def _say(what: str) -> None:
+def _print_progress(what: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""How much each case does: enough for a steady figure, or just enough to see that everything works."""
+"""Sizes of the cases: large enough for stable figures, or just large enough for a functional check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The limit: the ingest's own rows, built beforehand, by nothing but COPY. Nobody writes faster."""
+"""The limit: COPY of the ingest's rows, which are built beforehand. No writer can be faster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from infra.event_store.usage_store import PostgresUsageStore
 
 
 class _RecordingStore(PostgresUsageStore):
-    """Keeps every payload that it makes."""
+    """A store that keeps every payload it builds."""
 
     payloads: list[bytes]
 
@@ -27,7 +27,7 @@ class _RecordingStore(PostgresUsageStore):
 
 
 class StorageLimit:
-    """COPY of prebuilt payloads, one a commit, into the same schema with all its indexes."""
+    """COPY of prebuilt payloads, one per commit, into the same schema with all its indexes."""
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
@@ -35,7 +35,7 @@ class StorageLimit:
         self._credits = 0
 
     def set_up(self, bench_env: BenchmarkEnvironment) -> None:
-        """Run the ingest once and keep the payloads it writes; this also warms everything up."""
+        """Run the ingest once and keep the payloads it writes. This is also the warm-up."""
         records, self._credits = bench_env.usage
         with bench_env.database() as conninfo, closing(_RecordingStore(conninfo)) as store:
             store.payloads = self._payloads

@@ -1,7 +1,7 @@
-"""Usage messages as the pipeline sends them, from a seed, and what they must cost.
+"""Usage messages as the pipeline sends them, generated from a seed, and their expected credits.
 
-What they cost is reckoned here by the published rates, without the product's code, so that it can be
-held against what the product wrote.
+The credits are computed from the published rates, without the product's code, so that they can be compared
+with the product's result.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HEADERS: Final = [("content-type", b"application/cloudevents+json")]
 _FIRST_SENT_AT: Final = datetime(2026, 11, 1, 9, tzinfo=UTC)
 _FIRST_SENT_MS: Final = int(_FIRST_SENT_AT.timestamp() * 1_000)
 _PICKS: Final = 1 << 14
-# Usage type, how often of 20 runs, and how many photos one credit pays for (0: they are free).
+# Usage type, number out of 20 runs, and photos per credit (0: they are free).
 _USAGE_TYPES: Final = (
     ("photo_processing", 16, 1),
     ("ai_image_rotation", 2, 1),
@@ -29,7 +29,7 @@ _USAGE_TYPES: Final = (
 
 
 class UsageRecord(NamedTuple):
-    """A Kafka record, like the client's own."""
+    """A Kafka record with the attributes of the client's own class."""
 
     topic: str
     partition: int
@@ -40,7 +40,7 @@ class UsageRecord(NamedTuple):
 
 
 class _Run:
-    """Messages of one photo event that belong together: all but id, time and photos is the same."""
+    """A run: messages of one photo event that differ only in id, time and photos."""
 
     __slots__ = ("after_id", "after_time", "key", "left", "photos", "photos_per_credit", "tail")
 
@@ -63,10 +63,10 @@ class _Run:
 
 
 class Traffic:
-    """An endless stream of messages, one a millisecond.
+    """An endless stream of messages, one per millisecond.
 
-    The first organisations are the busiest, unless all are `alike`. Streams of different seeds share
-    neither messages nor runs.
+    The first organisations are the busiest, unless all are `alike`. Streams with different seeds have no
+    messages and no runs in common.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Traffic:
 
     @property
     def credits(self) -> int:
-        """What all messages so far cost: a fraction is rounded up once per run."""
+        """The credits of all messages so far. A fraction is rounded up once per run."""
         rounded_up = (-(-run.photos // run.photos_per_credit) for run in self._fractional_runs)
         return self._whole_credits + sum(rounded_up)
 
@@ -131,13 +131,15 @@ class Traffic:
         return run
 
     def _skewed(self, organisations: int) -> list[int]:
-        """Return picks to draw from: each organisation has some 8 % less than the one before."""
+        """Return organisation indexes to draw from: each organisation appears about 8 % less often than the
+        previous one.
+        """
         spread = organisations / 4
         return [min(int(self._rnd.expovariate(1 / spread)), organisations - 1) for _ in range(_PICKS)]
 
 
 def organisation_ids(count: int) -> list[str]:
-    """Return the platform's ids of organisations."""
+    """Return ids of organisations."""
     return [f"org-{number:06d}" for number in range(count)]
 
 
@@ -149,7 +151,9 @@ def with_repeats(
     within: int = 20_000,
     seed: int = 1,
 ) -> list[UsageRecord]:
-    """Return records of which a share repeats others: some of `of`, or what came at most `within` before."""
+    """Return records with repeats: a share repeats records of `of`, or records at most `within` places
+    before.
+    """
     rnd = Random(seed)
     mixed: list[UsageRecord] = []
     for record in records:

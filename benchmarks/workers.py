@@ -1,6 +1,6 @@
-"""Processes beside the measuring one: `python -m benchmarks.workers NAME`, a task as JSON on standard input.
+"""Worker processes: `python -m benchmarks.workers NAME`, with a task as JSON on standard input.
 
-A worker prints a line once it is at work, and one line of JSON when it is done or was told to stop.
+A worker prints one line when it is ready, and one line of JSON when it is done or was stopped.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CHUNK: Final = 20_000
 
 
 def consume(task: Task) -> Report:
-    """Charge a topic's records, as the product's consumer process does."""
+    """Charge a topic's records like the product's consumer process."""
     stop = stop_on_signals()
     settings = Settings(
         kafka_bootstrap_servers=task["broker"],
@@ -43,31 +43,31 @@ def consume(task: Task) -> Report:
     )
     with usage_consumer(settings, task["database"]) as consumer:
         tune_for_throughput()
-        _at_work()
+        _report_ready()
         consumer.run(stop)
         counts = consumer.ingest.counts
         return {"charges": counts.charges, "batches": counts.batches, "failures": consumer.failures}
 
 
 def project(task: Task) -> Report:
-    """Keep all projections current, as the product's projector process does."""
+    """Keep all projections current like the product's projector process."""
     stop = stop_on_signals()
     runner = ProjectionRunner(task["database"], ALL_PROJECTIONS)
     tune_for_throughput()
-    _at_work()
+    _report_ready()
     Thread(target=_stop_when, args=(stop, runner), daemon=True).start()
     runner.run()
     return {"position": runner.progress().position}
 
 
 def grant(task: Task) -> Report:
-    """Grant a credit a second to each organisation, one after the other, as an API process would."""
+    """Grant one credit per second to each organisation, in turn, like an API process."""
     stop = stop_on_signals()
     organisations = task["organisations"]
     grants = 0
     with open_ledger(task["database"]) as ledger:
         ledger.organisation(organisations[0])  # connect
-        _at_work()
+        _report_ready()
         while not stop.wait(1 / len(organisations)):
             ledger.grant(
                 organisations[grants % len(organisations)],
@@ -81,14 +81,14 @@ def grant(task: Task) -> Report:
 
 
 def ingest(task: Task) -> Report:
-    """Ingest messages over organisations that are all alike, and watch how much memory that takes."""
+    """Ingest messages of equally busy organisations, and measure the memory."""
     traffic = Traffic(organisation_ids(task["organisations"]), alike=True)
     process = psutil.Process()
     peak_bytes = 0
     left = task["messages"]
     with closing(PostgresUsageStore(task["database"])) as store, open_ingest(store) as ingest:
         tune_for_throughput()
-        _at_work()
+        _report_ready()
         while left:
             chunk = min(left, CHUNK)
             feed(ingest, traffic.take(chunk), task["batch_size"])
@@ -103,7 +103,7 @@ def _stop_when(stop: Event, runner: ProjectionRunner) -> None:
     runner.stop()
 
 
-def _at_work() -> None:
+def _report_ready() -> None:
     print("at work", flush=True)
 
 

@@ -1,7 +1,7 @@
-"""The catalogue of stored facts: every topic, its type, and how older versions become today's.
+"""The catalogue of stored events: every topic, its type, and how older versions are upcast.
 
-A topic is written once and never changes: `name.vN`. Appending a field with a default keeps the topic;
-any other change gets a new one, and the old topic stays here with the function that lifts its facts.
+A topic (`name.vN`) never changes once events are stored under it. An appended field with a default keeps the
+topic. Any other change needs a new topic; the old topic stays here with the function that upcasts its events.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EventType = type[Any]
 
 
 class Upcaster(msgspec.Struct, frozen=True):
-    """A topic no longer written: its stored shape, and the step to a fact of a current topic."""
+    """A topic that is no longer written: its stored shape, and the conversion to a current event."""
 
     event_type: EventType
     upcast: Callable[[Any], DomainEvent]
@@ -92,15 +92,15 @@ CURRENT_TYPES: Final[Mapping[str, EventType]] = {
 }
 
 ORGANISATION_EVENT_CLASSES: Final[frozenset[EventType]] = frozenset(ORGANISATION_EVENT_TYPES.values())
-"""What the histories of organisations consist of; their readers skip everything else.
+"""The events in the histories of organisations; readers of these histories skip all others.
 
-The facts of every other aggregate have an `organisation_id`: the organisation they are about.
+The events of every other aggregate have an `organisation_id`: the organisation they are about.
 """
 
 NON_ORGANISATION_TOPICS: Final[frozenset[str]] = (
     frozenset(CURRENT_TYPES) - ORGANISATION_EVENT_TYPES.keys() - SNAPSHOT_TYPES.keys()
 )
-"""Topics of events that are in the log, and in no history of an organisation."""
+"""Topics of events in the log that belong to no history of an organisation."""
 
 AGGREGATES: Final[tuple[type[Aggregate], ...]] = (Organisation, Payment)
 """Classes that a repository rebuilds from a history. Importing them registers what these begin with.
@@ -112,7 +112,7 @@ UPCASTERS: Final[Mapping[str, Upcaster]] = {}
 
 
 class EventCodec:
-    """Turns facts into stored bytes (a JSON array of their fields) and back."""
+    """Encodes events as stored bytes (a JSON array of their fields), and decodes them."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class EventCodec:
         }
 
     def decode(self, topic: str, state: bytes) -> DomainEvent:
-        """Return the fact of a stored row.
+        """Return the event of a stored row.
 
         Raises:
             UnknownEventType: the topic is not in the catalogue.

@@ -1,4 +1,4 @@
-"""The type of a PostgreSQL connection, whatever rows it returns."""
+"""The type of a PostgreSQL connection, with any row factory."""
 
 from __future__ import annotations
 

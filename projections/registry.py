@@ -1,4 +1,4 @@
-"""All projections of the ledger: the one list of them. The engine names none."""
+"""The list of all projections of the ledger. The engine does not know it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def projections_named(names: Sequence[str]) -> list[Projection]:
     """Return the projections of these names, each once.
 
     Raises:
-        InvalidInput: there is no projection of a name, or no name is given.
+        InvalidInput: a name is unknown, or there are no names.
     """
     known = {projection.name: projection for projection in ALL_PROJECTIONS}
     unknown = [name for name in names if name not in known]

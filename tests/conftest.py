@@ -23,12 +23,13 @@ _LINES_NOT_COUNTED = tuple(
         "integration/webhooks",
     )
 )
-"""The other tests reach every line and branch of the domain; to count under these too halves their speed."""
+"""The other tests cover every line and branch of the domain. Coverage of these too would halve their speed.
+"""
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the longest tests begin first, and count lines only where that is needed."""
+    """Start the longest tests first, and measure coverage only where it is needed."""
     items.sort(key=_seconds, reverse=True)
     for item in items:
         if any(map(item.path.is_relative_to, _LINES_NOT_COUNTED)):
@@ -42,7 +43,7 @@ def _seconds(item: pytest.Item) -> int:
 
 @pytest.fixture(scope="session")
 def servers_root() -> Iterator[Path]:
-    """A folder for the directories of servers, gone after the run."""
+    """A folder for the directories of servers, removed after the run."""
     from tests.servers import servers_folder, stop_abandoned_servers
 
     stop_abandoned_servers()
@@ -80,5 +81,5 @@ def broker(servers_root: Path) -> Iterator[str]:
 
 @pytest.fixture
 def topic_name() -> Callable[[str], str]:
-    """A function that makes topic names no other test uses: `topic_name("usage")`."""
+    """A function that makes unique topic names: `topic_name("usage")`."""
     return lambda stem: f"{stem}-{secrets.token_hex(6)}"

@@ -1,4 +1,4 @@
-"""Databases that have the ledger's schema, and what a schema consists of."""
+"""Databases with the ledger's schema, and a list of a schema's objects."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def catalogue(connection: psycopg.Connection[Any]) -> list[tuple[str, str, str]]
 
 @pytest.fixture(scope="session")
 def migrated_template(postgres_server: EmbeddedPostgres) -> Iterator[str]:
-    """Name of a database with the ledger's schema, to copy: a migration takes three times as long."""
+    """Name of a template database with the ledger's schema. A copy is three times as fast as a migration."""
     with new_database(postgres_server) as url:
         migrate(url)
         yield str(conninfo_to_dict(url)["dbname"])
@@ -79,12 +79,12 @@ def migrated_template(postgres_server: EmbeddedPostgres) -> Iterator[str]:
 
 @pytest.fixture
 def migrated_database(postgres_server: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
-    """URL of a new database with the ledger's schema, for its superuser."""
+    """Superuser URL of a new database with the ledger's schema."""
     with new_database(postgres_server, template=migrated_template) as url:
         yield url
 
 
 @pytest.fixture
 def service_database(migrated_database: str) -> str:
-    """Connection string of the `migrated_database`, with the rights that the service has."""
+    """Connection string of the `migrated_database`, with the rights of the service."""
     return make_conninfo(migrated_database, options=f"-c role={SERVICE_ROLE}")

@@ -1,4 +1,4 @@
-"""README, CONTRIBUTING, CHANGELOG and everything in `docs/`: their text, and the code blocks in them."""
+"""README, CONTRIBUTING, CHANGELOG and all documents in `docs/`: their text and code blocks."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _message_numbers = count(1)
 
 
 class Account:
-    """An organisation with everything that happened to it. Its clock ticks a second with each event."""
+    """An organisation and its events. Its clock advances one second per event."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Account:
         event_name: str = "City Marathon 2026",
         user: str | None = "u-17",
     ) -> EventEnvelope:
-        """Charge photos of a run that happened at a time."""
+        """Charge photos of a run."""
         report = usage_report(
             source="/photo-processing/worker-7",
             message_id=f"message-{next(_message_numbers)}",
@@ -102,16 +102,16 @@ class Account:
         )
 
     def refund(self, charge: EventEnvelope, credits_count: int | None = None) -> EventEnvelope:
-        """Refund a charge of this account, all that is left of it unless a number is given."""
+        """Refund a charge of this account: the given credits, or the unrefunded rest."""
         self._gather()
         assert isinstance(charge.event, UsageCharged)
-        facts = [envelope.event for envelope in self.history]
+        recorded = [envelope.event for envelope in self.history]
         return self.organisation.refund(
             charge,
             credits_count,
             earlier_refunds=[
                 event
-                for event in facts
+                for event in recorded
                 if isinstance(event, ChargeRefunded) and event.charge == charge.originator_version
             ],
             opened_lots=[
@@ -135,7 +135,7 @@ class Account:
         )
 
     def collect(self) -> list[EventEnvelope]:
-        """Return what happened since the last call, to be appended."""
+        """Return the events since the last call, to be appended."""
         self._gather()
         new, self._collected = self.history[self._collected :], len(self.history)
         return new
@@ -145,7 +145,7 @@ class Account:
 
 
 def append(connection: psycopg.Connection[Any], events: Iterable[EventEnvelope]) -> int:
-    """Commit events to `ledger.events`, tell listeners, and return the log's last notification id."""
+    """Commit events to `ledger.events`, notify listeners, and return the log's last notification id."""
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(TAKE_WRITE_LOCK)
         with cursor.copy(
@@ -162,7 +162,7 @@ def append(connection: psycopg.Connection[Any], events: Iterable[EventEnvelope])
 
 
 def history(conninfo: str, organisation_id: str) -> list[DomainEvent]:
-    """Return the facts of an organisation, oldest first, as they lie in a database."""
+    """Return the stored events of an organisation, oldest first."""
     with psycopg.connect(conninfo) as connection:
         rows = connection.execute(
             "SELECT topic, state FROM ledger.events WHERE originator_id = %s ORDER BY originator_version",

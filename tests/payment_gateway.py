@@ -1,4 +1,4 @@
-"""A payment gateway in memory: the third party, with a book of the money it really moved."""
+"""A payment gateway in memory: the third party, with its own records of the money it moved."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SIGNATURE = "signed by the gateway"
 
 
 class InMemoryGateway:
-    """Opens an order once per payment, and gives money back once per refund id. `step` may raise anywhere."""
+    """Opens one order per payment, and refunds once per refund id. `step` may raise at any step."""
 
     name = "bookpay"
     supports_recurring_charges = True
@@ -122,7 +122,7 @@ class InMemoryGateway:
         amount_minor: int | None = None,
         reason: str | None = None,
     ) -> Attempt:
-        """Let somebody try to pay an order on the gateway's page."""
+        """Attempt to pay an order on the gateway's page."""
         order = self.orders[order_id]
         attempt = Attempt(
             f"pay_{next(self._numbers)}_{order_id}",
@@ -136,13 +136,13 @@ class InMemoryGateway:
         return attempt
 
     def notification_of(self, attempt: Attempt) -> bytes:
-        """Return the body of the webhook that tells of an attempt."""
+        """Return the body of the webhook about an attempt."""
         notification = GatewayNotification(f"notice-{next(self._numbers)}", "payment", attempt)
         return msgspec.json.encode(notification)
 
     @property
     def taken_minor(self) -> int:
-        """All the money that was taken, less what was given back."""
+        """The captured money minus the refunded money."""
         taken = sum(
             attempt.amount_minor
             for attempts in self.attempts_of.values()

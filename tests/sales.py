@@ -1,4 +1,4 @@
-"""Sales for tests of invoices: who sells, who buys, what was paid and what went back."""
+"""Sales for tests of invoices: sellers, buyers, payments and refunds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real servers for tests: where they live, throw-away databases, and what a killed run left behind."""
+"""Real servers for tests: their folder, temporary databases, and the servers of killed runs."""
 
 import os
 import secrets
@@ -15,7 +15,7 @@ from psycopg import sql
 
 from infra.embedded.postgres import EmbeddedPostgres
 
-# For tests whose subject is not durability.
+# For tests that do not test durability.
 FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
 _PARENT = Path("/tmp")  # noqa: S108 - short on every system, and mkdtemp makes it safe
@@ -27,7 +27,7 @@ _LEAVING_POLLS = 25
 
 @contextmanager
 def servers_folder() -> Iterator[Path]:
-    """A folder for server directories: a short path for sockets, and `nobody` can pass through it."""
+    """A folder for server directories: its path is short enough for sockets, and `nobody` can enter it."""
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_PARENT))
     folder.chmod(0o711)
     try:
@@ -38,7 +38,7 @@ def servers_folder() -> Iterator[Path]:
 
 @contextmanager
 def new_database(server: EmbeddedPostgres, *, template: str = "template1") -> Iterator[str]:
-    """URL of a copy of the database `template` that is dropped at the end, whoever is still connected."""
+    """URL of a copy of the database `template`. It is dropped at the end, even with open connections."""
     name = f"test_{secrets.token_hex(6)}"
     with psycopg.connect(server.url("postgres"), autocommit=True) as admin:
         copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
@@ -51,7 +51,7 @@ def new_database(server: EmbeddedPostgres, *, template: str = "template1") -> It
 
 
 def _wait_until_left(admin: psycopg.Connection[Any], name: str) -> None:
-    """Give sessions that were just closed a moment to go: the server itself looks for them every 100 ms."""
+    """Give just closed sessions time to end: the server checks for them every 100 ms."""
     for _ in range(_LEAVING_POLLS):
         if not admin.execute("SELECT FROM pg_stat_activity WHERE datname = %s LIMIT 1", [name]).fetchall():
             return
@@ -59,7 +59,7 @@ def _wait_until_left(admin: psycopg.Connection[Any], name: str) -> None:
 
 
 def stop_abandoned_servers() -> None:
-    """End servers whose test run was killed: a server of a run that still lives is never touched."""
+    """Stop servers whose test run was killed. Servers of a live run are not stopped."""
     for folder in _PARENT.glob(f"{_PREFIX}*"):
         about = folder.stat()
         if about.st_uid == os.getuid() and time.time() - about.st_mtime > _ABANDONED_AFTER_SECONDS:

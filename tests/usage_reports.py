@@ -1,4 +1,4 @@
-"""Usage messages for tests, written flat."""
+"""Usage messages for tests, with flat arguments."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The soak: the whole service for half an hour, asked, written to and hurt; `__main__` tells."""
+"""The soak test: the whole service under load for half an hour, with killed parts. See `__main__`."""

@@ -1,11 +1,12 @@
-"""`python -m benchmarks.soak`: the whole service under load and blows, and whether it still adds up.
+"""`python -m benchmarks.soak`: run the whole service under load, kill parts, and check the ledger.
 
-All parts as `creditledger up --demo` runs them, on loopback: the simulated pipeline with its holds, repeats
-and late messages; reads by every role and writes over HTTP; webhooks received and verified; parts killed now
-and then, for the first two thirds of the time, so that memory can be watched in the last.
+All parts run on loopback, as with `creditledger up --demo`: the simulated pipeline with holds, repeats and
+late messages; reads by every role and writes over HTTP; a receiver that verifies webhooks. Parts are killed
+at random times in the first two thirds of the run. Memory is measured in the last third.
 
-At the end the usage must equal the pipeline's own account, additions the writer's, deliveries the log's, and
-`creditledger audit check` must find nothing. Prints one JSON line; exit code 1 if anything was wrong.
+At the end the usage must equal the pipeline's account, the additions the writer's account, and the deliveries
+the events in the log. `creditledger audit check` must have no findings. Prints one JSON line; the exit code
+is 1 if anything was wrong.
 """
 
 from __future__ import annotations
@@ -49,11 +50,11 @@ _PROJECTED: Final = 'SELECT min("position") >= %s FROM projections.positions'
 
 
 def main() -> int:
-    """Soak, report, and return the exit code."""
+    """Run the soak test, print the report, and return the exit code."""
     options = _parser().parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="creditledger-soak-", dir=options.folder) as folder:
-        Path(folder).chmod(0o711)  # the embedded PostgreSQL drops root, and has to pass
+        Path(folder).chmod(0o711)  # the embedded PostgreSQL runs as another account and must enter it
         report = _soak(Path(folder), options.seconds, options.rate, options.seed, options.log)
     report = {"ok": not report["findings"], "seconds": round(time.monotonic() - began), **report}
     print(json.dumps(report))
@@ -85,9 +86,9 @@ def _soak(folder: Path, seconds: float, rate: float, seed: int, log: Path) -> di
         ]
         for thread in threads:
             thread.start()
-        _pass(service, findings, seconds * KILLS_FOR)
+        _wait(service, findings, seconds * KILLS_FOR)
         killing.set()
-        _pass(service, findings, seconds * (1 - KILLS_FOR))
+        _wait(service, findings, seconds * (1 - KILLS_FOR))
         loading.set()
         watching.set()
         for thread in threads:
@@ -129,8 +130,8 @@ def _set_up(service: Service, findings: Findings, receivers: dict[str, WebhookRe
     caller.close()
 
 
-def _pass(service: Service, findings: Findings, seconds: float) -> None:
-    """Let time pass; a service that ends by itself meanwhile is a finding."""
+def _wait(service: Service, findings: Findings, seconds: float) -> None:
+    """Wait for some time. It is a finding if the service ends by itself."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if service.process.poll() is not None:
@@ -140,7 +141,7 @@ def _pass(service: Service, findings: Findings, seconds: float) -> None:
 
 
 def _added(service: Service) -> dict[str, tuple[int, int]]:
-    """Return credits granted and purchased so far, once all that is in the log is projected."""
+    """Return the credits granted and purchased, after all events in the log are projected."""
     with psycopg.connect(service.database_url, autocommit=True) as connection:
         (end,) = connection.execute("SELECT max(notification_id) FROM ledger.events").fetchall()[0]
         while not _is_projected(connection, end):
@@ -168,14 +169,14 @@ def _check_deliveries(service: Service, findings: Findings, receivers: dict[str,
     deadline = time.monotonic() + DELIVERY_TIMEOUT_S
     with psycopg.connect(service.database_url, autocommit=True) as connection:
         for name, receiver in receivers.items():
-            told = missing = -1
+            expected = missing = -1
             while missing and time.monotonic() < deadline:
                 row = connection.execute(_DELIVERED, [name, _TOPICS]).fetchone()
-                told = row[0] if row else 0
-                missing = told - len(receiver.taken)
+                expected = row[0] if row else 0
+                missing = expected - len(receiver.taken)
                 time.sleep(0.2)
             if missing:
-                findings.add(f"{name}: {len(receiver.taken)} of {told} webhooks were taken")
+                findings.add(f"{name}: {len(receiver.taken)} of {expected} webhooks were taken")
             if receiver.forged:
                 findings.add(f"{name}: {receiver.forged} webhooks were not signed as they must be")
 

@@ -1,7 +1,7 @@
-"""What is asked of the service: reads by every role, and writes whose account is kept.
+"""Load on the service: reads by every role, and writes with an account of their credits.
 
-A request whose answer is lost because its API was killed is sent again, a write under the same idempotency
-key: what was answered once is in the account once.
+If a response is lost because the API was killed, the request is sent again. A write uses the same idempotency
+key, so it counts once in the account.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.soak.service import Service
 READS_PER_S: Final = 4.0
 WRITES_PER_S: Final = 2.0
 CREDITS_MAX: Final = 4_000
-"""Of one addition: runs pause now and then, and have credits most of the time."""
+"""Credits of one addition: organisations run out sometimes, and have credits most of the time."""
 REQUEST_TIMEOUT_S: Final = 60.0
 _READS: Final = (
     *("balance", "usage-summary", "transactions", "transactions?kind=usage&limit=50", "events"),
@@ -30,7 +30,7 @@ _FINE: Final = (200, 201, 202, 204)
 
 
 class Findings:
-    """What was not as it must be, and how often each status was answered. Used by all threads."""
+    """Findings, and the number of responses per status. All threads use it."""
 
     def __init__(self) -> None:
         self.statuses: Counter[str] = Counter()
@@ -38,19 +38,19 @@ class Findings:
         self._lock = Lock()
 
     def status(self, status: str) -> None:
-        """Count an answer."""
+        """Count a response."""
         with self._lock:
             self.statuses[status] += 1
 
     def add(self, sentence: str) -> None:
-        """Keep a finding; the first hundred are enough."""
+        """Store a finding, up to one hundred."""
         with self._lock:
             if len(self.wrong) < 100:
                 self.wrong.append(sentence)
 
 
 class Caller:
-    """Sends requests until they are answered."""
+    """Sends requests until they get a response."""
 
     def __init__(self, service: Service, findings: Findings, stop: Event) -> None:
         self._service = service
@@ -61,7 +61,7 @@ class Caller:
     def call(
         self, method: str, path: str, headers: Mapping[str, str], **content: Any
     ) -> httpx.Response | None:
-        """Return the answer; None where none came in time, which is a finding."""
+        """Return the response, or None after the time-out, which is a finding."""
         deadline = time.monotonic() + REQUEST_TIMEOUT_S
         while time.monotonic() < deadline:
             try:
@@ -82,7 +82,7 @@ class Caller:
 
 
 def read(service: Service, findings: Findings, organisations: list[str], stop: Event, seed: int) -> None:
-    """Read as everybody who may, until told to stop; nothing but success is right."""
+    """Read with every permitted role until stopped. Every response must be a success."""
     random, caller = Random(seed), Caller(service, findings, stop)
     key = _new_key(service, caller, organisations[0])
     while not stop.wait(random.expovariate(READS_PER_S)):
@@ -113,7 +113,7 @@ def read(service: Service, findings: Findings, organisations: list[str], stop: E
 
 
 class Writer:
-    """Adds credits, and keeps the account of it."""
+    """Adds credits, and keeps an account of them."""
 
     def __init__(self, service: Service, findings: Findings, organisations: list[str], stop: Event) -> None:
         self.granted: dict[str, int] = defaultdict(int)
@@ -126,7 +126,7 @@ class Writer:
         self._stop = stop
 
     def run(self, seed: int) -> None:
-        """Write until told to stop."""
+        """Write until stopped."""
         random, caller = Random(seed), Caller(self._service, self._findings, self._stop)
         number = 0
         while not self._stop.wait(random.expovariate(WRITES_PER_S)):
@@ -163,7 +163,7 @@ class Writer:
     def _make_and_revoke_a_key(self, caller: Caller, path: str, staff: Mapping[str, str]) -> None:
         made = caller.call("POST", f"{path}/api-keys", staff, json={"name": "soak"})
         if made is not None and made.status_code == 409:
-            # Requests without an answer have made keys that nobody has: revoke those.
+            # Requests without a response may have issued keys that no client has: revoke these.
             listed = caller.call("GET", f"{path}/api-keys", staff)
             for key in [] if listed is None else listed.json()["api_keys"][1:]:
                 caller.call("DELETE", f"{path}/api-keys/{key['key_id']}", staff)

@@ -1,4 +1,4 @@
-"""A receiver of webhooks that verifies every signature, and now and then does not take what it gets."""
+"""A webhook receiver that verifies every signature, and sometimes rejects a message."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REFUSED_SHARE: Final = 0.1
 
 
 class WebhookReceiver:
-    """What one endpoint has received. Memory grows by an id a message."""
+    """The messages of one endpoint. Memory grows by one id per message."""
 
     def __init__(self, seed: int) -> None:
         self.secret = ""
@@ -34,7 +34,7 @@ class WebhookReceiver:
         return f"http://127.0.0.1:{self.port}/credits"
 
     def take(self, headers: dict[str, str], body: bytes) -> int:
-        """Return the status to answer a delivery with."""
+        """Store a delivery and return the response status."""
         with self._lock:
             if not self._is_genuine(headers, body):
                 self.forged += 1
@@ -56,7 +56,7 @@ class WebhookReceiver:
 
 @contextmanager
 def receiving(receiver: WebhookReceiver) -> Iterator[WebhookReceiver]:
-    """Let a receiver listen on loopback."""
+    """Run a receiver that listens on loopback."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -67,7 +67,7 @@ def receiving(receiver: WebhookReceiver) -> Iterator[WebhookReceiver]:
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""The service under soak: `creditledger up` as a user runs it, and its parts among its children."""
+"""The service under test: `creditledger up` as a user runs it, with its parts as child processes."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Service:
 
     @property
     def database_url(self) -> str:
-        """The service's own database, by its own role."""
+        """URL of the service's database, with the service's role."""
         text = (self.data_dir / "environment").read_text(encoding="utf-8")
         return dict(word.split("=", 1) for word in shlex.split(text))["DATABASE_URL"]
 
     def bearer(self, subject: str, **claims: Any) -> dict[str, str]:
-        """Return the header of somebody with these roles and organisations."""
+        """Return the Authorization header of a user with these roles and organisations."""
         key = subject + json.dumps(claims)
         made_at, token = self._tokens.get(key, (-_TOKEN_LIVES_S, ""))
         if time.monotonic() - made_at > _TOKEN_LIVES_S:
@@ -51,7 +51,7 @@ class Service:
         return {"Authorization": f"Bearer {token}"}
 
     def parts(self) -> dict[str, psutil.Process]:
-        """Return the parts that run at the moment, by their commands."""
+        """Return the running parts by their commands."""
         found = {}
         for child in psutil.Process(self.process.pid).children():
             try:
@@ -63,7 +63,7 @@ class Service:
         return found
 
     def servers_rss(self) -> int:
-        """Return the bytes that the embedded servers hold, shared ones counted once for each process."""
+        """Return the resident bytes of the embedded servers. Shared memory counts once per process."""
         ours = {part.pid for part in self.parts().values()}
         total = 0
         for child in psutil.Process(self.process.pid).children(recursive=True):
@@ -74,7 +74,7 @@ class Service:
         return total
 
     def kill(self, name: str) -> bool:
-        """End a part without warning; tell whether it was there."""
+        """Kill a part; return whether it was running."""
         part = self.parts().get(name)
         if part is None:
             return False
@@ -82,7 +82,7 @@ class Service:
         return True
 
     def report(self) -> dict[str, Any] | None:
-        """Wait until it has stopped by itself, and return its closing report, None if there is none."""
+        """Wait until the service stops by itself, and return its final report, or None if there is none."""
         output, _ = self.process.communicate(timeout=STOPPED_WITHIN_S)
         lines = output.splitlines()
         return dict(json.loads(lines[-1])) if lines else None
@@ -114,7 +114,7 @@ def running(data_dir: Path, log: Path, *, for_s: float, rate: float) -> Iterator
 
 
 def audit(data_dir: Path) -> list[str]:
-    """Run `creditledger audit check` beside the service, and return its findings."""
+    """Run `creditledger audit check` while the service runs, and return its findings."""
     done = subprocess.run(
         [*_CLI, "audit", "check"],
         env=_environment({"DATA_DIR": str(data_dir)}),

@@ -1,4 +1,4 @@
-"""What is measured meanwhile: memory of the parts, lag of who reads the log; and parts are killed here."""
+"""Monitors the memory of the parts and the lag of the log's readers, and kills parts."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from benchmarks.soak.service import Service
 SAMPLE_EVERY_S: Final = 2.0
 KILL_EVERY_S: Final = (8.0, 25.0)
 NEVER_KILLED: Final = ("simulate-pipeline", "sandbox-gateway")
-"""The account of the one and the payments of the other are in memory: their end would end the recount."""
+"""These parts keep their account or their payments in memory. If they were killed, the check at the end would
+be impossible."""
 GROWTH_MB_MAX: Final = 40.0
 RSS_MB_MAX: Final = 500.0
 LAG_MAX: Final = 5_000
 _MB: Final = 1 << 20
 
 _LAGS: Final = """
-    SELECT log_end - projected, log_end - published, log_end - told, pending FROM (SELECT
+    SELECT log_end - projected, log_end - published, log_end - delivered, pending FROM (SELECT
         (SELECT coalesce(max(notification_id), 0) FROM ledger.events) AS log_end,
         (SELECT min("position") FROM projections.positions) AS projected,
         (SELECT min("position") FROM ledger.publisher_positions) AS published,
-        (SELECT "position" FROM ledger.log_readers WHERE reader = 'webhooks') AS told,
+        (SELECT "position" FROM ledger.log_readers WHERE reader = 'webhooks') AS delivered,
         (SELECT count(*) FROM ledger.webhook_deliveries WHERE next_attempt_at IS NOT NULL) AS pending
-    ) AS standing
+    ) AS positions
 """
 
 
 class Memory(msgspec.Struct):
-    """Resident memory of a part in MB: its first and last sample after it was last started, and the most."""
+    """Resident memory of a part in MB: the first and last sample since its last start, and the maximum."""
 
     pid: int
     first: float
@@ -46,7 +47,7 @@ class Memory(msgspec.Struct):
 
 
 class ProcessMonitor:
-    """Samples until told to stop."""
+    """Takes samples until stopped."""
 
     def __init__(self, service: Service, findings: Findings) -> None:
         self.memory: dict[str, Memory] = {}
@@ -55,7 +56,7 @@ class ProcessMonitor:
         self._findings = findings
 
     def run(self, stop: Event) -> None:
-        """Sample until told to stop."""
+        """Take samples until stopped."""
         while not stop.wait(SAMPLE_EVERY_S):
             for name, part in self._service.parts().items():
                 try:
@@ -73,7 +74,7 @@ class ProcessMonitor:
                 self.lags.append(row)
 
     def check_limits(self) -> None:
-        """Find fault with memory that grows and with readers that fall behind."""
+        """Add findings for memory that grows and for readers that fall behind."""
         for name, memory in self.memory.items():
             if name != "servers" and memory.most > RSS_MB_MAX:
                 self._findings.add(f"{name} took {memory.most:.0f} MB")
@@ -105,7 +106,7 @@ class ProcessMonitor:
             self.memory[name] = Memory(pid, rss_mb, rss_mb, most)
             return
         known.samples += 1
-        # A part that has just started still imports: what it holds after some samples counts as its first.
+        # A part that has just started still imports modules, so its first sample is taken later.
         if known.samples <= _SETTLED_AFTER:
             known.first = rss_mb
         known.last = rss_mb
@@ -116,7 +117,7 @@ _SETTLED_AFTER: Final = 8
 
 
 def kill_at_random_times(service: Service, killed: Counter[str], stop: Event, seed: int) -> None:
-    """Kill a part of the service now and then, until told to stop."""
+    """Kill a part of the service at random times until stopped."""
     random = Random(seed)
     while not stop.wait(random.uniform(*KILL_EVERY_S)):
         name = random.choice([each for each in sorted(service.parts()) if each not in NEVER_KILLED])

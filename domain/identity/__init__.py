@@ -1,1 +1,1 @@
-"""Who calls: principals, their roles, and the names of people."""
+"""Callers of the API: principals, their roles, and the names of people."""

@@ -1,4 +1,4 @@
-"""Refusals about people."""
+"""Errors about people."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from domain.shared.errors import LedgerError
 
 
 class PersonNotFound(LedgerError):
-    """Nobody has told of a person with this id."""
+    """No person with this id is known."""
 
 
 class PersonErased(LedgerError):
-    """The person was erased, and stays so."""
+    """The person was erased and cannot be stored again."""

@@ -1,4 +1,4 @@
-"""People, whom events know by opaque ids: their names lie outside the log, where they can be erased."""
+"""People. Events contain only opaque ids; names are stored outside the log, where they can be erased."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ERASED: Final = "erased person"
 
 
 class Person(msgspec.Struct, frozen=True):
-    """Somebody, as the platform's sign-in told of them; name and email are None once they are erased."""
+    """A person, as the platform's sign-in reported them. Name and email are None for an erased person."""
 
     user_id: str
     name: str | None
@@ -23,14 +23,14 @@ class Person(msgspec.Struct, frozen=True):
 
 
 class ActorNames:
-    """How actors are shown to people: their names as far as they are known."""
+    """Display names of actors, as far as they are known."""
 
     def __init__(self, known: Mapping[str, str | None]) -> None:
-        """Take names by user id; None is an erased person's."""
+        """Take names by user id. The name of an erased person is None."""
         self._known = known
 
     def of(self, user_id: str | None) -> str:
-        """Return a name: "System" of no user, "erased person" of who was erased, the id of who is unknown."""
+        """Return a name: "System" for None, "erased person" for an erased one, the id for an unknown one."""
         if user_id is None:
             return SYSTEM
         name = self._known.get(user_id, user_id)
@@ -38,24 +38,24 @@ class ActorNames:
 
 
 class People(Protocol):
-    """All people. Every operation raises psycopg.OperationalError without a database."""
+    """The stored people. Every operation raises psycopg.OperationalError if the database does not answer."""
 
     def put(self, user_id: str, name: str, email: str | None, at: datetime) -> Person:
-        """Keep what somebody is called.
+        """Store a person's name and email.
 
         Raises:
-            PersonErased: they were erased, and stay so.
+            PersonErased: the person was erased.
         """
 
     def get(self, user_id: str) -> Person:
-        """Return somebody.
+        """Return a person.
 
         Raises:
-            PersonNotFound: nobody has told of them.
+            PersonNotFound: no person with this id is known.
         """
 
     def erase(self, user_id: str, at: datetime) -> None:
-        """Forget the name and email of somebody, for good: also of who was not known."""
+        """Erase a person's name and email for good. Ids that are not known are accepted too."""
 
     def names(self, user_ids: Collection[str | None]) -> ActorNames:
-        """Return the names of these, and of nobody else."""
+        """Return the names of the people with these ids."""

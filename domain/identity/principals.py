@@ -1,4 +1,4 @@
-"""Who asks: principals, what they present, and what the API needs to know them. No driver, no clock."""
+"""Principals, their credentials, and the ports that identify them. No driver, no clock."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Final, Protocol
 from domain.shared.command_context import CommandContext
 
 API_KEYS_MAX: Final = 10
-"""Live keys an organisation has at most."""
+"""The maximum number of live keys per organisation."""
 
 
 class PrincipalKind(StrEnum):
-    """What a principal is."""
+    """The kind of a principal."""
 
     PERSON = "person"
-    """Of some organisations, as admin or member of each."""
+    """A user who belongs to organisations, with a role in each."""
     KEY = "key"
-    """A program of one organisation."""
+    """A program that belongs to one organisation."""
     SERVICE = "service"
     """The processing pipeline."""
     STAFF = "staff"
@@ -28,7 +28,7 @@ class PrincipalKind(StrEnum):
 
 
 class Role(StrEnum):
-    """What a person is in an organisation."""
+    """A person's role in an organisation."""
 
     ADMIN = "admin"
     MEMBER = "member"
@@ -36,50 +36,54 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Principal:
-    """Somebody who proved who they are.
+    """An authenticated caller.
 
-    `subject` is an opaque id of 1 to 128 printable ASCII characters: events keep it for ever as their actor.
+    `subject` is an opaque id of 1 to 128 printable ASCII characters. Events store it forever as their actor.
     """
 
     subject: str
     kind: PrincipalKind
     memberships: Mapping[str, Role] = field(default_factory=dict)
-    """Of a person, by organisation id; a key is a member of its own."""
+    """Roles by organisation id; an API key is a member of its own organisation."""
 
     @property
     def belongs_to_organisations(self) -> bool:
-        """Whether it may only know of the organisations it is a member of."""
+        """Whether it may only see organisations that it is a member of."""
         return self.kind in (PrincipalKind.PERSON, PrincipalKind.KEY)
 
     def may_see(self, organisation_id: str) -> bool:
-        """Tell whether it may know that an organisation is there."""
+        """Return whether it may know that an organisation exists."""
         return not self.belongs_to_organisations or organisation_id in self.memberships
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a request presents: one of the two. Neither ever shows in a text of it."""
+    """The credentials of a request: one of the two fields. `repr` shows neither."""
 
     token: str | None = field(default=None, repr=False)
     key: str | None = field(default=None, repr=False)
 
 
 class InvalidCredentials(Exception):
-    """The credentials are not good; the message is for the caller and quotes nothing of them."""
+    """The credentials are not valid.
+
+    The message is for the caller and quotes no part of them.
+    """
 
 
 class IdentityProviderUnavailable(Exception):
-    """Who asks cannot be found out at the moment: the issuer's keys cannot be had."""
+    """The caller cannot be identified at the moment: the issuer's keys cannot be fetched."""
 
 
 class Identify(Protocol):
-    """Finds out whose credentials these are."""
+    """Identifies the principal of credentials."""
 
     def __call__(self, credentials: Credentials) -> Principal:
         """Return the principal. May read the database or the network.
 
         Raises:
-            InvalidCredentials: they are wrong, expired, revoked, or of another issuer or audience.
+            InvalidCredentials: they are wrong, expired or revoked, or they are from another issuer or for
+                another audience.
             IdentityProviderUnavailable: the issuer does not answer.
             psycopg.OperationalError: the database does not answer.
         """
@@ -88,7 +92,7 @@ class Identify(Protocol):
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A live key, without its secret. Times are aware; the last use is known to the minute."""
+    """A live key, without its secret. Times are aware; the last use is stored to the minute."""
 
     key_id: str
     organisation_id: str
@@ -103,14 +107,14 @@ class ApiKeyNotFound(Exception):
 
 
 class ApiKeysExhausted(Exception):
-    """The organisation has as many live keys as it may."""
+    """The organisation has the maximum number of live keys."""
 
 
 class ApiKeys(Protocol):
-    """The keys of all organisations. Making and revoking one are events of its organisation."""
+    """The API keys of all organisations. Issuing or revoking a key is an event of its organisation."""
 
     def issue(self, organisation_id: str, name: str, context: CommandContext) -> tuple[ApiKey, str]:
-        """Make a key; return it, and its text, which is never seen again.
+        """Issue a key. Return it and its text, which cannot be read again.
 
         Raises:
             ApiKeysExhausted: the organisation has `API_KEYS_MAX` live ones.
@@ -127,7 +131,7 @@ class ApiKeys(Protocol):
         ...
 
     def revoke(self, organisation_id: str, key_id: str, context: CommandContext) -> None:
-        """End a key: from now on it is refused.
+        """Revoke a key: from now on it is refused.
 
         Raises:
             ApiKeyNotFound: the organisation has no live key of this id.

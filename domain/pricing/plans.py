@@ -1,4 +1,4 @@
-"""The plans that an organisation pays by."""
+"""The plans of organisations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Plan(StrEnum):
-    """What an organisation pays by."""
+    """The plan of an organisation."""
 
     TRIAL = "trial"
     PAY_AS_YOU_GO = "pay_as_you_go"

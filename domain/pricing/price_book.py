@@ -1,7 +1,7 @@
-"""The price book: what is paid for, by when. Editions follow one another, each from a moment on.
+"""The price book: prices by time. It is a sequence of editions, each in force from a moment on.
 
-What was bought or quoted keeps its edition: a quote and a payment name the version they were made by.
-The price of a credit here is what an organisation starts with when it opens; from then on it has its own.
+A quote and a payment store the version of the edition they were made with, so later editions do not
+change them. An organisation gets its price per credit from here when it opens; from then on it has its own.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class CurrencyPrices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is paid in one currency before tax: millionths of its unit a credit, minor units a year of Pro.
+    """Prices in one currency before tax: a credit in millionths of its unit, a year of Pro in minor units.
 
-    `pro_credits` come with Pro. `tax_per_cent` is added to every payment.
+    A year of Pro includes `pro_credits`. `tax_per_cent` is added to every payment.
     """
 
     credit_price_millionths: int
@@ -43,7 +43,7 @@ class Prices(msgspec.Struct, frozen=True):
     currencies: Mapping[Currency, CurrencyPrices]
 
     def of(self, currency: Currency) -> CurrencyPrices:
-        """Return what is paid in a currency."""
+        """Return the prices in a currency."""
         return self.currencies[currency]
 
 
@@ -58,11 +58,11 @@ PUBLISHED_PRICES: Final = Prices(
         }
     ),
 )
-"""The first edition, in force until another is."""
+"""The first edition, in force until the next one."""
 
 
 class CurrencyChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an edition changes in a currency; what it leaves out stays as it was."""
+    """Changes of an edition in a currency. None means unchanged."""
 
     credit_price_millionths: int | None = None
     pro_fee_minor: int | None = None
@@ -71,7 +71,7 @@ class CurrencyChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Edition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What changes at a moment, under a version that no other edition has."""
+    """An edition: changes from a moment on, under a unique version."""
 
     version: str
     effective_from: datetime
@@ -80,10 +80,11 @@ class Edition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PriceBook:
-    """All editions. A later one never touches what was bought, or quoted, before it.
+    """All editions. A later edition never changes earlier payments or quotes.
 
     Raises:
-        InvalidInput: an edition is wrong; `field` says where: `editions[0].currencies.INR.tax_per_cent`.
+        InvalidInput: an edition is invalid; `field` is the place, such as
+            `editions[0].currencies.INR.tax_per_cent`.
     """
 
     def __init__(self, editions: Iterable[Edition] = ()) -> None:
@@ -103,7 +104,7 @@ class PriceBook:
         """Return the prices of a version.
 
         Raises:
-            PriceVersionNotFound: the book has none of this version any more.
+            PriceVersionNotFound: the book has no edition of this version.
         """
         for prices in self._newest_first:
             if prices.version == version:
@@ -112,7 +113,7 @@ class PriceBook:
 
 
 def _changed(prices: Prices, edition: Edition) -> Prices:
-    """Return the prices as an edition makes them."""
+    """Return prices with the changes of an edition."""
     currencies = dict(prices.currencies)
     for currency, change in edition.currencies.items():
         changes = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not None}

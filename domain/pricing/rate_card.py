@@ -1,4 +1,4 @@
-"""The rate card: how many credits a photo costs, by usage type and by when the usage happened.
+"""The rate card: the credits that a photo costs, by usage type and by the time of usage.
 
 A rate is in millionths of a credit per photo: 1_000_000 charges one credit a photo, 100_000 charges
 10 %. A fractional charge is rounded up to a whole credit once per run, never once per message.
@@ -20,7 +20,7 @@ _BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class UsageType(StrEnum):
-    """What the pipeline did to the photos."""
+    """The kind of processing that the pipeline reports."""
 
     PHOTO_PROCESSING = "photo_processing"
     AI_IMAGE_ROTATION = "ai_image_rotation"
@@ -45,7 +45,7 @@ PUBLISHED_RATES: Final = (
 
 
 class RateCard:
-    """Rates by usage type and time. Later changes never touch what happened before them.
+    """Rates by usage type and time. A change never affects earlier usage.
 
     Raises:
         InvalidInput: a rate is negative, or a date lacks its zone.
@@ -62,7 +62,7 @@ class RateCard:
                 )
             self._history[change.usage_type].append(change)
         for history in self._history.values():
-            # Newest first; of two with one date the later in the list wins.
+            # Newest first. Of two changes with the same date, the later one in the list wins.
             history.reverse()
             history.sort(key=lambda change: change.effective_from, reverse=True)
         self._constant = {
@@ -72,7 +72,7 @@ class RateCard:
         }
 
     def rate_millionths(self, usage_type: UsageType, ai_search: bool, at: datetime) -> int:
-        """Return the rate in force at a time; processing with both searches off costs nothing."""
+        """Return the rate in force at a time. Processing with both searches off costs nothing."""
         if usage_type is UsageType.PHOTO_PROCESSING and not ai_search:
             return 0
         constant = self._constant.get(usage_type)

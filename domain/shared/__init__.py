@@ -1,1 +1,1 @@
-"""What every aggregate needs: events, the command runner, the event store port, money, time, errors."""
+"""Shared by all aggregates: events, the command runner, the event store port, money, time, errors."""

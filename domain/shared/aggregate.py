@@ -1,7 +1,7 @@
-"""What all aggregates share: events, their envelopes, and how an event changes an aggregate.
+"""The base of all aggregates: events, their envelopes, and how an event changes an aggregate.
 
-One log holds the histories of all aggregates. Each aggregate is a stream of its own. Events of several
-aggregates can be appended together: then all of them are in the log, or none.
+One log contains the histories of all aggregates. Each aggregate is one stream. Events of several aggregates
+may be appended together: then the log gets all of them or none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from domain.shared.errors import InvariantViolation
 
 
 class DomainEvent(Protocol):
-    """What happened, when it was recorded, by whom, and because of what. It knows no aggregate."""
+    """A domain event, with its time of recording, actor and cause. It knows no aggregate."""
 
     @property
     def recorded_at(self) -> datetime: ...
@@ -31,7 +31,7 @@ class DomainEvent(Protocol):
 
     @property
     def balance_delta(self) -> int:
-        """Credits that the event added to its organisation's balance; negative for a charge."""
+        """Credits that the event adds to its organisation's balance; negative for a charge."""
 
 
 class EventHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -43,24 +43,24 @@ class EventHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def balance_delta(self) -> int:
-        """Credits that the event added to its organisation's balance."""
+        """Credits that the event adds to its organisation's balance."""
         return 0
 
 
 class EventEnvelope(msgspec.Struct, frozen=True, gc=False):
-    """An event at its place in an aggregate's history. `originator_version` counts from 1."""
+    """An event with its place in an aggregate's history. `originator_version` counts from 1."""
 
     originator_id: UUID
     originator_version: int
     event: DomainEvent
 
     def mutate(self, aggregate: A | None) -> A:
-        """Apply the event to the aggregate, which stands just before it.
+        """Apply the event to the aggregate, which must be at the version before it.
 
-        Without an aggregate the event is the first one of a history, or a snapshot, and makes the aggregate.
+        Without an aggregate, the event must be the first of a history, or a snapshot: it creates the aggregate.
 
         Raises:
-            InvariantViolation: the aggregate stands at another version, or is another one.
+            InvariantViolation: the aggregate is at another version, or no history starts with this event.
         """
         if aggregate is None:
             return cast("A", _aggregate_from(self))
@@ -80,12 +80,12 @@ class EventEnvelope(msgspec.Struct, frozen=True, gc=False):
 
 
 class Aggregate:
-    """The present state of a history. Recorded times never go back, even if a writer's clock does."""
+    """The current state of a history. Recorded times never decrease, even if a writer's clock does."""
 
     APPLY: ClassVar[Mapping[type, Callable[[Any, Any], None]]] = {}
-    """For each event type, the function that changes the state: it is given the aggregate and the event.
+    """The function that changes the state, by event type. Its arguments are the aggregate and the event.
 
-    When it is called, the aggregate has the event's version already.
+    When it is called, the aggregate already has the event's version.
     """
 
     __slots__ = ("_pending", "id", "last_recorded_at", "version")
@@ -126,7 +126,7 @@ class Aggregate:
         raise NotSupportedError(f"no snapshots are kept of {type(self).__name__}: its histories are short")
 
     def collect_events(self) -> Sequence[EventEnvelope]:
-        """Hand over the events decided since the last call."""
+        """Return the events that were recorded since the last call."""
         pending, self._pending = self._pending, []
         return pending
 
@@ -138,9 +138,9 @@ class Aggregate:
         """
 
     def _record(self, event: DomainEvent) -> EventEnvelope:
-        """Apply an event at once, as replay does, and keep it to be collected.
+        """Apply an event immediately, like a replay, and keep it for `collect_events`.
 
-        If its time is before that of the previous event, it gets the time of the previous event.
+        If its time is before the previous event's time, it gets the previous event's time.
         """
         if event.recorded_at < self.last_recorded_at:
             struct = msgspec.structs.replace(cast("msgspec.Struct", event), recorded_at=self.last_recorded_at)

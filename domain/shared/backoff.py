@@ -1,10 +1,10 @@
-"""How long to wait between attempts that fail: twice as long each time, up to a limit."""
+"""Exponential back-off: each failed attempt doubles the wait before the next one, up to a limit."""
 
 from __future__ import annotations
 
 
 class Backoff:
-    """The wait before the next attempt, in seconds. Used by one thread."""
+    """The wait before the next attempt, in seconds. Not thread-safe."""
 
     __slots__ = ("_first_s", "_max_s", "next_s")
 
@@ -14,11 +14,11 @@ class Backoff:
         self.next_s = first_s
 
     def advance(self) -> float:
-        """Return the wait that is due now, and double the next one."""
+        """Return the current wait, and double the next one."""
         due_s = self.next_s
         self.next_s = min(2 * due_s, self._max_s)
         return due_s
 
     def reset(self) -> None:
-        """Start from the first wait again: an attempt succeeded."""
+        """Reset to the first wait, after a successful attempt."""
         self.next_s = self._first_s

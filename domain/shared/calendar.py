@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from domain.shared.errors import InvalidInput
 
-_QUARTER_HOUR_S = 900  # midnights of nearly all zones fall on whole quarters of an hour
+_QUARTER_HOUR_S = 900  # in nearly all zones, midnight falls on a whole quarter of an hour
 
 
 def check_time_zone(name: str) -> str:
@@ -36,13 +36,13 @@ def local_day(time_zone: str, at: datetime) -> date:
     return day
 
 
-# Usage comes in the order it happens: most of it lies in the quarter of an hour of the one before.
+# Usage arrives in time order: most usage is in the same quarter of an hour as the usage before it.
 _latest: dict[str, tuple[datetime, datetime, date]] = {}
 
 
 @lru_cache(maxsize=65_536)
 def _day_of_quarter_hour(time_zone: str, quarter_hour: int) -> date | None:
-    """Return the day a whole quarter of an hour lies in; None where the day or the offset changes in it."""
+    """Return the day of a quarter of an hour, or None if the day or the offset changes within it."""
     zone, start_s = _zone(time_zone), quarter_hour * _QUARTER_HOUR_S
     first = datetime.fromtimestamp(start_s, zone)
     last = datetime.fromtimestamp(start_s + _QUARTER_HOUR_S - 1, zone)
@@ -57,5 +57,5 @@ def _zone(name: str) -> ZoneInfo:
 
 @lru_cache(maxsize=1)
 def _zone_names() -> frozenset[str]:
-    # Neither the zone of whatever machine this is, nor the placeholder for "not set".
+    # Without the local machine's zone and the placeholder for "not set".
     return frozenset(available_timezones() - {"localtime", "Factory"})

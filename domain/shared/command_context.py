@@ -1,4 +1,4 @@
-"""Who asked for a decision, when, and because of what."""
+"""The context of a command: actor, time and cause."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import msgspec
 
 
 class CommandContext(msgspec.Struct, frozen=True):
-    """Who asked for a decision, when, and by which message or request.
+    """The actor, time and cause of a command.
 
-    `actor` is an opaque user id, None for the System; `cause` a request id. Neither is personal.
+    `actor` is an opaque user id, or None for the System. `cause` is a request id. Neither is personal data.
     """
 
     at: datetime

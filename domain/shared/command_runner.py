@@ -1,8 +1,8 @@
-"""How a decision gets into the log: on the newest state, and at most once.
+"""The command runner: appends decisions to the log, on the latest state and at most once.
 
-When another writer was first, the decision is made again on the newer state; the last attempt decides under
-the write lock, so that a busy aggregate never starves anyone. With a `IdempotencyKey` the first answer is stored in the
-same transaction and given again to every repeat.
+If another writer was first, the decision is made again on the newer state. The last attempt holds the write
+lock, so a busy aggregate cannot starve a writer. With an `IdempotencyKey`, the first response is stored in
+the same transaction and returned for every repeat.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class RecordedResult(msgspec.Struct, Generic[T], frozen=True):
-    """A command's answer, the log position it is true at, and whether it repeats an earlier answer."""
+    """A command's result, its log position, and whether it repeats an earlier response."""
 
     value: T
     position: int
@@ -31,14 +31,16 @@ class RecordedResult(msgspec.Struct, Generic[T], frozen=True):
 
 
 MultiAggregateDecision = Callable[[], tuple[Sequence[Aggregate], T]]
-"""Reads aggregates as they are now and lets them decide; returns them and the answer."""
+"""Loads aggregates in their current state and makes them decide. Returns them and the result."""
 
 
 class CommandRunner:
-    """Records decisions of aggregates: what several of them decide at once is in the log together."""
+    """Records decisions of aggregates. One command appends the decisions of several aggregates together."""
 
     def __init__(self, store: EventStore, save_snapshot: Callable[[Aggregate, int], None]) -> None:
-        """Take the store, and what keeps snapshots: it is given an aggregate and its version before."""
+        """Take the store and a function that keeps snapshots. Its arguments are an aggregate and its version
+        before.
+        """
         self.store = store
         self._save_snapshot = save_snapshot
 
@@ -51,10 +53,11 @@ class CommandRunner:
         on_version_conflict: type[LedgerError] | None = None,
         on_duplicate_key: type[LedgerError] = DuplicateKey,
     ) -> RecordedResult[T]:
-        """Decide and append, as often as it takes.
+        """Decide and append; repeat both after a version conflict.
 
-        `result_type` is the type that `decide` answers with. `on_version_conflict` is what to raise where somebody else was
-        first and deciding again makes no sense, `on_duplicate_key` where a dedupe key is in the ledger.
+        `result_type` is the type of the result of `decide`. `on_version_conflict` is raised if another writer
+        was first and a second decision makes no sense. `on_duplicate_key` is raised if the ledger has a
+        dedupe key already.
 
         Raises:
             IdempotencyConflict, StoreUnavailable, and whatever `decide` raises.
@@ -62,7 +65,7 @@ class CommandRunner:
         try:
             return self._run(decide, idempotency_key, result_type, on_version_conflict, on_duplicate_key)
         except LedgerError:
-            # This very request may have been recorded while it was decided again, and be why it is refused.
+            # The same request may have been recorded in the meantime. That can be the reason for the refusal.
             first = self._stored_result(idempotency_key, result_type)
             if first is None:
                 raise
@@ -110,14 +113,14 @@ class CommandRunner:
     ) -> RecordedResult[T]:
         result, appended = self._decide(decide, idempotency_key)
         for aggregate, count in appended:
-            with suppress(StoreError):  # the decision is recorded; a later write keeps the next one
+            with suppress(StoreError):  # the decision is recorded; a later write keeps the next snapshot
                 self._save_snapshot(aggregate, aggregate.version - count)
         return result
 
     def _decide(
         self, decide: MultiAggregateDecision[T], idempotency_key: IdempotencyKey | None
     ) -> tuple[RecordedResult[T], list[tuple[Aggregate, int]]]:
-        """Decide and append; return the answer, and each aggregate with the number of its events."""
+        """Decide and append. Return the result, and each aggregate with the number of its new events."""
         aggregates, value = decide()
         events: list[EventEnvelope] = []
         appended = []

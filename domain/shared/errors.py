@@ -1,4 +1,4 @@
-"""Every error a caller of the ledger can meet, under one root."""
+"""The root of all errors of the ledger, and the errors that all contexts share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class LedgerError(Exception):
 
 
 class InvalidInput(LedgerError):
-    """A value is outside what the ledger accepts; `field` names it, and `field_errors` all that are, with why."""
+    """A value is not valid. `field` names it; `field_errors` has all invalid fields with their reasons."""
 
     def __init__(self, field: str, message: str, *more: tuple[str, str]) -> None:
         self.field = field
@@ -24,20 +24,20 @@ class InvalidInput(LedgerError):
 
 
 class ValidationErrors:
-    """What is wrong with several values, gathered so that all of it is told at once."""
+    """Collects validation errors of several fields, so that they can be reported together."""
 
     def __init__(self) -> None:
         self._found: dict[str, str] = {}
 
     def add(self, field: str, message: str) -> None:
-        """Remember what is wrong with a field. Its first fault stays: the others may follow from it."""
+        """Add an error of a field. Only its first error is kept: later ones may follow from it."""
         self._found.setdefault(field, message)
 
     def check(self) -> None:
-        """Check that nothing was found.
+        """Check that there are no errors.
 
         Raises:
-            InvalidInput: with all faults, in the order they were found.
+            InvalidInput: there are errors; it has all of them, in the order they were added.
         """
         if self._found:
             first, *more = self._found.items()
@@ -53,13 +53,13 @@ class PriceVersionNotFound(LedgerError):
 
 
 class InvariantViolation(LedgerError):
-    """The books do not add up: a programmer's error, never an input's."""
+    """The ledger's data is inconsistent: a programming error, never caused by input."""
 
 
 class StoreError(LedgerError):
-    """The event store could not do what was asked.
+    """The event store could not execute the operation.
 
-    Where the eventsourcing library has its own error for a case, the subclass inherits from that error too.
+    If the eventsourcing library has its own error for a case, the subclass also inherits from that error.
     """
 
 
@@ -68,7 +68,7 @@ class VersionConflict(StoreError, IntegrityError):
 
 
 class DuplicateKey(StoreError, IntegrityError):
-    """A deduplication key is already in the ledger."""
+    """A dedupe key is already in the ledger."""
 
 
 class CheckpointConflict(StoreError):
@@ -84,4 +84,4 @@ class UnknownEventType(StoreError):
 
 
 class DeadLettersUnavailable(LedgerError):
-    """The dead-letter topic did not take a record in time."""
+    """The dead-letter topic did not accept a record in time."""

@@ -1,4 +1,4 @@
-"""What the ledger needs from outside: small protocols, with the errors each operation raises."""
+"""Ports of the domain: the event store, idempotency keys, the clock. Each operation lists its errors."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ EVENTS_CHANNEL: Final = "ledger_events"
 """The notification channel on which every append is announced, in the transaction that appends."""
 
 Clock = Callable[[], datetime]
-"""Returns the present moment as an aware UTC datetime."""
+"""Returns the current time as an aware UTC datetime."""
 
 
 class IdempotencyKey(msgspec.Struct, frozen=True):
-    """Makes a request count once: its key within a scope, and a digest of what was asked."""
+    """Makes a request count once: a key within a scope, and a digest of the request."""
 
     scope: str
     key: str
@@ -31,7 +31,7 @@ class IdempotencyKey(msgspec.Struct, frozen=True):
 
 
 class StoredResponse(msgspec.Struct, frozen=True):
-    """What a decision returned the first time: JSON, and the log position it is true at."""
+    """The first response of a command: JSON, and the log position at which it is exact."""
 
     body: bytes
     position: int
@@ -45,7 +45,7 @@ class EventStore(LibraryEventStore[UUID], ABC):
 
     @abstractmethod
     def exclusive(self) -> AbstractContextManager[None]:
-        """Hold the write lock: reads and appends inside see and become one transaction.
+        """Hold the write lock. All reads and appends inside are one transaction.
 
         Raises:
             StoreUnavailable: the database cannot be reached, or the lock took too long.
@@ -55,20 +55,21 @@ class EventStore(LibraryEventStore[UUID], ABC):
     def append(
         self, events: Sequence[EventEnvelope], *, idempotency_key: IdempotencyKey | None, response: bytes
     ) -> int:
-        """Append events of any aggregates, and the answer of a request that must count once, together.
+        """Append events of several aggregates, and the response of a request that must count once,
+        atomically.
 
         Returns:
-            The log position of the last event; without events, the present end of the log.
+            The log position of the last event; without events, the current end of the log.
 
         Raises:
             VersionConflict: another writer appended to one of the aggregates first.
-            DuplicateKey: an event's dedupe key, or the request's key, is there already.
+            DuplicateKey: an event's dedupe key, or the request's key, is already stored.
             StoreUnavailable: the database cannot be reached; the append may or may not have happened.
         """
 
     @abstractmethod
     def find_stored_response(self, idempotency_key: IdempotencyKey) -> StoredResponse | None:
-        """Return the first answer to a request.
+        """Return the stored response of a request, if there is one.
 
         Raises:
             IdempotencyConflict: the key was used for another request.
@@ -84,7 +85,7 @@ class EventStore(LibraryEventStore[UUID], ABC):
         desc: bool = False,
         limit: int | None = None,
     ) -> Iterator[EventEnvelope]:
-        """Return the events of a history above a version, up to another, so many at most."""
+        """Return the events of a history after one version, up to another, at most `limit`."""
 
     @abstractmethod
     def log_end(self) -> int:
@@ -100,4 +101,4 @@ class EventStore(LibraryEventStore[UUID], ABC):
 
     @abstractmethod
     def photos_reported(self, stream: UUID, run_id: str, version: int) -> Mapping[UsageType, int]:
-        """Return a run's photos of each type in a history up to a version, without those that are free."""
+        """Return a run's billable photos by usage type, in a history up to a version."""

@@ -8,10 +8,10 @@ from typing import Final
 import msgspec
 
 MILLIONTHS: Final = 1_000_000
-PRICE_MILLIONTHS_MAX: Final = 10_000_000_000  # with the most credits and tax, an amount still fits 64 bits
-AMOUNT_MINOR_MAX: Final = 1_000_000_000_000  # of a fee: ten thousand million currency units
-PAID_MINOR_MIN: Final = 100  # tax included: gateways take no less of either currency
-MINOR_UNITS: Final = 100  # in a currency unit: both currencies have two decimals
+PRICE_MILLIONTHS_MAX: Final = 10_000_000_000  # with maximum credits and tax, an amount still fits 64 bits
+AMOUNT_MINOR_MAX: Final = 1_000_000_000_000  # of a fee: ten billion currency units
+PAID_MINOR_MIN: Final = 100  # tax included: gateways accept no lower amount in either currency
+MINOR_UNITS: Final = 100  # per currency unit: both currencies have two decimals
 MILLIONTHS_PER_MINOR_UNIT: Final = MILLIONTHS // MINOR_UNITS
 _PER_CENT: Final = 100
 
@@ -24,7 +24,7 @@ class Currency(StrEnum):
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """What is to be paid, in minor units; `total_minor` is what the payer pays."""
+    """An amount due, in minor units; `total_minor` is what the payer pays."""
 
     amount_minor: int
     tax_minor: int
@@ -35,14 +35,14 @@ class Cost(msgspec.Struct, frozen=True):
 
 
 def cost_of(credits_count: int, price_millionths: int, tax_per_cent: int, *, fee_minor: int = 0) -> Cost:
-    """Return the cost of credits, and of a fee beside them.
+    """Return the cost of credits and a fee.
 
-    Amount and tax are each rounded half up to a minor unit; the tax is of the amount that is charged.
+    Amount and tax are each rounded half up to a minor unit. Tax is computed from the rounded amount.
     """
     amount_minor = divide_half_up(credits_count * price_millionths, MILLIONTHS_PER_MINOR_UNIT) + fee_minor
     return Cost(amount_minor, divide_half_up(amount_minor * tax_per_cent, _PER_CENT))
 
 
 def divide_half_up(numerator: int, denominator: int) -> int:
-    """Return a quotient of whole numbers, rounded to the nearest one, halves up."""
+    """Return a quotient of integers, rounded to the nearest integer, halves up."""
     return (2 * numerator + denominator) // (2 * denominator)

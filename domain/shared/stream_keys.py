@@ -1,4 +1,4 @@
-"""Names of things in the store: stream ids and the keys that make every message count once."""
+"""Stream ids, and the dedupe keys that make every message count once."""
 
 from __future__ import annotations
 
@@ -14,46 +14,48 @@ KEY_BYTES: Final = 16
 
 
 def stream_id(organisation_id: str) -> UUID:
-    """Return the stream of an organisation: a name-based UUID of the platform's own opaque id."""
+    """Return the stream of an organisation: a name-based UUID of the platform's opaque id."""
     return uuid5(_NAMESPACE, organisation_id)
 
 
 def payment_stream(payment_id: str) -> UUID:
-    """Return the stream of a payment. Ids of organisations hold no NUL, so none of theirs is the same."""
+    """Return the stream of a payment. Organisation ids contain no NUL, so no organisation has the same
+    stream.
+    """
     return uuid5(_NAMESPACE, f"payment\0{payment_id}")
 
 
 def series_stream(name: str) -> UUID:
-    """Return the stream of a series of documents, by the name that its numbers begin with."""
+    """Return the stream of a document series, by the name that its numbers start with."""
     return uuid5(_NAMESPACE, f"invoice-series\0{name}")
 
 
 def quote_key(organisation_id: str, quote_id: str) -> bytes:
-    """Return the key under which a quote's payment begins: a quote is paid for once."""
+    """Return the dedupe key of a quote's payment: a quote has at most one payment."""
     return dedupe_key(f"quote\0{organisation_id}", quote_id)
 
 
 def order_key(gateway: str, order_id: str) -> bytes:
-    """Return the key of a gateway's order: it belongs to one payment."""
+    """Return the dedupe key of a gateway's order: an order belongs to one payment."""
     return dedupe_key(f"order\0{gateway}", order_id)
 
 
 def purchase_key(gateway: str, gateway_payment_id: str) -> bytes:
-    """Return the key of the credits that a gateway's payment added: it adds them once."""
+    """Return the dedupe key of a purchase: a gateway's payment adds its credits once."""
     return dedupe_key(f"payment\0{gateway}", gateway_payment_id)
 
 
 def dedupe_key(source: str, message_id: str) -> bytes:
     """Return the 16-byte key of a message identity (CloudEvents `source` and `id`).
 
-    A canonical UUID id keeps its first six bytes in front: for UUIDv7 these are the time, so new keys
-    land side by side in the unique index. The rest, or all of it for any other id, is BLAKE2b of the
-    whole identity. Neither part may contain NUL, which separates them.
+    For a canonical UUID, the key starts with the first six bytes of the id: in a UUIDv7 these are the time,
+    so new keys are neighbours in the unique index. The other bytes, or all bytes for any other id, are
+    BLAKE2b of the whole identity. Neither part may contain NUL, which separates them.
     """
     if len(message_id) == _CANONICAL_UUID_LENGTH and message_id[8:24:5] == "----":
         try:
             time_prefix = unhexlify(message_id[:8] + message_id[9:13])
-        except ValueError:  # not hexadecimal after all
+        except ValueError:  # not hexadecimal
             time_prefix = b""
     else:
         time_prefix = b""
@@ -64,5 +66,5 @@ def dedupe_key(source: str, message_id: str) -> bytes:
 
 @lru_cache(maxsize=1_024)
 def _source_hash(source: str, digest_bytes: int) -> blake2b:
-    """Return the hash state after the source: a pipeline's workers are few, their messages many."""
+    """Return the hash state after the source. It is cached: there are few sources and many messages."""
     return blake2b(f"{source}\0".encode(), digest_size=digest_bytes)

@@ -1,1 +1,1 @@
-"""Webhook endpoints of organisations: their rules, and the URLs that are allowed."""
+"""Webhook endpoints of organisations: their rules, and the allowed URLs."""

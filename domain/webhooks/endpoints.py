@@ -1,6 +1,6 @@
-"""Webhooks of organisations: what is told, how it is signed, and when a delivery is tried again.
+"""Webhooks of organisations: the events sent, their signatures, and the times of delivery attempts.
 
-The format is that of Standard Webhooks, so that receivers verify it with a library of theirs:
+The format is Standard Webhooks, so receivers can verify messages with an existing library:
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
 
@@ -25,14 +25,14 @@ from domain.credits.events import (
 from domain.shared.command_context import CommandContext
 
 ENDPOINTS_MAX: Final = 5
-"""Endpoints an organisation has at most."""
+"""The maximum number of endpoints per organisation."""
 DELIVERIES_LISTED_MAX: Final = 50
 OLD_SECRET_VALIDITY: Final = timedelta(days=1)
-"""How long a secret that was replaced still signs, so that receivers can change over without a gap."""
+"""How long a replaced secret still signs, so that receivers can change over without a gap."""
 FAILURE_PERIOD_MAX: Final = timedelta(days=5)
-"""An endpoint that has only failed for so long is disabled; a message that old is given up."""
+"""An endpoint that has only failed for this time is disabled; a message of this age is given up."""
 DELIVERY_RETENTION: Final = timedelta(days=30)
-"""How long what became of a delivery can be looked up."""
+"""How long the result of a delivery can be looked up."""
 
 WEBHOOK_EVENTS: Final = (
     BalanceWentLow,
@@ -42,16 +42,16 @@ WEBHOOK_EVENTS: Final = (
     AutoTopUpHeld,
     AutoTopUpSwitchedOff,
 )
-"""The facts that endpoints hear of."""
+"""The events that are sent to endpoints."""
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what secrets begin with
 _RETRY_AFTER_S: Final = (5, 20, 80, 320, 1_280, 5_120, 20_480, 28_800)
-"""After the first failure, the second, ...; then always as long as the last: 8 hours."""
+"""The delay after the first failure, the second, and so on. Later delays equal the last one: 8 hours."""
 _ENDPOINT_PAUSE_S: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 300)
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """Where an organisation hears of its credits. Nothing is sent while `disabled_at` is set."""
+    """A webhook endpoint of an organisation. Nothing is sent while `disabled_at` is set."""
 
     endpoint_id: str
     url: str
@@ -62,9 +62,9 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """A message to an endpoint, and what has become of it.
+    """A message to an endpoint, and its delivery state.
 
-    `next_attempt_at` None: it was delivered, or was given up.
+    If `next_attempt_at` is None, the message was delivered or given up.
     """
 
     message_id: str
@@ -94,10 +94,10 @@ class WebhookEndpoints(Protocol):
     """
 
     def add(self, organisation_id: str, url: str, context: CommandContext) -> tuple[Endpoint, str]:
-        """Add an endpoint; return it and its secret, which is never seen again.
+        """Add an endpoint. Return it and its secret, which cannot be read again.
 
         Raises:
-            InvalidInput: the address may not be called.
+            InvalidInput: the URL is not allowed.
             WebhookEndpointLimitReached: the organisation has `ENDPOINTS_MAX`.
         """
 
@@ -105,19 +105,19 @@ class WebhookEndpoints(Protocol):
         """Return the endpoints of an organisation, oldest first."""
 
     def remove(self, organisation_id: str, endpoint_id: str, context: CommandContext) -> None:
-        """Forget an endpoint, its address and its deliveries."""
+        """Delete an endpoint, its URL and its deliveries."""
 
     def rotate_secret(self, organisation_id: str, endpoint_id: str, context: CommandContext) -> str:
-        """Return a new secret; the one before signs as well for `OLD_SECRET_VALIDITY`."""
+        """Return a new secret. The previous one also signs for `OLD_SECRET_VALIDITY`."""
 
     def enable(self, organisation_id: str, endpoint_id: str, context: CommandContext) -> Endpoint:
-        """Send to an endpoint again what happens from now on. One that is enabled stays as it is."""
+        """Send new events to an endpoint again, from now on. An enabled endpoint does not change."""
 
     def send_test(self, organisation_id: str, endpoint_id: str, context: CommandContext) -> str:
         """Queue a test message and return its id.
 
         Raises:
-            WebhookEndpointNotEnabled: nothing is sent there.
+            WebhookEndpointNotEnabled: the endpoint is disabled.
         """
 
     def deliveries(self, organisation_id: str, endpoint_id: str) -> list[Delivery]:
@@ -127,9 +127,9 @@ class WebhookEndpoints(Protocol):
 def signed_headers(
     secrets: Sequence[str], message_id: str, body: bytes, sent_at: datetime
 ) -> Mapping[str, str]:
-    """Return the headers that let a receiver know who sent a message, and when.
+    """Return the headers that prove the sender and the time of a message to its receiver.
 
-    There is a signature for each live secret, `v1,` and base64 of HMAC-SHA256, with a space between.
+    There is one signature per live secret, separated by spaces: `v1,` and base64 of HMAC-SHA256.
     """
     timestamp = str(int(sent_at.timestamp()))
     content = f"{message_id}.{timestamp}.".encode() + body
@@ -145,10 +145,10 @@ def signed_headers(
 
 
 def retry_at(failed_at: datetime, *, attempts: int, created_at: datetime, jitter: float) -> datetime | None:
-    """Return when to try a message again after so many attempts, None to give it up.
+    """Return the time of the next delivery attempt after so many attempts, or None to give up.
 
-    After 5 s, 20 s, 80 s, ... at most 8 h, each up to a fifth longer by `jitter` (0 to 1), so that what
-    failed together is not tried again together.
+    The delays are 5 s, 20 s, 80 s, ... at most 8 h. `jitter` (0 to 1) makes each up to a fifth longer, so
+    that messages that failed together are not retried together.
     """
     if failed_at - created_at >= FAILURE_PERIOD_MAX:
         return None
@@ -156,10 +156,10 @@ def retry_at(failed_at: datetime, *, attempts: int, created_at: datetime, jitter
 
 
 def endpoint_paused_until(failed_at: datetime, *, failures: int, jitter: float) -> datetime:
-    """Return when to send anything to an endpoint again that has failed so often in a row.
+    """Return until when an endpoint is paused after so many consecutive failures.
 
-    A second, then twice as long each time, at most 5 minutes: a dead receiver with many messages costs few
-    attempts.
+    The pause is one second, then doubles each time, at most 5 minutes. So a dead receiver with many messages
+    costs few attempts.
     """
     return failed_at + _pause(_ENDPOINT_PAUSE_S, failures, jitter)
 

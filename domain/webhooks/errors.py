@@ -1,4 +1,4 @@
-"""Refusals about webhook endpoints."""
+"""Errors about webhook endpoints."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class WebhookEndpointNotFound(LedgerError):
 
 
 class WebhookEndpointLimitReached(LedgerError):
-    """The organisation has as many webhook endpoints as it may."""
+    """The organisation has the maximum number of webhook endpoints."""
 
 
 class WebhookEndpointNotEnabled(LedgerError):
-    """Nothing is sent to the endpoint: it failed for days, or said that it is gone. Enable it first."""
+    """The endpoint is disabled: it failed for days, or answered 410 Gone. Enable it first."""

@@ -1,7 +1,7 @@
-"""Where deliveries may go: addresses of the public internet, and nothing that only we can reach.
+"""The URL policy: deliveries go only to addresses of the public internet.
 
-Whoever may add an endpoint chooses an address that our own machines will call. Without these rules that would
-be a way to our private network, to services on loopback, and to the metadata of a cloud's machines.
+A user who adds an endpoint chooses a URL that our machines will call. Without these rules, the user could
+reach our private network, services on loopback, and the metadata service of a cloud.
 https://owasp.org/www-community/attacks/Server_Side_Request_Forgery
 """
 
@@ -30,18 +30,18 @@ _NOT_PUBLIC_V4: Final = tuple(
             *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
             *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15"),
             *("198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
-            "168.63.129.16/32",  # Azure's own services, on every machine there
+            "168.63.129.16/32",  # Azure's own services, reachable from every machine there
         ),
     )
 )
-# Of IPv6 only global unicast is public. What maps, translates or tunnels IPv4 lies outside it, or is named.
+# In IPv6, only global unicast is public. Ranges that map, translate or tunnel IPv4 are outside it or listed.
 # https://www.iana.org/assignments/iana-ipv6-special-registry/
 _GLOBAL_UNICAST_V6: Final = ip_network("2000::/3")
 _NOT_PUBLIC_V6: Final = tuple(map(ip_network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
 
 
 class WebhookTarget(msgspec.Struct, frozen=True):
-    """An address that was checked as far as it can be without asking what its host's name means."""
+    """A URL that passed all checks that need no DNS look-up."""
 
     host: str
     port: int
@@ -50,19 +50,19 @@ class WebhookTarget(msgspec.Struct, frozen=True):
 
     @property
     def authority(self) -> str:
-        """What the Host header says."""
+        """The value of the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         usual = _DEFAULT_PORTS["https" if self.is_tls else "http"]
         return host if self.port == usual else f"{host}:{self.port}"
 
 
 def check_url(url: str, *, allow_private: bool) -> WebhookTarget:
-    """Return where a URL leads: over TLS, to port 443 or one from 1024 on, without a user or a fragment.
+    """Return the target of a URL. It must use TLS and port 443 or from 1024 on, without a user or a fragment.
 
-    Private addresses may be allowed, for trying out: plain HTTP then is, too.
+    If private addresses are allowed, for local use, plain HTTP is allowed too.
 
     Raises:
-        InvalidInput: it may not be called; the sentence says why, and quotes nothing of it.
+        InvalidInput: the URL is not allowed; the message says why, and quotes no part of it.
     """
     if len(url) > URL_LENGTH_MAX or not _PRINTABLE.fullmatch(url) or "\\" in url:
         raise _wrong(f"an address has at most {URL_LENGTH_MAX:,} printable ASCII characters, and no space")
@@ -90,10 +90,10 @@ def check_url(url: str, *, allow_private: bool) -> WebhookTarget:
 
 
 def is_public(address: str) -> bool:
-    """Tell whether an IP address is of the public internet: somebody's own, wherever we are.
+    """Return whether an IP address is globally unique and reachable on the public internet.
 
     Raises:
-        ValueError: it is no IP address.
+        ValueError: the text is not an IP address.
     """
     parsed = ip_address(address)
     if isinstance(parsed, IPv4Address):

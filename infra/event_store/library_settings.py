@@ -28,18 +28,18 @@ REFUSED_SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
         "AGGREGATE_CACHE_MAXSIZE": "a cache would keep what a transaction read before it was rolled back",
     }
 )
-"""Variables by name, with the reason. `LEDGER_` in front, as the library allows, makes no difference."""
+"""Variables by name, with the reason. The library also accepts each name with the prefix `LEDGER_`."""
 
 
 class UnsupportedSetting(InfrastructureFactoryError):
-    """The environment sets a variable of the library that the ledger refuses; the message says why."""
+    """The environment sets a variable of the library that the ledger refuses. The message says why."""
 
 
 def check_settings(env: Environment) -> None:
-    """Check that no refused variable is set. An empty one counts as not set, as it does for the library.
+    """Check that no refused variable is set. As in the library, an empty variable counts as not set.
 
     Raises:
-        UnsupportedSetting: one is; the message names it and gives the reason.
+        UnsupportedSetting: a refused variable is set. The message names it and gives the reason.
     """
     for name, reason in REFUSED_SETTINGS.items():
         if env.get(name):

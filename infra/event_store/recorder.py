@@ -105,8 +105,8 @@ class _Reader(PostgresAggregateRecorder):
     statement: str
 
     def create_table(self) -> NoReturn:
-        """Refuse: the ledger's migrations make its tables, with rights that no recorder has."""
-        raise NotSupportedError("tables are made by `creditledger migrate`")
+        """Refuse: migrations create the tables, with privileges that a recorder does not have."""
+        raise NotSupportedError("`creditledger migrate` creates the tables")
 
     def select_events(
         self,
@@ -172,7 +172,7 @@ class LedgerRecorder(_Reader, PostgresApplicationRecorder):
         return positions
 
     def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> LedgerSubscription:
-        """Return an iterator over events above a position, those to come included. Leave it to end it."""
+        """Return an iterator over present and future events above a position. Leave its context to end it."""
         return LedgerSubscription(self, gt, topics)
 
     def log_end(self) -> int:
@@ -260,7 +260,7 @@ class SnapshotRecorder(_Reader):
 
 
 class LedgerEventStore(EventStore):
-    """The library's event store on ledger.events, and what commands need of it."""
+    """The library's event store on ledger.events, with idempotency keys and look-ups for commands."""
 
     mapper: LedgerMapper
     recorder: LedgerRecorder
@@ -321,7 +321,7 @@ class LedgerEventStore(EventStore):
 
 
 def event_store_of(ledger: Application[UUID]) -> LedgerEventStore:
-    """Return the event store of the ledger, for what shares its connections.
+    """Return the event store of the ledger, for adapters that share its connections.
 
     Raises:
         TypeError: the ledger is not on PostgreSQL.
@@ -332,7 +332,7 @@ def event_store_of(ledger: Application[UUID]) -> LedgerEventStore:
 
 
 class LedgerFactory(PostgresFactory):
-    """Builds the ledger's recorders; the library finds it by `PERSISTENCE_MODULE`."""
+    """Builds the ledger's recorders. The library finds it by `PERSISTENCE_MODULE`."""
 
     DATABASE_URL = "DATABASE_URL"
     POOL_SIZE = "POOL_SIZE"
@@ -356,7 +356,7 @@ class LedgerFactory(PostgresFactory):
         """Return the mapper of events. It has its own codec, so it uses no transcoder.
 
         Raises:
-            UnsupportedSetting: another mapper is asked for.
+            UnsupportedSetting: the caller requests another mapper class.
         """
         if mapper_class not in (None, LedgerMapper):
             raise UnsupportedSetting("the ledger's rows have one mapper: LedgerMapper")
@@ -379,15 +379,15 @@ class LedgerFactory(PostgresFactory):
     def aggregate_recorder(self, purpose: str = "events") -> SnapshotRecorder:
         """Return the recorder of ledger.snapshots. No other purpose exists."""
         if purpose != "snapshots":
-            raise NotSupportedError(f"there is no table of {purpose} beside the log")
+            raise NotSupportedError(f"the ledger has no table of {purpose} besides the log")
         return SnapshotRecorder(self.datastore, events_table_name="snapshots")
 
     def process_recorder(self) -> NoReturn:
-        """Refuse: the ledger follows no other application."""
+        """Refuse: the ledger does not follow another application."""
         raise NotSupportedError(_NO_TRACKING)
 
     def tracking_recorder(self, tracking_recorder_class: type[Any] | None = None) -> NoReturn:
-        """Refuse: the ledger follows no other application."""
+        """Refuse: the ledger does not follow another application."""
         raise NotSupportedError(_NO_TRACKING)
 
 

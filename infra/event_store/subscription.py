@@ -1,4 +1,4 @@
-"""Subscriptions to the log: the library's, with a connection outside of the pool to wait on."""
+"""Subscriptions to the log: the library's subscription, which waits on a connection outside the pool."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from infra.event_store.datastore import as_store_errors
 if TYPE_CHECKING:
     from infra.event_store.recorder import LedgerRecorder
 
-_LOOKS_WHETHER_STOPPED_EVERY_S: Final = 0.1
+_STOP_CHECK_INTERVAL_S: Final = 0.1
 
 
 class LedgerSubscription(PostgresSubscription):
-    """Yields events in the order of the log as they are committed, whichever path appended them.
+    """Yields events in the order of the log when they are committed, from every writer.
 
-    Iterating raises StoreUnavailable when the database is lost: subscribe again after the last position.
+    Iteration raises StoreUnavailable if the database is lost. Then subscribe again after the last position.
     """
 
     _recorder: LedgerRecorder
@@ -27,17 +27,17 @@ class LedgerSubscription(PostgresSubscription):
     def _listen(self) -> None:
         """Run in the library's listening thread.
 
-        The library's own keeps a connection of the pool for as long as the subscription lasts, gives it back
-        still listening, and misses what is committed between its first look and its LISTEN.
+        The library's method holds a pooled connection during the whole subscription and returns it while it
+        still listens. It also misses events that are committed between its first query and its LISTEN.
         """
         try:
             with as_store_errors(), closing(self._recorder.datastore.connect()) as connection:
                 connection.execute(f"LISTEN {EVENTS_CHANNEL}")
                 self._has_been_notified.set()
                 while not self._has_been_stopped and not self._thread_error:
-                    for _ in connection.notifies(timeout=_LOOKS_WHETHER_STOPPED_EVERY_S, stop_after=1):
+                    for _ in connection.notifies(timeout=_STOP_CHECK_INTERVAL_S, stop_after=1):
                         self._has_been_notified.set()
-        except BaseException as error:  # raised where the subscription is iterated
+        except BaseException as error:  # the iteration of the subscription raises it
             if self._thread_error is None:
                 self._thread_error = error
             self.stop()

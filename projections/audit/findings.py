@@ -1,4 +1,4 @@
-"""What an audit reports: one record for everything that does not add up."""
+"""Findings of an audit: one record per inconsistency."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from uuid import UUID
 import msgspec
 
 FINDINGS_MAX: Final = 100
-"""Of one kind, or in one table; the rest is counted."""
+"""The maximum per check or per table; further findings are only counted."""
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """A value as it was found, and as the log makes it."""
+    """A value as it was found, and the value computed from the log."""
 
     found: Any
     log: Any
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something that does not add up. `stream` is the organisation's, None where it is about all.
+    """An inconsistency. `stream` is the organisation's; None means that the finding is about all of them.
 
-    Of a table's row, `row` are its key columns and `columns` the values that differ; neither is given
-    where the detail says it all. As text it is one line of JSON.
+    For a table row, `row` holds its key columns and `columns` the values that differ. Both are None when
+    `detail` is sufficient. The text form is one line of JSON.
     """
 
     check: str
@@ -40,7 +40,7 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def limit_per_check(findings: Iterable[Finding]) -> list[Finding]:
-    """Return at most `FINDINGS_MAX` of each check, then how many more each has found."""
+    """Return at most `FINDINGS_MAX` findings per check, then one finding with the number of the others."""
     kept: list[Finding] = []
     counts: Counter[str] = Counter()
     for finding in findings:

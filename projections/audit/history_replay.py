@@ -1,4 +1,4 @@
-"""Replays organisations one by one through the aggregate, and holds their snapshots against it."""
+"""Replays organisations one by one through the aggregate, and compares their snapshots with the result."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from projections.connection import Connection
 Row = tuple[Any, ...]
 
 REPLAY_ERRORS: Final = (LedgerError, AssertionError, IndexError, msgspec.DecodeError)
-"""What a history raises that cannot have been written by the ledger."""
+"""Errors that the replay of a history raises if the ledger cannot have written it."""
 
-# Whatever snapshot there is of a version comes along with its event.
+# A row also contains the snapshot of the event's version, if there is one.
 _EVENTS: Final = """
     SELECT originator_id, originator_version, event.notification_id, event.topic, event.state,
         snapshot.topic, snapshot.state
@@ -47,7 +47,7 @@ _codec: Final = EventCodec()
 
 
 class ReplayedTotals(msgspec.Struct):
-    """What the log says of an organisation, as far as each projection has read it."""
+    """Totals of an organisation, computed from the log up to each projection's position."""
 
     organisation_id: str | None = None
     balance: int = 0
@@ -57,14 +57,16 @@ class ReplayedTotals(msgspec.Struct):
     statement_balance: int = 0
     statement_charged: int = 0
     findings: list[Finding] = []
-    """About its snapshots, or why its events cannot be replayed."""
+    """Findings about its snapshots, or the reason why its events cannot be replayed."""
     replayed: bool = False
 
 
 def replay_organisations(
     connection: Connection, balance_position: int, statement_position: int
 ) -> Iterator[tuple[UUID, ReplayedTotals]]:
-    """Add up every organisation's events, never holding many of them. Takes a connection in a transaction.
+    """Compute the totals of every organisation, with few events in memory at a time.
+
+    Takes a connection in a transaction.
 
     Raises:
         psycopg.OperationalError: the database was lost.
@@ -81,7 +83,7 @@ def replay_organisations(
 
 
 def orphan_snapshots(connection: Connection) -> Iterator[Finding]:
-    """Return snapshots of versions that the log has not reached: they would be read once it has.
+    """Return snapshots of versions that the log does not have yet: they would be used when it reaches them.
 
     Raises:
         psycopg.OperationalError: the database was lost.
@@ -102,7 +104,7 @@ def _replay(
         if isinstance(event, OrganisationOpened):
             totals.organisation_id = event.organisation_id
         organisation = evolve(organisation, EventEnvelope(stream, version, event))
-        _check_fact(version, event, refundable)
+        _check_event(version, event, refundable)
         charged = event.credits if isinstance(event, UsageCharged) else 0
         total += event.balance_delta
         if position <= balance_position:
@@ -120,8 +122,8 @@ def _replay(
     totals.replayed = True
 
 
-def _check_fact(version: int, event: DomainEvent, refundable: dict[int, int]) -> None:
-    """Check a charge against its draws, and a refund against what is left of its charge."""
+def _check_event(version: int, event: DomainEvent, refundable: dict[int, int]) -> None:
+    """Check a charge against its draws, and a refund against the unrefunded part of its charge."""
     if isinstance(event, UsageCharged):
         if sum(allocation.credits for allocation in event.draws) + event.overdraft != event.credits:
             raise InvariantViolation(f"charge {version} does not draw its credits")
@@ -133,7 +135,7 @@ def _check_fact(version: int, event: DomainEvent, refundable: dict[int, int]) ->
 
 
 def _check_snapshot(organisation: Organisation, topic: str, state: bytes) -> Iterator[Finding]:
-    """Compare a snapshot with the organisation as its events made it, field by field."""
+    """Compare a snapshot with the replayed organisation, field by field."""
     stream, version, name = organisation.id, organisation.version, organisation.organisation_id
     try:
         found = _codec.decode(topic, state)

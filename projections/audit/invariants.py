@@ -1,7 +1,7 @@
-"""Checks that the books of a live system add up. An operator's command runs them: they read everything.
+"""Checks that the data of a live system is consistent. An operator's command runs them: they read everything.
 
-The log is replayed through the aggregate, and the projected tables are summed by SQL: neither shares code
-with the projections they check.
+The log is replayed through the aggregate, and SQL sums the projected tables. Neither shares code with the
+projections that are checked.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from projections.connection import Connection
 
 Row = tuple[Any, ...]
 
-# Locks of readers: no rebuild swaps tables between the first of these reads and the last. Taken before the
-# snapshot, because rows swapped in later would not be in it.
+# Read locks: no rebuild swaps tables between the first and the last read. They are taken before the database
+# snapshot, because a snapshot does not contain rows that are swapped in later.
 _LOCK: Final = """
     LOCK TABLE projections.positions, projections.balances, projections.holds, projections.payments,
         projections.payment_flags, projections.billing, projections.auto_top_ups, projections.transactions,
@@ -54,7 +54,7 @@ _STATEMENT_SUMS: Final = """
     FROM projections.transactions GROUP BY stream ORDER BY stream
 """
 
-# Every way to add up a month, side by side.
+# The totals of a month, computed in four ways.
 _MONTHS: Final = """
     SELECT stream, month,
         card.credits, rows.credits, days.credits, attribution.credits,
@@ -95,9 +95,9 @@ _codec: Final = EventCodec()
 
 
 def check(connection: Connection) -> list[Finding]:
-    """Return what does not add up; nothing for sound books. Takes a connection in autocommit.
+    """Return all inconsistencies; an empty list if there are none. Takes a connection in autocommit.
 
-    Many findings of one check are cut off, and the rest is counted. Memory does not grow with the books.
+    Each check returns a limited number of findings and counts the others. Memory does not grow with the data.
 
     Raises:
         psycopg.OperationalError: the database was lost.
@@ -124,7 +124,7 @@ def check(connection: Connection) -> list[Finding]:
 
 
 def _with_organisation_ids(connection: Connection, found: list[Finding]) -> list[Finding]:
-    """Return findings with the names of their organisations, as far as the log has them."""
+    """Return the findings with their organisation ids, where the log has them."""
     streams = list({finding.stream for finding in found if finding.stream and not finding.organisation_id})
     names: dict[UUID | None, str] = {}
     cursor = connection.cursor(row_factory=tuple_row)
@@ -143,7 +143,7 @@ def _check_positions(connection: Connection, positions: dict[str, int]) -> Itera
     ((end,),) = _rows(connection, "SELECT coalesce(max(notification_id), 0) FROM ledger.events")
     for projection, position in positions.items():
         if position > end:
-            yield Finding("position", None, f"{projection} stands at {position}, the log ends at {end}")
+            yield Finding("position", None, f"{projection} is at {position}, the log ends at {end}")
 
 
 def _check_against_log(
@@ -176,7 +176,7 @@ def _check_against_log(
 
 
 class _SortedRows:
-    """Rows in the order of their streams, asked for in that order: one of them is held."""
+    """Rows sorted by stream. The caller must ask for streams in the same order: only one row is in memory."""
 
     def __init__(self, rows: Iterator[Row]) -> None:
         self._rows = rows
@@ -193,7 +193,7 @@ class _SortedRows:
         return None
 
     def others(self) -> Sequence[UUID]:
-        """Return the streams that nobody has asked for."""
+        """Return the streams that `row_of` was not asked for."""
         while self._next is not None:
             self._others.append(self._next[0])
             self._next = next(self._rows, None)

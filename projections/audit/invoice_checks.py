@@ -1,4 +1,4 @@
-"""Holds the stored documents against the events of their series: nothing lacks, nothing was changed."""
+"""Compares the stored documents with the events of their series: none is missing, none was changed."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _codec: Final = EventCodec()
 
 
 def check_invoices(connection: Connection) -> Iterator[Finding]:
-    """Return what is wrong with invoices and credit notes: a number out of its place, a document that is
-    gone, is not what was issued, or was never issued.
+    """Return findings about invoices and credit notes: a number out of order, or a document that is missing,
+    differs from the issued one, or was never issued.
 
-    Documents commit with their events, so no position is needed. Takes a connection in a transaction; however
-    many documents there are, few are held at a time.
+    Documents commit with their events, so no position is needed. Takes a connection in a transaction. Few
+    documents are in memory at a time.
 
     Raises:
         psycopg.OperationalError: the database was lost.
@@ -66,7 +66,7 @@ def check_invoices(connection: Connection) -> Iterator[Finding]:
 
 
 def _orphan_documents(connection: Connection) -> Iterator[Finding]:
-    """A number tells where its event stands: in the series of its name, at its serial."""
+    """Find documents without an event. A number gives its event's place: the series name and the serial."""
     numbers = (number for (number,) in stream_rows(connection, "invoice_numbers", _ALL_NUMBERS))
     for batch in in_batches(numbers, _DOCUMENT_BATCH_SIZE):
         parts = [number.rpartition("/") for number in batch]
@@ -85,7 +85,7 @@ def _issued(topic: str, state: bytes) -> InvoiceIssued | CreditNoteIssued:
 
 
 def _row_of(event: InvoiceIssued | CreditNoteIssued, document: str) -> list[Any] | None:
-    """Return the row that belongs to an event, if the document is its own."""
+    """Return the row that belongs to an event, if the stored document is the issued one."""
     if document_digest(document.encode()) != event.digest:
         return None
     refund_id = event.refund_id if isinstance(event, CreditNoteIssued) else ""

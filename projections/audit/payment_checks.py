@@ -1,4 +1,4 @@
-"""Replays payments through their aggregate, and holds their rows and their purchases against it."""
+"""Replays payments through their aggregate, and compares their rows and purchases with the result."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ _codec: Final = EventCodec()
 
 
 def check_payments(connection: Connection, position: int) -> Iterator[Finding]:
-    """Return what the rows of payments say otherwise than their histories, and completions without credits.
+    """Return payment rows that differ from their histories, and completed payments without credits.
 
-    Takes a connection in a transaction. However many payments there are, few are held at a time.
+    Takes a connection in a transaction. Few payments are in memory at a time.
 
     Raises:
         psycopg.OperationalError: the database was lost.
@@ -83,14 +83,14 @@ def _orphan_rows(connection: Connection, position: int) -> Iterator[Finding]:
     ids = (payment_id for (payment_id,) in stream_rows(connection, "payment_ids", _ALL_IDS))
     for batch in in_batches(ids, _PAYMENT_BATCH_SIZE):
         streams = {payment_stream(payment_id): payment_id for payment_id in batch}
-        begun = {stream for (stream,) in _fetch(connection, _FIRST_EVENTS, [list(streams), position])}
+        started = {stream for (stream,) in _fetch(connection, _FIRST_EVENTS, [list(streams), position])}
         for stream, payment_id in streams.items():
-            if stream not in begun:
+            if stream not in started:
                 yield Finding("payment", None, f"{payment_id}: a row of a payment that the log does not have")
 
 
 def check_flags(connection: Connection, position: int) -> Iterator[Finding]:
-    """Return what the rows of flags say otherwise than the histories of payments.
+    """Return flag rows that differ from the histories of their payments.
 
     Takes a connection in a transaction.
 
@@ -100,7 +100,7 @@ def check_flags(connection: Connection, position: int) -> Iterator[Finding]:
     rows = {(payment_id, *key): is_open for payment_id, *key, is_open in _fetch(connection, _FLAG_ROWS)}
     for payment in _replayed(connection, _EVENTS_OF_FLAGGED, position):
         if isinstance(payment, Finding):
-            continue  # `check_payments` has told
+            continue  # `check_payments` has reported it
         payment_id, owner = payment.terms.payment_id, _owner(payment)
         for key in payment.flags:
             expected, found = key in payment.open_flags, rows.pop((payment_id, *key), None)
@@ -111,7 +111,7 @@ def check_flags(connection: Connection, position: int) -> Iterator[Finding]:
 
 
 def _replayed(connection: Connection, query: str, position: int) -> Iterator[Payment | Finding]:
-    """Yield the payments whose events a query finds, or why one cannot be replayed."""
+    """Yield the payments whose events a query finds, or a finding if one cannot be replayed."""
     events = stream_rows(connection, "payment_events", query, [list(PAYMENT_EVENT_TYPES), position])
     for stream, history in groupby(events, key=itemgetter(0)):
         payment: Payment | None = None
@@ -143,15 +143,15 @@ def _row_of(payment: Payment) -> tuple[Any, ...]:
 
 
 def _check_purchases(connection: Connection, payments: Iterable[Payment]) -> Iterator[Finding]:
-    """Payments that were completed added the credits they were for."""
+    """Check that every completed payment added its credits."""
     bought = {(_owner(payment), payment.purchase): payment for payment in payments if payment.purchase}
     wanted = [list(column) for column in zip(*bought, strict=True)] or [[], []]
-    facts = {
+    events_at = {
         (stream, version): _codec.decode(topic, state)
         for stream, version, topic, state in _fetch(connection, _PURCHASES, wanted)
     }
     for place, payment in bought.items():
-        event, terms = facts.get(place), payment.terms
+        event, terms = events_at.get(place), payment.terms
         if not isinstance(event, CreditsPurchased) or (event.credits, event.payment_id) != (
             terms.credits,
             payment.gateway_payment_id,

@@ -1,8 +1,9 @@
-"""Compares every projected row with the log: folds all of it into tables beside the live ones.
+"""Compares every projected row with the log: folds the whole log into separate tables.
 
-Runners and readers go on meanwhile. When the tables have caught up, the live positions are held for a
-moment: what is left is folded, a snapshot of the database is taken, and the runner goes on. Both sets of
-tables stand at the same positions in that snapshot, and are compared in it column by column.
+Runners and readers continue meanwhile. When the separate tables have almost caught up, the live positions
+are locked for a moment: the remaining events are folded, a database snapshot is taken, and the lock is
+released. In that snapshot both sets of tables are at the same positions. They are compared in it column by
+column.
 """
 
 from __future__ import annotations
@@ -68,13 +69,13 @@ _DIFFERING: Final = """
 
 
 def compare_with_log(owner_conninfo: str, *, batch_size: int = BATCH_SIZE) -> list[Finding]:
-    """Return the findings of `check`, and every row that is not what the log makes it.
+    """Return the findings of `check`, and every row that differs from the row computed from the log.
 
-    Of each table the first `FINDINGS_MAX` rows are returned, and the rest is counted. Nothing is left
-    behind, except by a process that was killed: the next comparison or rebuild clears that away.
+    At most `FINDINGS_MAX` rows per table are returned; the others are counted. The separate tables are
+    dropped at the end. If the process is killed, the next comparison or rebuild drops them.
 
     Raises:
-        RebuildConflict: a rebuild or another comparison is at work, or the live positions are never free.
+        RebuildConflict: a rebuild or another comparison is running, or the live positions are never free.
         psycopg.errors.InsufficientPrivilege: the role does not own the projections.
         psycopg.OperationalError: the database was lost; start again.
     """
@@ -121,27 +122,27 @@ def _compare(connection: Connection, conninfo: str, batch_size: int) -> list[Fin
 
 
 def _fold_and_snapshot(snapshot: Connection, connection: Connection, conninfo: str, batch_size: int) -> None:
-    """Fold the log up to where the live tables stand, and take the snapshot while they stand there."""
+    """Fold the log up to the live positions, and take the snapshot while these are locked."""
     connection.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(LIVE_SCHEMA)))
     connection.execute(f"SET lock_timeout = '{_HOLD_TIMEOUT}'")
     with Projector(conninfo, ALL_PROJECTIONS, schema=SHADOW_SCHEMA, batch_size=batch_size) as projector:
         before = read = _fold(projector, conninfo, read_checkpoints(connection, _NAMES), batch_size)
         while read >= batch_size and read <= before:
-            # Rounds get shorter, unless runners are as fast: then only holding them ends it.
+            # Rounds get shorter, unless runners are as fast: then only the lock ends the loop.
             before = read // 2
             read = _fold(projector, conninfo, read_checkpoints(connection, _NAMES), batch_size)
         analyze(connection, ALL_PROJECTIONS)
         try:
             with connection.transaction():
-                # The live runner waits for this transaction; it is to be no longer than a batch or two.
+                # The live runner waits for this transaction: it must take no longer than one or two batches.
                 _fold(projector, conninfo, lock_checkpoints(connection, _NAMES), batch_size)
-                snapshot.execute("SELECT 1")  # a snapshot is taken with the first query
+                snapshot.execute("SELECT 1")  # PostgreSQL takes the snapshot with the first query
         except errors.LockNotAvailable as error:
             raise RebuildConflict("the live positions are never free: end long transactions first") from error
 
 
 def _fold(projector: Projector, conninfo: str, checkpoints: Sequence[Checkpoint], batch_size: int) -> int:
-    """Bring each projection to where its live one stands, and return the entries read."""
+    """Advance each projection to its live counterpart's position. Return the number of entries read."""
     live = dict.fromkeys(_NAMES, 0) | {
         checkpoint.projection: checkpoint.position for checkpoint in checkpoints
     }
@@ -157,7 +158,7 @@ def _fold(projector: Projector, conninfo: str, checkpoints: Sequence[Checkpoint]
 
 
 def _differing(snapshot: Connection, table: str) -> Iterator[Finding]:
-    """Return the rows of a table that are missing, that the log does not make, or that it makes otherwise."""
+    """Return the rows of a table that are missing, that are not in the log, or that have other values."""
     columns = _columns(snapshot, table)
     keys = [name for name, is_key in columns if is_key]
     query = sql.SQL(_DIFFERING).format(
@@ -180,7 +181,7 @@ def _differing(snapshot: Connection, table: str) -> Iterator[Finding]:
 
 
 def _row_finding(table: str, keys: Sequence[str], row_of: tuple[Any, ...]) -> Finding:
-    """Describe a row that differs. Of its two sides, the one where it is missing is None."""
+    """Describe a row that differs. The side where the row is missing is None."""
     stream, organisation_id, live, log = row_of
     present = live or log
     assert present is not None, "a row of neither side"

@@ -1,4 +1,4 @@
-"""Reads what an audit goes through: all of it, and never much of it at a time."""
+"""Reads all rows for an audit, with few of them in memory at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 def stream_rows(
     connection: Connection, name: str, query: str, values: Sequence[Any] | None = None
 ) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of a query through a cursor of the server, whose name no other one open has.
+    """Yield the rows of a query through a server-side cursor. No other open cursor may have the same name.
 
     Takes a connection in a transaction.
 

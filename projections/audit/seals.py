@@ -1,15 +1,16 @@
-"""Seals prove that no event was changed, taken out, or put in, whoever owns the database.
+"""Seals prove that no event was changed, removed or inserted, even by the owner of the database.
 
 A chain runs through the whole log. The link of an event is
 
-    SHA-256(link before it || row), where the first event's link before it is 32 zero bytes, and row =
+    SHA-256(previous link || row). The previous link of the first event is 32 zero bytes, and row =
     notification_id (8 bytes) || originator_id (16) || originator_version (8)
     || dedupe_key (1, then 16 bytes; or 0) || refers_to (1, then 8 bytes; or 0)
     || length of topic (4) || topic || state
 
-with numbers big-endian and flags one byte. A change of any row changes every link after it. A seal is a link
-that was written down. Kept outside of the database, it holds whoever can write there to the history it
-covers (B. Schneier and J. Kelsey, "Secure Audit Logs to Support Computer Forensics", 1999).
+with big-endian numbers and flags of one byte. A change of any row changes every later link. A seal is a
+stored link. A copy outside the database detects every later change of the history it covers, even by somebody
+who can write to the database (B. Schneier and J. Kelsey, "Secure Audit Logs to Support Computer Forensics",
+1999).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _INSERT_SEAL: Final = 'INSERT INTO ledger.seals ("position", events, digest) VAL
 
 
 class Seal(msgspec.Struct, frozen=True):
-    """The link of the event at a position, which is the `events`-th of the log."""
+    """The link of the event at a position. `events` is the number of events up to and including it."""
 
     position: int
     events: int
@@ -50,21 +51,21 @@ class Seal(msgspec.Struct, frozen=True):
 
 
 _GENESIS: Final = Seal(-(2**63), 0, bytes(32))
-"""An event that somebody put in below the first position has its link too."""
+"""An event that somebody inserted below the first position has a link too."""
 
 
 class ExternalSeal(msgspec.Struct, frozen=True):
-    """A seal as it was kept outside of the database. As text: `position:digest`, the digest in hex."""
+    """A seal that is kept outside the database. Text form: `position:digest`, with the digest in hex."""
 
     position: int
     digest: bytes
 
     @classmethod
     def parse(cls, text: str) -> ExternalSeal:
-        """Return the seal of a text.
+        """Parse the text form of a seal.
 
         Raises:
-            ValueError: the text is no seal.
+            ValueError: the text is not a seal.
         """
         position, _, digest = text.partition(":")
         if not position.isdecimal() or len(digest) != 64:
@@ -76,17 +77,17 @@ class ExternalSeal(msgspec.Struct, frozen=True):
 
 
 def seal(connection: Connection) -> Seal | None:
-    """Seal the log up to its end, and return that seal; None while there are no events.
+    """Seal the log up to its end and return the seal, or None if there are no events.
 
-    Only what came after the last seal is read. Takes a connection in autocommit.
+    Only events after the last seal are read. Takes a connection in autocommit.
 
     Raises:
         psycopg.OperationalError: the database was lost.
     """
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [_SEAL_LOCK])
-        kept = _seals(connection)
-        last = kept[-1] if kept else _GENESIS
+        stored = _seals(connection)
+        last = stored[-1] if stored else _GENESIS
         *_, latest = [last, *_chain(connection, last, log_end(connection))]
         if latest.position > last.position:
             connection.execute(_INSERT_SEAL, [latest.position, latest.events, latest.digest])
@@ -94,15 +95,15 @@ def seal(connection: Connection) -> Seal | None:
 
 
 def check_seals(connection: Connection, external_seals: Iterable[ExternalSeal] = ()) -> list[Finding]:
-    """Follow the chain from the first event, and return every seal that it does not agree with.
+    """Compute the chain from the first event, and return a finding for every seal that differs from it.
 
-    Those in the database are looked at, and those that were kept `external_seals`.
+    Both the seals in the database and `external_seals` are checked.
 
     Raises:
         psycopg.OperationalError: the database was lost.
     """
-    kept = [ExternalSeal(each.position, each.digest) for each in _seals(connection)]
-    wanted = sorted({*kept, *external_seals}, key=lambda each: (each.position, each.digest))
+    stored = [ExternalSeal(each.position, each.digest) for each in _seals(connection)]
+    wanted = sorted({*stored, *external_seals}, key=lambda each: (each.position, each.digest))
     end = wanted[-1].position if wanted else 0
     links = {each.position: each.digest for each in wanted}
     found = {
@@ -115,10 +116,10 @@ def check_seals(connection: Connection, external_seals: Iterable[ExternalSeal] =
     ]
 
 
-def _difference(kept: ExternalSeal, found: bytes | None) -> str:
+def _difference(seal: ExternalSeal, found: bytes | None) -> str:
     if found is None:
-        return f"{kept}: the log has no event at that position"
-    return f"{kept}: the log's link there is {found.hex()}: events up to there are not what they were"
+        return f"{seal}: the log has no event at that position"
+    return f"{seal}: the log's link there is {found.hex()}: events up to there are not what they were"
 
 
 def _seals(connection: Connection) -> list[Seal]:
@@ -127,7 +128,7 @@ def _seals(connection: Connection) -> list[Seal]:
 
 
 def _chain(connection: Connection, start: Seal, end: int) -> Iterator[Seal]:
-    """Yield the link of every event after a seal, up to a position."""
+    """Yield the position and link of every event after a seal, up to a position."""
     cursor = connection.cursor(row_factory=tuple_row)
     position, events, link = start.position, start.events, start.digest
     while rows := cursor.execute(_ROWS, [position, end, _PAGE], binary=True).fetchall():

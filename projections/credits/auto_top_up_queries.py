@@ -1,4 +1,4 @@
-"""Where an organisation's auto top-up stands, as people read it. Beside `projections.credits.queries`."""
+"""The query for an organisation's auto top-up settings and state."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from projections.connection import Connection
 from projections.query.sql import fetch_of
 
 _AUTO_TOP_UP: Final = """
-    SELECT coalesce(standing.is_on, false) AS is_on, standing.credits, standing.threshold, standing.per_day,
-        standing.card_of, standing.most_minor, standing.switched_on_at, standing.off_reason,
-        standing.last_payment_id, standing.last_day, standing.last_number, standing.held_on,
-        standing.held_reason, last.status AS last_status, balances.currency, balances.time_zone,
+    SELECT coalesce(top_up.is_on, false) AS is_on, top_up.credits, top_up.threshold, top_up.per_day,
+        top_up.card_of, top_up.most_minor, top_up.switched_on_at, top_up.off_reason,
+        top_up.last_payment_id, top_up.last_day, top_up.last_number, top_up.held_on,
+        top_up.held_reason, last.status AS last_status, balances.currency, balances.time_zone,
         (SELECT "position" FROM projections.positions WHERE projection = 'balance') AS "position"
     FROM projections.balances
-    LEFT JOIN projections.auto_top_ups AS standing ON standing.stream = balances.stream
+    LEFT JOIN projections.auto_top_ups AS top_up ON top_up.stream = balances.stream
     LEFT JOIN projections.payments AS last
-        ON last.stream = balances.stream AND last.payment_id = standing.last_payment_id
+        ON last.stream = balances.stream AND last.payment_id = top_up.last_payment_id
     WHERE balances.stream = %(stream)s
 """
 
 
 class AutoTopUpStatus(msgspec.Struct, frozen=True):
-    """Auto top-up as it stands: what is None was never set. `most_minor` is in minor units, tax included.
+    """Settings and state of auto top-up; None means never set.
 
-    `card_of` is the payment whose card is charged; `last_number` counts the top-ups of `last_day`.
+    `most_minor` is the maximum per top-up in minor units, tax included. `card_of` is the id of the payment
+    whose card is charged. `last_number` counts the top-ups of `last_day`.
     """
 
     is_on: bool
@@ -53,17 +54,17 @@ class AutoTopUpStatus(msgspec.Struct, frozen=True):
     position: int
 
     def count_started_on(self, now: datetime) -> int:
-        """Return how many top-ups were begun on the day of a moment."""
+        """Return how many top-ups were started on the local day of a moment."""
         return (self.last_number or 0) if self.last_day == local_day(self.time_zone, now) else 0
 
     def held_reason_at(self, now: datetime) -> HeldReason | None:
-        """Return why no more is begun on the day of a moment; None where nothing holds it back."""
+        """Return why no more top-ups start on the local day of a moment, or None if they may start."""
         is_held = self.is_on and self.held_on == local_day(self.time_zone, now)
         return self.held_reason if is_held else None
 
 
 def auto_top_up(connection: Connection, organisation_id: str) -> AutoTopUpStatus:
-    """Return where auto top-up stands: off, for whoever never switched it on.
+    """Return the auto top-up of an organisation. It is off if it was never switched on.
 
     Raises:
         OrganisationNotFound: no such organisation is projected.

@@ -1,4 +1,4 @@
-"""The table `auto_top_ups` of the projection `balance`: where an organisation's auto top-up stands."""
+"""The table `auto_top_ups` of the projection `balance`: one row per organisation with auto top-up."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ _SWITCH_ON: Final = """
     ON CONFLICT DO NOTHING
 """
 _CHANGE: Final = """
-    UPDATE auto_top_ups AS held SET
-        is_on = coalesce(change.is_on, held.is_on),
-        credits = coalesce(change.credits, held.credits),
-        threshold = coalesce(change.threshold, held.threshold),
-        per_day = coalesce(change.per_day, held.per_day),
-        card_of = coalesce(change.card_of, held.card_of),
-        most_minor = coalesce(change.most_minor, held.most_minor),
-        switched_on_at = coalesce(change.switched_on_at, held.switched_on_at),
-        off_reason = coalesce(change.off_reason, held.off_reason),
-        last_payment_id = coalesce(change.last_payment_id, held.last_payment_id),
-        last_day = coalesce(change.last_day, held.last_day),
-        last_number = coalesce(change.last_number, held.last_number),
-        held_on = coalesce(change.held_on, held.held_on),
-        held_reason = coalesce(change.held_reason, held.held_reason)
+    UPDATE auto_top_ups AS existing SET
+        is_on = coalesce(change.is_on, existing.is_on),
+        credits = coalesce(change.credits, existing.credits),
+        threshold = coalesce(change.threshold, existing.threshold),
+        per_day = coalesce(change.per_day, existing.per_day),
+        card_of = coalesce(change.card_of, existing.card_of),
+        most_minor = coalesce(change.most_minor, existing.most_minor),
+        switched_on_at = coalesce(change.switched_on_at, existing.switched_on_at),
+        off_reason = coalesce(change.off_reason, existing.off_reason),
+        last_payment_id = coalesce(change.last_payment_id, existing.last_payment_id),
+        last_day = coalesce(change.last_day, existing.last_day),
+        last_number = coalesce(change.last_number, existing.last_number),
+        held_on = coalesce(change.held_on, existing.held_on),
+        held_reason = coalesce(change.held_reason, existing.held_reason)
     FROM json_populate_recordset(NULL::auto_top_ups, %s) AS change
-    WHERE held.stream = change.stream
+    WHERE existing.stream = change.stream
 """
 
 
@@ -53,7 +53,7 @@ class _SwitchedOn(msgspec.Struct, frozen=True):
 
 
 class TopUpChange(msgspec.Struct):
-    """What a batch changes for one organisation; None leaves it as it is."""
+    """Changes of a batch for one organisation; None means unchanged."""
 
     stream: str
     is_on: bool | None = None
@@ -72,25 +72,25 @@ class TopUpChange(msgspec.Struct):
 
 
 class TopUpChanges:
-    """What a batch changes in `auto_top_ups`."""
+    """Changes of a batch in `auto_top_ups`."""
 
     def __init__(self, switched_on: Sequence[str], changes: Sequence[TopUpChange]) -> None:
         self._switched_on = switched_on
         self._changes = changes
 
     def write(self, connection: Connection) -> None:
-        """Add organisations that switched it on for the first time, then change all that are touched.
+        """Insert organisations that switched it on for the first time, then update all changed ones.
 
         Raises:
-            InvariantViolation: it changed, and was never switched on.
+            InvariantViolation: auto top-up changed but was never switched on.
         """
         write_rows(connection, _SWITCH_ON, [_SwitchedOn(stream) for stream in self._switched_on])
         if write_rows(connection, _CHANGE, self._changes) != len(self._changes):
-            raise InvariantViolation("an auto top-up changed that was never switched on")
+            raise InvariantViolation("an auto top-up changed but was never switched on")
 
 
 def fold_top_ups(entries: Sequence[LogEntry]) -> TopUpChanges:
-    """Return what entries change in `auto_top_ups`: nothing, for nearly all of them."""
+    """Return the changes of log entries in `auto_top_ups`. Nearly all entries change nothing."""
     changes: dict[bytes, TopUpChange] = {}
     switched_on: dict[str, None] = {}
     for _, stream, _, event in entries:

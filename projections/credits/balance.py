@@ -1,6 +1,6 @@
-"""The projection `balance`: one row per organisation, its credits and the terms it is on.
+"""The projection `balance`: one row per organisation with its credits and terms.
 
-Beside it stand its holds, and its auto top-up.
+It also fills the tables of holds and of auto top-ups.
 """
 
 from __future__ import annotations
@@ -44,27 +44,27 @@ _OPEN: Final = """
 """
 
 _CHANGE: Final = """
-    UPDATE balances AS held SET
-        balance = held.balance + change.granted + change.purchased + change.refunded - change.charged,
-        granted = held.granted + change.granted,
-        purchased = held.purchased + change.purchased,
-        refunded = held.refunded + change.refunded,
-        charged = held.charged + change.charged,
-        price_millionths = coalesce(change.price_millionths, held.price_millionths),
-        plan = coalesce(change.plan, held.plan),
+    UPDATE balances AS existing SET
+        balance = existing.balance + change.granted + change.purchased + change.refunded - change.charged,
+        granted = existing.granted + change.granted,
+        purchased = existing.purchased + change.purchased,
+        refunded = existing.refunded + change.refunded,
+        charged = existing.charged + change.charged,
+        price_millionths = coalesce(change.price_millionths, existing.price_millionths),
+        plan = coalesce(change.plan, existing.plan),
         plan_expires_at =
-            CASE WHEN change.plan IS NULL THEN held.plan_expires_at ELSE change.plan_expires_at END,
-        time_zone = coalesce(change.time_zone, held.time_zone),
-        on_hold = held.on_hold + change.on_hold,
+            CASE WHEN change.plan IS NULL THEN existing.plan_expires_at ELSE change.plan_expires_at END,
+        time_zone = coalesce(change.time_zone, existing.time_zone),
+        on_hold = existing.on_hold + change.on_hold,
         version = change.version,
         "position" = change."position"
     FROM json_populate_recordset(NULL::balances, %s) AS change
-    WHERE held.stream = change.stream
+    WHERE existing.stream = change.stream
 """
 
 
 class NewBalanceRow(msgspec.Struct, frozen=True):
-    """A row of `balances` as it is first written, before any change."""
+    """A new row of `balances`, before any change."""
 
     stream: str
     organisation_id: str
@@ -84,7 +84,7 @@ class NewBalanceRow(msgspec.Struct, frozen=True):
 
 
 class BalanceChange(msgspec.Struct):
-    """What a batch changes for one organisation; None leaves a term as it is."""
+    """Changes of a batch for one organisation; None means that a term is unchanged."""
 
     stream: str
     version: int = 0
@@ -101,7 +101,7 @@ class BalanceChange(msgspec.Struct):
 
 
 class BalanceChanges:
-    """What a batch changes in `balances`, `holds` and `auto_top_ups`."""
+    """Changes of a batch in `balances`, `holds` and `auto_top_ups`."""
 
     def __init__(
         self,
@@ -116,10 +116,10 @@ class BalanceChanges:
         self._top_ups = top_ups
 
     def write(self, connection: Connection) -> None:
-        """Insert organisations that opened, then change all that are touched.
+        """Insert organisations that opened, then update all changed ones.
 
         Raises:
-            InvariantViolation: something happened to an organisation that never opened.
+            InvariantViolation: an organisation changed but never opened.
         """
         write_rows(connection, _OPEN, self._opened)
         changed = write_rows(connection, _CHANGE, self._changes)
@@ -130,19 +130,21 @@ class BalanceChanges:
 
 
 class BalanceProjection:
-    """Folds every event of organisations into `balances`, and those of holds and auto top-up into theirs."""
+    """Folds all events of organisations into `balances`, and events of holds and auto top-up into their
+    tables.
+    """
 
     name = "balance"
     tables = ("balances", "holds", "auto_top_ups")
 
     def fold(self, entries: Sequence[LogEntry]) -> BalanceChanges:
-        """Return what entries change: every event of an organisation moves its version and position."""
+        """Return the changes of log entries. Every event of an organisation sets its version and position."""
         opened: list[NewBalanceRow] = []
         changes: dict[bytes, BalanceChange] = {}
         for position, stream, version, event in entries:
             fold = _FOLDS.get(type(event))
             if fold is None:
-                continue  # of another aggregate
+                continue  # an event of another aggregate
             if isinstance(event, OrganisationOpened):
                 opened.append(_new_balance_row(stream, event))
             change = changes.get(stream)
@@ -167,7 +169,7 @@ def _new_balance_row(stream: bytes, event: OrganisationOpened) -> NewBalanceRow:
 
 
 def _no_change(_: BalanceChange, __: DomainEvent) -> None:
-    """Of a fact that changes neither credits nor terms."""
+    """For an event that changes neither credits nor terms."""
 
 
 def _charged(change: BalanceChange, event: UsageCharged) -> None:

@@ -1,6 +1,6 @@
-"""A photo event and a run, opened: where their credits went, and where they came from.
+"""Details of a photo event and of a run: the credits they used, and the lots these were drawn from.
 
-As in `projections.credits.queries`, the work of a call does not grow with the history.
+The cost of a call does not grow with the history, as in `projections.credits.queries`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from projections.query.errors import PhotoEventNotFound
 from projections.query.sql import check_limit, fetch, fetch_of
 
 RUNS_SCANNED_MAX: Final = 2_000
-"""Runs of several photo events that one page of an event's runs looks at, at most."""
+"""The maximum number of multi-event runs that one page of an event's runs examines."""
 _TIME_RESOLUTION: Final = timedelta(microseconds=1)
 
 _TOTAL: Final = """
@@ -39,7 +39,7 @@ _TOTAL: Final = """
     WHERE balances.stream = %(stream)s
 """
 
-# The months are those that have a card: a look-up each, whatever other events they had.
+# Only months with a card are read: one look-up each, however many events they have.
 _MONTHS: Final = """
     SELECT used.month, used.credits, used.photos, used.runs
     FROM projections.usage_months AS card
@@ -51,7 +51,7 @@ _MONTHS: Final = """
     ORDER BY used.month DESC
 """
 
-# Nearly every run is of one photo event, and found by it. Those of several are few, and looked through.
+# Nearly every run has one photo event and is found by it. Runs with several events are few: they are scanned.
 _RUNS: Final = f"""
     WITH own AS (
         SELECT {COLUMNS} FROM projections.transactions
@@ -98,7 +98,7 @@ def event_details(
     Raises:
         OrganisationNotFound: no such organisation is projected.
         PhotoEventNotFound: it has no usage of this event.
-        InvalidInput: a foreign cursor, or `limit` outside 1 to 500.
+        InvalidInput: the cursor is of another list, or `limit` is outside 1 to 500.
     """
     check_limit(limit)
     (row,) = fetch_of(connection, organisation_id, _TOTAL, event_id=event_id)
@@ -144,12 +144,12 @@ def _runs(
 def run_details(
     connection: Connection, organisation_id: str, run_id: str, cursor: str | None, limit: int
 ) -> RunDetails:
-    """Return a run, a page of its charges, and where the credits they took came from.
+    """Return a run, a page of its charges, and the additions that their credits were drawn from.
 
     Raises:
         OrganisationNotFound: no such organisation is projected.
         RunNotFound: the organisation has no usage of this run.
-        InvalidInput: a foreign cursor, or `limit` outside 1 to 500.
+        InvalidInput: the cursor is of another list, or `limit` is outside 1 to 500.
     """
     page = transaction_charges(connection, organisation_id, run_id, cursor, limit)
     (row,) = fetch(connection, _RUN, stream=stream_id(organisation_id), run_id=run_id)
@@ -164,7 +164,7 @@ def run_details(
 
 
 def lot_origins(connection: Connection, organisation_id: str, numbers: set[int]) -> dict[int, Transaction]:
-    """Return the additions that opened lots, by the lots' numbers."""
+    """Return the additions that opened the lots of these charges, by lot number."""
     rows = fetch(
         connection, _LOTS, stream=stream_id(organisation_id), references=[str(number) for number in numbers]
     )

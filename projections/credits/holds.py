@@ -18,7 +18,7 @@ from projections.engine.upserts import write_rows
 
 
 class HoldStatus(StrEnum):
-    """What has become of a hold."""
+    """The state of a hold."""
 
     OPEN = "open"
     SETTLED = "settled"
@@ -29,12 +29,12 @@ class HoldStatus(StrEnum):
 _PLACE: Final = "INSERT INTO holds SELECT * FROM json_populate_recordset(NULL::holds, %s)"
 
 _CHANGE: Final = """
-    UPDATE holds AS held SET
-        used = held.used + change.used,
-        status = coalesce(change.status, held.status),
-        closed_at = coalesce(change.closed_at, held.closed_at)
+    UPDATE holds AS existing SET
+        used = existing.used + change.used,
+        status = coalesce(change.status, existing.status),
+        closed_at = coalesce(change.closed_at, existing.closed_at)
     FROM json_populate_recordset(NULL::holds, %s) AS change
-    WHERE held.stream = change.stream AND held.hold_id = change.hold_id
+    WHERE existing.stream = change.stream AND existing.hold_id = change.hold_id
 """
 
 _CLOSED_AS: Final = {
@@ -45,7 +45,7 @@ _CLOSED_AS: Final = {
 
 
 class NewHoldRow(msgspec.Struct, frozen=True):
-    """A row of `holds` as it is first written."""
+    """A new row of `holds`."""
 
     stream: str
     hold_id: str
@@ -61,7 +61,7 @@ class NewHoldRow(msgspec.Struct, frozen=True):
 
 
 class HoldChange(msgspec.Struct):
-    """What a batch changes of one hold; None leaves it as it is."""
+    """Changes of a batch for one hold; None means unchanged."""
 
     stream: str
     hold_id: str
@@ -71,26 +71,26 @@ class HoldChange(msgspec.Struct):
 
 
 class HoldChanges:
-    """What a batch changes in `holds`."""
+    """Changes of a batch in `holds`."""
 
     def __init__(self, placed: Sequence[NewHoldRow], changes: Sequence[HoldChange]) -> None:
         self._placed = placed
         self._changes = changes
 
     def write(self, connection: Connection) -> None:
-        """Insert holds that were placed, then change all that are touched.
+        """Insert holds that were placed, then update all changed ones.
 
         Raises:
-            InvariantViolation: something happened to a hold that was never placed.
+            InvariantViolation: a hold changed but was never placed.
         """
         if self._placed:
             write_rows(connection, _PLACE, self._placed)
         if self._changes and write_rows(connection, _CHANGE, self._changes) != len(self._changes):
-            raise InvariantViolation("a hold changed that was never placed")
+            raise InvariantViolation("a hold changed but was never placed")
 
 
 def fold_holds(entries: Sequence[LogEntry]) -> HoldChanges:
-    """Return what entries change in `holds`: nothing, for nearly all of them."""
+    """Return the changes of log entries in `holds`. Nearly all entries change nothing."""
     placed: list[NewHoldRow] = []
     changes: dict[tuple[bytes, str], HoldChange] = {}
 

@@ -1,4 +1,4 @@
-"""Looking organisations up by the beginning of their id, for who may know of all of them."""
+"""Search of organisations by id prefix, for callers who may see all organisations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from domain.shared.money import Currency
 from projections.connection import Connection
 from projections.query.sql import check_limit, fetch
 
-# Bytewise, as the index compares: the same in every locale of the database.
+# Bytewise comparison like the index's: the same in every locale of the database.
 _FIND: Final = """
     SELECT organisation_id, balance, on_hold, plan, currency, time_zone FROM projections.balances
     WHERE organisation_id ~>=~ %(start)s AND organisation_id ~>~ %(after)s
@@ -22,7 +22,7 @@ _FIND: Final = """
 
 
 class OrganisationMatch(msgspec.Struct, frozen=True):
-    """An organisation, with what tells it from others at a glance."""
+    """An organisation in a search result."""
 
     organisation_id: str
     balance: int
@@ -38,7 +38,7 @@ class OrganisationMatch(msgspec.Struct, frozen=True):
 
 
 def find_organisations(connection: Connection, start: str, after: str, limit: int) -> list[OrganisationMatch]:
-    """Return organisations whose id begins with `start`, in order, those behind `after` only.
+    """Return organisations whose id starts with `start` and follows `after`, sorted by id.
 
     Raises:
         InvalidInput: `limit` outside 1 to 500.

@@ -1,8 +1,8 @@
-"""What people read: balance, cards, transactions, photo events, days, and where projections stand.
+"""Queries for credits: balance, month cards, photo events, days, holds, and the positions of projections.
 
-Every function takes an open psycopg connection, works in any isolation level, and reads rows and their
-position in one statement, so that an answer is true at its `position`. The work of a call does not grow
-with the history.
+Every function takes an open psycopg connection and works in any isolation level. It reads the rows and their
+position in one statement, so a result is exact at its `position`. The cost of a call does not grow with the
+history.
 """
 
 from __future__ import annotations
@@ -79,19 +79,19 @@ _HOLDS: Final = """
 _TIME_ZONE: Final = "SELECT time_zone FROM projections.balances WHERE stream = %(stream)s"
 
 _MONTHS: Final = """
-    SELECT asked.month, coalesce(card.credits, 0) AS credits, coalesce(card.runs, 0) AS runs,
+    SELECT requested.month, coalesce(card.credits, 0) AS credits, coalesce(card.runs, 0) AS runs,
         coalesce(card.photos, 0) AS photos,
-        -- What belongs to no photo event is kept under 0, and is none.
+        -- Usage without a photo event is stored under id 0, which is not counted.
         coalesce(card.events, 0) - (SELECT count(*) FROM projections.event_usage
-            WHERE stream = %(stream)s AND month = asked.month AND event_id = 0) AS events,
+            WHERE stream = %(stream)s AND month = requested.month AND event_id = 0) AS events,
         (SELECT coalesce(sum(credits), 0)::bigint FROM projections.usage_days
-            WHERE stream = %(stream)s AND month = asked.month
-            AND day <= asked.same_point) AS to_same_point,
+            WHERE stream = %(stream)s AND month = requested.month
+            AND day <= requested.same_point) AS to_same_point,
         (SELECT "position" FROM projections.positions WHERE projection = 'statement') AS "position"
-    FROM unnest(%(months)s::date[], %(same_points)s::date[]) AS asked (month, same_point)
+    FROM unnest(%(months)s::date[], %(same_points)s::date[]) AS requested (month, same_point)
     LEFT JOIN projections.usage_months AS card
-        ON card.stream = %(stream)s AND card.month = asked.month AND card.month >= %(earliest)s
-    ORDER BY asked.month DESC
+        ON card.stream = %(stream)s AND card.month = requested.month AND card.month >= %(earliest)s
+    ORDER BY requested.month DESC
 """
 
 _DAYS: Final = """
@@ -115,7 +115,7 @@ _EVENTS: Final = """
         FROM projections.event_usage
         WHERE stream = %(stream)s AND month = %(month)s
             AND (credits, event_id) < (%(below_credits)s, %(below_event_id)s)
-            AND event_id > 0  -- under 0 is what belongs to no photo event
+            AND event_id > 0  -- 0 stores usage without a photo event
         ORDER BY credits DESC, event_id DESC LIMIT %(limit)s
     ) AS listed ON true
     WHERE balances.stream = %(stream)s
@@ -144,7 +144,7 @@ def balance(connection: Connection, organisation_id: str) -> Balance:
 
 
 def usage_summary(connection: Connection, organisation_id: str, months: int, now: datetime) -> UsageSummary:
-    """Return exactly `months` cards (1 to 36), newest first, the first of the month that `now` is in.
+    """Return exactly `months` cards (1 to 36), newest first. The first is the month of `now`.
 
     Raises:
         OrganisationNotFound: no such organisation is projected.
@@ -154,16 +154,16 @@ def usage_summary(connection: Connection, organisation_id: str, months: int, now
         raise InvalidInput("months", f"a summary has 1 to {MONTHS_MAX} months")
     (terms,) = fetch_of(connection, organisation_id, _TIME_ZONE)
     today = local_day(terms["time_zone"], now)
-    asked = _months_up_to(today, months)
+    requested = _months_up_to(today, months)
     rows = fetch(
         connection,
         _MONTHS,
         stream=stream_id(organisation_id),
-        months=asked,
-        earliest=asked[-1],
-        same_points=[_same_point(month, today) for month in asked],
+        months=requested,
+        earliest=requested[-1],
+        same_points=[_same_point(month, today) for month in requested],
     )
-    cards = [convert({**row, "current": row["month"] == asked[0]}, MonthUsage) for row in rows]
+    cards = [convert({**row, "current": row["month"] == requested[0]}, MonthUsage) for row in rows]
     return UsageSummary(terms["time_zone"], today, cards, rows[0]["position"])
 
 
@@ -186,13 +186,14 @@ def daily_usage(connection: Connection, organisation_id: str, from_day: date, to
 def event_usage(
     connection: Connection, organisation_id: str, month: date | None, cursor: str | None, limit: int
 ) -> PhotoEventUsagePage:
-    """Return a page of photo events, the most expensive first, of a month or (None) of all time.
+    """Return a page of photo events, most expensive first, of a month or (None) of all time.
 
-    An event whose usage grows between two pages may move to a page already read.
+    An event whose usage grows between two page reads may move to a page that was already read.
 
     Raises:
         OrganisationNotFound: no such organisation is projected.
-        InvalidInput: `month` is not the first of a month, a foreign cursor, or `limit` outside 1 to 500.
+        InvalidInput: `month` is not the first day of a month, the cursor is of another list, or `limit` is
+            outside 1 to 500.
     """
     check_limit(limit)
     if month is not None and month.day != 1:
@@ -252,7 +253,7 @@ def _holds(
 
 
 def positions(connection: Connection) -> Positions:
-    """Return where the projections stand and where the log ends."""
+    """Return the positions of all projections and the end of the log."""
     rows = fetch(connection, _POSITIONS)
     return Positions([convert(row, ProjectionPosition) for row in rows], log_end(connection))
 
@@ -263,6 +264,6 @@ def _months_up_to(today: date, count: int) -> list[date]:
 
 
 def _same_point(month: date, today: date) -> date:
-    """Return the day of a month that today is in its own, or the last one of a shorter month."""
+    """Return the same day of another month, or that month's last day if it is shorter."""
     month_end = (month + timedelta(days=31)).replace(day=1) - timedelta(days=1)
     return month_end if today.day > month_end.day else month.replace(day=today.day)

@@ -1,4 +1,4 @@
-"""What the views return. Credits are whole, `position` is the notification id the answer is true at."""
+"""Results of the queries. Credits are whole; `position` is the log position at which the result is exact."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from projections.credits.holds import HoldStatus
 
 
 class TransactionKind(StrEnum):
-    """The two lists a transaction can stand in."""
+    """The two lists that a transaction can belong to."""
 
     USAGE = "usage"
     ADDITION = "addition"
 
 
 class TransactionType(StrEnum):
-    """What a transaction is, as people read it."""
+    """The displayed type of a transaction."""
 
     USAGE = "usage"
     PURCHASE = "purchase"
@@ -36,7 +36,7 @@ class TransactionType(StrEnum):
 
 
 class PurchaseDetails(msgspec.Struct, frozen=True, tag="purchase", tag_field="type"):
-    """What a purchase knows; the price in millionths of the currency unit, amounts in minor units."""
+    """Details of a purchase: the price in millionths of the currency unit, amounts in minor units."""
 
     gateway: str
     payment_id: str
@@ -48,14 +48,14 @@ class PurchaseDetails(msgspec.Struct, frozen=True, tag="purchase", tag_field="ty
 
 
 class GrantDetails(msgspec.Struct, frozen=True, tag="grant", tag_field="type"):
-    """What a grant knows."""
+    """Details of a grant."""
 
     kind: GrantKind
     reason: str
 
 
 class RefundDetails(msgspec.Struct, frozen=True, tag="refund", tag_field="type"):
-    """What a refund knows; `charge` is the version of the refunded charge."""
+    """Details of a refund; `charge` is the version of the refunded charge."""
 
     charge: int
     run_id: str
@@ -63,9 +63,9 @@ class RefundDetails(msgspec.Struct, frozen=True, tag="refund", tag_field="type")
 
 
 class PurchaseRefundDetails(msgspec.Struct, frozen=True, tag="purchase_refund", tag_field="type"):
-    """What a refunded purchase knows: the version of the purchase, our ids, and the money in minor units.
+    """Details of a refunded purchase: the version of the purchase, our ids, and the money in minor units.
 
-    Without money it is one that the gateway refused: the credits are back.
+    Without money, it is a refund that the gateway refused: the credits were restored.
     """
 
     purchase: int
@@ -82,7 +82,7 @@ Details = PurchaseDetails | GrantDetails | RefundDetails | PurchaseRefundDetails
 class Balance(msgspec.Struct, frozen=True):
     """An organisation's credits and terms. `balance` = granted + purchased + refunded - charged.
 
-    `on_hold` is what open holds have not used yet.
+    `on_hold` is the unused part of open holds.
     The price is in millionths of the currency unit; `version` counts the organisation's events.
     """
 
@@ -109,11 +109,11 @@ class Balance(msgspec.Struct, frozen=True):
 
 
 class MonthUsage(msgspec.Struct, frozen=True):
-    """A card: what the runs that count in a month used.
+    """A month card: the usage of all runs that count in the month.
 
     `month` is its first day in the organisation's zone. `events` counts distinct photo events.
-    `to_same_point` is the part of `credits` used up to the day of month that today is: what a running
-    month compares with. A run that counts in the month may have begun before it.
+    `to_same_point` is the part of `credits` used up to today's day of the month: a value to compare the
+    current month with. A run that counts in the month may have started before it.
     """
 
     month: date
@@ -137,10 +137,10 @@ class UsageSummary(msgspec.Struct, frozen=True):
 class Transaction(msgspec.Struct, frozen=True):
     """One run, or one addition.
 
-    `reference` is the run id of usage and the version of an addition. `credits` is signed: usage is
-    negative. `occurred_at` is the earliest of a run's charges, `month` the one the run counts in,
-    `actor` None the System. `event_name` belongs to the first of `event_ids`. A run's charges are
-    among the organisation's versions `first_version` to `last_version`.
+    `reference` is the run id of usage, or the version of an addition. `credits` is signed: usage is negative.
+    `occurred_at` is the time of a run's earliest charge, `month` is the month that the run counts in, and
+    `actor` None is the System. `event_name` belongs to the first of `event_ids`. A run's charges are among
+    the organisation's versions `first_version` to `last_version`.
     """
 
     kind: TransactionKind
@@ -169,11 +169,11 @@ class TransactionPage(msgspec.Struct, frozen=True):
 
 
 class Charge(msgspec.Struct, frozen=True):
-    """A single charge of a run, named by its `version`; `rate_millionths` of a credit per photo.
+    """A single charge of a run, identified by its `version`; `rate_millionths` of a credit per photo.
 
-    `settled` of the photos were charged before, by a settlement. Of the credits, `from_hold` were held for
-    the run; `beyond_hold` were not, although the message named a hold. `draws` are the lots it drew on, in
-    spend order, `overdraft` what none of them covered.
+    `settled` photos were charged before, by a settlement. `from_hold` credits came from the run's hold;
+    `beyond_hold` credits exceeded the hold that the message named. `draws` lists the lots it drew on, in
+    spend order; `overdraft` is the part that no lot covered.
     """
 
     version: int
@@ -198,8 +198,8 @@ class Charge(msgspec.Struct, frozen=True):
 class ChargePage(msgspec.Struct, frozen=True):
     """Charges of a run in ledger order.
 
-    A page may hold fewer charges than asked for, even none, and still have a `next_cursor`: the work
-    of a page is bounded, and charges of a run may lie far apart.
+    A page may have fewer charges than requested, even none, and still have a `next_cursor`: the cost of a
+    page is bounded, and charges of a run may be far apart in the log.
     """
 
     charges: list[Charge]
@@ -208,7 +208,7 @@ class ChargePage(msgspec.Struct, frozen=True):
 
 
 class PhotoEventUsage(msgspec.Struct, frozen=True):
-    """What a photo event used; `event_name` is the latest reported, `runs` counts distinct runs."""
+    """Usage of a photo event; `event_name` is the latest reported name, `runs` counts distinct runs."""
 
     event_id: int
     event_name: str
@@ -220,7 +220,7 @@ class PhotoEventUsage(msgspec.Struct, frozen=True):
 
 
 class PhotoEventUsagePage(msgspec.Struct, frozen=True):
-    """Photo events, the most expensive first; of one month, or of all time where `month` is None."""
+    """Photo events of one month, or of all time if `month` is None; most expensive first."""
 
     month: date | None
     events: list[PhotoEventUsage]
@@ -229,7 +229,7 @@ class PhotoEventUsagePage(msgspec.Struct, frozen=True):
 
 
 class DayUsage(msgspec.Struct, frozen=True):
-    """What happened on a calendar day, whatever month its runs count in."""
+    """Usage on a calendar day, whatever month its runs count in."""
 
     day: date
     credits: int
@@ -244,9 +244,9 @@ class DailyUsage(msgspec.Struct, frozen=True):
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """A hold: `requested` credits were asked for, `credits` held, `used` of them charged.
+    """A hold: `requested` credits were requested, `credits` were held, and `used` of these were charged.
 
-    Of a closed one, the rest was freed at `closed_at`.
+    A closed hold released the rest at `closed_at`.
     """
 
     hold_id: str
@@ -275,7 +275,7 @@ class HoldList(msgspec.Struct, frozen=True):
 
 
 class ProjectionPosition(msgspec.Struct, frozen=True):
-    """Where a projection stands; `generation` grows with every rebuild."""
+    """The position of a projection; `generation` grows with every rebuild."""
 
     projection: str
     position: int
@@ -284,7 +284,7 @@ class ProjectionPosition(msgspec.Struct, frozen=True):
 
 
 class Positions(msgspec.Struct, frozen=True):
-    """Where all projections stand, and the last notification id of the log (0 if empty)."""
+    """The positions of all projections, and the last notification id of the log (0 if empty)."""
 
     projections: list[ProjectionPosition]
     log_end: int
@@ -296,7 +296,7 @@ class Positions(msgspec.Struct, frozen=True):
 
 
 class PhotoEventMonth(msgspec.Struct, frozen=True):
-    """What a photo event used in a month."""
+    """Usage of a photo event in a month."""
 
     month: date
     credits: int
@@ -305,10 +305,10 @@ class PhotoEventMonth(msgspec.Struct, frozen=True):
 
 
 class PhotoEventDetails(msgspec.Struct, frozen=True):
-    """A photo event: all it used, by month, and a page of its runs, newest first.
+    """A photo event: its total usage, its usage by month, and a page of its runs, newest first.
 
-    A page of runs looks at a bounded number of the organisation's runs, so it may be short, even empty, and
-    still have a `next_cursor`. A run of several events stands there with all its credits.
+    A page examines a bounded number of the organisation's runs, so it may be short, even empty, and still
+    have a `next_cursor`. A run of several events is listed with all its credits.
     """
 
     total: PhotoEventUsage
@@ -319,7 +319,7 @@ class PhotoEventDetails(msgspec.Struct, frozen=True):
 
 
 class RunDetails(msgspec.Struct, frozen=True):
-    """A run, a page of its charges, and the additions that opened the lots they drew on, by lot number."""
+    """A run, a page of its charges, and the additions that opened the lots these drew on, by lot number."""
 
     run: Transaction
     charges: list[Charge]

@@ -1,8 +1,8 @@
-"""The projection `statement`: the list of transactions, and what its usage sums to by month, day and event.
+"""The projection `statement`: the list of transactions, and the usage totals by month, day and photo event.
 
-One projection, not five: its tables move in one transaction, so cards equal the sum of rows, of
-attribution and of days at every moment. A run counts, with all its later charges, in the month of its
-first charge in ledger order, which its row remembers.
+It is one projection, not five: its tables change in one transaction, so the cards equal the sum of the rows,
+of the photo events and of the days at every moment. A run counts with all its charges in the month of
+its first charge in ledger order. The run's row stores this month.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from projections.credits.usage_runs import RunChange, RunKey, fold_runs
 from projections.engine.event_log import LogEntry
 from projections.engine.upserts import write_rows
 
-# LIMIT keeps each row of the list a look-up in the primary key, whatever the planner believes of the table.
+# LIMIT makes each row a primary-key look-up, whatever the planner's statistics of the table are.
 _KNOWN_RUNS: Final = """
-    SELECT uuid_send(asked.stream), asked.run_id, held.*
-    FROM unnest(%s::uuid[], %s::text[]) AS asked (stream, run_id)
+    SELECT uuid_send(requested.stream), requested.run_id, existing.*
+    FROM unnest(%s::uuid[], %s::text[]) AS requested (stream, run_id)
     CROSS JOIN LATERAL (
         SELECT month, usage_types, event_ids FROM transactions
-        WHERE stream = asked.stream AND kind = 'usage' AND reference = asked.run_id LIMIT 1
-    ) AS held
+        WHERE stream = requested.stream AND kind = 'usage' AND reference = requested.run_id LIMIT 1
+    ) AS existing
 """
 
 _KNOWN_EVENTS: Final = """
-    SELECT uuid_send(asked.stream), asked.month, asked.event_id
-    FROM unnest(%s::uuid[], %s::date[], %s::bigint[]) AS asked (stream, month, event_id)
+    SELECT uuid_send(requested.stream), requested.month, requested.event_id
+    FROM unnest(%s::uuid[], %s::date[], %s::bigint[]) AS requested (stream, month, event_id)
     CROSS JOIN LATERAL (
         SELECT 1 FROM event_usage
-        WHERE stream = asked.stream AND month = asked.month AND event_id = asked.event_id LIMIT 1
-    ) AS held
+        WHERE stream = requested.stream AND month = requested.month AND event_id = requested.event_id LIMIT 1
+    ) AS existing
 """
 
 
 class StatementProjection:
-    """Folds charges and additions into `transactions` and its sums."""
+    """Folds charges and additions into `transactions` and its totals."""
 
     name = "statement"
     tables = ("transactions", "usage_months", "usage_days", "event_usage", "event_totals")
@@ -59,7 +59,7 @@ class StatementProjection:
 
 
 class StatementChanges:
-    """What a batch changes in the tables of the statement."""
+    """Changes of a batch in the tables of the statement."""
 
     def __init__(self, runs: Mapping[RunKey, RunChange], additions: Sequence[TransactionRow]) -> None:
         self._runs = runs

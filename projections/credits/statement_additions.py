@@ -1,6 +1,6 @@
-"""Additions as people see them: a purchase, free credits, an admin grant, a refund, or a refunded purchase.
+"""Additions of the statement: a purchase, free credits, an admin grant, a refund, or a refunded purchase.
 
-A refunded purchase is an addition below zero: usage, and with it the months, are left alone.
+A refunded purchase is a negative addition: it does not change usage, and so does not change the months.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Rows of the projection `statement`, and the statements that bring them into its tables.
+"""Rows of the projection `statement`, and the SQL that writes them to its tables.
 
-All but transactions are increments: the statements add them to what the tables hold.
+All rows but transactions are increments: the SQL adds them to the stored values.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from projections.credits.read_models import TransactionKind, TransactionType
 
 
 class TransactionRow(msgspec.Struct, kw_only=True):
-    """What a batch adds to a run, or an addition; lists are complete. `details` is hex of JSON."""
+    """Changes of a batch for a run, or a new addition; lists are complete. `details` is JSON in hex."""
 
     stream: str
     kind: TransactionKind
@@ -36,7 +36,7 @@ class TransactionRow(msgspec.Struct, kw_only=True):
 
 
 class MonthRow(msgspec.Struct):
-    """What a batch adds to a card."""
+    """Changes of a batch for a month card."""
 
     stream: str
     month: date
@@ -47,7 +47,7 @@ class MonthRow(msgspec.Struct):
 
 
 class DayRow(msgspec.Struct):
-    """What a batch adds to a day of a month."""
+    """Changes of a batch for a day of a month."""
 
     stream: str
     day: date
@@ -57,7 +57,9 @@ class DayRow(msgspec.Struct):
 
 
 class PhotoEventRow(msgspec.Struct):
-    """What a batch adds to a photo event, in a month or (None) over all; named as of `name_version`."""
+    """Changes of a batch for a photo event, in a month or (None) in total.
+
+    `name_version` is the version of the event that `event_name` is from."""
 
     stream: str
     month: date | None
@@ -72,55 +74,55 @@ class PhotoEventRow(msgspec.Struct):
 
 
 ADD_TRANSACTIONS: Final = """
-    INSERT INTO transactions AS held
+    INSERT INTO transactions AS existing
     SELECT * FROM json_populate_recordset(NULL::transactions, %s)
     ON CONFLICT (stream, kind, reference) DO UPDATE SET
-        credits = held.credits + excluded.credits,
-        photos = held.photos + excluded.photos,
-        occurred_at = least(held.occurred_at, excluded.occurred_at),
+        credits = existing.credits + excluded.credits,
+        photos = existing.photos + excluded.photos,
+        occurred_at = least(existing.occurred_at, excluded.occurred_at),
         usage_types = excluded.usage_types,
         event_ids = excluded.event_ids,
         last_version = excluded.last_version
 """
 
 ADD_MONTHS: Final = """
-    INSERT INTO usage_months AS held
+    INSERT INTO usage_months AS existing
     SELECT * FROM json_populate_recordset(NULL::usage_months, %s)
     ON CONFLICT (stream, month) DO UPDATE SET
-        credits = held.credits + excluded.credits,
-        photos = held.photos + excluded.photos,
-        runs = held.runs + excluded.runs,
-        events = held.events + excluded.events
+        credits = existing.credits + excluded.credits,
+        photos = existing.photos + excluded.photos,
+        runs = existing.runs + excluded.runs,
+        events = existing.events + excluded.events
 """
 
 ADD_DAYS: Final = """
-    INSERT INTO usage_days AS held
+    INSERT INTO usage_days AS existing
     SELECT * FROM json_populate_recordset(NULL::usage_days, %s)
     ON CONFLICT (stream, day, month) DO UPDATE SET
-        credits = held.credits + excluded.credits,
-        photos = held.photos + excluded.photos
+        credits = existing.credits + excluded.credits,
+        photos = existing.photos + excluded.photos
 """
 
 ADD_EVENTS: Final = """
-    INSERT INTO event_usage AS held
+    INSERT INTO event_usage AS existing
     SELECT * FROM json_populate_recordset(NULL::event_usage, %s)
     ON CONFLICT (stream, month, event_id) DO UPDATE SET
         event_name = excluded.event_name,
-        credits = held.credits + excluded.credits,
-        photos = held.photos + excluded.photos,
-        runs = held.runs + excluded.runs,
-        first_occurred_at = least(held.first_occurred_at, excluded.first_occurred_at),
-        last_occurred_at = greatest(held.last_occurred_at, excluded.last_occurred_at)
+        credits = existing.credits + excluded.credits,
+        photos = existing.photos + excluded.photos,
+        runs = existing.runs + excluded.runs,
+        first_occurred_at = least(existing.first_occurred_at, excluded.first_occurred_at),
+        last_occurred_at = greatest(existing.last_occurred_at, excluded.last_occurred_at)
 """
 
 ADD_EVENT_TOTALS: Final = """
-    INSERT INTO event_totals AS held
+    INSERT INTO event_totals AS existing
     SELECT * FROM json_populate_recordset(NULL::event_totals, %s)
     ON CONFLICT (stream, event_id) DO UPDATE SET
         event_name = excluded.event_name,
-        credits = held.credits + excluded.credits,
-        photos = held.photos + excluded.photos,
-        runs = held.runs + excluded.runs,
-        first_occurred_at = least(held.first_occurred_at, excluded.first_occurred_at),
-        last_occurred_at = greatest(held.last_occurred_at, excluded.last_occurred_at)
+        credits = existing.credits + excluded.credits,
+        photos = existing.photos + excluded.photos,
+        runs = existing.runs + excluded.runs,
+        first_occurred_at = least(existing.first_occurred_at, excluded.first_occurred_at),
+        last_occurred_at = greatest(existing.last_occurred_at, excluded.last_occurred_at)
 """

@@ -1,4 +1,4 @@
-"""What the runs of a batch add up to, once it is known what the tables held of them before."""
+"""The totals of a batch's runs, computed with what the tables contained of these runs before."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EventKey = tuple[bytes, date, int]
 
 
 class ExistingRun(msgspec.Struct, frozen=True):
-    """What the tables hold of a run before a batch."""
+    """A run as the tables contain it before a batch."""
 
     month: date
     usage_types: list[UsageType]
@@ -37,10 +37,10 @@ class StatementTotals:
         self.events: dict[EventKey, PhotoEventRow] = {}
         self.event_totals: dict[tuple[bytes, int], PhotoEventRow] = {}
         self.newly_named: dict[EventKey, None] = {}
-        """Photo events that a run names for the first time: any other is in the tables already."""
+        """Photo events that a run names for the first time. All others are in the tables already."""
 
     def add(self, key: RunKey, run: RunChange, known: ExistingRun | None) -> None:
-        """Count a run's change in its row, its month, its days and its photo events."""
+        """Add a run's change to its row, its month, its days and its photo events."""
         stream, run_id = key
         month = known.month if known else run.first.day.replace(day=1)
         self.runs.append(_run_row(stream, run_id, month, run, known))
@@ -58,7 +58,7 @@ class StatementTotals:
             named.add(event_id)
 
     def count_new_events(self, known: Collection[EventKey]) -> None:
-        """Count the newly named photo events, except those known to the tables, on their cards."""
+        """Count the newly named photo events on their cards, except those in the tables already."""
         for stream, month, event_id in self.newly_named:
             if (stream, month, event_id) not in known:
                 self.months[stream, month].events += 1
@@ -107,8 +107,8 @@ def _run_row(
     )
 
 
-def _in_order(held: list[ItemT], added: list[ItemT]) -> list[ItemT]:
-    return list(dict.fromkeys([*held, *added]))
+def _in_order(existing: list[ItemT], added: list[ItemT]) -> list[ItemT]:
+    return list(dict.fromkeys([*existing, *added]))
 
 
 def _event_row(stream: bytes, month: date | None, event_id: int, part: RunPart) -> PhotoEventRow:

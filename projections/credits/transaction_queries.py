@@ -1,4 +1,4 @@
-"""The list of transactions, and the single charges of a run. Part of `projections.credits.queries`."""
+"""Queries for the list of transactions, and for the single charges of a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from projections.query.errors import RunNotFound
 from projections.query.sql import Row, check_limit, fetch, fetch_of
 
 VERSIONS_PER_PAGE: Final = 2_000
-"""Events of the organisation that one page of charges looks at, at most."""
+"""The maximum number of the organisation's events that one page of charges examines."""
 
 COLUMNS: Final = """
     kind, reference, type, credits, occurred_at, recorded_at, actor, month, photos,
@@ -35,12 +35,12 @@ COLUMNS: Final = """
     ) END AS event_name,
     first_version, last_version, details
 """
-"""Of a row of `projections.transactions`, as `transaction_of` takes them.
+"""Columns of `projections.transactions` that `transaction_of` needs.
 
-Event 0 stands for none: a run, or its settlement, that belongs to no photo event.
+Event id 0 means none: the run, or its settlement, has no photo event.
 """
 
-# Each kind is a range of the list's index: the newest of both are merged, without a third index.
+# Each kind is a range of the list's index. The newest of both kinds are merged, without a third index.
 _TRANSACTIONS: Final = f"""
     SELECT listed.*,
         (SELECT "position" FROM projections.positions WHERE projection = 'statement') AS "position"
@@ -48,12 +48,12 @@ _TRANSACTIONS: Final = f"""
     LEFT JOIN LATERAL (
         SELECT one_kind.*
         FROM unnest(%(kinds)s::text[], %(before_times)s::timestamptz[], %(before_references)s::text[])
-            AS asked (kind, before_time, before_reference)
+            AS requested (kind, before_time, before_reference)
         CROSS JOIN LATERAL (
             SELECT {COLUMNS}
             FROM projections.transactions
-            WHERE stream = %(stream)s AND kind = asked.kind
-                AND (occurred_at, reference) < (asked.before_time, asked.before_reference)
+            WHERE stream = %(stream)s AND kind = requested.kind
+                AND (occurred_at, reference) < (requested.before_time, requested.before_reference)
             ORDER BY occurred_at DESC, reference DESC LIMIT %(limit)s
         ) AS one_kind
         ORDER BY occurred_at DESC, kind DESC, reference DESC LIMIT %(limit)s
@@ -93,11 +93,11 @@ def transactions(
 ) -> TransactionPage:
     """Return a page of runs and additions (one kind or both), newest first.
 
-    A run whose late message moves it back in time between two pages may be met twice.
+    A run may appear twice if a late message moves it back in time between two page reads.
 
     Raises:
         OrganisationNotFound: no such organisation is projected.
-        InvalidInput: a foreign cursor, or `limit` outside 1 to 500.
+        InvalidInput: the cursor is of another list, or `limit` is outside 1 to 500.
     """
     check_limit(limit)
     kinds = [kind] if kind else list(TransactionKind)
@@ -129,7 +129,7 @@ def transaction_charges(
     Raises:
         OrganisationNotFound: no such organisation is projected.
         RunNotFound: the organisation has no usage of this run.
-        InvalidInput: a foreign cursor, or `limit` outside 1 to 500.
+        InvalidInput: the cursor is of another list, or `limit` is outside 1 to 500.
     """
     check_limit(limit)
     (run,) = fetch_of(connection, organisation_id, _RUN, run_id=run_id)
@@ -141,7 +141,7 @@ def transaction_charges(
     until = min(last, first + VERSIONS_PER_PAGE - 1)
     charges: list[Charge] = []
     stream = stream_id(organisation_id)
-    written = msgspec.json.encode(run_id)  # as it stands in the events of the run
+    written = msgspec.json.encode(run_id)  # as it is stored in the run's events
     for row in fetch(connection, _CHARGES, stream=stream, first=first, last=until, run=written):
         version, event = row["originator_version"], _codec.decode(row["topic"], row["state"])
         if isinstance(event, UsageCharged) and event.run_id == run_id and is_billable(event):
@@ -153,10 +153,10 @@ def transaction_charges(
 
 
 def _before(after: TransactionCursor | None, kind: TransactionKind) -> tuple[datetime, str]:
-    """Return time and reference that all transactions of a kind on the next page lie before.
+    """Return a time and reference that all transactions of a kind on the next page sort before.
 
-    The list is ordered by time, kind, reference: of the cursor's own time, lower kinds are still to come
-    and higher ones are not. No reference is below the empty one.
+    The list is ordered by time, kind and reference, descending. At the cursor's own time, lower kinds are
+    still to come and higher kinds are not. No reference sorts before the empty one.
     """
     if after is None:
         return (_END_OF_TIME, "")
@@ -166,7 +166,7 @@ def _before(after: TransactionCursor | None, kind: TransactionKind) -> tuple[dat
 
 
 def transaction_of(row: Row) -> Transaction:
-    """Return the transaction of a row that has `COLUMNS`."""
+    """Convert a row with `COLUMNS` to a transaction."""
     details = row["details"]
     return convert({**row, "details": details and msgspec.json.decode(details)}, Transaction)
 

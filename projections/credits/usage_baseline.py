@@ -1,4 +1,4 @@
-"""What is usual for an organisation, from its latest runs: bounded, whatever the history."""
+"""An organisation's usual usage, from a bounded number of its latest runs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _EVENT_TOTALS: Final = """
 
 
 class UsageBaseline(msgspec.Struct, frozen=True):
-    """Credits of the latest runs, newest first, and of each of the latest photo events in all."""
+    """Credits of the latest runs, newest first, and total credits of each of the latest photo events."""
 
     run_credits: list[int]
     event_credits: list[int]
 
 
 def usage_baseline(connection: Connection, organisation_id: str) -> UsageBaseline:
-    """Return what the latest `BASELINE_RUNS` runs and `BASELINE_EVENTS` events used."""
+    """Return the usage of the latest `BASELINE_RUNS` runs and `BASELINE_EVENTS` photo events."""
     stream = stream_id(organisation_id)
     runs = fetch(connection, _LATEST_RUNS, stream=stream, limit=BASELINE_RUNS)
     event_ids = list(dict.fromkeys(event_id for run in runs for event_id in run["event_ids"]))

@@ -1,7 +1,7 @@
-"""What a batch of charges adds to each run, folded in memory.
+"""Folds a batch of charges into one change per run, in memory.
 
-A charge counts when its rate and its photos are above zero: the first such charge of a run costs at least
-one credit, and later ones may cost nothing only because rounding already charged them.
+A charge counts if its rate and its photos are above zero. The first such charge of a run costs at least one
+credit. Later ones may cost nothing, because rounding has already charged them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RunKey = tuple[bytes, str]
 
 
 class RunPart(msgspec.Struct, gc=False):
-    """What a run used for one photo event on one day. `last_version` is where `event_name` is from."""
+    """A run's usage for one photo event on one day. `event_name` is from the version `last_version`."""
 
     event_name: str
     first_occurred_at: datetime
@@ -31,10 +31,10 @@ class RunPart(msgspec.Struct, gc=False):
 
 
 class RunChange(msgspec.Struct):
-    """What a batch adds to a run, from its charges in ledger order.
+    """Changes of a batch for a run, from its charges in ledger order.
 
-    `first` is the earliest of them in the ledger. `parts` are by event id and day, in order of
-    appearance; `part` is the one of the latest charge.
+    `first` is the earliest of these charges in the ledger. `parts` are keyed by event id and day, in order of
+    appearance; `part` belongs to the latest charge.
     """
 
     first: UsageCharged
@@ -47,13 +47,13 @@ class RunChange(msgspec.Struct):
 
     @classmethod
     def from_first_charge(cls, charge: UsageCharged, version: int) -> RunChange:
-        """Return a run that is yet to add its first charge."""
+        """Return an empty change for the run of a charge. The charge itself is not counted yet."""
         key = (charge.event_id, charge.day)
         part = RunPart(charge.event_name, charge.occurred_at, charge.occurred_at)
         return cls(charge, version, version, [charge.usage_type], {key: part}, part, key)
 
     def add(self, charge: UsageCharged, version: int) -> None:
-        """Count one more charge."""
+        """Add a charge."""
         self.last_version = version
         if charge.usage_type not in self.usage_types:
             self.usage_types.append(charge.usage_type)
@@ -86,7 +86,7 @@ class RunChange(msgspec.Struct):
 
     @property
     def occurred_at(self) -> datetime:
-        """The earliest of the charges, whatever their order in the ledger."""
+        """The time of the earliest charge, whatever its place in the ledger."""
         return min(part.first_occurred_at for part in self.parts.values())
 
     @property
@@ -96,7 +96,7 @@ class RunChange(msgspec.Struct):
 
 
 def fold_runs(entries: Sequence[LogEntry]) -> dict[RunKey, RunChange]:
-    """Return what the charges among log entries add to each run."""
+    """Return the changes of log entries for each run."""
     runs: dict[RunKey, RunChange] = {}
     for _, stream, version, event in entries:
         if type(event) is UsageCharged and is_billable(event):

@@ -1,1 +1,1 @@
-"""How projections are kept: event log, runner, checkpoints, rebuild. It names no projection."""
+"""The projection engine: event log, runner, checkpoints, rebuild. It knows no single projection."""

@@ -1,7 +1,7 @@
-"""Where each projection stands, moved by compare-and-set in the transaction that writes its rows.
+"""Checkpoints of projections, moved by compare-and-set in the transaction that writes the rows.
 
-A runner may write only what follows the position and generation it has seen. Of two runners on one
-projection, or a runner and a rebuild, the later one finds another position and writes nothing.
+A runner may write only if the stored position and generation are those it has read. If two runners, or a
+runner and a rebuild, work on one projection, the later one finds another position and writes nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from psycopg.rows import tuple_row
 from projections.connection import Connection
 from projections.engine.errors import ProjectionCheckpointConflict
 
-# In one order everywhere, so that two lockers wait for each other instead of deadlocking.
+# Always in the same order, so that two transactions wait for each other instead of deadlocking.
 _SELECT: Final = """
     SELECT projection, "position", generation FROM positions
     WHERE projection = ANY(%s) ORDER BY projection COLLATE "C"
@@ -23,7 +23,7 @@ _SELECT: Final = """
 
 
 class Checkpoint(msgspec.Struct, frozen=True, order=True):
-    """A projection's place in the log; a rebuild makes a new generation."""
+    """A projection's position in the log; a rebuild starts a new generation."""
 
     projection: str
     position: int
@@ -31,7 +31,7 @@ class Checkpoint(msgspec.Struct, frozen=True, order=True):
 
 
 def load_checkpoints(connection: Connection, projections: Sequence[str]) -> list[Checkpoint]:
-    """Return where projections stand, making those that never ran stand at the log's beginning."""
+    """Return the checkpoints of projections. Those that never ran get one at the beginning of the log."""
     connection.execute(
         'INSERT INTO positions (projection, "position", generation)'
         " SELECT name, 0, 1 FROM unnest(%s::text[]) AS name ON CONFLICT DO NOTHING",
@@ -41,20 +41,20 @@ def load_checkpoints(connection: Connection, projections: Sequence[str]) -> list
 
 
 def read_checkpoints(connection: Connection, projections: Sequence[str]) -> list[Checkpoint]:
-    """Return where projections stand, without those that never ran."""
+    """Return the checkpoints of projections, without those that never ran."""
     return _checkpoints(connection, _SELECT, projections)
 
 
 def lock_checkpoints(connection: Connection, projections: Sequence[str]) -> list[Checkpoint]:
-    """Return where projections stand, and keep everyone else from moving them until the commit."""
+    """Return the checkpoints of projections, and lock them until the commit."""
     return _checkpoints(connection, _SELECT + " FOR UPDATE", projections)
 
 
 def lock_expected(connection: Connection, expected: Sequence[Checkpoint]) -> None:
-    """Lock projections where they are expected to stand.
+    """Lock the checkpoints of projections, which must be the expected ones.
 
     Raises:
-        ProjectionCheckpointConflict: one stands somewhere else, or is of another generation.
+        ProjectionCheckpointConflict: a checkpoint has another position or another generation.
     """
     found = lock_checkpoints(connection, [checkpoint.projection for checkpoint in expected])
     if found != sorted(expected):
@@ -62,7 +62,7 @@ def lock_expected(connection: Connection, expected: Sequence[Checkpoint]) -> Non
 
 
 def advance(connection: Connection, projections: Sequence[str], to: int) -> None:
-    """Move projections that are held."""
+    """Move locked projections to a position."""
     connection.execute(
         'UPDATE positions SET "position" = %s, updated_at = clock_timestamp() WHERE projection = ANY(%s)',
         [to, list(projections)],

@@ -1,4 +1,4 @@
-"""Errors of the projections, beside those of `domain.shared.errors`."""
+"""Errors of the projection engine. More general ones are in `domain.shared.errors`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from domain.shared.errors import StoreError
 
 
 class ProjectionCheckpointConflict(StoreError):
-    """A projection does not stand where it was expected: another runner or a rebuild moved it."""
+    """A projection's checkpoint is not the expected one: another runner or a rebuild moved it."""
 
 
 class RebuildConflict(StoreError):

@@ -1,7 +1,6 @@
 """Reads the log, `ledger.events`, in the order of its notification ids.
 
-Ids commit in order and rolled-back writers leave gaps, so whatever has an id above the last one read is
-still to come and nothing below it is missing.
+Ids commit in order, and rolled-back writers leave gaps. So no event below the last id read can appear later.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from domain.shared.errors import UnknownEventType
 from projections.connection import Connection
 
 LogEntry = tuple[int, bytes, int, DomainEvent]
-"""Notification id, stream (the 16 bytes of its UUID), version, fact: a plain tuple, for speed."""
+"""Notification id, stream (the 16 bytes of its UUID), version, event: a plain tuple, for speed."""
 
 _READ: Final = """
     SELECT notification_id, uuid_send(originator_id), originator_version, topic, state
@@ -29,14 +28,14 @@ _READ: Final = """
 
 
 class LogBatch(msgspec.Struct, frozen=True):
-    """Entries of the log. It has been read to `position`, at or past the last of them."""
+    """Entries of the log. It was read up to `position`, which is at or after the last entry."""
 
     entries: list[LogEntry]
     position: int
 
 
 class EventLog:
-    """The log as one connection (in autocommit) sees it."""
+    """The log, read through a connection in autocommit."""
 
     def __init__(self, connection: Connection, codec: EventCodec) -> None:
         self._connection = connection
@@ -44,7 +43,7 @@ class EventLog:
         self._decoders = dict(codec.decoders)
 
     def read(self, after: int, up_to: int, batch_size: int) -> LogBatch:
-        """Return at most `batch_size` entries above `after`, up to `up_to`, which the log has reached.
+        """Return at most `batch_size` entries after `after`, up to `up_to`, which the log must have reached.
 
         Raises:
             UnknownEventType: an entry was written by a newer version of the ledger.
@@ -62,12 +61,12 @@ class EventLog:
         return LogBatch(entries, rows[-1][0] if len(rows) == batch_size else up_to)
 
     def end(self) -> int:
-        """Return the last notification id, 0 if there is none."""
+        """Return the last notification id, or 0 if the log is empty."""
         return log_end(self._connection)
 
 
 def log_end(connection: Connection) -> int:
-    """Return the last notification id that the connection sees, 0 if there is none."""
+    """Return the last notification id that the connection sees, or 0 if the log is empty."""
     cursor = connection.cursor(row_factory=tuple_row)
     row = cursor.execute("SELECT coalesce(max(notification_id), 0) FROM ledger.events").fetchone()
     assert row is not None
@@ -75,6 +74,6 @@ def log_end(connection: Connection) -> int:
 
 
 def wait_for_events(connection: Connection, timeout_s: float) -> None:
-    """Wait for a writer's word on a connection that listens; a lost one costs no more than the time-out."""
+    """Wait for a notification on a listening connection, or for the time-out if none arrives."""
     for _ in connection.notifies(timeout=timeout_s, stop_after=1):
         pass

@@ -1,4 +1,4 @@
-"""One at work, others standing by: a lock of the session, which ends with it."""
+"""Leader election: one process works, others stand by. The lock belongs to the session and ends with it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Final
 from projections.connection import Connection
 
 _LOCK_POLL_S: Final = 0.5
-# Whoever holds the lock and sleeps, or has vanished with its machine, loses it after this.
+# A leader that sleeps, or whose machine is gone, loses the lock after this time.
 _IDLE_SESSION_TIMEOUT_S: Final = 60
 
 log = logging.getLogger(__name__)
 
 
 def wait_for_leadership(connection: Connection, take_lock: str, stop: Event, role: str) -> bool:
-    """Wait until `take_lock`, a query, answers that the lock is ours; tell False if told to stop before.
+    """Wait until `take_lock`, a query, returns that the lock is ours. Return False if stopped before.
 
-    `role` it is, for the log.
+    `role` names the work in log lines.
 
     Raises:
         psycopg.OperationalError: the database was lost.
@@ -30,7 +30,7 @@ def wait_for_leadership(connection: Connection, take_lock: str, stop: Event, rol
         if row is not None and row[0]:
             return True
         if not has_logged:
-            log.info("another %s is at work: standing by", role)
+            log.info("another %s is running: standing by", role)
             has_logged = True
         stop.wait(_LOCK_POLL_S)
     return False

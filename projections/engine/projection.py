@@ -1,4 +1,4 @@
-"""What a projection is: a fold of the log into rows."""
+"""The projection protocol: a fold of the log into rows."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from projections.engine.event_log import LogEntry
 
 
 class Changes(Protocol):
-    """What a batch changes in a projection's tables."""
+    """Changes of a batch in a projection's tables."""
 
     def write(self, connection: Connection) -> None:
-        """Bring the changes into the tables, in the transaction that also moves the position.
+        """Write the changes to the tables, in the transaction that also moves the position.
 
         Tables are named without a schema: the connection's search path decides between the tables in
         use and those that a rebuild is filling.
@@ -21,7 +21,7 @@ class Changes(Protocol):
 
 
 class Projection(Protocol):
-    """A fold of the log into tables. It keeps nothing between batches."""
+    """A fold of the log into tables. It keeps no state between batches."""
 
     @property
     def name(self) -> str:
@@ -29,7 +29,7 @@ class Projection(Protocol):
 
     @property
     def tables(self) -> Sequence[str]:
-        """The tables it fills, all of them by itself."""
+        """The tables it fills. No other projection writes to them."""
 
     def fold(self, entries: Sequence[LogEntry]) -> Changes:
-        """Return what entries change; no database is touched."""
+        """Return the changes of log entries, without access to the database."""

@@ -1,8 +1,8 @@
-"""Brings projections up to the log's end: read, fold, write, batch by batch.
+"""Advances projections to the end of the log: read, fold, write, batch by batch.
 
-Projections that stand at one position share one read, one decoding and one transaction; one that is
-behind is first brought alone to where the next one stands. The next batch is read and folded while the
-one before is written.
+Projections at the same position share one read, one decoding and one transaction. A projection that is
+behind is first advanced alone to the next one's position. The next batch is read and folded while the
+previous one is written.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _STALLED_S: Final = 30
 
 
 class CheckpointGroup(msgspec.Struct, frozen=True):
-    """Projections that stand at one position, and how far they go on together."""
+    """Projections at the same position, and the position up to which they advance together."""
 
     checkpoints: list[Checkpoint]
     position: int
@@ -38,10 +38,10 @@ class CheckpointGroup(msgspec.Struct, frozen=True):
 
 
 class Projector:
-    """Two connections: one reads the log, the other writes rows into the tables of one schema.
+    """Advances projections with two connections: one reads the log, the other writes rows to one schema.
 
-    What is kept between batches is where the projections stand. After any error the projector is to be
-    closed; a new one goes on from what was committed.
+    Its only state between batches is the checkpoints. After any error the projector must be closed; a new
+    one resumes at the committed positions.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Projector:
         schema: str = LIVE_SCHEMA,
         batch_size: int = BATCH_SIZE,
     ) -> None:
-        """Connect and load positions.
+        """Connect and load the checkpoints.
 
         Raises:
             psycopg.OperationalError: the database cannot be reached.
@@ -60,20 +60,20 @@ class Projector:
         self._projections = {projection.name: projection for projection in projections}
         self._batch_size = batch_size
         self.checkpoints: list[Checkpoint] = []
-        self.log_end = 0  # as every batch sees it
+        self.log_end = 0  # every batch sees this value
         with ExitStack() as resources:
             self.reader: Connection = resources.enter_context(
                 closing(psycopg.connect(conninfo, autocommit=True))
             )
             self._log = EventLog(self.reader, EventCodec())
-            # Plans are made for each statement: one made while a table was small would be kept too long.
+            # Each statement gets a new plan: a plan made while a table was small would be kept too long.
             self._writer: Connection = resources.enter_context(
                 closing(psycopg.connect(conninfo, autocommit=True, prepare_threshold=None))
             )
             self._writer.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(schema)))
-            # Rows and positions are lost together in a crash of the server, and folded again from the log.
+            # A server crash loses rows and positions together; they are folded again from the log.
             self._writer.execute("SET synchronous_commit = off")
-            # A runner that stalls in a transaction must not keep its stand-by waiting for ever.
+            # A runner that stalls in a transaction must not keep its standby waiting forever.
             self._writer.execute(f"SET idle_in_transaction_session_timeout = '{_STALLED_S}s'")
             self._writing = resources.enter_context(
                 ThreadPoolExecutor(1, thread_name_prefix="projection-writer")
@@ -82,7 +82,7 @@ class Projector:
             self._resources = resources.pop_all()
 
     def load_positions(self) -> None:
-        """Find where the projections stand.
+        """Load the checkpoints of the projections.
 
         Raises:
             psycopg.OperationalError: the connection is lost.
@@ -91,10 +91,11 @@ class Projector:
             self.checkpoints = load_checkpoints(self._writer, list(self._projections))
 
     def catch_up(self, up_to: int | None = None, stopping: Event | None = None) -> int:
-        """Bring every projection to `up_to`, or to the log's end as it is now; return the entries read.
+        """Advance every projection to `up_to`, or to the current end of the log. Return the entry count.
 
         Raises:
-            ProjectionCheckpointConflict: another runner or a rebuild moved a projection; load positions and go on.
+            ProjectionCheckpointConflict: another runner or a rebuild moved a projection; load positions
+                again.
             UnknownEventType: the log was written by a newer version of the ledger.
             psycopg.OperationalError: the database was lost.
         """
@@ -110,7 +111,7 @@ class Projector:
         return read
 
     def close(self) -> None:
-        """Let the batch in flight end, and disconnect."""
+        """Wait for the batch in progress, and disconnect."""
         self._resources.close()
 
     def __enter__(self) -> Self:
@@ -133,7 +134,7 @@ class Projector:
         )
 
     def _advance(self, group: CheckpointGroup, stopping: Event | None) -> int:
-        """Move a group to its end, writing each batch while the next is read and folded."""
+        """Advance a group to its end. Each batch is written while the next one is read and folded."""
         read = 0
         members = group.checkpoints
         writing: Future[list[Checkpoint]] | None = None
@@ -152,7 +153,7 @@ class Projector:
         return read
 
     def _write(self, members: list[Checkpoint], changes: list[Changes], position: int) -> list[Checkpoint]:
-        """Commit what a batch changes, together with its position, if the members still stand there."""
+        """Commit the changes of a batch with its position, if the members' checkpoints did not change."""
         with self._writer.transaction():
             lock_expected(self._writer, members)
             for change in changes:

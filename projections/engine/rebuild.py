@@ -1,9 +1,9 @@
-"""Rebuilds projections from the log, side by side with the rows in use, and swaps them in.
+"""Rebuilds projections from the log in separate tables, and then swaps the tables.
 
-Tables like the live ones are filled in the schema `projections_next` while runners and readers go on with
-the live ones. The swap takes one short transaction: live positions are held, what is left is folded,
-tables change places, and the generation grows, so that a runner of the older rows finds itself fenced and
-loads positions again. A rebuild that ended half-way leaves nothing in use; the next one starts over.
+New tables are filled in the schema `projections_next` while runners and readers use the live ones. The swap
+is one short transaction: it locks the live positions, folds the remaining events, swaps the tables and
+increments the generation. A runner with the old generation is fenced off and loads the positions again. An
+interrupted rebuild changes nothing in use; the next one starts from the beginning.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from projections.engine.shadow_tables import (
 )
 from projections.engine.table_swap import replace_table
 
-_SWAP_LOCK_TIMEOUT: Final = "250ms"  # readers queue behind a waiting swap no longer than this
+_SWAP_LOCK_TIMEOUT: Final = "250ms"  # readers queue behind a waiting swap for at most this time
 _SWAP_ATTEMPTS: Final = 120
 _SWAP_PAUSE_S: Final = 0.5
 
@@ -41,12 +41,12 @@ logger = logging.getLogger(__name__)
 def rebuild(
     conninfo: str, projections: Sequence[Projection], *, batch_size: int = BATCH_SIZE
 ) -> dict[str, int]:
-    """Rebuild projections; return, by name, the positions at which they were swapped in.
+    """Rebuild projections. Return, by name, the position of each one at its swap.
 
-    `conninfo` is of the owner of the schema `projections` (or a superuser).
+    `conninfo` must connect as the owner of the schema `projections`, or as a superuser.
 
     Raises:
-        RebuildConflict: another rebuild or a comparison is at work, or long readers left no moment to swap.
+        RebuildConflict: another rebuild or a comparison is running, or long readers prevented the swap.
         psycopg.OperationalError: the database was lost; start again.
     """
     with psycopg.connect(conninfo, autocommit=True) as connection, rebuild_lock(connection):
@@ -76,13 +76,13 @@ def _swap_with_retries(
 
 
 def _swap(connection: Connection, projector: Projector, rebuilt: Sequence[Projection]) -> dict[str, int]:
-    """Put the new tables in the place of the live ones, at or past the live position."""
+    """Replace the live tables by the new ones, at or after the live position."""
     names = [projection.name for projection in rebuilt]
     with connection.transaction():
         load_checkpoints(connection, names)
-        held = lock_checkpoints(connection, names)
-        # The live runner waits for us now; nothing it wrote may be missing from the new rows.
-        projector.catch_up(up_to=max(checkpoint.position for checkpoint in held))
+        locked = lock_checkpoints(connection, names)
+        # The live runner waits now; nothing it wrote may be missing from the new rows.
+        projector.catch_up(up_to=max(checkpoint.position for checkpoint in locked))
         for table in tables_of(rebuilt):
             replace_table(connection, table, live_schema=LIVE_SCHEMA, next_schema=SHADOW_SCHEMA)
         swapped_in_at = {checkpoint.projection: checkpoint.position for checkpoint in projector.checkpoints}

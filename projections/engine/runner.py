@@ -1,7 +1,7 @@
-"""Keeps projections current: wakes on notifications, survives the database, stops when told.
+"""Keeps projections current: wakes on notifications, reconnects to the database, stops on request.
 
-Any number of runners may run: each batch is applied by exactly one of them. A second one is a standby
-that costs a failed batch every half second.
+Several runners may run: each batch is applied by exactly one of them. A second runner is a standby that
+costs one failed batch every half second.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ logger = logging.getLogger(__name__)
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """Where the projections stand in the log, as of the latest batch.
+    """The progress of the projections after the latest batch.
 
-    `position` is what all projections contain; `lag` is how many ids of the log they have yet to pass.
+    All projections contain the log up to `position`; `lag` is the number of log ids after it.
     """
 
     positions: dict[str, int]
@@ -41,10 +41,10 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class ProjectionRunner:
-    """Runs projections in the calling thread. `stop` and `progress` may be called from any other.
+    """Runs projections in the calling thread. Other threads may call `stop` and `progress`.
 
-    The connection must reach PostgreSQL itself, not a pool that shares sessions: it listens. The role
-    needs to read `ledger.events` and to write the tables of `projections`.
+    It uses LISTEN, so the connection must reach PostgreSQL itself, not a pool that shares sessions. The role
+    must be able to read `ledger.events` and to write the tables of `projections`.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class ProjectionRunner:
         self._projector: Projector | None = None
 
     def run(self) -> None:
-        """Project until stopped, connecting again whenever the database is lost.
+        """Project until stopped. Reconnect when the database is lost.
 
         Raises:
             UnknownEventType: the log was written by a newer version of the ledger.
-            InvariantViolation: the log tells of an organisation that never opened.
+            InvariantViolation: the log contains a change of an organisation that never opened.
         """
         backoff = Backoff(_BACKOFF_INITIAL_S, _BACKOFF_MAX_S)
         while not self._stopping.is_set():
@@ -78,7 +78,7 @@ class ProjectionRunner:
                 self._stopping.wait(backoff.advance())
 
     def catch_up(self) -> int:
-        """Project up to the log's present end, and return how many entries were read.
+        """Project up to the current end of the log, and return the number of entries read.
 
         Raises:
             ProjectionCheckpointConflict: another runner or a rebuild moved a projection meanwhile.
@@ -89,11 +89,11 @@ class ProjectionRunner:
             return projector.catch_up(stopping=self._stopping)
 
     def stop(self) -> None:
-        """Make `run` return after the batch in flight, within about half a second."""
+        """Make `run` return after the batch in progress, within about half a second."""
         self._stopping.set()
 
     def progress(self) -> Progress:
-        """Return how far the projections are; all zeros before the first connection."""
+        """Return the progress of the projections; all zeros before the first connection."""
         if self._projector is None:
             return Progress({}, 0, 0, 0)
         positions = {checkpoint.projection: checkpoint.position for checkpoint in self._projector.checkpoints}
@@ -111,7 +111,7 @@ class ProjectionRunner:
             try:
                 projector.catch_up(stopping=self._stopping)
             except ProjectionCheckpointConflict as error:
-                logger.info("another runner or a rebuild is at work: %s", error)
+                logger.info("another runner or a rebuild is running: %s", error)
                 self._stopping.wait(_POLL_S)
                 projector.load_positions()
             else:

@@ -1,7 +1,7 @@
-"""Tables like the live ones, beside them: what a rebuild swaps in, and what a comparison throws away.
+"""Shadow tables: empty copies of the live tables. A rebuild swaps them in; a comparison drops them.
 
-Both use one schema and one lock, so only one of them is at work in a database, and each clears away what
-an interrupted one left.
+Both use one schema and one lock, so only one of them runs in a database at a time. Each first drops the
+tables of an interrupted one.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _LOCK: Final = 0x4C454447_52454255  # "LEDGREBU"
 
 @contextmanager
 def rebuild_lock(connection: Connection) -> Iterator[None]:
-    """Be the only one to use the schema; the server frees the lock when the connection ends.
+    """Hold the lock on the schema; the server releases it when the connection ends.
 
     Raises:
-        RebuildConflict: a rebuild or a comparison is at work.
+        RebuildConflict: a rebuild or a comparison is running.
     """
     row = connection.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK]).fetchone()
     if row is None or not row[0]:
-        raise RebuildConflict("another rebuild or comparison of this database is at work")
+        raise RebuildConflict("another rebuild or comparison of this database is running")
     yield
 
 
@@ -59,11 +59,11 @@ def tables_of(projections: Sequence[Projection]) -> list[str]:
 
 
 def analyze(connection: Connection, projections: Sequence[Projection]) -> None:
-    """Give the planner statistics before the first reader comes."""
+    """Give the planner statistics before the first read."""
     for table in tables_of(projections):
         connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(SHADOW_SCHEMA, table)))
 
 
 def drop_shadow_schema(connection: Connection) -> None:
-    """Drop the schema with what is left in it."""
+    """Drop the schema with all its tables."""
     connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(SHADOW_SCHEMA)))

@@ -1,7 +1,7 @@
-"""Makes a twin of a table in another schema, and puts it in the table's place.
+"""Creates a twin of a table in another schema, and replaces the table by it.
 
-`LIKE ... INCLUDING ALL` copies columns, defaults, constraints and indexes. Owner, storage parameters,
-privileges, policies and the names of indexes it does not copy, and they are part of the table too.
+`LIKE ... INCLUDING ALL` copies columns, defaults, constraints and indexes. It does not copy the owner,
+storage parameters, privileges, policies and index names. This module copies these.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _POLICIES: Final = """
 """
 _HAS_ROW_SECURITY: Final = "SELECT relrowsecurity FROM pg_class WHERE oid = %s::regclass"
 
-# Two indexes are the same but for their names when their definitions agree after the table's name.
+# Two indexes differ only in name if their definitions are equal after the table's name.
 _INDEX_NAMES: Final = """
     SELECT twin.name, live.name
     FROM (SELECT indexrelid::regclass, relname::text AS name, indisunique, indisprimary,
@@ -54,7 +54,7 @@ def clone_table(
 ) -> None:
     """Create an empty twin of a table, in the caller's transaction.
 
-    An unlogged one is faster to fill, and empty after a crash of the server.
+    An unlogged twin is faster to fill, and empty after a server crash.
     """
     create = sql.SQL("CREATE UNLOGGED TABLE" if unlogged else "CREATE TABLE")
     origin, twin = sql.Identifier(from_schema, table), sql.Identifier(to_schema, table)

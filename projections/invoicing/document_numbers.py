@@ -1,4 +1,4 @@
-"""Which invoice and credit notes payments have. They commit with their events: see `projections.invoicing.queries`."""
+"""Numbers of the invoices and credit notes of payments. See `projections.invoicing.queries`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NUMBERS: Final = """
 
 
 class DocumentNumbers(msgspec.Struct, frozen=True):
-    """Numbers of a payment's documents; of the invoice None while there is none."""
+    """Numbers of a payment's documents. `invoice` is None until there is one."""
 
     invoice: str | None
     credit_notes: list[str]
@@ -31,7 +31,7 @@ NO_DOCUMENTS: Final = DocumentNumbers(None, [])
 def document_numbers_of(
     connection: Connection, organisation_id: str, payment_ids: Sequence[str]
 ) -> dict[str, DocumentNumbers]:
-    """Return the documents of these payments, of those that have any."""
+    """Return the document numbers of payments, without payments that have none."""
     rows = fetch(connection, _NUMBERS, stream=stream_id(organisation_id), payment_ids=list(payment_ids))
     found: dict[str, DocumentNumbers] = {}
     for row in rows:

@@ -1,6 +1,6 @@
-"""What people read of billing details and invoices. These are no projections: they commit with their events.
+"""Queries for billing details and invoices. These tables are not projections: they commit with their events.
 
-So an answer is true at the end of the log, and a write can be read as soon as its organisation is projected.
+So a result is exact at the end of the log, and a write can be read as soon as its organisation is projected.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _INVOICE: Final = f"""
 
 
 class BillingDetailsStatus(msgspec.Struct, frozen=True):
-    """The billing details on file, and who put them there when; all None where there are none."""
+    """The billing details, when and by whom they were changed; all None if there are none."""
 
     details: BillingDetails | None
     changed_at: datetime | None
@@ -55,7 +55,7 @@ class BillingDetailsStatus(msgspec.Struct, frozen=True):
 
 
 class IssuedDocument(msgspec.Struct, frozen=True):
-    """A document, with the digest of its stored text that is in its event."""
+    """A document, and the digest of its stored text, which its event contains too."""
 
     document: InvoiceDocument
     digest: str
@@ -63,7 +63,7 @@ class IssuedDocument(msgspec.Struct, frozen=True):
 
 
 class InvoicePage(msgspec.Struct, frozen=True):
-    """Documents, latest first; `next_cursor` is None on the last page."""
+    """Documents, newest first; `next_cursor` is None on the last page."""
 
     documents: list[InvoiceDocument]
     next_cursor: str | None
@@ -81,11 +81,11 @@ def billing_details(connection: Connection, organisation_id: str) -> BillingDeta
 
 
 def invoices(connection: Connection, organisation_id: str, cursor: str | None, limit: int) -> InvoicePage:
-    """Return a page of an organisation's invoices and credit notes, latest first.
+    """Return a page of an organisation's invoices and credit notes, newest first.
 
     Raises:
         OrganisationNotFound: no such organisation is projected.
-        InvalidInput: a foreign cursor, or `limit` outside 1 to 500.
+        InvalidInput: the cursor is of another list, or `limit` is outside 1 to 500.
     """
     check_limit(limit)
     after = decode_cursor(cursor, InvoiceCursor) if cursor else None

@@ -1,4 +1,4 @@
-"""Everything odd about payments, of all organisations: for staff and auditors."""
+"""Queries for payment flags of all organisations, for staff and auditors."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from projections.connection import Connection
 from projections.query.cursors import FlagCursor, decode_cursor, encode_cursor
 from projections.query.sql import check_limit, fetch
 
-# Both halves are read from an index of their own, from the cursor on.
+# Open and settled flags are each read from an index of their own, starting at the cursor.
 _FLAGS: Final = """
-    SELECT listed.*, standing."position"
-    FROM (SELECT coalesce(min("position"), 0) AS "position" FROM projections.positions) AS standing
+    SELECT listed.*, reached."position"
+    FROM (SELECT coalesce(min("position"), 0) AS "position" FROM projections.positions) AS reached
     LEFT JOIN LATERAL (
         SELECT organisation_id, flags.payment_id, flag, flags.gateway_payment_id, flags.amount_minor,
             flags.currency, flagged_at, settled_at, settled_by, refund_id, flags.raised, kind, status,
@@ -45,10 +45,10 @@ _NONE: Final = 0
 
 
 class FlagRow(msgspec.Struct, frozen=True):
-    """What is odd: money that an attempt moved, and the payment that it is of.
+    """A flag: an amount that an attempt moved, and the payment it belongs to.
 
-    `amount_minor` in `currency` is what was moved; `total_minor` in `payment_currency` what was to be paid,
-    and `paid_by` the attempt that paid it, if one did.
+    `amount_minor` in `currency` was moved; `total_minor` in `payment_currency` was due. `paid_by` is the
+    attempt that paid it, if any.
     """
 
     organisation_id: str
@@ -73,22 +73,22 @@ class FlagRow(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> FlagKey:
-        """What tells it from other flags of the payment."""
+        """The key of the flag among the flags of its payment."""
         return FlagKey(self.flag, self.gateway_payment_id, self.amount_minor)
 
     @property
     def is_open(self) -> bool:
-        """Whether somebody has to look still."""
+        """Whether somebody still has to review the flag."""
         return self.settled_at is None
 
     @property
     def is_refundable(self) -> bool:
-        """Whether all that the attempt took can be given back: it paid for nothing."""
+        """Whether the whole amount of the attempt can be refunded, because it bought nothing."""
         return self.is_open and self.flag in REFUNDABLE_FLAGS and self.gateway_payment_id != self.paid_by
 
 
 class FlagPage(msgspec.Struct, frozen=True):
-    """Flags, open ones first, the latest first; `next_cursor` is None on the last page."""
+    """Flags, open before settled, newest first; `next_cursor` is None on the last page."""
 
     flags: list[FlagRow]
     next_cursor: str | None
@@ -96,10 +96,10 @@ class FlagPage(msgspec.Struct, frozen=True):
 
 
 def flags(connection: Connection, cursor: str | None, limit: int) -> FlagPage:
-    """Return a page of flags of all organisations, open ones first, the latest first.
+    """Return a page of flags of all organisations, open before settled, newest first.
 
     Raises:
-        InvalidInput: a foreign cursor, or `limit` outside 1 to 500.
+        InvalidInput: the cursor is of another list, or `limit` is outside 1 to 500.
     """
     check_limit(limit)
     after = decode_cursor(cursor, FlagCursor) if cursor else FlagCursor(True, _FIRST_PAGE)

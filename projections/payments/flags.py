@@ -1,4 +1,4 @@
-"""The projection `payment_flags`: what is odd about payments, open or settled, across all organisations."""
+"""The projection `payment_flags`: open and settled flags of payments, of all organisations."""
 
 from __future__ import annotations
 
@@ -27,18 +27,20 @@ _RAISE: Final = """
 """
 
 _SETTLE: Final = """
-    UPDATE payment_flags AS held SET
+    UPDATE payment_flags AS existing SET
         settled_at = change.settled_at, settled_by = change.settled_by, refund_id = change.refund_id
     FROM json_populate_recordset(NULL::payment_flags, %s) AS change
-    WHERE (held.stream, held.payment_id, held.flag, held.gateway_payment_id, held.amount_minor)
-        = (change.stream, change.payment_id, change.flag, change.gateway_payment_id, change.amount_minor)
+    WHERE (existing.stream, existing.payment_id, existing.flag)
+        = (change.stream, change.payment_id, change.flag)
+        AND (existing.gateway_payment_id, existing.amount_minor)
+        = (change.gateway_payment_id, change.amount_minor)
 """
 
 _Key = tuple[str, Flag, str, int]
 
 
 class FlagRow(msgspec.Struct):
-    """A row of `payment_flags`; without `flagged_at`, what settles one that is there."""
+    """A row of `payment_flags`. Without `flagged_at`, it settles an existing row."""
 
     stream: str
     payment_id: str
@@ -54,31 +56,31 @@ class FlagRow(msgspec.Struct):
 
 
 class FlagChanges:
-    """What a batch changes in `payment_flags`."""
+    """Changes of a batch in `payment_flags`."""
 
     def __init__(self, rows: Sequence[FlagRow]) -> None:
         self._raised = [row for row in rows if row.flagged_at is not None]
         self._settled = [row for row in rows if row.flagged_at is None]
 
     def write(self, connection: Connection) -> None:
-        """Write what was flagged, then settle what had been flagged before.
+        """Write new flags, then settle existing ones.
 
         Raises:
-            InvariantViolation: a flag was settled that was never raised.
+            InvariantViolation: a flag was settled but never raised.
         """
         write_rows(connection, _RAISE, self._raised)
         if write_rows(connection, _SETTLE, self._settled) != len(self._settled):
-            raise InvariantViolation("a flag was settled that was never raised")
+            raise InvariantViolation("a flag was settled but never raised")
 
 
 class PaymentFlagsProjection:
-    """Folds what is flagged and settled, and passes over everything else."""
+    """Folds events that raise or settle flags, and skips all others."""
 
     name = "payment_flags"
     tables = ("payment_flags",)
 
     def fold(self, entries: Sequence[LogEntry]) -> FlagChanges:
-        """Return what entries change: nothing, for nearly all of them."""
+        """Return the changes of log entries. Nearly all entries change nothing."""
         rows: dict[_Key, FlagRow] = {}
         for position, _, _, event in entries:
             if isinstance(event, PaymentFlagged):

@@ -1,7 +1,7 @@
-"""The projection `payments`: one row per payment, as its organisation and staff see it.
+"""The projection `payments`: one row per payment.
 
-It also knows what papers a payment has, and whether billing details are on file: so what lacks a document and
-can have it is found without looking at all others.
+It also stores which documents a payment has, and whether its organisation has billing details. So a
+payment that needs a document is found without a scan of all others.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ from projections.engine.upserts import write_rows
 _INSERT: Final = "INSERT INTO payments SELECT * FROM json_populate_recordset(NULL::payments, %s)"
 
 _CHANGE: Final = """
-    UPDATE payments AS held SET
-        status = coalesce(change.status, held.status),
-        order_id = coalesce(change.order_id, held.order_id),
-        gateway_payment_id = coalesce(change.gateway_payment_id, held.gateway_payment_id),
-        refunded_credits = held.refunded_credits + change.refunded_credits,
-        refunded_minor = held.refunded_minor + change.refunded_minor,
-        open_refunds = held.open_refunds + change.open_refunds,
-        reason = CASE WHEN change.status IS NULL THEN held.reason ELSE change.reason END,
-        completed_at = coalesce(change.completed_at, held.completed_at),
-        version = coalesce(change.version, held.version),
-        "position" = coalesce(change."position", held."position"),
-        invoiced = held.invoiced OR change.invoiced,
-        credited_minor = held.credited_minor + change.credited_minor
+    UPDATE payments AS existing SET
+        status = coalesce(change.status, existing.status),
+        order_id = coalesce(change.order_id, existing.order_id),
+        gateway_payment_id = coalesce(change.gateway_payment_id, existing.gateway_payment_id),
+        refunded_credits = existing.refunded_credits + change.refunded_credits,
+        refunded_minor = existing.refunded_minor + change.refunded_minor,
+        open_refunds = existing.open_refunds + change.open_refunds,
+        reason = CASE WHEN change.status IS NULL THEN existing.reason ELSE change.reason END,
+        completed_at = coalesce(change.completed_at, existing.completed_at),
+        version = coalesce(change.version, existing.version),
+        "position" = coalesce(change."position", existing."position"),
+        invoiced = existing.invoiced OR change.invoiced,
+        credited_minor = existing.credited_minor + change.credited_minor
     FROM json_populate_recordset(NULL::payments, %s) AS change
-    WHERE held.stream = change.stream AND held.payment_id = change.payment_id
+    WHERE existing.stream = change.stream AND existing.payment_id = change.payment_id
 """
 
 
@@ -73,7 +73,7 @@ _MARK_ORGANISATION_BILLABLE: Final = f"{_BILLABLE} AND payments.stream = ANY(%s:
 
 
 class NewPaymentRow(msgspec.Struct, frozen=True):
-    """A row of `payments` as it is first written."""
+    """A new row of `payments`."""
 
     stream: str
     payment_id: str
@@ -108,7 +108,7 @@ class BillingRow(msgspec.Struct, frozen=True):
 
 
 class PaymentChange(msgspec.Struct):
-    """What a batch changes of one payment; None leaves it as it is."""
+    """Changes of a batch for one payment; None means unchanged."""
 
     stream: str
     payment_id: str
@@ -127,7 +127,7 @@ class PaymentChange(msgspec.Struct):
 
 
 class PaymentChanges:
-    """What a batch changes in `payments` and `billing`."""
+    """Changes of a batch in `payments` and `billing`."""
 
     def __init__(
         self,
@@ -140,14 +140,14 @@ class PaymentChanges:
         self._billing = billing
 
     def write(self, connection: Connection) -> None:
-        """Insert payments that began, then change all that are touched.
+        """Insert payments that were requested, then update all changed ones.
 
         Raises:
-            InvariantViolation: something happened to a payment that never began.
+            InvariantViolation: a payment changed but was never requested.
         """
         write_rows(connection, _INSERT, self._requested)
         if write_rows(connection, _CHANGE, self._changes) != len(self._changes):
-            raise InvariantViolation("a payment changed that never began")
+            raise InvariantViolation("a payment changed but was never requested")
         write_rows(connection, _BILLING, self._billing)
         if self._billing:
             connection.execute(_MARK_ORGANISATION_BILLABLE, [[row.stream for row in self._billing]])
@@ -156,13 +156,13 @@ class PaymentChanges:
 
 
 class PaymentsProjection:
-    """Folds the events of payments and of their papers, and passes over all others."""
+    """Folds the events of payments and of their documents, and skips all others."""
 
     name = "payments"
     tables = ("payments", "billing")
 
     def fold(self, entries: Sequence[LogEntry]) -> PaymentChanges:
-        """Return what entries change: nothing, for nearly all of them."""
+        """Return the changes of log entries. Nearly all entries change nothing."""
         requested: list[NewPaymentRow] = []
         changes: dict[str, PaymentChange] = {}
         billing: dict[bytes, bool] = {}
@@ -230,7 +230,7 @@ def _abandoned(change: PaymentChange, event: PaymentAbandoned) -> None:
 
 
 def _flag_changed(change: PaymentChange, event: PaymentFlagged | PaymentFlagSettled) -> None:
-    """Flags have rows of their own; the payment's version moves."""
+    """Flags have rows of their own; only the payment's version changes."""
 
 
 def _refund_requested(change: PaymentChange, _: RefundRequested) -> None:

@@ -1,4 +1,4 @@
-"""Payments of an organisation, as people read them. Beside `projections.credits.queries`."""
+"""Queries for the payments of an organisation."""
 
 from __future__ import annotations
 
@@ -42,10 +42,9 @@ _FIRST_PAGE: Final = PaymentCursor(datetime(MAXYEAR - 1, 12, 31, tzinfo=UTC), ""
 
 
 class PaymentRow(msgspec.Struct, frozen=True):
-    """A payment. Amounts are in minor units; tax comes on top of the amount, and is part of `refunded_minor`.
+    """A payment. Amounts are in minor units; tax is added to the amount, and is included in `refunded_minor`.
 
-    `open_refunds` have not been answered by the gateway; `flag` says why somebody has to look, if they have:
-    the latest of those that are open.
+    `open_refunds` counts refunds that the gateway has not answered; `flag` is the latest open flag, if any.
     """
 
     payment_id: str
@@ -91,7 +90,7 @@ def payments(connection: Connection, organisation_id: str, cursor: str | None, l
 
     Raises:
         OrganisationNotFound: no such organisation is projected.
-        InvalidInput: a foreign cursor, or `limit` outside 1 to 500.
+        InvalidInput: the cursor is of another list, or `limit` is outside 1 to 500.
     """
     check_limit(limit)
     before = decode_cursor(cursor, PaymentCursor) if cursor else _FIRST_PAGE

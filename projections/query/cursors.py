@@ -1,4 +1,4 @@
-"""Cursors: where the next page of a list starts, as an opaque URL-safe text."""
+"""Cursors: the start of a list's next page, as an opaque URL-safe text."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class TransactionCursor(msgspec.Struct, frozen=True, array_like=True, tag="trans
 
     def __post_init__(self) -> None:
         if self.occurred_at.tzinfo is None or self.occurred_at.year == MAXYEAR or "\0" in self.reference:
-            raise ValueError("not the place of a transaction")
+            raise ValueError("not a transaction cursor")
 
 
 class ChargeCursor(msgspec.Struct, frozen=True, array_like=True, tag="charges"):
-    """The first version that is not read yet."""
+    """The first version that was not read yet."""
 
     version: int
 
@@ -44,7 +44,7 @@ class InvoiceCursor(msgspec.Struct, frozen=True, array_like=True, tag="invoices"
 
     def __post_init__(self) -> None:
         if self.issued_at.tzinfo is None or self.issued_at.year == MAXYEAR or "\0" in self.number:
-            raise ValueError("not the place of an invoice")
+            raise ValueError("not an invoice cursor")
 
 
 class PaymentCursor(msgspec.Struct, frozen=True, array_like=True, tag="payments"):
@@ -55,7 +55,7 @@ class PaymentCursor(msgspec.Struct, frozen=True, array_like=True, tag="payments"
 
     def __post_init__(self) -> None:
         if self.created_at.tzinfo is None or self.created_at.year == MAXYEAR or "\0" in self.payment_id:
-            raise ValueError("not the place of a payment")
+            raise ValueError("not a payment cursor")
 
 
 class FlagCursor(msgspec.Struct, frozen=True, array_like=True, tag="flags"):
@@ -72,12 +72,12 @@ CursorT = TypeVar(
 
 
 def encode_cursor(cursor: Cursor) -> str:
-    """Return the text of a cursor."""
+    """Encode a cursor as text."""
     return urlsafe_b64encode(msgspec.json.encode(cursor)).rstrip(b"=").decode()
 
 
 def decode_cursor(text: str, cursor_type: type[CursorT]) -> CursorT:
-    """Return the cursor of a text.
+    """Decode the text of a cursor.
 
     Raises:
         InvalidInput: the text is not a cursor of this list.

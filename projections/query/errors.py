@@ -1,4 +1,4 @@
-"""Refusals of queries."""
+"""Errors of queries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all views share: running a query, and checks of what a caller asks for."""
+"""Shared parts of all queries: running a statement, and checks of parameters."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ PAGE_MAX: Final = 500
 
 
 def fetch(connection: Connection, query: str, **parameters: object) -> list[Row]:
-    """Return the rows of a query by column name, whatever rows the connection makes by itself."""
+    """Return the rows of a query by column name, whatever the connection's row factory is."""
     cursor = connection.cursor(row_factory=dict_row, binary=True)
     return [_in_utc(row) for row in cursor.execute(query, parameters)]
 
 
 def fetch_of(connection: Connection, organisation_id: str, query: str, **parameters: object) -> list[Row]:
-    """Return the rows of a query about an organisation, which gets its `stream` as a parameter.
+    """Return the rows of a query about an organisation. The query gets its `stream` as a parameter.
 
-    The query returns at least one row for an organisation that is projected.
+    The query must return at least one row for an organisation that is projected.
 
     Raises:
         OrganisationNotFound: there are no rows.
@@ -38,7 +38,7 @@ def fetch_of(connection: Connection, organisation_id: str, query: str, **paramet
 
 
 def _in_utc(row: Row) -> Row:
-    # The driver gives times in the session's zone.
+    # The driver returns times in the session's time zone.
     return {
         name: value.astimezone(UTC) if isinstance(value, datetime) else value for name, value in row.items()
     }

@@ -1,4 +1,4 @@
-"""What the auditor is told beside the records: plain data on organisations and rates."""
+"""The auditor's other input: plain data on organisations and rates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PUBLISHED_MILLIONTHS = {
 
 @dataclass(frozen=True)
 class Addition:
-    """Credits that came in. `kind` is purchase, free_credits or admin_grant."""
+    """An addition of credits. `kind` is purchase, free_credits or admin_grant."""
 
     kind: str
     credits: int
@@ -26,7 +26,7 @@ class Addition:
 
 @dataclass(frozen=True)
 class Account:
-    """An organisation that was opened. One opened in the middle may be charged for earlier usage late."""
+    """An open organisation. If it opened during the traffic, earlier usage is charged late."""
 
     organisation_id: str
     time_zone: str
@@ -36,7 +36,7 @@ class Account:
 
 @dataclass(frozen=True)
 class RateChange:
-    """What a photo costs from a moment on, in millionths of a credit."""
+    """The price of a photo from a moment on, in millionths of a credit."""
 
     usage_type: str
     millionths: int
@@ -50,7 +50,7 @@ class Rates:
         self._changes = sorted(changes, key=lambda change: change.effective_from)
 
     def millionths(self, usage_type: str, *, ai_search: bool, at: datetime) -> int:
-        """Return what a photo cost at a moment."""
+        """Return the price of a photo at a moment."""
         if usage_type == "photo_processing" and not ai_search:
             return 0
         in_force = PUBLISHED_MILLIONTHS[usage_type]

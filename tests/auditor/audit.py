@@ -1,4 +1,4 @@
-"""The audit: records, accounts and rates on one side, the database and the dead letters on the other."""
+"""The audit: compares records, accounts and rates with the database and the dead letters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Connection = psycopg.Connection[Any]
 
 
 class Auditor:
-    """Knows what one usage topic and a list of accounts must come to."""
+    """Computes the expected state of the ledger from one usage topic and a list of accounts."""
 
     def __init__(
         self, topic: str, records: Sequence[Record], accounts: Iterable[Account], rates: Rates
@@ -39,7 +39,7 @@ class Auditor:
         self._rates = rates
 
     def differences(self, connection: Connection, letters: Sequence[Record]) -> list[str]:
-        """Return everything that is not as it must be, after all messages have been worked off."""
+        """Return all differences, after all messages were processed."""
         return [
             *compare_letters(self.verdicts.refused, letters, self._topic),
             *self._compare_positions(connection),

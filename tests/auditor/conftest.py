@@ -1,4 +1,4 @@
-"""Sound books for the auditor's own tests, which spoil them."""
+"""A consistent ledger for the auditor's own tests, which damage it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Connection = psycopg.Connection[Any]
 
 @dataclass
 class Case:
-    """A database with everything in it, and the auditor of what went in."""
+    """A database with all kinds of data, and an auditor for it."""
 
     database: str
     ingested: Ingested
@@ -40,7 +40,7 @@ def case(postgres_server: EmbeddedPostgres) -> Iterator[Case]:
 
 @pytest.fixture
 def connection(case: Case) -> Iterator[Connection]:
-    """A connection whose changes are undone."""
+    """A connection whose changes are rolled back."""
     with psycopg.connect(case.database) as connection:
         yield connection
         connection.rollback()

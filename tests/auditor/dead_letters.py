@@ -1,4 +1,4 @@
-"""The dead-letter topic against the refused records: it may repeat one, never miss or invent one."""
+"""Compares the dead-letter topic with the refused records: it may repeat one, never miss or invent one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PREFIX = "dlq-"
 
 
 def compare_letters(refused: Mapping[Place, Refusal], letters: Sequence[Record], topic: str) -> list[str]:
-    """Return every difference between what must be there and what is."""
+    """Return every difference between the expected and the actual dead letters."""
     differences = []
     seen = set()
     for letter in letters:
@@ -38,7 +38,7 @@ def _problems(refusal: Refusal, letter: Record, headers: Mapping[str, bytes]) ->
         problems.append(f"blames {headers.get('field')!r}, expected {field!r}: {headers.get('reason')!r}")
     if not headers.get("reason") or not headers.get("time"):
         problems.append("says neither why nor when")
-    # The client sends no record without key and value: an empty value stands for none then.
+    # The client cannot send a record without key and value: it then sends an empty value.
     value = b"" if record.key is None and record.value is None else record.value
     if (letter.key, letter.value) != (record.key, value):
         problems.append("key or value are not those of the record")

@@ -8,7 +8,7 @@ from tests.auditor.statement_rows import Row, Table
 
 
 def compare_tables(name: str, expected: Table, found: Table) -> list[str]:
-    """Return every difference between what a table must hold and what it holds."""
+    """Return every difference between the expected and the actual rows of a table."""
     differences = [f"{name}{list(key)} is missing" for key in expected.keys() - found.keys()]
     differences += [f"{name}{list(key)} is not to be there" for key in found.keys() - expected.keys()]
     for key in expected.keys() & found.keys():
@@ -17,7 +17,7 @@ def compare_tables(name: str, expected: Table, found: Table) -> list[str]:
 
 
 def compare_rows(name: str, expected: Row, found: Row) -> list[str]:
-    """Return every field of a row that is not as expected."""
+    """Return every field of a row that differs from the expected one."""
     return [
         f"{name}.{field} is {_shown(found.get(field))}, expected {_shown(value)}"
         for field, value in expected.items()

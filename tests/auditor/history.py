@@ -1,7 +1,7 @@
-"""The event store, read as rows of plain JSON, and checked against what the messages say.
+"""Reads the event store as rows of plain JSON, and compares it with the messages.
 
-The order of an organisation's charges is the order of its partition. Only one that was opened in the
-middle may differ: what waited for it keeps its order, and so does what came later, but the two may mix.
+Charges of an organisation have the order of its partition. Only an organisation that opened during the
+traffic may differ: parked messages keep their order, later messages keep theirs, but the two may mix.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SNAPSHOTS = "SELECT originator_id, originator_version, state FROM ledger.snapsh
 _CHARGED = "usage_charged.v1"
 _ADDITIONS = ("credits_granted.v1", "credits_purchased.v1")
 _CROSSINGS = {"credits_exhausted.v1": (True, False), "credits_replenished.v1": (False, True)}
-"""Whether processing was allowed before, and is after."""
+"""Whether processing was allowed before and after an event."""
 _GRANT_KINDS = {"trial": "free_credits", "promotional": "free_credits", "admin": "admin_grant"}
 _SNAPSHOT_LOTS, _SNAPSHOT_OVERDRAFT = 7, 8
 
@@ -50,7 +50,7 @@ class StoredEvent(NamedTuple):
 
     @property
     def identity(self) -> tuple[str, str]:
-        """Of a charge: source and id of its message."""
+        """Source and id of a charge's message."""
         return (self.event[3], self.event[2])
 
     @property
@@ -59,7 +59,7 @@ class StoredEvent(NamedTuple):
 
 
 def read_histories(connection: psycopg.Connection[Any]) -> dict[UUID, list[StoredEvent]]:
-    """Return the events of organisations by stream, in their order. Others in the log are no part of this."""
+    """Return the events of organisations by stream, in order. Events of other aggregates are ignored."""
     histories: dict[UUID, list[StoredEvent]] = {}
     for stream, version, position, key, topic, state in connection.execute(_EVENTS):
         histories.setdefault(stream, []).append(
@@ -69,7 +69,7 @@ def read_histories(connection: psycopg.Connection[Any]) -> dict[UUID, list[Store
 
 
 def read_log_end(connection: psycopg.Connection[Any]) -> int:
-    """Return the position of the last event there is."""
+    """Return the position of the last event."""
     row = connection.execute(_LOG_END).fetchone()
     assert row is not None
     return int(row[0])
@@ -87,7 +87,8 @@ def read_snapshots(connection: psycopg.Connection[Any]) -> dict[tuple[UUID, int]
 class HistoryAudit:
     """One organisation's history, compared with its messages and additions.
 
-    Call `run`; then `differences` lists what is wrong, and the rest is what the tables must say.
+    Call `run`; then `differences` lists what is wrong, and the other fields are the expected rows of the
+    tables.
     """
 
     account: Account
@@ -118,7 +119,7 @@ class HistoryAudit:
 
     @property
     def balance_row(self) -> Row:
-        """What the table of balances must hold."""
+        """The expected row of the table of balances."""
         purchased = sum(each.credits for each in self.account.additions if each.kind == "purchase")
         granted = sum(each.credits for each in self.account.additions) - purchased
         return {
@@ -172,7 +173,7 @@ class HistoryAudit:
         overtaken, overtaking = inversions(places)
         if not overtaken:
             return
-        # One that opened late: all that waited lies before all that overtook it.
+        # It opened late: all parked messages precede all messages that were charged before them.
         if not self.account.opened_in_the_middle or max(overtaken) >= min(overtaking):
             self._report(f"charges are not in the order of the log: {min(overtaken)} was overtaken")
 
@@ -203,7 +204,7 @@ class HistoryAudit:
         self.differences += compare_rows(name, expected, found)
 
     def _replay(self) -> None:
-        """Recount lots and additions in the order of the history."""
+        """Recompute lots and additions in the order of the history."""
         added: Counter[tuple[str, int]] = Counter()
         for envelope in self.events:
             event = envelope.event
@@ -241,7 +242,7 @@ class HistoryAudit:
             self._report(f"additions {dict(added - asked)} too many, {dict(asked - added)} too few")
 
     def _check_crossings(self) -> None:
-        """Every crossing of zero is marked once, with what was available then."""
+        """Check that every crossing of zero has one event, with the available credits at that moment."""
         balance, allowed = 0, True
         for envelope in self.events:
             if envelope.topic == _CHARGED:
@@ -252,7 +253,9 @@ class HistoryAudit:
                 self._expect(envelope, "available", envelope.event[3], balance)
                 self._expect(envelope, "crossing", _CROSSINGS[envelope.topic], (allowed, balance > 0))
                 allowed = balance > 0
-            if envelope.version == 1 or envelope.event[4:5] == ["trial"]:  # what it opens with is no crossing
+            if envelope.version == 1 or envelope.event[4:5] == [
+                "trial"
+            ]:  # the opening credits are no crossing
                 allowed = balance > 0
         if allowed != (balance > 0):
             self._report("the last crossing of zero is not marked")
@@ -295,7 +298,7 @@ _CHARGE_FIELDS = (
 
 
 def key_of(source: str, message_id: str) -> UUID:
-    """Return the key that makes a message count once: UUIDs keep their first six bytes in front."""
+    """Return the dedupe key of a message: for a UUID it starts with the first six bytes of the id."""
     identity = f"{source}\0{message_id}".encode()
     try:
         canonical = str(UUID(message_id)) == message_id.lower()
@@ -307,7 +310,7 @@ def key_of(source: str, message_id: str) -> UUID:
 
 
 def inversions(places: Sequence[Place]) -> tuple[set[Place], set[Place]]:
-    """Return the places that were overtaken by a later one, and those that overtook an earlier one."""
+    """Return the places that a later one precedes, and the places that precede an earlier one."""
     overtaken, overtaking = set(), set()
     highest = (-1, -1)
     for place in places:

@@ -1,4 +1,4 @@
-"""Lots recounted: free credits first, then paid, oldest first; what none covers is overdraft."""
+"""Recomputes lots: free credits first, then paid ones, oldest first; the rest is overdraft."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ FREE, PAID = 0, 1
 
 @dataclass
 class Lots:
-    """What is left of an organisation's additions. A lot is [kind, number, size, remaining]."""
+    """The lots of an organisation. A lot is [kind, number, size, remaining]."""
 
     held: list[list[int]] = field(default_factory=list)
     overdraft: int = 0
 
     def add(self, number: int, kind: int, credits_count: int) -> int:
-        """Take in an addition, and return how much of it paid the overdraft."""
+        """Add an addition, and return how much of it paid the overdraft."""
         overdraft_covered = min(credits_count, self.overdraft)
         self.overdraft -= overdraft_covered
         if left := credits_count - overdraft_covered:
@@ -24,7 +24,7 @@ class Lots:
         return overdraft_covered
 
     def charge(self, credits_count: int) -> tuple[list[list[int]], int]:
-        """Spend credits, and return what was drawn from which lot, and the overdraft."""
+        """Spend credits, and return the draws and the overdraft."""
         draws = []
         while credits_count and self.held:
             lot = self.held[0]

@@ -1,8 +1,8 @@
-"""The recount: what charges and tables must say, from accepted messages and nothing else.
+"""The recount: computes the expected charges and table rows from the accepted messages alone.
 
-Rules, as decided for the product: a fractional rate rounds up once per run, usage type and rate; zero
-charges are kept but shown nowhere; a run counts, with all its charges, in the month (in the organisation's
-zone) of its first charge in the order of the ledger; a day is the local day of each charge.
+The rules of the product: a fractional charge is rounded up once per run, usage type and rate. Zero charges
+are stored but not shown. A run counts with all its charges in the month (in the organisation's zone) of its
+first charge in ledger order. A day is the local day of each charge.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Table = dict[tuple[Any, ...], Row]
 
 
 class Charge(NamedTuple):
-    """What a message costs, at its place in the order of the ledger."""
+    """The charge of a message, at its place in ledger order."""
 
     message: Message
     rate: int
@@ -32,7 +32,7 @@ class Charge(NamedTuple):
 
     @property
     def counts(self) -> bool:
-        """Whether it is shown: others only keep their message from being charged later."""
+        """Whether it is shown. A hidden charge only keeps its message from being charged later."""
         return self.rate > 0 and self.message.photos > 0
 
     @property
@@ -46,7 +46,7 @@ def _zone(name: str) -> ZoneInfo:
 
 
 def charges_of(messages: Iterable[Message], time_zone: str, rates: Rates) -> list[Charge]:
-    """Return what an organisation is charged for messages, in this order."""
+    """Return the charges of an organisation for messages in this order."""
     photos_so_far: dict[tuple[str, str, int], int] = defaultdict(int)
     charges = []
     for message in messages:
@@ -78,7 +78,7 @@ class Statement:
         return cls({}, {}, {}, {}, {})
 
     def add(self, organisation_id: str, charges: Sequence[Charge]) -> None:
-        """Add an organisation's charges, in the order of the ledger."""
+        """Add an organisation's charges, in ledger order."""
         runs: dict[str, list[Charge]] = defaultdict(list)
         for charge in charges:
             if charge.counts:

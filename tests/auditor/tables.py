@@ -1,4 +1,4 @@
-"""The tables people read, fetched with plain SQL, keyed by organisation instead of stream."""
+"""Reads the projected tables with plain SQL, keyed by organisation instead of stream."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _read(
 
 
 def read_parked(connection: psycopg.Connection[Any]) -> Table:
-    """Return the messages that wait for an organisation, by the place of their record."""
+    """Return the parked messages, by the place of their record."""
     query = """
         SELECT partition, record_offset, organisation_id, record_key, record_value
         FROM ledger.parked_messages
@@ -53,7 +53,7 @@ def read_parked(connection: psycopg.Connection[Any]) -> Table:
 
 
 def read_consumer_positions(connection: psycopg.Connection[Any], topic: str) -> Table:
-    """Return where the consumer stands, by partition."""
+    """Return the consumer's positions, by partition."""
     query = "SELECT partition, next_offset FROM ledger.consumer_positions WHERE topic = %s"
     return {
         (row["partition"],): row for row in connection.cursor(row_factory=dict_row).execute(query, [topic])
@@ -61,6 +61,6 @@ def read_consumer_positions(connection: psycopg.Connection[Any], topic: str) -> 
 
 
 def read_projection_positions(connection: psycopg.Connection[Any]) -> Table:
-    """Return where the projections stand, by name."""
+    """Return the positions of the projections, by name."""
     query = 'SELECT projection, "position" FROM projections.positions'
     return {(row["projection"],): row for row in connection.cursor(row_factory=dict_row).execute(query)}

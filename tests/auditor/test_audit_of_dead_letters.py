@@ -1,4 +1,4 @@
-"""The auditor audited: no dead letter is missed, changed or made up without its notice."""
+"""Tests of the auditor: it finds every missing, changed or invented dead letter."""
 
 from __future__ import annotations
 

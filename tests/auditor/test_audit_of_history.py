@@ -1,4 +1,4 @@
-"""The auditor audited: nothing wrong in the event store escapes it."""
+"""Tests of the auditor: it finds every error in the event store."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tests.e2e.in_process import TOPIC
 from tests.e2e.traffic import RATE_CHANGES
 
 
-def change_fact(connection: Connection, table: str, index: int, value: str, where: str) -> None:
-    """Set one element of a stored fact, the first that `where` finds, to an SQL expression of `old`."""
+def change_event(connection: Connection, table: str, index: int, value: str, where: str) -> None:
+    """Set one element of the first stored event that `where` finds to an SQL expression of `old`."""
     connection.execute("ALTER TABLE ledger.events DISABLE TRIGGER events_are_facts")
     changed = connection.execute(
         f"""
         UPDATE {table} SET state = (
-            SELECT convert_to(jsonb_set(fact, '{{{index}}}', to_jsonb({value}))::text, 'UTF8')
-            FROM (SELECT convert_from(state, 'UTF8')::jsonb AS fact) AS f,
-                LATERAL (SELECT fact -> {index} AS old) AS o)
+            SELECT convert_to(jsonb_set(data, '{{{index}}}', to_jsonb({value}))::text, 'UTF8')
+            FROM (SELECT convert_from(state, 'UTF8')::jsonb AS data) AS f,
+                LATERAL (SELECT data -> {index} AS old) AS o)
         WHERE (originator_id, originator_version) = (
             SELECT originator_id, originator_version FROM {table} WHERE {where}
             ORDER BY 1, 2 LIMIT 1)
@@ -55,7 +55,7 @@ CHARGES = "topic = 'usage_charged.v1' AND convert_from(state, 'UTF8')::jsonb ->>
 def test_it_notices_a_wrong_charge(
     case: Case, connection: Connection, what: str, index: int, value: str
 ) -> None:
-    change_fact(connection, "ledger.events", index, value, CHARGES)
+    change_event(connection, "ledger.events", index, value, CHARGES)
     differences = case.auditor.differences(connection, case.ingested.letters)
     assert any(each.startswith("history of ") and f"{what} is " in each for each in differences)
 
@@ -64,37 +64,37 @@ def test_it_notices_a_wrong_charge(
 def test_it_notices_a_charge_for_another_message(
     case: Case, connection: Connection, index: int, what: str
 ) -> None:
-    change_fact(connection, "ledger.events", index, "'other'::text", CHARGES)
+    change_event(connection, "ledger.events", index, "'other'::text", CHARGES)
     differences = case.auditor.differences(connection, case.ingested.letters)
     assert any(what in each for each in differences)
 
 
 def test_it_notices_a_wrong_addition(case: Case, connection: Connection) -> None:
-    change_fact(connection, "ledger.events", 3, "old::bigint + 1", "topic = 'credits_granted.v1'")
+    change_event(connection, "ledger.events", 3, "old::bigint + 1", "topic = 'credits_granted.v1'")
     differences = case.auditor.differences(connection, case.ingested.letters)
     assert any("too many" in each for each in differences)
 
 
 def test_it_notices_an_overdraft_that_was_not_paid(case: Case, connection: Connection) -> None:
-    change_fact(connection, "ledger.events", 6, "old::bigint + 1", "topic = 'credits_granted.v1'")
+    change_event(connection, "ledger.events", 6, "old::bigint + 1", "topic = 'credits_granted.v1'")
     differences = case.auditor.differences(connection, case.ingested.letters)
     assert [each for each in differences if ": covered is " in each]
 
 
-def test_it_notices_a_plan_that_nobody_chose(case: Case, connection: Connection) -> None:
-    change_fact(connection, "ledger.events", 3, "'pro'::text", "topic = 'plan_changed.v1'")
+def test_it_notices_a_wrong_plan(case: Case, connection: Connection) -> None:
+    change_event(connection, "ledger.events", 3, "'pro'::text", "topic = 'plan_changed.v1'")
     differences = case.auditor.differences(connection, case.ingested.letters)
     assert [each for each in differences if "the plan is pro" in each]
 
 
 def test_it_notices_a_wrong_zone(case: Case, connection: Connection) -> None:
-    change_fact(connection, "ledger.events", 4, "'Asia/Tokyo'::text", "topic = 'organisation_opened.v1'")
+    change_event(connection, "ledger.events", 4, "'Asia/Tokyo'::text", "topic = 'organisation_opened.v1'")
     differences = case.auditor.differences(connection, case.ingested.letters)
     assert [each for each in differences if "begins with" in each]
 
 
 def test_it_notices_a_wrong_snapshot(case: Case, connection: Connection) -> None:
-    change_fact(connection, "ledger.snapshots", 8, "old::bigint + 1", "true")
+    change_event(connection, "ledger.snapshots", 8, "old::bigint + 1", "true")
     (difference,) = case.auditor.differences(connection, case.ingested.letters)
     assert ": snapshot is " in difference
 
@@ -111,8 +111,8 @@ def test_it_notices_a_snapshot_of_the_future(case: Case, connection: Connection)
 CHARGED_TWICE = """
     INSERT INTO ledger.events (originator_id, originator_version, topic, state)
     SELECT originator_id, (SELECT max(originator_version) + 1 FROM ledger.events AS all_of
-        WHERE all_of.originator_id = held.originator_id), topic, state
-    FROM ledger.events AS held WHERE topic = 'usage_charged.v1' LIMIT 1
+        WHERE all_of.originator_id = existing.originator_id), topic, state
+    FROM ledger.events AS existing WHERE topic = 'usage_charged.v1' LIMIT 1
 """
 NEVER_CHARGED = """
     DELETE FROM ledger.events WHERE ctid = (
@@ -130,9 +130,9 @@ TURNED_ROUND = """
 UNASKED = """
     INSERT INTO ledger.events (originator_id, originator_version, topic, state)
     SELECT originator_id, (SELECT max(originator_version) + 1 FROM ledger.events AS all_of
-        WHERE all_of.originator_id = held.originator_id), 'price_changed.v1',
+        WHERE all_of.originator_id = existing.originator_id), 'price_changed.v1',
         convert_to('["2026-11-22T09:15:00Z", null, "request-1", 1]', 'UTF8')
-    FROM ledger.events AS held LIMIT 1
+    FROM ledger.events AS existing LIMIT 1
 """
 MADE_UP = """
     INSERT INTO ledger.events (originator_id, originator_version, topic, state)
@@ -167,7 +167,7 @@ def test_it_notices_a_wrong_history(case: Case, connection: Connection, change: 
 
 
 def test_it_notices_charges_out_of_order(case: Case, connection: Connection) -> None:
-    """Two charges of one organisation change places, and everything else stays."""
+    """Two charges of one organisation are swapped; everything else is unchanged."""
     connection.execute("ALTER TABLE ledger.events DISABLE TRIGGER events_are_facts")
     swapped = connection.execute("""
         WITH pair AS (
@@ -198,7 +198,7 @@ def test_it_notices_a_lost_organisation(case: Case, connection: Connection) -> N
     assert [each for each in differences if each.startswith("history of ") and each.endswith("is missing")]
 
 
-def test_it_notices_additions_that_the_ledger_never_got(case: Case, connection: Connection) -> None:
+def test_it_notices_additions_missing_in_the_ledger(case: Case, connection: Connection) -> None:
     first, *others = case.ingested.accounts
     more = replace(first, additions=(*first.additions, Addition("purchase", 17)))
     auditor = Auditor(TOPIC, case.ingested.records, [more, *others], Rates(RATE_CHANGES))

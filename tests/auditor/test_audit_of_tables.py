@@ -1,4 +1,4 @@
-"""The auditor audited: sound books satisfy it, and no table that is off by one escapes it."""
+"""Tests of the auditor: it accepts a consistent ledger, and finds any table value that is off by one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from tests.auditor.conftest import Case, Connection
 
 
-def test_it_is_content_with_sound_books(case: Case, connection: Connection) -> None:
+def test_a_consistent_ledger_has_no_differences(case: Case, connection: Connection) -> None:
     assert case.auditor.differences(connection, case.ingested.letters) == []
 
 
@@ -75,7 +75,7 @@ PLACES = {
     ("label", "change"),
     [(label, change.strip()) for label, changes in TEXTS.items() for change in changes.split(";")],
 )
-def test_it_notices_a_wrong_word_or_date(case: Case, connection: Connection, label: str, change: str) -> None:
+def test_it_notices_a_wrong_text_or_date(case: Case, connection: Connection, label: str, change: str) -> None:
     table, where = PLACES.get(label, (label, ""))
     connection.execute(
         f"UPDATE projections.{table} SET {change}"
@@ -97,7 +97,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("label", ROWS)
-def test_it_notices_a_row_of_nobody(case: Case, connection: Connection, label: str) -> None:
+def test_it_notices_a_row_without_an_organisation(case: Case, connection: Connection, label: str) -> None:
     table, where = ROWS[label]
     connection.execute(
         f"INSERT INTO projections.{table}"
@@ -121,7 +121,9 @@ def test_it_notices_a_lost_row(case: Case, connection: Connection, label: str) -
 
 
 @pytest.mark.parametrize("table", ["consumer_positions", "parked_messages"])
-def test_it_notices_a_lost_row_beside_the_events(case: Case, connection: Connection, table: str) -> None:
+def test_it_notices_a_lost_row_of_another_ledger_table(
+    case: Case, connection: Connection, table: str
+) -> None:
     connection.execute(f"DELETE FROM ledger.{table} WHERE ctid = (SELECT ctid FROM ledger.{table} LIMIT 1)")
     (difference,) = case.auditor.differences(connection, case.ingested.letters)
     assert difference.startswith(f"{table}[")
@@ -136,7 +138,7 @@ def test_it_notices_a_lost_row_beside_the_events(case: Case, connection: Connect
         ("record_key", r"record_key || '\x20'::bytea"),
     ],
 )
-def test_it_notices_a_changed_message_that_waits(
+def test_it_notices_a_changed_parked_message(
     case: Case, connection: Connection, column: str, change: str
 ) -> None:
     connection.execute(

@@ -1,4 +1,4 @@
-"""The auditor is worth nothing if it shares a mistake with the product."""
+"""The auditor is useless if it shares a mistake with the product, so it shares no code with it."""
 
 import ast
 from pathlib import Path

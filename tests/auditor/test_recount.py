@@ -1,4 +1,4 @@
-"""The recount against sums done by hand."""
+"""The recount, compared with sums computed by hand."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def message(
         ("watermark_reprocess", True, datetime(2026, 9, 1, tzinfo=UTC), 250_000),
     ],
 )
-def test_rates_are_those_in_force(usage_type: str, ai_search: bool, at: datetime, millionths: int) -> None:
+def test_the_rate_in_force_applies(usage_type: str, ai_search: bool, at: datetime, millionths: int) -> None:
     assert RATES.millionths(usage_type, ai_search=ai_search, at=at) == millionths
 
 
@@ -64,10 +64,10 @@ def test_a_run_is_rounded_up_once_per_usage_type_and_rate() -> None:
     assert [charge.credits for charge in charges] == [1, 0, 1, 1, 1, 3, 0]
 
 
-def test_a_run_counts_where_its_first_charge_does() -> None:
+def test_a_run_counts_in_the_month_of_its_first_charge() -> None:
     messages = [
-        message(0, at=datetime(2026, 1, 1, tzinfo=UTC)),  # no photos: shown nowhere
-        message(7, ai_search=False, at=datetime(2026, 2, 1, tzinfo=UTC)),  # free: shown nowhere
+        message(0, at=datetime(2026, 1, 1, tzinfo=UTC)),  # no photos: not shown
+        message(7, ai_search=False, at=datetime(2026, 2, 1, tzinfo=UTC)),  # free: not shown
         message(2, at=SEPTEMBER, event=(1, "Marathon")),
         message(3, at=AUGUST, event=(2, "Fair"), user=None),
         message(4, run="run-2", at=AUGUST, event=(1, "Marathon 2026"), usage_type="ai_image_rotation"),
@@ -147,11 +147,11 @@ def test_free_credits_are_spent_first_and_an_overdraft_is_paid_first() -> None:
 
 def test_the_order_of_a_history() -> None:
     assert inversions([(0, 1), (0, 2), (0, 9)]) == (set(), set())
-    # 5 and 6 waited for the organisation while 7 and 8 were charged: the waiting ones were overtaken.
+    # 5 and 6 were parked while 7 and 8 were charged: 7 and 8 precede them.
     assert inversions([(0, 7), (0, 5), (0, 8), (0, 6)]) == ({(0, 5), (0, 6)}, {(0, 7), (0, 8)})
 
 
-def test_keys_keep_the_time_of_a_uuid_in_front() -> None:
+def test_a_key_starts_with_the_time_of_a_uuid() -> None:
     uuid = "0198f0c2-7a3b-7c4d-8e5f-0123456789ab"
     assert key_of("/s", uuid).hex.startswith("0198f0c27a3b")
     assert key_of("/s", uuid) != key_of("/t", uuid)

@@ -1,4 +1,4 @@
-"""A topic, read from its beginning over the broker's socket."""
+"""Reads a topic from its beginning over the broker's socket."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kafka import KafkaConsumer, TopicPartition
 from tests.auditor.wire import Record
 
 QUIET_S = 2.0
-"""A broker may misreport where a log ends: the end is where nothing more comes for so long."""
+"""A broker may report a wrong end of a log, so the end is reached when no record comes for this time."""
 
 
 def read_topic(
@@ -18,7 +18,7 @@ def read_topic(
 ) -> list[Record]:
     """Return all records of a topic, at least up to the known `ends` of its partitions.
 
-    Raises TimeoutError when they do not come in time.
+    Raises TimeoutError if they do not come in time.
     """
     consumer = KafkaConsumer(
         bootstrap_servers=bootstrap_servers.split(","),

@@ -1,7 +1,8 @@
-"""What has to become of every record: charged, dropped as a repeat, or refused.
+"""The expected outcome of every record: charged, dropped as a repeat, or refused.
 
 The first record of an identity in partition order wins. Records of one organisation share a partition, so
-that order is the order of the log; an identity in two partitions has no first, and such traffic is refused.
+this order is the order of the log. An identity in two partitions has no first record; such traffic is an
+error.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Place = tuple[int, int]
 
 
 class Refusal(NamedTuple):
-    """A record that belongs into the dead-letter topic, and the field that is to blame."""
+    """A record that belongs in the dead-letter topic, and the invalid field."""
 
     record: Record
     field: str | None
@@ -36,16 +37,16 @@ class Accepted(NamedTuple):
 
 @dataclass
 class Verdicts:
-    """All records of a topic, judged."""
+    """The expected outcomes of all records of a topic."""
 
     accepted: dict[Identity, Accepted] = field(default_factory=dict)
     refused: dict[Place, Refusal] = field(default_factory=dict)
     repeats: int = 0
     ends: dict[int, int] = field(default_factory=dict)
-    """Of each partition, the offset after its last record."""
+    """By partition, the offset after its last record."""
 
     def of(self, organisation_ids: Iterable[str]) -> dict[str, list[Accepted]]:
-        """Return what is charged to organisations, in the order of the log."""
+        """Return the messages that are charged to organisations, in the order of the log."""
         by_organisation: dict[str, list[Accepted]] = {name: [] for name in organisation_ids}
         for accepted in self.accepted.values():
             name = accepted.message.organisation_id
@@ -55,7 +56,7 @@ class Verdicts:
 
 
 def judge(records: Sequence[Record]) -> Verdicts:
-    """Return what has to become of the records of a topic, handed over in any order."""
+    """Return the expected outcomes of the records of a topic, which may be in any order."""
     verdicts = Verdicts()
     for record in in_log_order(records):
         verdicts.ends[record.partition] = record.offset + 1

@@ -1,7 +1,7 @@
-"""The wire contract of usage messages, read once more and independently: what a record says, or why not.
+"""An independent reader of usage messages: returns the message of a record, or the reason of a refusal.
 
-Only what the contract says is here: CloudEvents 1.0 in structured or binary mode, the fields and their
-ranges. Nothing of the product is imported, so a mistake there is not repeated here.
+It implements the wire contract: CloudEvents 1.0 in structured or binary mode, the fields and their ranges.
+It imports nothing of the product, so it does not repeat its mistakes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\
 
 
 class Record(NamedTuple):
-    """A record of the usage topic, as the broker keeps it."""
+    """A record of the usage topic, as the broker stores it."""
 
     partition: int
     offset: int
@@ -37,7 +37,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Message:
-    """A well-formed message: who used what, when."""
+    """A valid usage message."""
 
     source: str
     id: str
@@ -58,7 +58,9 @@ class Message:
 
     @property
     def body(self) -> tuple[object, ...]:
-        """The fields that affect the charge: a repeat says the same in them, anything else is a conflict."""
+        """The fields that affect the charge. A repeat has the same values; a record with other values is a
+        conflict.
+        """
         return (
             self.organisation_id,
             self.run_id,
@@ -70,7 +72,7 @@ class Message:
 
 
 class Malformed(Exception):
-    """The record breaks the contract; `field` is the one at fault, None for the record as a whole."""
+    """The record breaks the contract. `field` is the invalid one, or None for the record as a whole."""
 
     def __init__(self, field: str | None) -> None:
         super().__init__(field)
@@ -78,7 +80,7 @@ class Malformed(Exception):
 
 
 def read_message(record: Record) -> Message:
-    """Return what a record says. Raises Malformed."""
+    """Return the message of a record. Raises Malformed."""
     value = record.value
     if not value or len(value) > VALUE_LIMIT_BYTES:
         raise Malformed(None)
@@ -109,7 +111,7 @@ def _attributes(headers: dict[str, bytes]) -> dict[str, str]:
 def _json(value: bytes) -> Any:
     try:
         document = json.loads(value.decode(), parse_constant=_not_json)
-        json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair is not text
     except (ValueError, RecursionError):
         raise Malformed(None) from None
     return document
@@ -155,7 +157,7 @@ def _message(envelope: dict[str, Any]) -> Message:
 
 
 def _expect(value: Any, kind: type, field: str | None) -> Any:
-    if type(value) is not kind:  # so that true is no number
+    if type(value) is not kind:  # so that true is not a number
         raise Malformed(field)
     return value
 
@@ -193,6 +195,6 @@ def _time(text: str) -> datetime:
 
 
 def in_log_order(records: Sequence[Record]) -> list[Record]:
-    """Return records by partition, in each by offset, without what was read twice."""
+    """Return records sorted by partition and offset, without those that were read twice."""
     by_place = {record.place: record for record in records}
     return [by_place[place] for place in sorted(by_place)]

@@ -31,7 +31,7 @@ Open = Callable[..., Page]
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """The browser's program. Without one the tests fail: a page nobody looked at is not tested."""
+    """Path of the browser. Without one the tests fail instead of being skipped."""
     named = os.environ.get("CHROMIUM")
     found = named or next(filter(None, map(shutil.which, NAMES)), None)
     if found is None or not Path(found).exists():
@@ -44,7 +44,7 @@ def chromium() -> str:
 
 @pytest.fixture(scope="session")
 def service(servers_root: Path) -> Iterator[Settings]:
-    """The demo, with its history in the views and usage coming in."""
+    """The demo service, with its history projected and live usage."""
     port = pick_free_port()
     data_dir = servers_root / "browser"
     given = {name: value for name, value in os.environ.items() if not name.endswith(("_URL", "_SERVERS"))}
@@ -76,7 +76,7 @@ def url(service: Settings) -> str:
 
 @pytest.fixture(scope="session")
 def browser(chromium: str) -> Iterator[Browser]:
-    """A browser without a window."""
+    """A headless browser."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield browser
@@ -85,7 +85,7 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser, service: Settings, url: str) -> Iterator[Open]:
-    """A function that signs somebody in, in a browser of their own, and shows them a page."""
+    """A function that signs a user in, in a new browser context, and opens a page."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
@@ -107,19 +107,19 @@ def open_page(browser: Browser, service: Settings, url: str) -> Iterator[Open]:
     yield open_one
     for context in contexts:
         context.close()
-    # An answer of 403 or 404 that a test asked for is told on the console too.
+    # The console also reports a response of 403 or 404 that a test expects.
     assert [said for said in complaints if "Failed to load resource" not in said] == []
 
 
 @pytest.fixture(scope="session", autouse=True)
 def history(browser: Browser, service: Settings, url: str) -> None:
-    """Wait until the demo's months are in the views."""
+    """Wait until the demo's months are projected."""
     context = browser.new_context()
     page = context.new_page()
     page.goto(sign_in_link(service, url, "member", ORGANISATION))
     deadline = time.monotonic() + HISTORY_WITHIN_S
     while "0" in (usages := page.locator(".month .usage").all_inner_texts()) or not usages:
-        assert time.monotonic() < deadline, "the demo's history did not come"
+        assert time.monotonic() < deadline, "the demo's history was not projected"
         time.sleep(0.3)
         page.reload()
     context.close()
@@ -132,5 +132,5 @@ def _wait_until_ready(address: str) -> None:
             with urllib.request.urlopen(address, timeout=2):  # noqa: S310 - loopback
                 return
         except (urllib.error.URLError, OSError):
-            assert time.monotonic() < deadline, "the service did not get ready"
+            assert time.monotonic() < deadline, "the service did not become ready"
             time.sleep(0.1)

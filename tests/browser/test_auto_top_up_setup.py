@@ -1,4 +1,4 @@
-"""Auto top-up in a browser: switched on with a purchase, and credits that come by themselves."""
+"""Auto top-up in a browser: a purchase switches it on, and then it adds credits automatically."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def put_billing_details(page: Page) -> None:
     expect(page.get_by_text("Invalidenstr. 1, Berlin")).to_be_visible()
 
 
-def test_credits_come_by_themselves(open_page: Open) -> None:
+def test_credits_are_added_automatically(open_page: Open) -> None:
     page = open_page("admin", organisation="lens-and-lace")
     page.get_by_role("link", name="Auto top-up").click()
     expect(page.get_by_role("heading", name="Auto top-up is off")).to_be_visible()
@@ -41,7 +41,7 @@ def test_credits_come_by_themselves(open_page: Open) -> None:
 
     page.get_by_role("link", name="Auto top-up").click()
     expect(page.get_by_role("heading", name="Auto top-up is on")).to_be_visible()
-    # Far below the threshold at once: it buys, and then holds back, since that was not enough.
+    # The balance is far below the threshold: it buys once, and then pauses, because that was not enough.
     held = page.get_by_text("Auto top-up is paused today.")
     for _ in range(COMES_WITHIN_MS // 500):
         if held.is_visible():

@@ -1,4 +1,6 @@
-"""Every page at three widths, light and dark: axe finds nothing, all fits the screen; with a picture."""
+"""Every page at three widths, light and dark: axe finds nothing, and the page fits the screen. Takes
+pictures.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,7 @@ def test_colours_are_switched_and_remembered(open_page: Open) -> None:
     assert again.evaluate(background) == light
 
 
-def test_the_phone_shows_what_the_desk_does(open_page: Open) -> None:
+def test_a_phone_shows_the_same_as_a_desktop(open_page: Open) -> None:
     page = open_page("member", viewport={"width": 390, "height": 800}, has_touch=True)
     row = page.locator(".stack tbody tr").first
     for cell in ("td.type", "td.num", "td.event", "td.date", "td.who"):

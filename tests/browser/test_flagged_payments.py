@@ -1,4 +1,4 @@
-"""Money that was taken twice, from the list that names it to the refund that settles it, in a browser."""
+"""A payment that was paid twice, in a browser: from the list of flags to the refund that settles the flag."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.browser.test_purchase import to_payment
 pytestmark = pytest.mark.browser
 
 
-def test_what_was_paid_twice_is_given_back(open_page: Open, url: str) -> None:
+def test_a_second_payment_is_refunded(open_page: Open, url: str) -> None:
     payer = open_page("admin")
     to_payment(payer)
     payer.get_by_role("link", name=re.compile("^Pay ")).or_(
@@ -26,7 +26,7 @@ def test_what_was_paid_twice_is_given_back(open_page: Open, url: str) -> None:
 
     staff = open_page("staff", "/credits/flags", reduced_motion="reduce")
     give_back = staff.get_by_role("link", name="Refund attempt").first
-    for _ in range(20):  # until the gateway has told of both
+    for _ in range(20):  # until both webhooks have arrived
         if give_back.is_visible():
             break
         staff.wait_for_timeout(500)

@@ -18,7 +18,7 @@ def number(text: str) -> int:
     return int(re.sub(r"[^\d-]", "", text.replace("\N{MINUS SIGN}", "-")))
 
 
-def test_what_is_left_where_it_went_and_when_to_top_up(open_page: Open) -> None:
+def test_balance_usage_and_top_up_advice(open_page: Open) -> None:
     page = open_page("admin")
     expect(page.get_by_role("heading", name="Available Credits")).to_be_visible()
     assert number(page.locator(".big").inner_text()) > 0
@@ -43,7 +43,7 @@ def test_what_is_left_where_it_went_and_when_to_top_up(open_page: Open) -> None:
     expect(page.get_by_text("Purchase,").first).to_be_visible()
 
 
-def test_the_next_event_is_planned_for(open_page: Open) -> None:
+def test_the_next_event_is_planned(open_page: Open) -> None:
     page = open_page("admin")
     page.get_by_label("Photos of your next event").fill("900000")
     page.get_by_role("button", name="Suggest").click()
@@ -62,7 +62,7 @@ def test_the_price_shows_and_hides(open_page: Open) -> None:
     expect(page.get_by_text("₹1.50")).to_have_count(0)
 
 
-def test_numbers_read_as_in_the_place(open_page: Open) -> None:
+def test_numbers_are_written_as_in_the_users_country(open_page: Open) -> None:
     indian = open_page("member", "/credits?tab=purchases")
     expect(indian.get_by_text("+75,000", exact=True)).to_be_visible()
     expect(indian.locator("html")).to_have_attribute("lang", "en-IN")
@@ -82,7 +82,7 @@ def test_info_icons_open_by_mouse_and_close_by_escape(open_page: Open) -> None:
     expect(icon).to_be_focused()
 
 
-def test_usage_shows_up_by_itself(open_page: Open) -> None:
+def test_usage_appears_without_a_reload(open_page: Open) -> None:
     page = open_page("member")
     freshness = page.locator("#freshness span[title]")
     first = freshness.get_attribute("title") or ""
@@ -106,7 +106,7 @@ def test_people_of_the_demo_have_names(open_page: Open) -> None:
     assert not [user for user in users if user.startswith("u-")]
 
 
-def test_an_export_is_a_whole_file(open_page: Open) -> None:
+def test_an_export_is_complete(open_page: Open) -> None:
     page = open_page("member")
     with page.expect_download() as downloading:
         page.get_by_role("link", name="CSV").click()
@@ -114,11 +114,11 @@ def test_an_export_is_a_whole_file(open_page: Open) -> None:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     runs = sum(number(card.locator(".figure").first.inner_text()) for card in page.locator(".month").all())
-    assert len(rows) >= runs * 0.95  # of four months; more may have come meanwhile
+    assert len(rows) >= runs * 0.95  # of four months; more may have arrived meanwhile
     assert len({row["reference"] for row in rows}) == len(rows)
 
 
-def test_older_rows_are_a_link_away(open_page: Open) -> None:
+def test_a_link_leads_to_older_rows(open_page: Open) -> None:
     page = open_page("member")
     page.get_by_role("link", name="Older").click()
     expect(page.get_by_role("link", name="Newest")).to_be_visible()
@@ -158,7 +158,7 @@ def test_the_keyboard_is_enough(open_page: Open) -> None:
 
 
 def reach(page: Page, name: str) -> None:
-    """Go on by Tab to what has a name."""
+    """Press Tab until the element with a name has the focus."""
     for _ in range(80):
         page.keyboard.press("Tab")
         focused = page.evaluate(
@@ -166,4 +166,4 @@ def reach(page: Page, name: str) -> None:
         )
         if focused.strip() == name:
             return
-    raise AssertionError(f"no Tab leads to {name}")
+    raise AssertionError(f"Tab never reaches {name}")

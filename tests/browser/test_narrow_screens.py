@@ -1,4 +1,4 @@
-"""What phones and tablets show: whole, without scrolling sideways."""
+"""Pages on phones and tablets: complete, without horizontal scrolling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.browser
 
 PHONE = {"width": 390, "height": 844}
 TABLET = {"width": 820, "height": 1180}
-# Titles and captions for screen readers alone are clipped on purpose.
+# Titles and captions only for screen readers are clipped on purpose.
 _CUT_OFF = """() => [...document.querySelectorAll('main :is(td, tbody th, td *), nav a')].filter(each => {
     const box = each.getBoundingClientRect();
     const room = (each.closest('.table-scroll') ?? document.body).getBoundingClientRect();
@@ -22,7 +22,7 @@ _CUT_OFF = """() => [...document.querySelectorAll('main :is(td, tbody th, td *),
 
 
 def cut_off(page: Page) -> list[str]:
-    """Return what lies outside its box, cells and links."""
+    """Return the cells and links that are outside their box."""
     found: list[str] = page.evaluate(_CUT_OFF)
     return found
 
@@ -44,7 +44,7 @@ def test_every_column_and_button_is_on_the_screen(open_page: Open, url: str, scr
     assert cut_off(page) == []
 
 
-def test_cards_beside_each_other_have_their_figures_in_line(open_page: Open) -> None:
+def test_cards_in_one_row_have_aligned_figures(open_page: Open) -> None:
     page = open_page("member", viewport=PHONE)
     tops = page.locator(".month .usage").evaluate_all(
         "all => all.map(each => each.getBoundingClientRect().top)"

@@ -1,4 +1,4 @@
-"""The picture of the Credits page that README shows. `make picture` saves it where README looks for it."""
+"""The picture of the Credits page in README. `make picture` saves it at README's path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Buying credits in a browser, by a gateway's own page, to the invoice."""
+"""A purchase of credits in a browser, through the gateway's page, up to the invoice."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def to_payment(page: Page, credits: str = "1000", gateway: str = "Razorpay") -> 
 
 
 def at_gateway(page: Page, does: str) -> None:
-    """Go to the gateway's page, and let the payer do something there."""
+    """Open the gateway's page, and press one of its buttons."""
     pays = re.compile("^Pay ")
     page.get_by_role("button", name=pays).or_(page.get_by_role("link", name=pays)).click()
     page.wait_for_url(re.compile("checkout|gl/|redirect"))
@@ -34,7 +34,7 @@ def at_gateway(page: Page, does: str) -> None:
 
 
 def picture(page: Page, name: str, *, with_axe: bool = True) -> None:
-    """Keep what a step looks like on a phone and on a desk, and let axe have a look: it needs scripts."""
+    """Take pictures of a step on a phone and on a desktop, and check it with axe, which needs scripts."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     for width in (390, 1280):
         page.set_viewport_size({"width": width, "height": 900})
@@ -79,7 +79,9 @@ def test_from_a_thousand_credits_to_the_invoice(open_page: Open) -> None:
     assert "1,770.00" in text
 
     page.get_by_role("link", name="Credits", exact=True).first.click()
-    assert number(page.locator(".big").inner_text()) > before, "1,000 came, less was used meanwhile"
+    assert number(page.locator(".big").inner_text()) > before, (
+        "1,000 were added, and fewer were used meanwhile"
+    )
 
 
 def test_a_custom_payment_from_the_wizard(open_page: Open) -> None:
@@ -148,7 +150,7 @@ IN_DOLLARS = ("lens-and-lace", "PayGlocal")
     ],
 )
 @pytest.mark.parametrize("buyer", [IN_RUPEES, IN_DOLLARS])
-def test_what_becomes_of_a_payment_is_said(
+def test_the_page_shows_the_outcome_of_a_payment(
     open_page: Open, buyer: tuple[str, str], does: str, status: str, said: str
 ) -> None:
     organisation, gateway = buyer
@@ -164,7 +166,7 @@ def test_what_becomes_of_a_payment_is_said(
     expect(came_back).to_contain_text(said)
 
 
-def test_the_browsers_back_button_leads_through_the_wizard(open_page: Open) -> None:
+def test_the_back_button_works_in_the_wizard(open_page: Open) -> None:
     page = open_page("admin")
     to_payment(page)
     page.go_back()

@@ -1,4 +1,4 @@
-"""Who sees which buttons, and what staff do, in a browser."""
+"""The buttons of each role, and the work of staff, in a browser."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_staff_find_an_organisation_and_add_credits(open_page: Open) -> None:
 def test_staff_refund_a_charge(open_page: Open) -> None:
     page = open_page("staff", f"/credits?organisation={ORGANISATION}")
     page.get_by_label("About this run").nth(3).click()
-    page.get_by_role("link", name="Charges of this run").click()  # of the one panel that is open
+    page.get_by_role("link", name="Charges of this run").click()  # of the single open panel
     page.get_by_role("link", name="Refund charge").first.click()
     page.get_by_label("Credits").fill("1")
     page.get_by_label("Reason").fill("blurred")
@@ -57,7 +57,7 @@ def test_staff_refund_a_charge(open_page: Open) -> None:
     expect(page.get_by_text("Refund").first).to_be_visible()
 
 
-def test_who_is_not_signed_in_is_asked_to(open_page: Open, url: str) -> None:
+def test_a_visitor_is_asked_to_sign_in(open_page: Open, url: str) -> None:
     page = open_page("member")
     page.get_by_role("button", name="Sign out").click()
     page.goto(f"{url}/credits/subscription")
@@ -67,7 +67,7 @@ def test_who_is_not_signed_in_is_asked_to(open_page: Open, url: str) -> None:
     expect(page.get_by_role("alert")).to_contain_text("Not signed in.")
 
 
-def test_what_is_not_there_is_said_on_a_page(open_page: Open, url: str) -> None:
+def test_an_unknown_address_shows_a_page(open_page: Open, url: str) -> None:
     page = open_page("member")
     answer = page.goto(f"{url}/credits?organisation=lens-and-lace")
     assert answer is not None

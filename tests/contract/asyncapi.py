@@ -1,4 +1,4 @@
-"""`docs/asyncapi.yaml` as a judge of messages."""
+"""Checks messages against `docs/asyncapi.yaml`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DOCUMENT: Final[dict[str, Any]] = yaml.safe_load(DOCUMENT_FILE.read_text(encodin
 def check(schema: dict[str, Any], instance: Any) -> None:
     """Check that a schema of the document accepts an instance and describes every field of it.
 
-    Consumers ignore unknown fields and so do the schemas; but what we send ourselves is to be described.
+    Consumers ignore unknown fields, and so do the schemas. But every field that we send must be described.
     """
     accept(schema, instance)
     unknown = list(_unknown(schema, instance, "$"))
@@ -26,17 +26,17 @@ def check(schema: dict[str, Any], instance: Any) -> None:
 
 
 def accept(schema: dict[str, Any], instance: Any) -> None:
-    """Check that a schema of the document accepts an instance, whatever else it says."""
+    """Check that a schema of the document accepts an instance, which may have unknown fields."""
     _validator(json.dumps(schema)).validate(instance)
 
 
 def check_message(channel: str, message: Any) -> None:
-    """Check a message against the one description of its channel that is of its type."""
+    """Check a message against the description of its type in its channel."""
     check(payload_of(channel, message.get("type")), message)
 
 
 def payload_of(channel: str, event_type: str | None = None) -> dict[str, Any]:
-    """Return the schema of a channel's only message, or of the one with a name."""
+    """Return the schema of a channel's only message, or of the message with a name."""
     messages = messages_of(channel)
     if len(messages) > 1:
         messages = [message for message in messages if message["name"] == event_type]
@@ -49,7 +49,7 @@ def messages_of(channel: str) -> list[dict[str, Any]]:
 
 
 def resolve(node: dict[str, Any]) -> dict[str, Any]:
-    """Follow a reference, if the node is one."""
+    """Return the target of a node that is a reference, or the node itself."""
     if "$ref" not in node:
         return node
     found: Any = DOCUMENT

@@ -1,4 +1,4 @@
-"""`docs/asyncapi.yaml` describes what really goes over the wire."""
+"""`docs/asyncapi.yaml` describes the messages that are really sent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_every_type_of_event_is_described_once() -> None:
         assert properties["type"]["const"] == message["name"]
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_every_reference_has_a_target() -> None:
     def visit(node: Any) -> None:
         if isinstance(node, dict):
             assert resolve(node)
@@ -62,8 +62,8 @@ def test_committed_examples_of_events_are_valid(line: bytes) -> None:
 
 
 @pytest.mark.parametrize("line", EXAMPLES, ids=lambda line: json.loads(line)["type"])
-def test_all_that_an_event_says_is_promised(line: bytes) -> None:
-    """Every field is required: a consumer may count on it."""
+def test_all_fields_of_an_event_are_required(line: bytes) -> None:
+    """Every field is required: a consumer may rely on it."""
     message = json.loads(line)
     schema = payload_of("events", message["type"])
     for name in message:
@@ -75,7 +75,7 @@ def test_all_that_an_event_says_is_promised(line: bytes) -> None:
             check(schema, message | {"data": data})
 
 
-def test_whatever_a_database_holds_is_described() -> None:
+def test_every_stored_event_is_described() -> None:
     codec = EventCodec()
     for topic, state in LINES:
         if topic != b"organisation_snapshot.v1":

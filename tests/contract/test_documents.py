@@ -39,13 +39,13 @@ every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 
 
 def anchors(document: Path) -> set[str]:
-    """Return the anchors that GitHub gives the headings of a document."""
+    """Return the anchors that GitHub generates for the headings of a document."""
     headings = _HEADING.findall(prose(document))
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
 @every_document
-def test_links_lead_somewhere(document: Path) -> None:
+def test_every_link_has_a_target(document: Path) -> None:
     broken = []
     for target in _LINK.findall(prose(document)):
         if "://" in target or target.startswith("mailto:"):
@@ -80,7 +80,7 @@ def test_diagrams_have_a_known_type_and_balanced_brackets(document: Path) -> Non
     for block in blocks(document, "mermaid"):
         assert block.split()[0] in DIAGRAMS
         for opening, closing in ("[]", "()", "{}"):
-            # Arrows of an entity diagram, such as ||--o{, have a brace of their own.
+            # Arrows of an entity diagram, such as ||--o{, contain a brace.
             text = re.sub(r"[|}][|o]--[|o][{|]", "", block)
             assert text.count(opening) == text.count(closing), block
         assert block.count("subgraph ") == len(re.findall(r"^\s+end$", block, re.M)) - len(
@@ -115,7 +115,7 @@ def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= LINES_OF_README_MAX
 
 
-def test_settings_are_those_of_the_service() -> None:
+def test_settings_match_those_of_the_service() -> None:
     described = set(_SETTING.findall((ROOT / "docs" / "settings.md").read_text(encoding="utf-8")))
     known = {name.upper() for name in Settings.model_fields} - INTERNAL_SETTINGS
     assert known - described == set()
@@ -132,7 +132,7 @@ def commands() -> set[str]:
 
 
 @every_document
-def test_commands_are_those_of_the_program(document: Path, commands: set[str]) -> None:
+def test_commands_match_those_of_the_program(document: Path, commands: set[str]) -> None:
     named = {
         name
         for code in [*_CODE.findall(prose(document)), *blocks(document, "sh")]

@@ -166,7 +166,7 @@ class TestTables(OnLedgerTables):
 
     def test_there_is_one_log(self) -> None:
         """Refused: events beside the log would be in no position, projection or audit."""
-        with pytest.raises(NotSupportedError, match="beside the log"):
+        with pytest.raises(NotSupportedError, match="besides the log"):
             self.factory().aggregate_recorder("events")
 
     def test_a_repeated_key_is_an_integrity_error(self) -> None:

@@ -1,4 +1,4 @@
-"""The mapper's two ways of writing rows are one, and what they write is read back as it was."""
+"""The mapper's two ways of writing rows are equivalent, and rows are read back unchanged."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def copy_in(connection: psycopg.Connection[Any], payload: bytes) -> None:
 
 
 def test_the_charges_cover_every_shape() -> None:
-    facts = [envelope.event for envelope in charges()]
-    assert all(isinstance(event, UsageCharged) for event in facts)
-    assert any(len(event.draws) > 1 for event in facts)  # type: ignore[attr-defined]
-    assert any(event.overdraft for event in facts)  # type: ignore[attr-defined]
-    assert any(event.draws == () for event in facts)  # type: ignore[attr-defined]
+    recorded = [envelope.event for envelope in charges()]
+    assert all(isinstance(event, UsageCharged) for event in recorded)
+    assert any(len(event.draws) > 1 for event in recorded)  # type: ignore[attr-defined]
+    assert any(event.overdraft for event in recorded)  # type: ignore[attr-defined]
+    assert any(event.draws == () for event in recorded)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("count", [0, 1, len(charges())])
@@ -104,7 +104,7 @@ def test_rows_read_back_equal_the_events(
     assert sorted(read, key=_place) == sorted(events, key=_place)
 
 
-def test_columns_are_what_the_event_says(connection: psycopg.Connection[Any]) -> None:
+def test_columns_match_the_event(connection: psycopg.Connection[Any]) -> None:
     events = whole_history()
     copy_in(connection, copy_rows([MAPPER.to_stored_event(envelope) for envelope in events]))
     rows = connection.execute(
@@ -121,7 +121,7 @@ def test_columns_are_what_the_event_says(connection: psycopg.Connection[Any]) ->
     assert [(version, refers_to) for version, _, _, refers_to in rows if refers_to] == [(7, 3)]
 
 
-def test_no_message_can_take_the_place_of_a_payment() -> None:
+def test_no_message_has_the_dedupe_key_of_a_payment() -> None:
     envelope = whole_history()[4]
     purchase = envelope.event
     assert isinstance(purchase, CreditsPurchased)
@@ -138,7 +138,7 @@ def test_a_plain_stored_event_has_no_key() -> None:
     assert MAPPER.to_domain_event(stored) == envelope
 
 
-def test_draws_survive_the_way_there_and_back() -> None:
+def test_draws_survive_a_round_trip() -> None:
     envelope = next(envelope for envelope in charges() if len(envelope.event.draws) > 1)  # type: ignore[attr-defined]
     event = MAPPER.to_domain_event(MAPPER.to_stored_event(envelope)).event
     assert isinstance(event, UsageCharged)

@@ -1,4 +1,4 @@
-"""The OpenAPI document: complete, and in agreement with what the code does."""
+"""The OpenAPI document is complete and agrees with the code."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from api.payments import schemas as payment_schemas
 from api.webhooks import endpoints as webhook_endpoints
 from infra.identity.sessions import PostgresSessions
 
-# No operation documents what happens before one is found.
+# No operation documents the problems that occur before routing.
 BEFORE_ROUTING = {"method-not-allowed"}
-# Pages are no operations.
+# Pages are not operations.
 OF_PAGES = {"form-expired", "photo-event-unknown"}
 
 BODIES = {
@@ -61,7 +61,7 @@ BODIES = {
 
 
 def _nothing(*_: Any) -> Any:
-    raise AssertionError("describing the API reads nothing")
+    raise AssertionError("the description of the API must not read anything")
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, 
             yield method, path, operation
 
 
-def test_the_routes_are_these(document):
+def test_all_routes_are_listed(document):
     organisation = "/v1/organisations/{organisation_id}"
     assert {(method, path) for method, path, _ in _operations(document)} == {
         ("put", organisation),
@@ -201,14 +201,14 @@ def test_every_error_is_a_problem_with_an_example(document):
     assert "HTTPValidationError" not in document["components"]["schemas"]
 
 
-def test_reads_and_writes_carry_what_they_promise(document):
+def test_reads_and_writes_have_their_parameters_and_headers(document):
     for method, path, operation in _operations(document):
         if operation["operationId"] == "hearGateway":
-            continue  # gateways send what they send, and read no answer
+            continue  # gateways send no key, and do not read the response
         if not path.startswith("/v1") or {"API keys", "Webhooks", "People"} & set(operation["tags"]):
-            continue  # what these keep lies beside the log, and no view shows it
+            continue  # these write outside the log, and no projection shows it
         if operation["operationId"] in ("eraseBillingDetails", "issueInvoice", "switchOffAutoTopUp"):
-            continue  # what is gone, issued or off stays so, however often one asks
+            continue  # deleting, issuing or switching off again changes nothing
         names = {parameter["name"] for parameter in operation["parameters"]}
         answer = next(each for status, each in operation["responses"].items() if status < "300")
         assert "Ledger-Position" in answer["headers"]
@@ -229,12 +229,12 @@ def test_examples_of_bodies_are_valid(document):
             BODIES[operation["operationId"]].model_validate(example_of(document, schema))
 
 
-def test_no_reference_leads_nowhere(document):
+def test_every_reference_has_a_target(document):
     names = set(re.findall(r"#/components/schemas/(\w+)", repr(document)))
     assert names <= document["components"]["schemas"].keys()
 
 
-def test_bounds_are_whole(document):
+def test_bounds_are_integers(document):
     position = document["components"]["schemas"]["Refund"]["properties"]["charge"]
     assert (position["minimum"], position["maximum"]) == (1, 2**63 - 1)
     assert not re.search(r"'m(in|ax)imum': \d+\.", repr(document))

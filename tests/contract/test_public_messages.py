@@ -1,7 +1,7 @@
-"""What goes out on Kafka, byte for byte.
+"""The messages published on Kafka, byte for byte.
 
-`public_events.jsonl` has a line per type of event, as it was first published. A failure here is a consumer of
-ours that breaks: add fields, or publish a new type beside the old one.
+`public_events.jsonl` has one line per event type, as it was first published. A failure here means that a
+consumer would break: only add fields, or publish a new type in addition to the old one.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def data(event: DomainEvent) -> dict[str, Any]:
     return dict(json.loads(published(event))["data"])
 
 
-def test_every_fact_has_a_public_form() -> None:
+def test_every_event_has_a_public_form() -> None:
     assert set(PUBLIC_MAPPINGS) == {
         shape for shape in CURRENT_TYPES.values() if shape is not OrganisationSnapshot
     }
 
 
-def test_every_fact_has_a_committed_example() -> None:
+def test_every_event_has_a_committed_example() -> None:
     known = {json.loads(line)["type"] for line in EXAMPLES}
     missing = [topic for topic in TOPICS if public_type(topic) not in known]
     assert not missing, f"append to tests/contract/{EXAMPLES_FILE.name}:\n" + "\n".join(
@@ -68,15 +68,15 @@ def test_every_fact_has_a_committed_example() -> None:
 
 
 @pytest.mark.parametrize("topic", TOPICS)
-def test_the_public_form_is_what_it_was(topic: str) -> None:
+def test_the_public_form_has_not_changed(topic: str) -> None:
     assert published(EVENTS[topic]) == example(topic)
 
 
 @pytest.mark.parametrize("topic", TOPICS)
 def test_the_envelope(topic: str) -> None:
     message = json.loads(example(topic))
-    told = {name: value for name, value in message.items() if name != "data"}
-    assert told == {
+    sent = {name: value for name, value in message.items() if name != "data"}
+    assert sent == {
         "specversion": "1.0",
         "id": f"{STREAM}/7",
         "source": "/credit-ledger",
@@ -100,21 +100,21 @@ def test_the_envelope(topic: str) -> None:
         ("hold_placed.v1", {"request": msgspec.structs.replace(HOLD_REQUEST, event_name="SECRET")}),
     ],
 )
-def test_what_people_typed_stays_in_the_ledger(topic: str, changes: dict[str, Any]) -> None:
+def test_text_typed_by_people_is_not_published(topic: str, changes: dict[str, Any]) -> None:
     event: Any = msgspec.structs.replace(EVENTS[topic], **changes)  # type: ignore[type-var]
     assert b"SECRET" in CODEC.encode(event)
     assert b"SECRET" not in published(event)
 
 
-def test_stored_facts_of_every_kind_can_be_told() -> None:
-    """All that ever lay in a database, with times of other zones and without what is optional."""
-    told = [
+def test_every_stored_shape_can_be_published() -> None:
+    """All shapes that were ever stored, with times of other zones and without optional fields."""
+    sent = [
         json.loads(published(CODEC.decode(topic.decode(), state)))
         for topic, state in LINES
         if topic != b"organisation_snapshot.v1"
     ]
-    assert len(told) > len(EXAMPLES)
-    occurred = [message["data"]["occurred_at"] for message in told if "occurred_at" in message["data"]]
+    assert len(sent) > len(EXAMPLES)
+    occurred = [message["data"]["occurred_at"] for message in sent if "occurred_at" in message["data"]]
     assert "2026-07-01T11:59:59Z" in occurred
     assert all(at.endswith("Z") for at in occurred)
 
@@ -142,7 +142,7 @@ def test_a_list_that_would_make_a_message_too_large_is_left_out_and_named(
     check_message("events", json.loads(published(longer)))
 
 
-def test_a_time_of_another_zone_is_told_in_utc() -> None:
+def test_times_are_published_in_utc() -> None:
     (state,) = [state for _, state in LINES if b"+05:30" in state]
     assert data(CODEC.decode("usage_charged.v1", state))["occurred_at"] == "2026-07-01T11:59:59Z"
 
@@ -151,8 +151,8 @@ def test_a_charge_of_photos_settled_before() -> None:
     charge: Any = msgspec.structs.replace(  # type: ignore[type-var]
         EVENTS["usage_charged.v1"], hold_id="hold-8", settled=12, from_hold=300
     )
-    told = data(charge)
-    assert (told["hold_id"], told["photos_settled"], told["credits_from_hold"]) == ("hold-8", 12, 300)
+    sent = data(charge)
+    assert (sent["hold_id"], sent["photos_settled"], sent["credits_from_hold"]) == ("hold-8", 12, 300)
 
 
 def test_a_plan_without_an_end() -> None:
@@ -167,7 +167,7 @@ def test_a_refund_to_a_free_lot() -> None:
     assert data(event)["returned"] == [{"lot": 7, "kind": "free", "size": 30, "credits": 30}]
 
 
-def test_a_fact_without_a_public_form_is_refused() -> None:
+def test_an_event_without_a_public_form_is_refused() -> None:
     snapshot = EVENTS["organisation_snapshot.v1"]
     with pytest.raises(UnknownEventType, match="OrganisationSnapshot has no public form"):
         published(snapshot)

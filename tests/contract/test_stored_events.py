@@ -1,7 +1,7 @@
-"""What was stored once loads for ever.
+"""Every event that was ever stored can still be loaded.
 
-`stored_events.tsv` has lines of a topic, a tab, and the bytes of a fact as they lie in databases. Lines
-are only ever added. A topic's first line is the fact of that topic in `tests/unit/shared/events.py`.
+Each line of `stored_events.tsv` is a topic, a tab, and the bytes of an event as databases contain them. Lines
+are only added. A topic's first line is the event of that topic in `tests/unit/shared/events.py`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def test_every_topic_has_a_golden_line() -> None:
     ("topic", "state"), LINES, ids=[f"line {number}" for number in range(1, len(LINES) + 1)]
 )
 def test_stored_bytes_load(topic: bytes, state: bytes) -> None:
-    """A failure here is a database that this version cannot read: give the fact a new topic instead."""
+    """A failure here means that this version cannot read a database: give the event a new topic instead."""
     assert CODEC.decode(topic.decode(), state).recorded_at.tzinfo is not None
 
 
@@ -63,18 +63,18 @@ def test_stored_bytes_load(topic: bytes, state: bytes) -> None:
     [Currency, Flag, GrantKind, HeldReason, OffReason, PaymentKind, Plan, UsageType],
     ids=lambda words: words.__name__,
 )
-def test_every_word_a_fact_may_use_is_on_some_golden_line(words: type[StrEnum]) -> None:
+def test_every_enum_value_is_on_some_golden_line(words: type[StrEnum]) -> None:
     stored = GOLDEN_FILE.read_text()
     assert [word for word in words if f'"{word.value}"' not in stored] == []
 
 
 @pytest.mark.parametrize("topic", EVENTS)
-def test_stored_bytes_mean_what_they_meant(topic: str) -> None:
+def test_stored_bytes_decode_to_the_same_events(topic: str) -> None:
     assert CODEC.decode(topic, first_line(topic)) == EVENTS[topic]
 
 
 @pytest.mark.parametrize("topic", EVENTS)
-def test_today_the_same_bytes_are_stored_but_for_fields_appended_since(topic: str) -> None:
+def test_the_same_bytes_are_stored_except_for_appended_fields(topic: str) -> None:
     stored_then = first_line(topic).removesuffix(b"]")
     assert CODEC.encode(EVENTS[topic]).startswith(stored_then)
 
@@ -88,7 +88,7 @@ class _CampaignWithoutDefault(CreditsGranted, frozen=True, array_like=True, gc=F
 
 
 class TestEvolution:
-    """Appending a field with a default keeps the topic. Nothing else does."""
+    """A new last field with a default keeps the topic. Every other change needs a new topic."""
 
     TOPIC = "credits_granted.v1"
 
@@ -114,13 +114,13 @@ class TestEvolution:
             self.codec_of(_CampaignWithoutDefault).decode(self.TOPIC, first_line(self.TOPIC))
 
 
-def test_a_snapshot_with_holds_is_what_its_line_says() -> None:
+def test_a_snapshot_with_holds_matches_its_line() -> None:
     line = next(
         state for topic, state in LINES if b"hold-8" in state and topic == b"organisation_snapshot.v1"
     )
     assert CODEC.decode("organisation_snapshot.v1", line) == SNAPSHOT_WITH_HOLDS
 
 
-def test_a_snapshot_with_auto_top_up_is_what_its_line_says() -> None:
+def test_a_snapshot_with_auto_top_up_matches_its_line() -> None:
     line = next(state for topic, state in LINES if topic == b"organisation_snapshot.v1" and b"top-1" in state)
     assert CODEC.decode("organisation_snapshot.v1", line) == SNAPSHOT_WITH_TOP_UP

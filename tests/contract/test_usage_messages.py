@@ -1,4 +1,4 @@
-"""The wire contract of usage messages: what is accepted, what is refused, and what a refusal says."""
+"""The wire contract of usage messages: accepted messages, refused messages, and the texts of refusals."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def refusal(record: KafkaRecord) -> tuple[str | None, str]:
 
 
 def raw(old: str, new: str) -> KafkaRecord:
-    """The structured example, with one place of its text replaced."""
+    """The structured example with one replacement in its text."""
     text = STRUCTURED.read_text(encoding="utf-8")
     assert text.count(old) == 1
     return KafkaRecord(ORGANISATION.encode(), text.replace(old, new).encode())
@@ -77,7 +77,7 @@ def raw(old: str, new: str) -> KafkaRecord:
         [("content-type", b"application/json")],
         [("content-type", None)],
         [("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"), ("x", b"\xff")],
-        # The content type decides: what a proxy copied into ce_ headers as well does not count.
+        # The content type decides: ce_ headers that a proxy copied are ignored.
         [("content-type", b"application/cloudevents+json"), ("ce_specversion", b"1.0"), ("ce_id", b"other")],
     ],
 )
@@ -179,7 +179,7 @@ def test_times_become_utc(time: str, utc: datetime) -> None:
         assert occurred_at.tzinfo is UTC
 
 
-def test_of_repeated_names_the_last_counts() -> None:
+def test_the_last_of_repeated_names_counts() -> None:
     assert decode(raw('"photos":500', '"photos":1,"photos":7')).usage.photos == 7
     record = binary(usage_event())
     again: list[Header] = [("ce_id", b"second")]
@@ -303,7 +303,7 @@ WRONG: list[tuple[str, object, str]] = [
 
 
 @pytest.mark.parametrize(("path", "value", "expected"), WRONG)
-def test_a_wrong_value_is_named_with_what_is_wrong(path: str, value: object, expected: str) -> None:
+def test_a_wrong_value_is_named_with_its_error(path: str, value: object, expected: str) -> None:
     assert refusal(structured(usage_event({path: value}))) == (path, expected)
 
 
@@ -311,12 +311,12 @@ def test_a_wrong_value_is_named_with_what_is_wrong(path: str, value: object, exp
     ("path", "value", "expected"),
     [wrong for wrong in WRONG if "." in wrong[0] or (isinstance(wrong[1], str) and wrong[0] != "data")],
 )
-def test_a_wrong_value_of_a_binary_event_is_named_alike(path: str, value: object, expected: str) -> None:
+def test_a_wrong_value_of_a_binary_event_is_named(path: str, value: object, expected: str) -> None:
     assert refusal(binary(usage_event({path: value}))) == (path, expected)
 
 
 @pytest.mark.parametrize("escape", ["\\u0000", "\\u001F", "\\n", "\\t", "\\r", "\\b", "\\f"])
-def test_escaped_control_characters_are_refused_however_they_are_written(escape: str) -> None:
+def test_all_escapes_of_control_characters_are_refused(escape: str) -> None:
     assert refusal(raw("run-88", f"run{escape}88")) == ("data.run_id", "control characters are not accepted")
 
 
@@ -400,14 +400,14 @@ def test_a_header_without_a_value_is_a_missing_attribute() -> None:
     assert refusal(record._replace(headers=headers)) == ("time", "Object missing required field `time`")
 
 
-def test_attributes_without_a_specversion_are_no_event() -> None:
+def test_attributes_without_a_specversion_are_not_an_event() -> None:
     record = binary(usage_event())
     headers = [(name, value) for name, value in record.headers if name != "ce_specversion"]
     field, reason = refusal(record._replace(headers=headers))
     assert (field, reason) == ("specversion", "Object missing required field `specversion`")
 
 
-def test_binary_data_in_a_structured_envelope_names_what_is_missing() -> None:
+def test_binary_data_in_a_structured_envelope_names_the_missing_field() -> None:
     record = structured(usage_event())._replace(value=as_json(usage_event()["data"]))
     assert refusal(record) == ("specversion", "Object missing required field `specversion`")
 
@@ -418,11 +418,11 @@ def test_a_refusal_never_quotes_more_than_a_line() -> None:
     assert len(reason) == REASON_MAX_LENGTH
 
 
-def test_what_a_refusal_quotes_cannot_pass_for_a_field() -> None:
+def test_quoted_text_cannot_be_taken_for_a_field() -> None:
     liar = "Object missing required field `id` - at `$.source`"
     assert refusal(structured(usage_event({"type": liar}))) == ("type", f"Invalid enum value '{liar}'")
 
 
-def test_the_source_of_settlements_is_the_ledgers_own() -> None:
+def test_the_source_of_settlements_is_reserved() -> None:
     event = usage_event({"source": "/credit-ledger/holds"})
     assert refusal(structured(event)) == ("source", "this source is reserved for the ledger")

@@ -1,4 +1,4 @@
-"""The function that the documents show to receivers of webhooks works."""
+"""The function for webhook receivers in the documentation works."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def is_genuine() -> Callable[..., bool]:
         (NEW, BODY, timedelta(minutes=6), False),
     ],
 )
-def test_a_receiver_knows_what_is_ours(
+def test_a_receiver_verifies_our_messages(
     is_genuine: Callable[..., bool], secret: str, body: bytes, sent_ago: timedelta, genuine: bool
 ) -> None:
     headers = signed_headers([NEW, OLD], "msg_1", BODY, datetime.now(UTC) - sent_ago)

@@ -1,4 +1,4 @@
-"""The auditor sent to a stage: what lies in the topics against what the database says."""
+"""Runs the auditor on a pipeline environment: compares the topics with the database."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.e2e.traffic import RATE_CHANGES
 
 @dataclass(frozen=True)
 class Report:
-    """What the auditor says: how records were judged, and everything that is not as it must be."""
+    """The auditor's report: the expected outcomes of records, and all differences."""
 
     records: int
     verdicts: Verdicts
@@ -30,7 +30,7 @@ def audit(
     ends: Mapping[int, int],
     up_to: Mapping[int, int] | None = None,
 ) -> Report:
-    """Recount the records of a stage, or only those before the offsets `up_to`."""
+    """Recount the records of an environment, or only those before the offsets `up_to`."""
     records = read_topic(pipeline_env.bootstrap_servers, pipeline_env.topic, ends)
     if up_to is not None:
         records = [record for record in records if record.offset < up_to.get(record.partition, 0)]

@@ -1,7 +1,7 @@
 """Chaos: usage flows while consumers, projector, database and broker are killed; then the auditor counts.
 
-Every round publishes a part of the traffic, kills consumers in the middle of it (SIGKILL), waits until they
-get on, and kills the projector while it works that off.
+Every round publishes a part of the traffic, kills consumers in the middle (SIGKILL), waits until they make
+progress, and kills the projector while it works.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tests.e2e.processes import Worker, run_command
 from tests.e2e.traffic import Outgoing, Traffic
 
 RESUMES_WITHIN_S = 120.0
-"""A killed member holds its group up until its session ends (6 s), and the embedded broker's joins are slow;
-the rest is for a busy machine."""
+"""A killed member blocks its group until its session ends (6 s), and joins on the embedded broker are slow.
+The rest of the time is for a busy machine."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much happens. Rounds are numbered from 0; in those of `pair_rounds` two consumers share a group."""
+    """The size of a run. Rounds count from 0; in the rounds `pair_rounds` two consumers share a group."""
 
     seed: int
     messages: int
@@ -38,15 +38,15 @@ class Plan:
     broker_rounds: frozenset[int] = frozenset()
     projector_kills: int = 2
     leaves_broken_groups: bool = False
-    """Whether consumers move on to a group of another name where one is stuck. The embedded broker may wait
-    for ever for a leader that was killed within a rebalance. A group only shares partitions out: where the
-    consumers stand in them, the database knows. Real Kafka has to do without."""
+    """Whether consumers change to a group with another name if theirs is stuck. The embedded broker may wait
+    forever for a leader that was killed in a rebalance. This is safe: a group only assigns partitions, and
+    the positions are in the database. Tests on real Kafka do not use it."""
     longest_wait_s: float = 0.4
 
 
 @dataclass
 class KillCounts:
-    """What was done to the service."""
+    """The number of kills of each kind."""
 
     kills: int = 0
     database_kills: int = 0
@@ -55,7 +55,7 @@ class KillCounts:
 
 
 class Chaos:
-    """One run of a plan on a stage. `restart_broker` kills a broker and brings it back."""
+    """One run of a plan in a pipeline environment. `restart_broker` kills a broker and starts it again."""
 
     def __init__(
         self, plan: Plan, pipeline_env: PipelineEnvironment, restart_broker: Callable[[], None] | None = None
@@ -71,14 +71,14 @@ class Chaos:
             organisations=plan.organisations,
             partitions=pipeline_env.partitions,
         )
-        # A static member is known to the group by its name, and comes back without a new round of joins.
+        # The group knows a static member by its name, so it rejoins without a rebalance.
         self._steady = pipeline_env.worker("steady", "consume", KAFKA_GROUP_INSTANCE_ID="steady")
         self._guest = pipeline_env.worker("guest", "consume")
         self._projector = pipeline_env.worker("projector", "project")
         pipeline_env.when_stuck = self._leave_group if plan.leaves_broken_groups else None
 
     def run(self) -> Report:
-        """Publish and kill, wait until all is worked off, stop in good order, and let the auditor count."""
+        """Publish and kill, wait until all records are processed, stop all processes, and run the auditor."""
         sys.stderr.write(f"chaos seed {self._plan.seed}\n")
         with running_pipeline(self._pipeline_env) as publisher:
             ledger_writer = LedgerWriter(self._pipeline_env.database_url, self._plan.seed)
@@ -94,7 +94,7 @@ class Chaos:
             self._pipeline_env.wait_until_drained(publisher.ends, ledger_writer.names)
             for worker in self._pipeline_env.workers:
                 if worker.is_running:
-                    self._pipeline_env.wait_until_up(worker)  # before, a signal just ends it
+                    self._pipeline_env.wait_until_up(worker)  # before that, a signal just ends it
                     assert worker.stop(within_s=10) == 0, worker.log
             run_command("audit check", self._pipeline_env.environment)
             report = audit(self._pipeline_env, ledger_writer.accounts, publisher.ends)
@@ -130,14 +130,14 @@ class Chaos:
             self._projector.start()
 
     def _parts(self, number: int) -> tuple[list[Outgoing], list[Outgoing]]:
-        """Return the records of a round, what goes before the kill and what after."""
+        """Return the records of a round: those before the kill, and those after it."""
         records, rounds = self._traffic.records, self._plan.rounds
         mine = records[len(records) * number // rounds : len(records) * (number + 1) // rounds]
         cut = self._random.randrange(len(mine) // 4, len(mine) * 3 // 4)
         return list(mine[:cut]), list(mine[cut:])
 
     def _come_and_go(self, number: int) -> None:
-        """Let the second consumer join, and leave in good order."""
+        """Let the second consumer join and leave gracefully."""
         if number == self._plan.pair_rounds.start:
             self._guest.start()
         elif number == self._plan.pair_rounds.stop and self._guest.is_running:
@@ -163,7 +163,7 @@ class Chaos:
         self.tally.kills += 1
 
     def _restart_database(self) -> None:
-        """Kill the postmaster as a power failure would, and start it on what reached the disk."""
+        """Kill the postmaster like a power failure, and start it with the data on disk."""
         os.kill(self._pipeline_env.postgres.pid, signal.SIGKILL)
         self._wait()
         self._pipeline_env.postgres.start()

@@ -1,4 +1,4 @@
-"""Generated traffic through ingest and projections within this process: no broker, no other process."""
+"""Runs generated traffic through ingest and projections in this process, without a broker."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BATCH = 100
 
 
 class KafkaRecord(NamedTuple):
-    """A record as a client hands it over."""
+    """A record as a Kafka client returns it."""
 
     topic: str
     partition: int
@@ -44,7 +44,7 @@ class KafkaRecord(NamedTuple):
 
 @dataclass
 class Ingested:
-    """What went in, and what came back as dead letters."""
+    """The ingested records, and the resulting dead letters."""
 
     records: list[Record]
     letters: list[Record]
@@ -57,7 +57,7 @@ class _Acknowledged:
 
 
 class _InMemoryDeadLetters:
-    """Stands for a producer, and keeps what it is given."""
+    """A fake producer that keeps what it is given."""
 
     def __init__(self) -> None:
         self.letters: list[Record] = []

@@ -1,7 +1,7 @@
-"""The office of the chaos: opens organisations and adds credits while everything else falls over.
+"""A writer for chaos tests: opens organisations and adds credits while processes are killed.
 
-What it did is kept as plain data, for the auditor. A request whose answer was lost is sent again under the
-same idempotency key until it is answered, as a careful client of the API would.
+It keeps what it did as plain data for the auditor. If a response is lost, it sends the request again with the
+same idempotency key until it gets one, like a careful client of the API.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PAUSE_S = 0.05
 
 
 class LedgerWriter:
-    """Opens organisations at once, and in its own thread adds credits to those open."""
+    """Opens organisations immediately, and adds credits to open ones in its own thread."""
 
     def __init__(self, database_url: str, seed: int) -> None:
         self._ledger: Ledger = open_ledger(database_url)
@@ -42,7 +42,7 @@ class LedgerWriter:
 
     @property
     def accounts(self) -> list[Account]:
-        """All organisations that are open, with every addition that was answered."""
+        """All open organisations, with every acknowledged addition."""
         return [
             Account(name, each.time_zone, tuple(self._additions[name]), each.opens == "in the middle")
             for name, each in self._opened.items()
@@ -50,7 +50,7 @@ class LedgerWriter:
 
     @property
     def names(self) -> list[str]:
-        """The organisations that are open."""
+        """The open organisations."""
         return list(self._opened)
 
     def open(self, organisations: Sequence[Organisation]) -> None:
@@ -77,16 +77,16 @@ class LedgerWriter:
             self._add_somewhere()
 
     def start(self) -> None:
-        """Begin to add credits, until `close`."""
+        """Add credits until `close`."""
         self._thread = Thread(target=self._work, name="office")
         self._thread.start()
 
     def close(self) -> None:
-        """Finish the addition under way and leave. Raises what went wrong on the way."""
+        """Finish the current addition and stop. Raises the error of the thread, if any."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=ANSWERED_WITHIN_S)
-            assert not self._thread.is_alive(), "an addition was not answered"
+            assert not self._thread.is_alive(), "an addition got no response"
             self._thread = None
         self._ledger.close()
         if self._failure is not None:
@@ -96,7 +96,7 @@ class LedgerWriter:
         try:
             while not self._stop.wait(PAUSE_S):
                 self._add_somewhere()
-        except BaseException as error:  # told by `close`, in the test's own thread
+        except BaseException as error:  # `close` raises it in the test's own thread
             self._failure = error
 
     def _add_somewhere(self) -> None:

@@ -11,7 +11,7 @@ Parts = tuple[bytes | None, bytes | None, Headers]
 """Key, value and headers of a record."""
 
 MalformedEncoder = Callable[[dict[str, Any]], Parts]
-"""Breaks an event of the contract's form."""
+"""Breaks a valid event."""
 
 STRUCTURED: Headers = (("content-type", b"application/cloudevents+json"),)
 
@@ -21,12 +21,12 @@ def encode(document: Any) -> bytes:
 
 
 def structured(event: dict[str, Any]) -> Parts:
-    """Return the record whose value is the whole event."""
+    """Return the record of an event in structured mode."""
     return event["subject"].encode(), encode(event), STRUCTURED
 
 
 def binary(event: dict[str, Any]) -> Parts:
-    """Return the record whose headers are the event's attributes, and whose value is its data."""
+    """Return the record of an event in binary mode: attributes in headers, data in the value."""
     attributes = {name: text for name, text in event.items() if name != "data"}
     headers = [("content-type", b"application/json; charset=utf-8")]
     headers += [(f"ce_{name}", str(text).encode()) for name, text in attributes.items()]
@@ -179,4 +179,4 @@ MALFORMED_ENCODERS: dict[str, tuple[MalformedEncoder, str | None]] = {
         "data.photos",
     ),
 }
-"""By name: how to break an event, and the field that is to be blamed."""
+"""By name: a function that breaks an event, and the invalid field."""

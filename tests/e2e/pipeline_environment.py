@@ -1,4 +1,4 @@
-"""Where a test of the whole service takes place: its database, its broker, its processes, its topic."""
+"""The environment of an end-to-end test: its database, broker, processes and topic."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PROJECTED = f"""
 
 @dataclass
 class PipelineEnvironment:
-    """One usage topic on a broker, one database of an own server, and the workers between them."""
+    """One usage topic on a broker, one database on its own server, and the workers between them."""
 
     postgres: EmbeddedPostgres
     bootstrap_servers: str
@@ -43,11 +43,11 @@ class PipelineEnvironment:
     partitions: int = 8
     workers: list[Worker] = field(default_factory=list)
     when_stuck: Callable[[], None] | None = None
-    """Called every `STUCK_S` while something that is waited for does not come."""
+    """Called every `STUCK_S` while a wait has no result."""
 
     @property
     def database_url(self) -> str:
-        """The database, with the rights that the service has."""
+        """URL of the database, with the rights of the service."""
         return make_conninfo(self.postgres.address, options=f"-c role={SERVICE_ROLE}")
 
     @property
@@ -56,7 +56,7 @@ class PipelineEnvironment:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process of the service is told."""
+        """Environment variables of the service's processes."""
         return {
             "DATABASE_URL": self.database_url,
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
@@ -76,7 +76,7 @@ class PipelineEnvironment:
             )
 
     def worker(self, name: str, command: str, **environment: str) -> Worker:
-        """Return a process that is ended with this stage; start it when it is wanted."""
+        """Return a worker that ends with this environment. The caller starts it."""
         worker = Worker(name, command, self.environment | environment, self.folder)
         self.workers.append(worker)
         return worker
@@ -86,7 +86,7 @@ class PipelineEnvironment:
         for worker in self.workers:
             worker.end()
 
-    # ---------------------------------------------------------------------------- looking at it
+    # ---------------------------------------------------------------------------- observation
 
     def query(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.postgres.address, autocommit=True) as connection:
@@ -97,7 +97,7 @@ class PipelineEnvironment:
         return dict(self.query(_CONSUMED, self.topic))  # type: ignore[arg-type]
 
     def wait_until(self, what: str, reached: Callable[[], bool], *, within_s: float) -> None:
-        """Wait until something is true; a database that is down for the moment only means: not yet."""
+        """Wait until a condition is true. If the database is down, keep waiting."""
         deadline = time.monotonic() + within_s
         stuck_at = time.monotonic() + STUCK_S
         while True:
@@ -114,12 +114,12 @@ class PipelineEnvironment:
             time.sleep(POLL_S)
 
     def wait_until_up(self, worker: Worker, *, within_s: float = 30.0) -> None:
-        """Wait until a process has begun its work: before, a signal ends it like any Python program."""
+        """Wait until a process works. Before that, a signal ends it like any Python program."""
         words = {"consume": "charging usage", "project": "projecting"}[worker.command]
         self.wait_until(f"{worker.name} is up", lambda: worker.has_logged(words), within_s=within_s)
 
     def wait_for_progress(self, since: Mapping[int, int], *, within_s: float) -> None:
-        """Wait until more is consumed than was before."""
+        """Wait until the consumed positions increase."""
         self.wait_until(
             "the consumer goes on",
             lambda: sum(self.consumed().values()) > sum(since.values()),
@@ -129,7 +129,9 @@ class PipelineEnvironment:
     def wait_until_drained(
         self, ends: Mapping[int, int], opened: Iterable[str], *, within_s: float = 120.0
     ) -> None:
-        """Wait until every record is consumed, nothing waits for open organisations, all is projected."""
+        """Wait until all records are consumed, no message of an open organisation is parked, and all is
+        projected.
+        """
         names = list(opened)
 
         def drained() -> bool:
@@ -143,12 +145,12 @@ class PipelineEnvironment:
         self.wait_until(f"all is consumed up to {dict(ends)} and projected", drained, within_s=within_s)
 
     def describe(self) -> str:
-        """Return what a person wants to read when a test fails."""
+        """Return a description for the message of a failed test."""
         return "\n".join(f"--- {worker.name}\n{worker.log}" for worker in self.workers)
 
 
 class Publisher:
-    """Sends records, in order within each partition, and knows where the log ends."""
+    """Sends records in order within each partition, and knows the ends of the log."""
 
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
         self.ends: dict[int, int] = {}
@@ -183,7 +185,7 @@ class Publisher:
 
 @contextmanager
 def running_pipeline(pipeline_env: PipelineEnvironment) -> Iterator[Publisher]:
-    """Prepare a stage, lend a publisher to it, and end every process in the end."""
+    """Prepare an environment, yield a publisher for it, and end every process."""
     pipeline_env.prepare()
     publisher = Publisher(pipeline_env.bootstrap_servers, pipeline_env.topic)
     try:

@@ -1,4 +1,4 @@
-"""The service's own processes, as an operator runs them: started, killed, stopped, and their logs kept."""
+"""Starts, kills and stops the service's processes as an operator does, and keeps their logs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Worker:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start it; does nothing while it runs."""
+        """Start it, unless it runs."""
         if not self.is_running:
             with self._log.open("ab") as log:
                 self._log_start = log.tell()
@@ -51,7 +51,7 @@ class Worker:
                 )
 
     def kill(self) -> None:
-        """End it without warning. Raises AssertionError when it has ended by itself before."""
+        """Kill it. Raises AssertionError if it has ended by itself before."""
         process = self._process
         assert process is not None
         process.kill()
@@ -59,38 +59,38 @@ class Worker:
         assert code == KILLED, f"{self.name} ended by itself with {code}:\n{self.log}"
 
     def stop(self, *, within_s: float) -> int:
-        """Ask it to leave (SIGTERM) and return its exit code. Raises subprocess.TimeoutExpired."""
+        """Stop it (SIGTERM) and return its exit code. Raises subprocess.TimeoutExpired."""
         process = self._process
         assert process is not None
         process.terminate()
         return process.wait(timeout=within_s)
 
     def end(self) -> None:
-        """Make sure that nothing is left of it."""
+        """End it, if it still runs."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(timeout=10)
 
     def has_logged(self, words: str) -> bool:
-        """Whether it logged these words in its present life."""
+        """Whether it logged a text since its last start."""
         return words.encode() in self._log.read_bytes()[self._log_start :]
 
     @property
     def log(self) -> str:
-        """The end of what all its lives have written."""
+        """The end of its log, over all starts."""
         if not self._log.exists():
             return "(no log)"
         return self._log.read_bytes()[-_LOG_TAIL:].decode(errors="replace")
 
 
 def service_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return our environment with nothing of the service's own in it but what is given."""
+    """Return our environment without variables of the service, except the given ones."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     return inherited | dict(environment)
 
 
 def run_command(command: str, environment: Mapping[str, str], *, within_s: float = 60.0) -> str:
-    """Run a command of the service to its end and return what it printed; it must succeed."""
+    """Run a command of the service and return its output. It must succeed."""
     done = subprocess.run(
         [sys.executable, "-m", "infra.cli", *command.split()],
         cwd=REPOSITORY,

@@ -1,4 +1,4 @@
-"""Nothing is lost, counted twice or made up while processes and the database die at random moments."""
+"""Nothing is lost, counted twice or invented while processes and the database are killed at random."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.e2e.pipeline_environment import PipelineEnvironment
 
 
 @pytest.mark.slow(seconds=90)
-def test_the_books_are_right_after_chaos(
+def test_the_ledger_is_correct_after_chaos(
     servers_root: Path, tmp_path: Path, broker: str, topic_name: Callable[[str], str]
 ) -> None:
     plan = Plan(

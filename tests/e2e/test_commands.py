@@ -1,4 +1,4 @@
-"""The operator's commands: what they say when a server is missing, and how they find those of an `up`."""
+"""The operator's commands: errors without a server, and how they find the servers of an `up`."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from tests.e2e.test_up import READY_WITHIN_S, environment, get, stop, up, wait_u
 
 PASSWORD = "s3kr1t"  # noqa: S105 - of a login made here
 BOUNDED_S = 30.0
-"""Each has five seconds for a server at most; the rest is for a busy machine."""
+"""Each waits for a server for at most five seconds; the rest of the time is for a busy machine."""
 NO_SERVER = "127.0.0.1:1"
 ISSUER = {"OIDC_ISSUER": "https://issuer.example"}
 OF_DATABASE = ["api", "migrate", "rebuild", "audit check", "positions list", "up"]
@@ -41,12 +41,12 @@ WRONG_URLS = [
 
 @pytest.fixture
 def data_dir(servers_root: Path, request: pytest.FixtureRequest) -> Path:
-    """A data directory no `up` was ever in."""
+    """A data directory without an `up`."""
     return servers_root / f"none-{abs(hash(request.node.name)) % 10**8}"
 
 
 def run(command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:  # noqa: F811
-    """Run a command to its end, which must come soon."""
+    """Run a command, which must end soon."""
     return subprocess.run(
         [sys.executable, "-m", "infra.cli", *command.split()],
         env=service_environment({"API_PORT": "0", "LOG_LEVEL": "INFO", **environment}),
@@ -58,8 +58,8 @@ def run(command: str, environment: dict[str, str]) -> subprocess.CompletedProces
     )
 
 
-def sentence_of(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
-    """Return the one line of a command that failed as it should."""
+def error_line_of(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
+    """Return the single line of a command that failed as expected."""
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
@@ -70,7 +70,7 @@ def sentence_of(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
 @pytest.mark.parametrize("command", OF_DATABASE)
 def test_a_database_that_does_not_answer(command: str, data_dir: Path) -> None:
     url = f"postgresql://u:{PASSWORD}@{NO_SERVER}/none"
-    line = sentence_of(run(command, {"DATABASE_URL": url, "DATA_DIR": str(data_dir), **ISSUER}))
+    line = error_line_of(run(command, {"DATABASE_URL": url, "DATA_DIR": str(data_dir), **ISSUER}))
     assert "DATABASE_URL" in line
     assert "Connection refused" in line
 
@@ -82,24 +82,24 @@ def test_a_database_that_does_not_answer(command: str, data_dir: Path) -> None:
         *(("audit check", url) for url in WRONG_URLS[1:]),
     ],
 )
-def test_a_database_url_that_is_none(command: str, url: str, data_dir: Path) -> None:
+def test_an_invalid_database_url(command: str, url: str, data_dir: Path) -> None:
     given = {"DATABASE_URL": url, "DATA_DIR": str(data_dir), **ISSUER}
     if command == "consume":
         given["KAFKA_BOOTSTRAP_SERVERS"] = NO_SERVER
-    assert "DATABASE_URL is not a PostgreSQL URL" in sentence_of(run(command, given))
+    assert "DATABASE_URL is not a PostgreSQL URL" in error_line_of(run(command, given))
 
 
-def test_a_database_that_accepts_and_says_nothing(data_dir: Path) -> None:
+def test_a_database_that_accepts_but_never_responds(data_dir: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://u:{PASSWORD}@127.0.0.1:{silent.getsockname()[1]}/none"
-        line = sentence_of(run("audit check", {"DATABASE_URL": url, "DATA_DIR": str(data_dir)}))
+        line = error_line_of(run("audit check", {"DATABASE_URL": url, "DATA_DIR": str(data_dir)}))
     assert "DATABASE_URL" in line
     assert "timeout" in line
 
 
 @pytest.fixture
 def refused_url(database: str) -> Iterator[str]:
-    """URL of a database with a password that is not the login's."""
+    """URL of a database with a wrong password."""
     name = f"login_{os.getpid()}"
     login = sql.Identifier(name)
     with psycopg.connect(database, autocommit=True) as admin:
@@ -109,19 +109,19 @@ def refused_url(database: str) -> Iterator[str]:
 
 
 def test_a_wrong_password(refused_url: str, data_dir: Path) -> None:
-    line = sentence_of(run("audit check", {"DATABASE_URL": refused_url, "DATA_DIR": str(data_dir)}))
+    line = error_line_of(run("audit check", {"DATABASE_URL": refused_url, "DATA_DIR": str(data_dir)}))
     assert "DATABASE_URL" in line
     assert "password authentication failed" in line
 
 
-def test_the_owner_has_a_variable_of_its_own(migrated_database: str, data_dir: Path) -> None:
+def test_the_owner_url_has_its_own_variable(migrated_database: str, data_dir: Path) -> None:
     given = {
         "DATABASE_URL": migrated_database,
         "MIGRATION_DATABASE_URL": f"postgresql://u:{PASSWORD}@{NO_SERVER}/none",
         "DATA_DIR": str(data_dir),
     }
     for command in ("migrate", "rebuild"):
-        assert "MIGRATION_DATABASE_URL" in sentence_of(run(command, given))
+        assert "MIGRATION_DATABASE_URL" in error_line_of(run(command, given))
 
 
 @pytest.mark.parametrize("command", ["audit check", "positions list", "rebuild"])
@@ -138,7 +138,7 @@ def test_a_database_without_the_schema(command: str, database: str, data_dir: Pa
 )
 def test_a_broker_that_does_not_answer(command: str, servers: str, words: str, data_dir: Path) -> None:
     given = {"KAFKA_BOOTSTRAP_SERVERS": servers, "DATA_DIR": str(data_dir)}
-    line = sentence_of(run(command, given))
+    line = error_line_of(run(command, given))
     assert "KAFKA_BOOTSTRAP_SERVERS" in line
     assert words in line
     assert not (data_dir / "postgres").exists()
@@ -172,29 +172,29 @@ def test_long_running_parts_wait_for_their_database(command: str, data_dir: Path
 
 @pytest.mark.parametrize("command", ["audit check", "positions list", "rebuild", "dlq list"])
 def test_without_servers_and_without_an_up(command: str, data_dir: Path) -> None:
-    line = sentence_of(run(command, {"DATA_DIR": str(data_dir)}))
+    line = error_line_of(run(command, {"DATA_DIR": str(data_dir)}))
     assert "is not set: only `creditledger up` has an embedded" in line
     assert not data_dir.exists()
 
 
 def test_the_demo_needs_a_token_of_a_real_issuer(data_dir: Path) -> None:
-    line = sentence_of(run("up --demo", {"DATA_DIR": str(data_dir), **ISSUER}), code=2)
+    line = error_line_of(run("up --demo", {"DATA_DIR": str(data_dir), **ISSUER}), code=2)
     assert "PIPELINE_TOKEN is not set" in line
     assert not data_dir.exists()
 
 
-def test_nobody_can_be_known_without_an_issuer(data_dir: Path) -> None:
+def test_the_api_needs_an_issuer(data_dir: Path) -> None:
     url = f"postgresql://u:{PASSWORD}@{NO_SERVER}/none"
-    line = sentence_of(run("api", {"DATABASE_URL": url, "DATA_DIR": str(data_dir)}), code=2)
+    line = error_line_of(run("api", {"DATABASE_URL": url, "DATA_DIR": str(data_dir)}), code=2)
     assert "OIDC_ISSUER is not set, so callers cannot be authenticated" in line
 
 
 def test_outside_loopback_a_real_issuer_is_needed(data_dir: Path) -> None:
     url = f"postgresql://u:{PASSWORD}@{NO_SERVER}/none"
     everywhere = {"DATABASE_URL": url, "DATA_DIR": str(data_dir), "API_HOST": "0.0.0.0"}  # noqa: S104
-    refused = sentence_of(run("api", everywhere | {"EMBEDDED_ISSUER_KEYS": "/any"}), code=2)
+    refused = error_line_of(run("api", everywhere | {"EMBEDDED_ISSUER_KEYS": "/any"}), code=2)
     assert "without OIDC_ISSUER the API listens on loopback only" in refused
-    assert "Connection refused" in sentence_of(run("api", everywhere | ISSUER))
+    assert "Connection refused" in error_line_of(run("api", everywhere | ISSUER))
 
 
 @pytest.mark.parametrize(
@@ -204,10 +204,10 @@ def test_outside_loopback_a_real_issuer_is_needed(data_dir: Path) -> None:
         ("staff", ISSUER, "tokens come from https://issuer.example"),
     ],
 )
-def test_tokens_that_are_not_to_be_had(
+def test_tokens_that_cannot_be_issued(
     arguments: str, given: dict[str, str], words: str, data_dir: Path
 ) -> None:
-    assert words in sentence_of(run(f"token {arguments}", {"DATA_DIR": str(data_dir), **given}), code=2)
+    assert words in error_line_of(run(f"token {arguments}", {"DATA_DIR": str(data_dir), **given}), code=2)
 
 
 def test_tokens_of_the_embedded_issuer(data_dir: Path) -> None:
@@ -220,10 +220,10 @@ def test_tokens_of_the_embedded_issuer(data_dir: Path) -> None:
     assert (staff.subject, staff.kind) == ("s-9", PrincipalKind.STAFF)
     member = verifier.principal(run("token member --organisation org-1", here).stdout.strip())
     assert (member.kind, member.memberships) == (PrincipalKind.PERSON, {"org-1": Role.MEMBER})
-    assert "--organisation ID" in sentence_of(run("token admin", here), code=2)
+    assert "--organisation ID" in error_line_of(run("token admin", here), code=2)
 
 
-def test_sound_books(migrated_database: str, data_dir: Path) -> None:
+def test_audit_of_a_consistent_ledger(migrated_database: str, data_dir: Path) -> None:
     done = run("audit check", {"DATABASE_URL": migrated_database, "DATA_DIR": str(data_dir)})
     assert (done.returncode, done.stdout) == (0, "")
     assert "the audit has no findings" in done.stderr
@@ -255,7 +255,7 @@ def test_arguments_out_of_bounds(arguments: str) -> None:
     assert arguments.split()[1] in done.stderr
 
 
-def test_help_is_for_users(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     done = run("--help", {})
     assert done.returncode == 0
     assert "Credit Ledger " in done.stdout
@@ -266,41 +266,41 @@ def test_help_is_for_users(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_commands_find_the_servers_of_a_running_up(environment: dict[str, str]) -> None:  # noqa: F811
-    told = Path(environment["DATA_DIR"]) / "environment"
-    beside = {name: environment[name] for name in ("DATA_DIR", "API_PORT")}
+    published = Path(environment["DATA_DIR"]) / "environment"
+    up_env = {name: environment[name] for name in ("DATA_DIR", "API_PORT")}
     with up(environment) as process:
         wait_until(lambda: get(environment, "/readyz"), READY_WITHIN_S)
-        assert stat.S_IMODE(told.stat().st_mode) == 0o600
+        assert stat.S_IMODE(published.stat().st_mode) == 0o600
 
-        second = run("up", beside)
+        second = run("up", up_env)
         assert second.returncode == 1
         assert f"another `creditledger up` runs in {environment['DATA_DIR']}" in second.stderr
         assert "stopped" not in second.stderr
 
         to_reconcile = "reconcile --gateway razorpay --from 2026-11-01 --to 2026-11-02"
         for command in ("audit check", "positions list", "rebuild", "migrate", "dlq list", to_reconcile):
-            done = run(command, beside)
+            done = run(command, up_env)
             assert done.returncode == 0, done.stderr
             assert f"of the `up` that runs in {environment['DATA_DIR']}" in done.stderr
-        assert [json.loads(line)["partition"] for line in run("positions list", beside).stdout.splitlines()]
-        mine = run("audit check", {**beside, "DATABASE_URL": f"postgresql://u@{NO_SERVER}/none"})
+        assert [json.loads(line)["partition"] for line in run("positions list", up_env).stdout.splitlines()]
+        mine = run("audit check", {**up_env, "DATABASE_URL": f"postgresql://u@{NO_SERVER}/none"})
         assert "DATABASE_URL: connection" in mine.stderr.splitlines()[-1]
 
         assert get(environment, "/readyz")
         assert stop(process, signal.SIGTERM) == 0
-    assert not told.exists()
-    assert "is not set" in sentence_of(run("audit check", beside))
+    assert not published.exists()
+    assert "is not set" in error_line_of(run("audit check", up_env))
 
 
-def test_what_a_killed_up_left_is_not_believed(environment: dict[str, str]) -> None:  # noqa: F811
-    told = Path(environment["DATA_DIR"]) / "environment"
-    beside = {name: environment[name] for name in ("DATA_DIR", "API_PORT")}
+def test_the_state_of_a_killed_up_is_ignored(environment: dict[str, str]) -> None:  # noqa: F811
+    published = Path(environment["DATA_DIR"]) / "environment"
+    up_env = {name: environment[name] for name in ("DATA_DIR", "API_PORT")}
     with up(environment) as process:
-        wait_until(told.exists, READY_WITHIN_S)
+        wait_until(published.exists, READY_WITHIN_S)
         process.kill()
         process.wait(timeout=10)
-        found = run("audit check", beside)
-    with up(environment) as again:  # it takes over what the first one left running
+        found = run("audit check", up_env)
+    with up(environment) as again:  # it takes over the servers that the first one left running
         wait_until(lambda: get(environment, "/readyz"), READY_WITHIN_S)
         assert stop(again, signal.SIGTERM) == 0
-    assert "is not set" in sentence_of(found)
+    assert "is not set" in error_line_of(found)

@@ -1,4 +1,4 @@
-"""SIGTERM while messages flow: the process leaves soon, and what it took is charged or will be read again."""
+"""SIGTERM during traffic: the process exits soon, and every message is charged or will be read again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def pipeline_env(
 
 @contextmanager
 def flowing(publisher: Publisher, records: list[Outgoing]) -> Iterator[Event]:
-    """Publish piece by piece in a thread of its own, until the event is set or nothing is left."""
+    """Publish in small parts in a separate thread, until the event is set or no record is left."""
     enough = Event()
 
     def publish() -> None:
@@ -47,11 +47,11 @@ def flowing(publisher: Publisher, records: list[Outgoing]) -> Iterator[Event]:
     finally:
         enough.set()
         thread.join(timeout=60)
-    assert not thread.is_alive(), "the broker did not take the records"
+    assert not thread.is_alive(), "the broker did not accept the records"
 
 
 @pytest.mark.slow
-def test_what_a_stopped_consumer_took_is_charged_or_read_again(pipeline_env: PipelineEnvironment) -> None:
+def test_messages_of_a_stopped_consumer_are_charged_or_read_again(pipeline_env: PipelineEnvironment) -> None:
     traffic = Traffic(17, messages=20_000, organisations=100, in_the_middle=0)
     records = list(traffic.records)
     with running_pipeline(pipeline_env) as publisher:
@@ -75,16 +75,16 @@ def test_what_a_stopped_consumer_took_is_charged_or_read_again(pipeline_env: Pip
             started_at = time.monotonic()
             assert consumer.stop(within_s=LEAVES_WITHIN_S) == 0, consumer.log
             assert time.monotonic() - started_at < LEAVES_WITHIN_S
-            assert records, "all was published before the stop: nothing flowed any more"
-            time.sleep(0.2)  # so that something is left in the topic for the next one
+            assert records, "everything was published before the stop: there was no traffic"
+            time.sleep(0.2)  # so that the topic has records for the next consumer
         taken = pipeline_env.consumed()
         assert 0 < sum(taken.values()) < sum(publisher.ends.values())
 
-        # What it took is charged, all of it and nothing else: the books are right up to where it stands.
+        # All records before its positions are charged, and no others.
         pipeline_env.wait_until_drained(taken, ledger_writer.names)
         assert audit(pipeline_env, ledger_writer.accounts, publisher.ends, up_to=taken).differences == []
 
-        # The next one goes on from there.
+        # The next consumer resumes there.
         publisher.send(records)
         publisher.settle()
         consumer.start()

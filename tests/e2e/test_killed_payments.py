@@ -1,6 +1,7 @@
-"""Money through the real processes: API, projector, the sandbox gateway, and a browser's requests between.
+"""Payments through the real processes: API, projector, the sandbox gateway, and a browser's requests.
 
-The API is killed at the worst moments: the gateway has done what was asked, and the ledger does not know.
+The API is killed at the worst moments: the gateway has executed a request, but the ledger does not know it
+yet.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 WITHIN_S = 60.0
 _CREDIT_MINOR = {"USD": 2, "INR": 177}
-"""What a credit costs, tax included."""
+"""The price of a credit, tax included."""
 _numbers = itertools.count(1)
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ T = TypeVar("T")
 
 @dataclass
 class PaymentService:
-    """The service's processes, the gateway, and the wire from the one to the other."""
+    """The service's processes, the gateway, and the proxy between them."""
 
     api: Worker
     projector: Worker
@@ -51,7 +52,7 @@ class PaymentService:
     organisations: list[str] = field(default_factory=list)
 
     def start(self) -> None:
-        """Start what does not run, and wait until it answers."""
+        """Start the processes that do not run, and wait until they respond."""
         self.api.start()
         self.projector.start()
         eventually(lambda: httpx.get(f"{self.url}/readyz").status_code == 200)
@@ -78,14 +79,14 @@ class PaymentService:
         return quote_id
 
     def begin(self, organisation: str, quote_id: str, gateway: str) -> Any:
-        """Begin to pay a quote."""
+        """Start the payment of a quote."""
         body = {"quote_id": quote_id, "gateway": gateway}
         answer = self.ask("POST", f"{organisation}/payments", body, key=f"pay {quote_id}")
         assert answer.status_code == 201, answer.text
         return answer.json()
 
     def handle_return(self, back: Form) -> None:
-        """Send the browser back to the shop, as the gateway's page does."""
+        """Redirect the browser back to the shop, as the gateway's page does."""
         answer = httpx.request(back.method, back.action, data=back.fields, timeout=WITHIN_S)
         assert answer.status_code == 303, answer.text
 
@@ -98,7 +99,7 @@ class PaymentService:
         return str(answer.json()["payment"]["status"]) if answer.status_code == 200 else ""
 
     def credits_paid_for(self) -> int:
-        """Count the credits again, from the money in the gateway's book alone."""
+        """Compute the credits from the gateway's own records alone."""
         state = self.sandbox.state
         return sum(
             (payment.amount_minor - state.refunded_minor(payment)) // _CREDIT_MINOR[payment.currency]
@@ -111,7 +112,7 @@ class PaymentService:
 def payment_service(
     postgres_server: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PaymentService]:
-    """A shop that is open."""
+    """A running payment service."""
     from psycopg.conninfo import make_conninfo
 
     from infra.migrations.migrate import SERVICE_ROLE, migrate
@@ -155,14 +156,14 @@ def payment_service(
             == payment_service.credits_paid_for()
         )
         for gateway in ("razorpay", "payglocal"):
-            # It fails on any difference between the gateway's list and the ledger.
+            # The command fails on any difference between the gateway's list and the ledger.
             today = datetime.now(UTC).date()
             days = f"--from {today - timedelta(days=1)} --to {today}"
             assert not run_command(f"reconcile --gateway {gateway} {days}", environment)
 
 
 def eventually(condition: Callable[[], T]) -> T:
-    """Return the first true value of a condition; fail when the time is up."""
+    """Return the first true value of a condition; fail after the time-out."""
     deadline = time.monotonic() + WITHIN_S
     while time.monotonic() < deadline:
         try:
@@ -172,7 +173,7 @@ def eventually(condition: Callable[[], T]) -> T:
         if value:
             return value
         time.sleep(0.05)
-    pytest.fail("waited in vain")
+    pytest.fail("the wait timed out")
 
 
 @pytest.mark.parametrize("gateway", ["razorpay", "payglocal"])
@@ -208,7 +209,7 @@ def test_killed_while_the_gateway_opens_the_order(payment_service: PaymentServic
     organisation = payment_service.open("USD")
     quote_id = payment_service.quote(organisation)
     payment_service.proxy.break_requests(Fault.NONE, Fault.HOLD)
-    kill_while_asked(payment_service, lambda: payment_service.begin(organisation, quote_id, "razorpay"))
+    kill_during_request(payment_service, lambda: payment_service.begin(organisation, quote_id, "razorpay"))
 
     payment = payment_service.begin(organisation, quote_id, "razorpay")
 
@@ -217,17 +218,17 @@ def test_killed_while_the_gateway_opens_the_order(payment_service: PaymentServic
         for order in payment_service.sandbox.state.contents.orders
         if order.receipt == payment["payment_id"]
     ]
-    assert len(orders) == 1, "the order that nobody heard of was found again"
+    assert len(orders) == 1, "the order of the lost response was found again"
     payment_service.handle_return(payment_service.payer.choose(Checkout(**payment["checkout"]), "pay"))
     assert payment_service.balance(organisation) == 1_000
 
 
-def test_killed_while_the_browser_comes_back(payment_service: PaymentService) -> None:
+def test_killed_during_the_return_of_the_browser(payment_service: PaymentService) -> None:
     organisation = payment_service.open("USD")
     payment = payment_service.begin(organisation, payment_service.quote(organisation), "payglocal")
     back = payment_service.payer.choose(Checkout(**payment["checkout"]), "pay")
     payment_service.proxy.break_requests(Fault.HOLD)
-    kill_while_asked(payment_service, lambda: payment_service.handle_return(back))
+    kill_during_request(payment_service, lambda: payment_service.handle_return(back))
     assert payment_service.balance(organisation) == 0
 
     rechecked = payment_service.ask("POST", f"{organisation}/payments/{payment['payment_id']}/recheck", {})
@@ -236,13 +237,13 @@ def test_killed_while_the_browser_comes_back(payment_service: PaymentService) ->
     assert payment_service.balance(organisation) == 1_000
 
 
-def test_killed_while_money_goes_back(payment_service: PaymentService) -> None:
+def test_killed_during_a_refund(payment_service: PaymentService) -> None:
     organisation = payment_service.open("USD")
     payment = payment_service.begin(organisation, payment_service.quote(organisation), "razorpay")
     payment_service.handle_return(payment_service.payer.choose(Checkout(**payment["checkout"]), "pay"))
     path = f"{organisation}/payments/{payment['payment_id']}/refunds"
     payment_service.proxy.break_requests(Fault.NONE, Fault.HOLD)
-    kill_while_asked(
+    kill_during_request(
         payment_service, lambda: payment_service.ask("POST", path, {"credits": 400}, key="refund")
     )
 
@@ -264,8 +265,8 @@ def test_webhooks_wait_for_an_api_that_is_down(payment_service: PaymentService) 
     eventually(lambda: payment_service.balance(organisation) == 1_000)
 
 
-def kill_while_asked(payment_service: PaymentService, ask: Callable[[], object]) -> None:
-    """Kill the API when the gateway has done what was asked and its answer is on the wire; start it again."""
+def kill_during_request(payment_service: PaymentService, ask: Callable[[], object]) -> None:
+    """Kill the API after the gateway executed a request and before the response. Then start it again."""
     from threading import Thread
 
     def asking() -> None:

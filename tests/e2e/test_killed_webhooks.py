@@ -1,4 +1,4 @@
-"""The part that delivers webhooks, killed where it hurts: after a delivery, before that is on record."""
+"""The webhook deliverer is killed at the worst moment: after a delivery, before it is recorded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def webhook_env(migrated_database: str, service_database: str) -> Iterator[Webho
     webhook_env.ledger.close()
 
 
-def test_killed_between_sending_and_recording_it_sends_again_under_the_same_id(
+def test_a_deliverer_killed_before_recording_sends_again_with_the_same_id(
     webhook_env: WebhookEnvironment, tmp_path: Path
 ) -> None:
     environment = {"DATABASE_URL": webhook_env.service, "WEBHOOK_ALLOW_PRIVATE": "true"}
@@ -28,7 +28,7 @@ def test_killed_between_sending_and_recording_it_sends_again_under_the_same_id(
     with receiving(Receiver()) as receiver:
         webhook_env.add(receiver)
         webhook_env.purchase("pay-1")
-        receiver.on_receipt = worker.kill  # it has sent, and never learns what came of it
+        receiver.on_receipt = worker.kill  # it has sent the message, and never gets the response
         try:
             worker.start()
             (first,) = receiver.wait_for(1)

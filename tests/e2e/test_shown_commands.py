@@ -1,4 +1,4 @@
-"""The commands that the documents show work, in the order in which a reader meets them."""
+"""The commands in the documents work, in reading order."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ pytestmark = [
 
 
 class Shell:
-    """One bash, as a reader's terminal: variables and functions stay from command to command."""
+    """One bash process, like a reader's terminal: variables and functions are kept between commands."""
 
     def __init__(self, environment: dict[str, str]) -> None:  # noqa: F811
         self._process = subprocess.Popen(
@@ -53,7 +53,7 @@ class Shell:
         self.run('curl() { command curl --fail-with-body --max-time 60 "$@"; }')
 
     def run(self, command: str) -> tuple[int, str]:
-        """Return the exit code of a command, and what it printed."""
+        """Return the exit code and the output of a command."""
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
@@ -72,7 +72,7 @@ class Shell:
 
 
 def commands_of(block: str) -> Iterator[tuple[str, bool]]:
-    """Return the commands of a block, and whether its comment says that it is refused with a 4xx."""
+    """Return the commands of a block, and whether its comment announces a refusal with a 4xx."""
     lines = iter(block.splitlines())
     refused = False
     for line in lines:
@@ -94,7 +94,7 @@ def commands_of(block: str) -> Iterator[tuple[str, bool]]:
 
 
 def ids_in(printed: str) -> dict[str, str]:
-    """Return the ids in an answer, by the word that stands for them in the documents."""
+    """Return the ids in a response, by their placeholders in the documents."""
     try:
         answer: Any = json.loads(printed)
     except ValueError:
@@ -110,7 +110,7 @@ def ids_in(printed: str) -> dict[str, str]:
 
 @pytest.fixture
 def running(environment: dict[str, str]) -> Iterator[dict[str, str]]:  # noqa: F811
-    """The settings of a demo that runs, with its history in the views."""
+    """The settings of a running demo, with its history projected."""
     with up(environment, "--demo") as process:
         organisation = "/v1/organisations/stride-photos"
         wait_until(lambda: get(environment, f"{organisation}/usage-summary"), READY_WITHIN_S)

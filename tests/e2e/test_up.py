@@ -1,4 +1,4 @@
-"""`creditledger up` as a user runs it: one command, real servers, and a ledger that equals what was sent."""
+"""`creditledger up` as a user runs it: one command, real servers, and a correct ledger."""
 
 import json
 import os
@@ -27,7 +27,7 @@ MONTHS = 4
 
 @pytest.fixture
 def environment(servers_root: Path, request: pytest.FixtureRequest) -> dict[str, str]:
-    """Settings of an `up` of this test's own."""
+    """Settings of an `up` for one test."""
     port = pick_free_port()
     given = {name: value for name, value in os.environ.items() if not name.endswith(("_URL", "_SERVERS"))}
     return {**given, "DATA_DIR": str(servers_root / request.node.name[:24]), "API_PORT": str(port)}
@@ -35,7 +35,7 @@ def environment(servers_root: Path, request: pytest.FixtureRequest) -> dict[str,
 
 @contextmanager
 def up(environment: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run `creditledger up`; it is stopped at the end if it is still there."""
+    """Run `creditledger up`, and stop it at the end if it still runs."""
     with subprocess.Popen(
         [sys.executable, "-m", "infra.cli", "up", *arguments],
         env=environment,
@@ -61,7 +61,7 @@ def stop(process: subprocess.Popen[str], number: signal.Signals) -> int:
 
 
 def get(environment: dict[str, str], path: str) -> Any:
-    """Return the JSON of an API resource, as an auditor sees it."""
+    """Return the JSON of an API resource, read as an auditor."""
     request = urllib.request.Request(f"http://127.0.0.1:{environment['API_PORT']}{path}")
     if path.startswith("/v1"):
         token = EmbeddedIssuer(Path(environment["DATA_DIR"])).token("a-1", roles=["auditor"])
@@ -71,7 +71,7 @@ def get(environment: dict[str, str], path: str) -> Any:
 
 
 def wait_until(condition: Any, within_s: float) -> Any:
-    """Return the first true value of a condition; fail when the time is up."""
+    """Return the first true value of a condition; fail after the time-out."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         try:
@@ -84,15 +84,15 @@ def wait_until(condition: Any, within_s: float) -> Any:
         if value:
             return value
         time.sleep(0.1)
-    pytest.fail("waited in vain")
+    pytest.fail("the wait timed out")
 
 
 def processes_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """Return the parts and the embedded servers; their own children come and go."""
+    """Return the parts and the embedded servers, without their own child processes."""
     return psutil.Process(process.pid).children()
 
 
-def test_a_run_for_some_seconds_reports_a_ledger_equal_to_what_was_published(
+def test_a_run_reports_a_ledger_equal_to_the_published_messages(
     environment: dict[str, str],
 ) -> None:
     with up(environment, "--demo", "--rate", "20", "--for", "5") as process:
@@ -110,7 +110,7 @@ def test_a_run_for_some_seconds_reports_a_ledger_equal_to_what_was_published(
     assert sum(report["positions"]["usage"].values()) == report["messages_published"]
 
 
-def test_a_pipeline_that_died_leaves_no_account_and_so_nothing_is_equal(environment: dict[str, str]) -> None:
+def test_a_killed_pipeline_leaves_no_account_to_compare(environment: dict[str, str]) -> None:
     with up(environment, "--demo", "--for", "4") as process:
         pipeline = wait_until(lambda: part_of(process, "simulate-pipeline"), READY_WITHIN_S)
         pipeline.kill()
@@ -121,10 +121,10 @@ def test_a_pipeline_that_died_leaves_no_account_and_so_nothing_is_equal(environm
     assert process.returncode == 1
 
 
-def test_runs_hold_credits_pause_without_and_go_on_when_some_come(environment: dict[str, str]) -> None:
+def test_runs_pause_without_credits_and_resume_after_a_grant(environment: dict[str, str]) -> None:
     campus = "/v1/organisations/campus-clicks"
     with up(environment, "--demo", "--rate", "30") as process:
-        # Where all is held, processing is paused before anything is used: wait until it is.
+        # If all credits are held, processing pauses before any usage: wait for the usage.
         paused = wait_until(lambda: used_up(get(environment, f"{campus}/balance")), READY_WITHIN_S)
         holds = get(environment, f"{campus}/holds")["holds"]
         assert sum(hold["used"] for hold in holds) > 0
@@ -132,17 +132,17 @@ def test_runs_hold_credits_pause_without_and_go_on_when_some_come(environment: d
         grant(environment, campus, 70 - paused["balance"])
         wait_until(lambda: get(environment, f"{campus}/holds")["holds"][0] not in holds, READY_WITHIN_S)
         again = wait_until(lambda: used_up(get(environment, f"{campus}/balance")), READY_WITHIN_S)
-        assert again["balance"] == 0, "no run took more than it held"
+        assert again["balance"] == 0, "no run used more than it held"
         assert stop(process, signal.SIGINT) == 0
 
 
 def used_up(balance: Any) -> Any:
-    """Return a balance of which nothing is available and nothing is held."""
+    """Return a balance without available and held credits."""
     return balance if balance["processing"] == "paused" and balance["on_hold"] == 0 else None
 
 
 def grant(environment: dict[str, str], path: str, credits_count: int) -> None:
-    """Give credits as staff."""
+    """Grant credits as staff."""
     token = EmbeddedIssuer(Path(environment["DATA_DIR"])).token("s-1", roles=["staff"])
     request = urllib.request.Request(
         f"http://127.0.0.1:{environment['API_PORT']}{path}/grants",
@@ -154,18 +154,18 @@ def grant(environment: dict[str, str], path: str, credits_count: int) -> None:
 
 
 def part_of(process: subprocess.Popen[str], command: str) -> psutil.Process | None:
-    return next((part for part in processes_of(process) if command in words_of(part)), None)
+    return next((part for part in processes_of(process) if command in command_line_of(part)), None)
 
 
-def words_of(part: psutil.Process) -> list[str]:
-    """Return a process's command line; none of one that has ended meanwhile."""
+def command_line_of(part: psutil.Process) -> list[str]:
+    """Return a process's command line; empty if it has ended."""
     try:
         return list(part.cmdline())
     except psutil.Error:
         return []
 
 
-def test_what_was_recorded_is_there_after_a_restart_and_after_parts_were_killed(
+def test_data_survives_restarts_and_killed_parts(
     environment: dict[str, str],
 ) -> None:
     summary = "/v1/organisations/stride-photos/usage-summary"
@@ -176,7 +176,7 @@ def test_what_was_recorded_is_there_after_a_restart_and_after_parts_were_killed(
         assert [month["current"] for month in full] == [True, False, False, False]
 
         for part in processes_of(process):
-            if any(name in words_of(part) for name in ("consume", "project", "publish", "api")):
+            if any(name in command_line_of(part) for name in ("consume", "project", "publish", "api")):
                 part.kill()
         before = wait_until(lambda: get(environment, balance), READY_WITHIN_S)["available"]
         wait_until(lambda: get(environment, balance)["available"] < before, READY_WITHIN_S)
@@ -208,9 +208,9 @@ def test_parts_stop_when_their_parent_is_killed_and_the_next_start_takes_over(
 
 
 def all_parts(process: subprocess.Popen[str]) -> list[psutil.Process] | None:
-    """Return the parts; None while the sandbox gateway, which starts last, is not there."""
-    parts = [part for part in processes_of(process) if "infra.cli" in words_of(part)]
-    return parts if any("sandbox-gateway" in words_of(part) for part in parts) else None
+    """Return the parts; None until the sandbox gateway, which starts last, runs."""
+    parts = [part for part in processes_of(process) if "infra.cli" in command_line_of(part)]
+    return parts if any("sandbox-gateway" in command_line_of(part) for part in parts) else None
 
 
 def test_a_taken_port_is_named(environment: dict[str, str]) -> None:

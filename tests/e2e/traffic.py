@@ -1,7 +1,7 @@
-"""Generated usage as a careless pipeline would send it: repeated, late, out of order, broken, contradictory.
+"""Generated usage of a faulty pipeline: repeated, late, out of order, malformed and conflicting messages.
 
-Everything follows from the seed. Partitions are chosen here, by organisation, so that it is plain which of
-two records came first.
+Everything follows from the seed. Partitions are chosen here, by organisation, so that the order of two
+records is known.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FULL_SIZE_BYTES = 65_536
 
 @dataclass(frozen=True)
 class Organisation:
-    """An organisation of the traffic. `opens` is at the start, in the middle, or never."""
+    """An organisation of the traffic. It opens at the start, in the middle, or never."""
 
     id: str
     time_zone: str
@@ -60,7 +60,7 @@ class Outgoing(NamedTuple):
 
 
 class _Sent(NamedTuple):
-    """An event at its place in the traffic; `place` is where it is sent, not when it happened."""
+    """An event of the traffic; `place` is its place in the order of sending, not its time."""
 
     place: float
     event: dict[str, Any]
@@ -68,7 +68,7 @@ class _Sent(NamedTuple):
 
 
 def rate_card_json() -> str:
-    """Return the rate changes as the service's RATE_CARD file has them."""
+    """Return the rate changes in the format of the service's RATE_CARD file."""
     return json.dumps(
         [
             {
@@ -107,12 +107,12 @@ class Traffic:
         currency = "INR" if zone == "Asia/Kolkata" else "USD"
         return Organisation(f"org-{number}", zone, currency, self._random.choice((0, 200, 5_000)), opens)
 
-    # ------------------------------------------------------------------------------ what happened
+    # ------------------------------------------------------------------------------ events
 
     def _reported(self, messages: int) -> list[_Sent]:
         """Return the events of all runs, each once, in the order of sending."""
         sent: list[_Sent] = []
-        # A few organisations have most of the traffic.
+        # A few organisations cause most of the traffic.
         weights = [1 / (number % 50 + 1) for number in range(len(self.organisations))]
         while len(sent) < messages:
             (organisation,) = self._random.choices(self.organisations, weights)
@@ -148,7 +148,7 @@ class Traffic:
         return sent
 
     def _moment(self) -> datetime:
-        """Return when a run began: often around the end of a month, somewhere on Earth."""
+        """Return the start of a run: often near the end of a month in some time zone."""
         if self._random.random() < 0.3:
             return self._random.choice(MONTH_ENDS) + timedelta(hours=self._random.uniform(-26, 26))
         return BEGINNING + timedelta(seconds=self._random.uniform(0, SPAN_S))
@@ -171,7 +171,7 @@ class Traffic:
         }
 
     def _identity(self) -> dict[str, str]:
-        """Return a source and an id that are new together, though the id may be of another source too."""
+        """Return a new pair of source and id. Another source may use the same id."""
         self._numbers += 1
         number = self._numbers
         source = f"/photo-processing/worker-{number % SOURCES}"
@@ -187,7 +187,7 @@ class Traffic:
         return {"id": message_id, "source": source}
 
     def _written(self, moment: datetime) -> str:
-        """Return a moment as RFC 3339 allows to write it."""
+        """Return a moment in one of the forms of RFC 3339."""
         offset = self._random.choice((None, None, timedelta(hours=5, minutes=30), timedelta(hours=-7)))
         if offset is None:
             return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
@@ -197,10 +197,10 @@ class Traffic:
         )
         return f"{local}{sign}{int(offset_s // 3_600):02d}:{int(offset_s % 3_600 // 60):02d}"
 
-    # ------------------------------------------------------------------------------ how it travels
+    # ------------------------------------------------------------------------------ records
 
     def _with_trouble(self, sent: Sequence[_Sent], messages: int) -> list[Outgoing]:
-        """Return records of all events, with repeats, contradictions and broken ones among them."""
+        """Return records of all events, mixed with repeats, conflicts and malformed ones."""
         random = self._random
         placed: list[tuple[float, int, Outgoing]] = []
 
@@ -231,7 +231,7 @@ class Traffic:
         return binary(event) if self._random.random() < BINARY else structured(event)
 
     def _repeat(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Return a message again, sometimes with other words in what does not affect the charge."""
+        """Return a repeat, sometimes with other values in fields that do not affect the charge."""
         again = copy.deepcopy(event)
         if self._random.random() < 0.3:
             again["data"]["event"]["name"] += " (again)"
@@ -240,7 +240,7 @@ class Traffic:
         return again
 
     def _conflict(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Return a message of the same identity that says something else."""
+        """Return a message with the same identity and other values."""
         other = copy.deepcopy(event)
         data = other["data"]
         match self._random.randrange(6):
@@ -260,7 +260,7 @@ class Traffic:
         return other
 
     def _neighbour(self, organisation_id: str) -> str:
-        """Return another organisation of the same partition, so that it is plain who came first."""
+        """Return another organisation of the same partition, so that the order is known."""
         partition = crc32(organisation_id.encode()) % self._partitions
         return self._random.choice(
             [
@@ -273,7 +273,7 @@ class Traffic:
         )
 
     def _full_size(self, event: dict[str, Any]) -> Parts:
-        """Return the record of a new message that is as large as a record may be, and no larger."""
+        """Return the record of a new message with the maximum size."""
         key, value, headers = structured(copy.deepcopy(event) | self._identity())
         assert value is not None
         return key, value + b" " * (FULL_SIZE_BYTES - len(value)), headers

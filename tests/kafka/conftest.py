@@ -1,4 +1,4 @@
-"""Real Apache Kafka that tests share: each has topics and groups of its own, and none stops it."""
+"""A real Apache Kafka that tests share. Each test has its own topics and groups; none stops the broker."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from tests.servers import servers_folder
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[ApacheKafkaCluster]:
-    """One broker for the whole run: to start one takes a processor five seconds."""
+    """One broker for the whole run: a start takes five seconds of CPU."""
     with servers_folder() as folder, ApacheKafkaCluster(folder / "kafka") as cluster:
         yield cluster

@@ -1,4 +1,4 @@
-"""Real Apache Kafka: what the embedded broker cannot show, durability and replication."""
+"""Real Apache Kafka: durability and replication, which the embedded broker does not have."""
 
 import os
 import signal
@@ -41,14 +41,14 @@ def producer_for(cluster: ApacheKafkaCluster) -> KafkaProducer:
 
 
 def send(producer: KafkaProducer, topic: str, numbers: range) -> None:
-    """Send numbers as messages and wait until every one is acknowledged."""
+    """Send numbers as messages and wait until all are acknowledged."""
     futures = [producer.send(topic, key=b"%d" % number, value=b"%d" % number) for number in numbers]
     for future in futures:
         future.get(timeout=60)
 
 
 def read(cluster: ApacheKafkaCluster, topic: str, count: int) -> list[int]:
-    """The first `count` numbers of a topic, or fewer when no more come."""
+    """Return the first `count` numbers of a topic, or fewer if no more come."""
     consumer = KafkaConsumer(
         topic,
         bootstrap_servers=cluster.bootstrap_servers,
@@ -96,7 +96,7 @@ def test_three_brokers_survive_the_loss_of_one(
     assert trio.failed_brokers() == {}
 
 
-def test_it_runs_in_the_foreground_until_told_to_leave() -> None:
+def test_it_runs_in_the_foreground_until_it_is_stopped() -> None:
     with servers_folder() as folder:
         command = [sys.executable, "-m", "infra.embedded.apache_kafka", "--root", folder / "kafka"]
         with subprocess.Popen(
@@ -109,7 +109,7 @@ def test_it_runs_in_the_foreground_until_told_to_leave() -> None:
         assert list(ApacheKafkaCluster(folder / "kafka").failed_brokers()) == [1]
 
 
-def test_an_orphaned_cluster_is_replaced_with_its_data_kept(topic_name: Callable[[str], str]) -> None:
+def test_an_orphaned_cluster_is_replaced_and_its_data_is_kept(topic_name: Callable[[str], str]) -> None:
     topic = topic_name("usage")
     with servers_folder() as folder:
         command = [sys.executable, "-m", "infra.embedded.apache_kafka", "--root", folder / "kafka"]

@@ -1,4 +1,4 @@
-"""A consumer group on real Kafka whose three members come, leave and die all the time loses nothing."""
+"""A consumer group on real Kafka loses nothing while its three members join, leave and die all the time."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_group_under_churn_loses_nothing(
 
 
 def change(pipeline_env: PipelineEnvironment, member: Worker, randomness: random.Random) -> None:
-    """Let a member come back, leave in good order, or die; a new one follows at once half of the time."""
+    """Let a member rejoin, leave gracefully, or die. Half of the time a new one follows immediately."""
     if not member.is_running:
         member.start()
         return

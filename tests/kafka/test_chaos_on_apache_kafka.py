@@ -1,4 +1,4 @@
-"""The full size of the chaos, on three brokers of real Kafka, one of which dies and comes back as well."""
+"""The chaos test in full size, on three brokers of real Kafka, one of which is also killed and restarted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BROKERS = 3
 DOWN_S = 3.0
 
 
-def test_the_books_are_right_after_chaos_on_a_cluster(
+def test_the_ledger_is_correct_after_chaos_on_a_cluster(
     tmp_path: Path, topic_name: Callable[[str], str]
 ) -> None:
     plan = Plan(
@@ -44,7 +44,7 @@ def test_the_books_are_right_after_chaos_on_a_cluster(
         def restart_broker() -> None:
             victim = next(victims)
             cluster.kill(victim)
-            time.sleep(DOWN_S)  # long enough for the others to take over, and for clients to notice
+            time.sleep(DOWN_S)  # long enough for the others to take over and for clients to detect it
             cluster.start_broker(victim)
 
         pipeline_env = PipelineEnvironment(postgres, cluster.bootstrap_servers, topic_name("usage"), tmp_path)

@@ -1,4 +1,4 @@
-"""A topic gets more partitions while its consumer runs."""
+"""A topic gets more partitions while its consumer is running."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class NoListener(ConsumerRebalanceListener):
         pass
 
 
-def test_new_partitions_are_taken_up_by_a_busy_consumer(
+def test_a_busy_consumer_gets_new_partitions(
     cluster: ApacheKafkaCluster, topic_name: Callable[[str], str]
 ) -> None:
-    """The group answers while the consumer is at work between two polls: its answer must not be lost."""
+    """The group's response arrives while the consumer works between two polls: it must not be lost."""
     topic = topic_name("usage")
     settings = Settings(
         kafka_bootstrap_servers=cluster.bootstrap_servers,
@@ -49,7 +49,7 @@ def test_new_partitions_are_taken_up_by_a_busy_consumer(
             while consumer.assignment() != wanted:
                 assert time.monotonic() < deadline, f"only {consumer.assignment()} of {count} partitions"
                 consumer.poll(timeout_ms=5)
-                consumer.topics()  # looks at the cluster now, not in five minutes
+                consumer.topics()  # refreshes its metadata now, not in five minutes
                 time.sleep(0.05)
     finally:
         consumer.close(autocommit=False)

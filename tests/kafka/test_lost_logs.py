@@ -1,4 +1,4 @@
-"""What happens to a log while nobody reads it: records past their retention, and a topic made anew."""
+"""Changes of a log that is not read: records deleted by retention, and a recreated topic."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.servers import FAST
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 NOTICED_WITHIN_S = 40.0
-"""The consumer looks for a new log every five seconds; the client's metadata may take longer to follow."""
+"""The consumer checks for a new log every five seconds; the client's metadata may take longer."""
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +56,12 @@ def publisher(pipeline_env: PipelineEnvironment) -> Iterator[Publisher]:
 
 
 def organisation_of(pipeline_env: PipelineEnvironment, partition: int) -> str:
-    """The one organisation of a partition; the topic's name keeps tests apart."""
+    """Return the organisation of a partition. The topic's name makes it unique per test."""
     return f"{pipeline_env.topic}-{partition}"
 
 
 def messages(pipeline_env: PipelineEnvironment, partition: int, numbers: range) -> list[Outgoing]:
-    """One photo each, numbered, of the organisation of the partition."""
+    """Return numbered messages of the partition's organisation, with one photo each."""
     return [
         Outgoing(
             partition,
@@ -88,7 +88,7 @@ def messages(pipeline_env: PipelineEnvironment, partition: int, numbers: range) 
 
 
 def charged(pipeline_env: PipelineEnvironment, partition: int) -> list[int]:
-    """The numbers of the messages that were charged to the organisation of a partition, in order."""
+    """Return the numbers of the charged messages of a partition's organisation, in order."""
     events = pipeline_env.query(
         """
         SELECT convert_from(charge.state, 'UTF8')::jsonb ->> 2
@@ -116,7 +116,7 @@ def wait_for_positions(pipeline_env: PipelineEnvironment, positions: dict[int, i
 
 
 def stopped_partitions(port: int) -> float:
-    """The alarm, as a monitoring system reads it."""
+    """Return the metric of stopped partitions, as a monitoring system reads it."""
     with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
     (line,) = [each for each in lines if each.startswith("creditledger_usage_partitions_stopped ")]
@@ -145,14 +145,14 @@ def test_a_partition_stops_where_records_were_lost_until_someone_accepts_it(
     )
     assert stopped_partitions(port) == 1
 
-    # It does not creep on by itself: neither after a while, nor with new records, nor after a restart.
+    # It does not continue by itself: neither after some time, nor with new records, nor after a restart.
     send(publisher, [*messages(pipeline_env, 0, range(20, 25)), *messages(pipeline_env, 1, range(20, 25))])
     wait_for_positions(pipeline_env, {0: 10, 1: 25})
     assert consumer.stop(within_s=10) == 0, consumer.log
     consumer.start()
     send(publisher, messages(pipeline_env, 1, range(25, 30)))
     wait_for_positions(pipeline_env, {0: 10, 1: 30})
-    time.sleep(6)  # longer than the five seconds after which it looks again
+    time.sleep(6)  # longer than the five seconds between two checks
     assert pipeline_env.consumed() == {0: 10, 1: 30}
 
     run_command("positions accept-loss --partition 0", pipeline_env.environment)
@@ -165,7 +165,7 @@ def test_a_partition_stops_where_records_were_lost_until_someone_accepts_it(
 
 
 @pytest.mark.parametrize("running", [False, True], ids=["while stopped", "while running"])
-def test_a_topic_made_anew_is_read_from_its_beginning_and_charges_nothing_twice(
+def test_a_recreated_topic_is_read_from_its_beginning_and_charges_nothing_twice(
     pipeline_env: PipelineEnvironment, publisher: Publisher, running: bool
 ) -> None:
     consumer = pipeline_env.worker("consumer", "consume")
@@ -176,10 +176,10 @@ def test_a_topic_made_anew_is_read_from_its_beginning_and_charges_nothing_twice(
         assert consumer.stop(within_s=10) == 0, consumer.log
 
     recreate_topic(pipeline_env)
-    # The producer still has the number of a sequence that the new topic does not know: a new one is needed.
+    # The producer still has a sequence number that the new topic does not know: a new producer is needed.
     second = Publisher(pipeline_env.bootstrap_servers, pipeline_env.topic)
     try:
-        # Partition 0 ends before the old position, and partition 1 beyond it.
+        # Partition 0 ends before the old position, and partition 1 after it.
         send(second, [*messages(pipeline_env, 0, range(10, 25)), *messages(pipeline_env, 1, range(30))])
     finally:
         second.close()
@@ -190,7 +190,7 @@ def test_a_topic_made_anew_is_read_from_its_beginning_and_charges_nothing_twice(
 
 
 def recreate_topic(pipeline_env: PipelineEnvironment) -> None:
-    """Delete the topic and create it again under its name; the broker needs a moment to forget it."""
+    """Delete the topic and create it again with the same name. The broker needs some time to delete it."""
     with KafkaAdminClient(bootstrap_servers=pipeline_env.bootstrap_servers) as admin:
         admin.delete_topics([pipeline_env.topic])
         deadline = time.monotonic() + NOTICED_WITHIN_S

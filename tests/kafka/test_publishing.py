@@ -1,4 +1,4 @@
-"""The publisher on real Apache Kafka: how it makes its topics, and what it does when they are lost."""
+"""The publisher on real Apache Kafka: it creates its topics, and publishes again when they are lost."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def cleanup_policy(settings: Settings, topic: str) -> str:
     return str(described["topic"][topic]["cleanup.policy"]["value"])
 
 
-def test_everything_is_told_and_balances_are_compacted(
+def test_everything_is_published_and_balances_are_compacted(
     ingest_env: IngestEnvironment, settings: Settings
 ) -> None:
     feeds = PublishedFeeds(settings, ingest_env.connection, ingest_env.service)
@@ -59,7 +59,7 @@ def test_everything_is_told_and_balances_are_compacted(
     assert cleanup_policy(settings, settings.events_topic) == "delete"
 
 
-def test_topics_made_anew_are_told_everything_again(
+def test_everything_is_published_again_to_recreated_topics(
     ingest_env: IngestEnvironment, settings: Settings
 ) -> None:
     feeds = PublishedFeeds(settings, ingest_env.connection, ingest_env.service)

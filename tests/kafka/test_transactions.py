@@ -1,4 +1,4 @@
-"""What a producer took back was never reported; what it committed is, whatever holes lie between."""
+"""Messages of aborted transactions are ignored; committed ones are charged, despite gaps in the offsets."""
 
 from __future__ import annotations
 
@@ -43,6 +43,6 @@ def test_aborted_transactions_are_not_charged(
             else:
                 producer.commit_transaction()
     with Service(settings, ingest_env.service):
-        # Only the log: it grows, and to load the organisation a moment later finds more.
+        # Compare only the log: it grows, and a later load of the organisation would contain more.
         wait_until(lambda: len(recount_ledger(ingest_env.connection).charges) >= 5)
     assert ingest_env.charged_ids() == [f"m-{number}" for number in range(0, 10, 2)]

@@ -1,4 +1,4 @@
-"""Whatever arrives is either refused or can be charged, stored and projected: nothing else ever happens."""
+"""Every record is either refused, or it can be charged, stored and projected."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ json_values = st.recursive(
     lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(), children, max_size=4),
     max_leaves=12,
 )
-# Values that fields nearly take, besides any JSON at all.
+# Values that are almost valid for a field, in addition to arbitrary JSON.
 near_misses = st.sampled_from(
     [
         *("", "x" * 64, "x" * 128, "x" * 129, "x" * 256, "x" * 257, "\0", "\n", "\x7f", "\ud800", "🏃", "é"),
@@ -76,7 +76,7 @@ keys = st.none() | st.binary() | st.just(b"org-4711")
 
 
 def mutated(changes: list[tuple[str, str, Any]]) -> dict[str, Any]:
-    """Return a valid event with fields dropped, replaced, or put one level deeper."""
+    """Return a valid event with fields dropped, replaced, or moved one level deeper."""
     envelope = usage_event()
     for path, change, value in changes:
         *parents, name = path.split(".")
@@ -97,13 +97,13 @@ def mutated(changes: list[tuple[str, str, Any]]) -> dict[str, Any]:
 def written(envelope: dict[str, Any], *, ascii_only: bool) -> bytes:
     try:
         return json.dumps(envelope, ensure_ascii=ascii_only).encode()
-    except UnicodeEncodeError:  # a lone surrogate: it can only be written as an escape
+    except UnicodeEncodeError:  # a lone surrogate: it can only be encoded as an escape
         return json.dumps(envelope).encode()
 
 
 @st.composite
 def near_records(draw: Callable[..., Any]) -> KafkaRecord:
-    """Records of events that are nearly or quite valid, in either mode, mostly under the right key."""
+    """Records of valid and almost valid events, in either mode, mostly with the right key."""
     envelope = mutated(draw(st.lists(mutations, max_size=3)))
     ascii_only = draw(st.booleans())
     subject = str(envelope.get("subject", "org-4711")).encode(errors="replace")
@@ -139,7 +139,7 @@ def decoded(record: KafkaRecord) -> UsageReport | None:
 
 def check_refusal(refused: InvalidUsageMessage) -> None:
     assert 0 < len(refused.reason) <= REASON_MAX_LENGTH
-    assert refused.reason.encode()  # it travels in a header
+    assert refused.reason.encode()  # it is sent in a header
     assert refused.field is None or refused.field
 
 
@@ -160,7 +160,7 @@ def charge(found: UsageReport) -> EventEnvelope:
 
 
 def check(record: KafkaRecord) -> None:
-    """Whatever a record holds: a batch takes it, and what is decoded can be charged and stored."""
+    """Check that a batch accepts any record, and that a decoded message can be charged and stored."""
     batch = Batch((), START)
     batch.decode([record])
     found = decoded(record)
@@ -238,7 +238,7 @@ valid_changes = st.fixed_dictionaries(
 
 
 def survivors(count: int) -> list[KafkaRecord]:
-    """Return generated records, among them many valid ones of every shape."""
+    """Return generated records, with many valid ones of every shape."""
     found: list[KafkaRecord] = []
 
     @settings(max_examples=count, phases=[Phase.generate], database=None, deadline=None)
@@ -256,7 +256,7 @@ def survivors(count: int) -> list[KafkaRecord]:
 
 
 def test_generated_messages_reach_the_projections(migrated_database: str, service_database: str) -> None:
-    # First of all: threads of connection pools roll dice, which Hypothesis does not like to see.
+    # This comes first: threads of connection pools use random numbers, which Hypothesis does not allow.
     records = survivors(400)
     ingest_env = IngestEnvironment(migrated_database, service_database)
     try:
@@ -291,7 +291,7 @@ def charge_all(ingest_env: IngestEnvironment, records: list[KafkaRecord]) -> Non
     assert len(ingest_env.letters.safe) == len(refused) + conflicts
     assert len(ingest_env.parked()) == len(expected)
 
-    # Whatever they are called: organisations open, and all that waited for them is charged.
+    # Organisations with any id open, and all their parked messages are charged.
     for name in {found.organisation_id for found in expected.values()}:
         if name.isprintable():
             ingest_env.open(name)

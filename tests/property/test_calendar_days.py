@@ -1,4 +1,4 @@
-"""Any moment of the years the wire accepts, in any zone, counts on the day its people's calendars show."""
+"""Any accepted moment, in any zone, counts on the local calendar day."""
 
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, available_timezones
@@ -12,18 +12,18 @@ zones = st.sampled_from(sorted(available_timezones() - {"localtime", "Factory"})
 
 
 @given(zone=zones, at=st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)))  # noqa: DTZ001
-def test_a_day_is_what_the_zone_says(zone: str, at: datetime) -> None:
+def test_a_day_is_the_zones_local_day(zone: str, at: datetime) -> None:
     moment = at.replace(tzinfo=UTC)
     assert local_day(zone, moment) == moment.astimezone(ZoneInfo(zone)).date()
 
 
 @given(zone=zones, at=st.datetimes(datetime(1800, 1, 1), datetime(2000, 1, 1)))  # noqa: DTZ001
-def test_so_were_days_of_local_mean_time_and_odd_seconds(zone: str, at: datetime) -> None:
+def test_days_of_local_mean_time_and_odd_offsets(zone: str, at: datetime) -> None:
     moment = at.replace(tzinfo=UTC)
     assert local_day(zone, moment) == moment.astimezone(ZoneInfo(zone)).date()
 
 
 @given(zone=zones, at=st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)), told_in=zones)  # noqa: DTZ001
-def test_a_moment_counts_the_same_in_whichever_zone_it_is_told(zone: str, at: datetime, told_in: str) -> None:
+def test_the_zone_of_a_moment_does_not_change_its_day(zone: str, at: datetime, told_in: str) -> None:
     moment = at.replace(tzinfo=UTC)
     assert local_day(zone, moment) == local_day(zone, moment.astimezone(ZoneInfo(told_in)))

@@ -1,7 +1,7 @@
-"""Eight writers on one organisation: every answer must fit one serial order, the history's own.
+"""Eight writers on one organisation: every response must fit one serial order, that of the history.
 
-A model that knows nothing of lots or events plays the acknowledged commands in the order of their versions,
-and says what each should have answered. A refusal has no version: it must fit some moment while it was asked.
+A model without lots and events executes the acknowledged commands in the order of their versions, and
+computes the expected responses. A refusal has no version: it must fit some moment during its request.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def ingest_env(migrated_database: str, service_database: str) -> Iterator[Ingest
 
 @dataclass
 class Writer:
-    """One caller of the API, who also sends some requests twice."""
+    """One caller of the API. It sends some requests twice."""
 
     ledger: Ledger
     ingest_env: IngestEnvironment
@@ -58,7 +58,7 @@ class Writer:
     rnd: Random
     holds: list[tuple[str, str]] = field(default_factory=list)
     refusals: list[tuple[int, int, int]] = field(default_factory=list)
-    """Version before, version after, credits asked for."""
+    """Version before, version after, requested credits."""
     answers: list[CommandResult] = field(default_factory=list)
 
     def run(self) -> None:
@@ -72,7 +72,7 @@ class Writer:
         return CommandContext(self.ingest_env.now, None, f"request-{self.number}-{step}")
 
     def twice(self, step: int, command: Any) -> None:
-        """Send a request, and perhaps again: the second answer is the first."""
+        """Send a request, and sometimes repeat it: the second response must equal the first."""
         idempotency_key = IdempotencyKey("test", f"{self.number}-{step}", b"asked")
         first = command(idempotency_key)
         self.answers.append(first.value)
@@ -177,13 +177,16 @@ class Writer:
 
 
 def publish(ingest_env: IngestEnvironment, writers: list[Writer], rnd: Random) -> None:
-    """Charge usage of holds and of runs without one, some of it twice, as the consumer would."""
+    """Charge usage of runs with and without holds, some of it twice, like the consumer."""
     partition, ingest = ingest_env.partition(), ingest_env.ingest()
     projections = ProjectionRunner(ingest_env.service, ALL_PROJECTIONS)
     sent = []
     for number in range(40):
         named = [hold for writer in writers for hold in list(writer.holds)]
-        hold_id, run_id = (None, f"run-{rnd.randrange(WRITERS)}-{rnd.randrange(STEPS)}")  # perhaps held later
+        hold_id, run_id = (
+            None,
+            f"run-{rnd.randrange(WRITERS)}-{rnd.randrange(STEPS)}",
+        )  # it may get a hold later
         if named and rnd.random() < 0.5:
             hold_id, run_id = rnd.choice(named)
         changes = {"data.hold_id": hold_id, "data.run_id": run_id}
@@ -201,20 +204,20 @@ def publish(ingest_env: IngestEnvironment, writers: list[Writer], rnd: Random) -
 
 @dataclass
 class HoldModel:
-    """The organisation as one clerk would keep it."""
+    """A simple sequential model of the organisation."""
 
     balance: int = 0
     holds: dict[str, int] = field(default_factory=dict)
     available_at: dict[int, int] = field(default_factory=dict)
     reported: Counter[str] = field(default_factory=Counter)
-    """Photos in a run's messages, whether it has a hold or not."""
+    """Photos in a run's messages, with or without a hold."""
 
     @property
     def available(self) -> int:
         return self.balance - sum(self.holds.values())
 
     def apply(self, version: int, event: Any) -> None:
-        """Enter one line of the history, read as plain words."""
+        """Apply one event of the history."""
         name = type(event).__name__
         if isinstance(event, UsageCharged):
             self.balance -= event.credits
@@ -225,7 +228,7 @@ class HoldModel:
         elif isinstance(event, CreditsGranted | CreditsPurchased | ChargeRefunded):
             self.balance += event.credits
         elif name == "HoldPlaced":
-            assert event.credits <= max(self.available, 0), "more was held than was available"
+            assert event.credits <= max(self.available, 0), "more credits were held than available"
             if event.request.mode is HoldMode.ALL_OR_NOTHING:
                 assert event.credits == event.request.credits
             else:
@@ -239,7 +242,7 @@ class HoldModel:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_answer_fits_one_serial_order(ingest_env: IngestEnvironment, seed: int) -> None:
+def test_every_response_fits_one_serial_order(ingest_env: IngestEnvironment, seed: int) -> None:
     rnd = Random(seed)
     writers = [
         Writer(ingest_env.open_ledger(), ingest_env, number, Random(rnd.random()))

@@ -1,7 +1,7 @@
 """An organisation against a model that counts single credits.
 
-The model shares no code with the ledger: its purse is a list of credits, each tagged with the lot it
-came in, and a debt. Every decision is taken on a fork, replayed on the original, and compared.
+The model shares no code with the ledger: it is a list of single credits, each with its lot, and a debt.
+Every decision is made on a fork, replayed on the original, and compared.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ CODEC = EventCodec()
 
 
 class Credit(NamedTuple):
-    """One credit and the lot it came in; credits are spent in the order of these fields."""
+    """One credit and its lot. Credits are spent in the order of these fields."""
 
     kind: int
     lot: int
 
 
 class LotModel:
-    """What an organisation has, credit by credit."""
+    """The single credits of an organisation."""
 
     def __init__(self) -> None:
         self.credits: list[Credit] = []
@@ -73,7 +73,7 @@ class LotModel:
         return len(self.credits) - self.debt
 
     def put(self, credit: Credit) -> bool:
-        """Take in a credit; it pays the debt first. Return whether it was kept."""
+        """Add a credit; it pays the debt first. Return whether it is still available."""
         if self.debt:
             self.debt -= 1
             return False
@@ -86,7 +86,7 @@ class LotModel:
             self.size_of_lot[lot] += self.put(Credit(kind, lot))
 
     def spend(self, number: int) -> list[Credit | None]:
-        """Return the credits spent, in order; None is one that was not there."""
+        """Return the spent credits, in order; None is a credit of overdraft."""
         spent: list[Credit | None] = []
         for _ in range(number):
             if self.credits:
@@ -97,7 +97,7 @@ class LotModel:
         return spent
 
     def undo(self, spent: list[Credit | None], lot: int) -> None:
-        """Give credits back, the last spent first; one that was not there comes as a free one."""
+        """Return credits, the last spent first. A credit of paid overdraft becomes a free one."""
         for credit in reversed(spent):
             if credit is None:
                 self.add(FREE, lot, 1)
@@ -106,7 +106,7 @@ class LotModel:
 
 
 class RunModel:
-    """What each run has used and paid, as an exact fraction; forgotten 90 days after its last message."""
+    """Usage and charges of each run, as an exact fraction; dropped 90 days after its last message."""
 
     def __init__(self) -> None:
         self.known: dict[tuple[str, UsageType, int], tuple[int, int, datetime]] = {}
@@ -125,7 +125,7 @@ class RunModel:
 
 
 class HoldModel:
-    """A hold, as a run that knows what it may still take and when that ends."""
+    """A hold: the credits that its run may still use, and when it expires."""
 
     def __init__(self, hold_id: str, left: int, ends: datetime, photos: Counter[UsageType]) -> None:
         self.hold_id = hold_id
@@ -135,7 +135,7 @@ class HoldModel:
 
 
 class HoldsModel:
-    """Open holds by run, and photos that were paid for before their messages."""
+    """Open holds by run, and photos that were charged before their messages."""
 
     def __init__(self) -> None:
         self.open: dict[str, HoldModel] = {}
@@ -145,11 +145,11 @@ class HoldsModel:
     def total(self) -> int:
         return sum(reservation.left for reservation in self.open.values())
 
-    def lapse(self, now: datetime) -> None:
+    def expire(self, now: datetime) -> None:
         self.open = {run: held for run, held in self.open.items() if held.ends > now}
 
     def use_paid(self, run: str, usage_type: UsageType, photos: int) -> int:
-        """Return how many of the photos were paid before, and forget them."""
+        """Return how many of the photos were charged before, and remove them."""
         paid, at = self.paid_ahead.pop((run, usage_type), (0, NEVER))
         used = min(paid, photos)
         if paid > used:
@@ -180,7 +180,7 @@ CROSSINGS = (BalanceWentLow, CreditsExhausted, CreditsReplenished)
 
 
 def _latest(organisation: Organisation, _: Any, of: type[Any] = HoldPlaced) -> EventEnvelope:
-    """Return the event of a decision that answers with something else."""
+    """Return the event of a decision that returns something else."""
     return next(envelope for envelope in reversed(organisation._pending) if isinstance(envelope.event, of))
 
 
@@ -221,19 +221,19 @@ class OrganisationMachine(RuleBasedStateMachine):
         ]
 
     def events(self, after: int = 0) -> list[EventEnvelope]:
-        """Return the history as it comes back from the store."""
+        """Return the history as the store returns it."""
         return [
             EventEnvelope(self.organisation.id, number, CODEC.decode(topic, state))
             for number, (topic, state) in enumerate(self.stored[after:], after + 1)
         ]
 
     def decide(self, decide: Any) -> EventEnvelope:
-        """Decide on a fork, see that the original stays as it was, and bring it up by the events alone."""
+        """Decide on a fork, check that the original does not change, and apply the events to the original."""
         before, available = state_of(self.organisation), self.organisation.available
         fork = self.organisation.fork()
         envelope: EventEnvelope = decide(fork)
         decided = fork.collect_events()
-        self.reservations.lapse(self.now)
+        self.reservations.expire(self.now)
         self.check_crossings(available, fork.available, [each.event for each in decided])
         assert state_of(self.organisation) == before
         assert self.organisation.collect_events() == []
@@ -246,9 +246,9 @@ class OrganisationMachine(RuleBasedStateMachine):
         self.organisation = fork
         return envelope
 
-    def check_crossings(self, before: int, after: int, facts: list[DomainEvent]) -> None:
-        """Each crossing is marked, once, with where it ended."""
-        marked = {type(event): event.available for event in facts if isinstance(event, CROSSINGS)}
+    def check_crossings(self, before: int, after: int, recorded: list[DomainEvent]) -> None:
+        """Check that each crossing has one event, with the final balance."""
+        marked = {type(event): event.available for event in recorded if isinstance(event, CROSSINGS)}
         went_low = after < self.threshold <= before and after > 0
         assert marked == {
             kind: after
@@ -259,7 +259,7 @@ class OrganisationMachine(RuleBasedStateMachine):
             )
             if crossed
         }
-        assert sum(isinstance(event, CROSSINGS) for event in facts) == len(marked)
+        assert sum(isinstance(event, CROSSINGS) for event in recorded) == len(marked)
 
     # ------------------------------------------------------------------------------------ rules
 
@@ -341,13 +341,13 @@ class OrganisationMachine(RuleBasedStateMachine):
                 self.organisation.fork().place_hold(wanted, ends, self.request(), reported=reported)
             return
         if before is not None:
-            standing = self.organisation.holds[run]
-            if standing.request != wanted:
+            existing = self.organisation.holds[run]
+            if existing.request != wanted:
                 with pytest.raises(HoldConflict):
                     self.organisation.fork().place_hold(wanted, ends, self.request(), reported=reported)
             else:
                 again = self.organisation.fork().place_hold(wanted, ends, self.request(), reported=reported)
-                assert again == standing
+                assert again == existing
             return
         self.decide(lambda org: _latest(org, org.place_hold(wanted, ends, self.request(), reported=reported)))
         hold = self.organisation.holds[run]
@@ -355,7 +355,7 @@ class OrganisationMachine(RuleBasedStateMachine):
         self.reservations.open[run] = HoldModel(hold.hold_id, hold.size, ends, reported)
 
     def reported(self, run: str) -> Counter[UsageType]:
-        """Return the photos that a run was charged so far, as the store tells it."""
+        """Return the photos that a run was charged so far, as the store returns them."""
         photos: Counter[UsageType] = Counter()
         for charge in self.charges:
             event = charge.event
@@ -514,7 +514,7 @@ class OrganisationMachine(RuleBasedStateMachine):
         organisation, purse = self.organisation, self.purse
         organisation.check_invariants()
         assert organisation.balance == purse.balance
-        # What is due lapses with the next decision, and until then it counts.
+        # A due hold expires with the next decision; until then it counts.
         assert {run: hold.remaining for run, hold in organisation.holds.items()} == {
             run: held.left for run, held in self.reservations.open.items()
         }

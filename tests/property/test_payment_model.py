@@ -1,4 +1,4 @@
-"""Any order and repetition of a gateway's news: a payment is paid once at most, and no money gets lost."""
+"""Any order and repetition of a gateway's messages: a payment is paid at most once, and no money is lost."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ news_of_pro = st.builds(
 )
 
 
-def tell(payment: Payment, news: Attempt) -> None:
+def report(payment: Payment, news: Attempt) -> None:
     if payment.record_attempt(news, request()):
         payment.complete(news.gateway_payment_id, 3, request())
 
@@ -47,16 +47,16 @@ def completions(payment: Payment) -> int:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(attempts, max_size=12))
-def test_whatever_is_heard_in_whatever_order(news: list[Attempt]) -> None:
+def test_any_messages_in_any_order(news: list[Attempt]) -> None:
     payment = ordered()
     for each in [*news, *reversed(news), *news]:
-        tell(payment, each)
+        report(payment, each)
     payment.check_invariants()
     took = [each for each in news if each.status is TAKEN]
     right = {each.gateway_payment_id for each in took if (each.amount_minor, each.currency) == (OWED, "INR")}
     assert (payment.gateway_payment_id in right) if right else payment.gateway_payment_id is None
     assert completions(payment) == bool(right)
-    # All that took money is either what paid, or flagged.
+    # Every attempt that captured money either paid, or is flagged.
     flagged = {gateway_payment_id for _, gateway_payment_id, _ in payment.flags}
     paid_by = {payment.gateway_payment_id}
     assert {each.gateway_payment_id for each in took} <= flagged | paid_by
@@ -64,7 +64,7 @@ def test_whatever_is_heard_in_whatever_order(news: list[Attempt]) -> None:
 
 
 class PaymentMachine(RuleBasedStateMachine):
-    """A payment of Pro with credits, beside a book of its own: what was paid, and what went back."""
+    """A payment of Pro with credits, and a simple model of paid and refunded money."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class PaymentMachine(RuleBasedStateMachine):
         self.under_way: dict[str, tuple[int, int, int]] = {}
         self.odd_under_way: dict[str, str] = {}
         self.requested_refund = 0
-        self.unasked_told = 0
+        self.unrequested_flagged = 0
 
     @precondition(lambda self: self.payment.status in PAID_STATUSES)
     @rule(unasked_minor=st.sampled_from([0, 1, 500, 700, 1_000_000]), news_is_late=st.booleans())
@@ -90,15 +90,15 @@ class PaymentMachine(RuleBasedStateMachine):
             gateway_payment_id=paid_by, amount_minor=PRO.total_minor, refunded_minor=refunded_minor
         )
         self.payment.record_attempt(news, request())
-        self.unasked_told = max(self.unasked_told, refunded_minor - ours)
-        told = [key.amount_minor for key in self.payment.flags if key.flag is Flag.REFUND_UNKNOWN]
-        assert told == sorted(set(told))
-        assert max(told, default=0) == self.unasked_told
+        self.unrequested_flagged = max(self.unrequested_flagged, refunded_minor - ours)
+        flagged_amounts = [key.amount_minor for key in self.payment.flags if key.flag is Flag.REFUND_UNKNOWN]
+        assert flagged_amounts == sorted(set(flagged_amounts))
+        assert max(flagged_amounts, default=0) == self.unrequested_flagged
 
     @rule(news=news_of_pro)
     def record_attempt(self, news: Attempt) -> None:
         was = self.payment.gateway_payment_id
-        tell(self.payment, news)
+        report(self.payment, news)
         assert was is None or self.payment.gateway_payment_id == was
 
     @precondition(lambda self: self.payment.status in PAID_STATUSES and self.payment.refundable_credits)
@@ -200,12 +200,12 @@ class PaymentMachine(RuleBasedStateMachine):
             for refund in self.payment.refunds.values()
             if refund.succeeded is not False and isinstance(refund.requested_refund, PaymentRefundRequested)
         )
-        # All of the money for all that it bought, and never more.
+        # A full refund returns the whole money, and never more.
         assert self.credits_money_out <= CREDITS.total_minor
         assert self.fee_money_out <= FEE * 118 // 100
         assert self.credits_out < 1_000 or self.credits_money_out == CREDITS.total_minor
         assert self.fee_out < FEE or self.fee_money_out == FEE * 118 // 100
-        # What went back, or is on its way, never pays.
+        # An attempt that was or is being refunded never pays.
         assert self.payment.gateway_payment_id not in self.odd_out
 
 

@@ -1,4 +1,4 @@
-"""However a run reports its photos, it is charged for all of them, rounded up once."""
+"""A run is charged for all its photos, rounded up once, however its messages are split."""
 
 from fractions import Fraction
 from math import ceil
@@ -15,7 +15,7 @@ chunks = st.lists(st.integers(0, 1_000_000) | st.integers(0, 12), min_size=1, ma
 
 
 @given(chunks=chunks, rate=rates)
-def test_any_chunks_of_a_run_cost_what_the_whole_costs(chunks: list[int], rate: int) -> None:
+def test_a_run_in_chunks_costs_the_same_as_the_whole(chunks: list[int], rate: int) -> None:
     organisation = opened(trial_credits=1_000)
     charges = [charged(organisation.charge(usage(photos), rate, NOON)).credits for photos in chunks]
     assert sum(charges) == ceil(sum(chunks) * Fraction(rate, WHOLE_CREDIT_MILLIONTHS))
@@ -24,9 +24,7 @@ def test_any_chunks_of_a_run_cost_what_the_whole_costs(chunks: list[int], rate: 
 
 
 @given(messages=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 50)), max_size=40), rate=rates)
-def test_runs_that_report_in_turns_do_not_disturb_each_other(
-    messages: list[tuple[str, int]], rate: int
-) -> None:
+def test_interleaved_runs_do_not_affect_each_other(messages: list[tuple[str, int]], rate: int) -> None:
     organisation = opened()
     for run_id, photos in messages:
         organisation.charge(usage(photos, run_id=run_id), rate, NOON)

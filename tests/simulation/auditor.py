@@ -22,7 +22,7 @@ Place = tuple[int, int]
 
 
 class ReadMessage(NamedTuple):
-    """What a record says, read on our own."""
+    """A usage message, read independently of the product."""
 
     identity: Identity
     organisation_id: str
@@ -35,13 +35,13 @@ def audit(
     recounted: RecountedLedger,
     letters: Sequence[Place],
 ) -> None:
-    """Check that every record is where it belongs.
+    """Check the outcome of every record.
 
     Args:
         log: all records.
-        opened: the credits every open organisation was given.
-        books: what the ledger holds.
-        letters: where the records among the dead letters came from.
+        opened: the initial credits of every open organisation.
+        books: the contents of the ledger.
+        letters: the places of the records in the dead-letter topic.
     """
     said = {place: read(record) for place, record in log.items()}
     bodies: dict[Identity, set[tuple[Any, ...]]] = defaultdict(set)
@@ -50,7 +50,7 @@ def audit(
             bodies[saying.identity].add(saying.charge_fingerprint)
     charged = {charge.identity: charge for charge in recounted.charges}
 
-    # What is charged was reported, at the right price, to an organisation that is open.
+    # Every charge has a message, the right price, and an open organisation.
     for charge in recounted.charges:
         assert charge.charge_fingerprint in bodies[charge.identity]
         searched = charge.ai_search or charge.usage_type != "photo_processing"
@@ -60,12 +60,12 @@ def audit(
         spent[charge.organisation_id] += charge.credits
     assert recounted.balances == {name: given - spent[name] for name, given in opened.items()}
 
-    # Every identity is charged, unless nobody opened its organisation.
+    # Every identity is charged, unless its organisation never opened.
     for identity, substances in bodies.items():
         (organisation_id,) = {charge_fingerprint[0] for charge_fingerprint in substances}
         assert (identity in charged) == (organisation_id in opened)
 
-    # Dead letters are complete, and nothing else is among them.
+    # Dead letters are complete, and there are no others.
     refused = {said[place] for place in letters}
     for place, saying in said.items():
         if saying is None:
@@ -74,14 +74,14 @@ def audit(
             saying.identity in charged
             and charged[saying.identity].charge_fingerprint == saying.charge_fingerprint
         ):
-            # A repeat may be refused beside a body that turned out to be the wrong one.
+            # A repeat may be refused if it equals a body that was refused.
             assert place not in letters or len(bodies[saying.identity]) > 1
         else:
             assert saying in refused
 
 
 def read(record: KafkaRecord) -> ReadMessage | None:
-    """Return what a record says, None if it is no usage message."""
+    """Return the message of a record, or None if it is no usage message."""
     try:
         event = json.loads(record.value or b"")
     except ValueError:

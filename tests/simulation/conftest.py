@@ -1,4 +1,4 @@
-"""A ledger for the processes that die in these tests: each opens organisations of its own."""
+"""A ledger for the crash tests. Each test opens its own organisations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
-    """A ledger on a database of the module's own."""
+    """A ledger on one database per module."""
     from infra.migrations.migrate import migrate
     from infra.service.composition import open_ledger
     from tests.servers import new_database

@@ -1,4 +1,4 @@
-"""One run of the simulation: an ingest that dies, or loses its database, at one chosen step."""
+"""One run of the simulation: an ingest that crashes, or loses its database, at a chosen step."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ GRANT = 5
 
 
 class SimulatedCrash(BaseException):
-    """The process is gone: nothing it would have done happens any more."""
+    """The process has crashed: none of its further steps happen."""
 
 
 class CrashingDeadLetters:
-    """Dead letters in memory, of which an interrupted `send` leaves none, some or all."""
+    """Dead letters in memory. An interrupted `send` stores none, some or all of them."""
 
     def __init__(self, step: Callable[[str], None]) -> None:
         self.safe: list[DeadLetterRecord] = []
@@ -48,7 +48,7 @@ class CrashingDeadLetters:
 
 
 class IngestSimulation:
-    """A workload on a real database. `fails_at` numbers the step at which it goes wrong, None for never."""
+    """A workload on a real database. `fails_at` is the number of the failing step; None means no failure."""
 
     def __init__(
         self,
@@ -82,10 +82,10 @@ class IngestSimulation:
             self._open(name)
         self._start()
 
-    # --------------------------------------------------------------------------------- what happens
+    # --------------------------------------------------------------------------------- actions
 
     def run(self) -> None:
-        """Let everything happen, then charge what is left, and audit."""
+        """Execute all actions, charge the remaining records, and run the audit."""
         for action in self.work.actions:
             self._survive(lambda action=action: self._do(action))  # type: ignore[misc]
         self._survive_until(self._charge_the_rest)
@@ -125,7 +125,7 @@ class IngestSimulation:
         self._run_maintenance()
 
     def _rival(self, partition: Partition) -> None:
-        """Another consumer takes over for a batch, and ours does not know."""
+        """Another consumer takes over for one batch, and ours does not know it."""
         mine, partition.read_to = partition.read_to, self.ingest_env.position(partition)
         post = CrashingDeadLetters(lambda _: None)
         post.safe = self._post.safe
@@ -154,12 +154,12 @@ class IngestSimulation:
             self.ingest_env.terminate()
 
     def _stop_if_crashed(self) -> None:
-        """Clean-up after a death is not done either."""
+        """A crashed process does no clean-up either."""
         if self._crashed:
             raise SimulatedCrash
 
     def _start(self) -> None:
-        """A new process: it knows nothing but the database."""
+        """Start a new process. Its only state is the database."""
         self._crashed = False
         self._store: PostgresUsageStore = self.ingest_env.store()
         store: Any = CallInterceptor(self._store, self._step)
@@ -171,7 +171,7 @@ class IngestSimulation:
             partition.read_to = self.ingest_env.position(partition)
 
     def _survive(self, action: Callable[[], None]) -> bool:
-        """Act; after a failure go on as the consumer would, and return False."""
+        """Run an action. After a failure, continue like the consumer and return False."""
         try:
             action()
             self._stop_if_crashed()
@@ -189,7 +189,7 @@ class IngestSimulation:
         for _ in range(ATTEMPTS_MAX):
             if self._survive(action):
                 return
-        raise AssertionError("it never comes to an end")
+        raise AssertionError("it never ends")
 
     # ------------------------------------------------------------------------------------- the audit
 
@@ -212,7 +212,7 @@ class IngestSimulation:
         assert {number: at.next_offset for number, at in stored.items()} == {
             partition.number: len(partition.log) for partition in self.partitions
         }
-        # Snapshots are made on the way: what is loaded through them is what the events say.
+        # Snapshots were taken meanwhile: a load through them must equal the replay of the events.
         for name, version in recounted.versions.items():
             loaded = self.ingest_env.ledger.organisation(name)
             loaded.check_invariants()

@@ -1,4 +1,4 @@
-"""A crash at every step of the protocol, on a real database: nothing is lost, nothing counts twice.
+"""A crash at every step of the ingest, on a real database: nothing is lost, nothing counts twice.
 
 A failure names its seed and the step at which it crashed: both are arguments of `simulate`.
 """
@@ -16,7 +16,7 @@ from tests.simulation.ingest_simulation import IngestSimulation
 from tests.simulation.workload import workload
 
 SEED = int(os.environ.get("SIMULATION_SEED", "1"))
-"""Set it for other workloads than those of every run."""
+"""Set it for other workloads than the default ones."""
 QUIET_SEEDS = range(SEED + 100, SEED + 120)
 
 
@@ -29,7 +29,7 @@ def ingest_env(migrated_database: str, service_database: str) -> Iterator[Ingest
 
 @pytest.fixture(autouse=True)
 def _small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every branch be taken by a workload of a few messages."""
+    """Set small limits, so that a workload of a few messages reaches every branch."""
     monkeypatch.setattr("consumers.usage.ingest.RECENT_KEYS", 2)
     monkeypatch.setattr("consumers.usage.ingest.LOOKUP_BATCHES", 1)
     monkeypatch.setattr("domain.credits.ledger.SNAPSHOT_EVERY", 4)
@@ -37,7 +37,7 @@ def _small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def simulate(ingest_env: IngestEnvironment) -> Callable[..., IngestSimulation]:
-    """A function that runs one world to its end, and names its seed and step when that fails."""
+    """A function that runs one simulation, and reports its seed and step if it fails."""
     rival_store = ingest_env.store("rival")
     runs = count()
 

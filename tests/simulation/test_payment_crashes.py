@@ -1,7 +1,7 @@
-"""A crash between any two steps of paying and refunding: money and credits agree, and nothing counts twice.
+"""A crash between any two steps of payments and refunds: money and credits agree, and nothing counts twice.
 
-The world is a gateway with a book of its own, a real database, and a shop whose process dies at one chosen
-step: before or after anything it asks of the gateway or appends to the log. Then another process goes on.
+The simulation has a gateway with its own records, a real database, and a process that crashes at a chosen
+step: before or after a request to the gateway or an append to the log. Then another process continues.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ STEPS_MAX = 200
 
 
 class Process:
-    """Counts the steps of a shop's process, and kills it at one of them."""
+    """Counts the steps of a process, and crashes it at one of them."""
 
     def __init__(self, payment_env: PaymentEnvironment, fails_at: int | None) -> None:
         self.steps: list[str] = []
@@ -51,7 +51,7 @@ class Process:
         self._store = store
 
     def end(self) -> None:
-        """Let the next process live: it counts no steps."""
+        """End the crashing process. The next one counts no steps."""
         self._fails_at = -1
         self._store.append = self._append  # type: ignore[method-assign]
 
@@ -68,7 +68,7 @@ class Process:
 
 
 def story(payment_env: PaymentEnvironment, plan: PurchasePlan, outcome: str) -> None:
-    """What the process would do if it lived: it buys, hears of it, and gives money back."""
+    """The steps of a process without a crash: a purchase, its webhook, and refunds."""
     quoted = payment_env.quote(1_000, plan)
     payment = payment_env.begin(quoted, payment_id=f"{payment_env.name}-1").payment
     order_id = str(payment.order_id)
@@ -91,7 +91,7 @@ def story(payment_env: PaymentEnvironment, plan: PurchasePlan, outcome: str) -> 
 
 
 def give_back(payment_env: PaymentEnvironment, back: RefundRequest) -> None:
-    """Ask for money back, by one refund however often it is asked for."""
+    """Request a refund. Repeated calls make one refund."""
     payment_env.give_back(
         payment_env.payments.payment(f"{payment_env.name}-1"),
         back,
@@ -99,26 +99,28 @@ def give_back(payment_env: PaymentEnvironment, back: RefundRequest) -> None:
     )
 
 
-def go_on(payment_env: PaymentEnvironment) -> None:
-    """What others do after the death: the payer pays if there is anything to pay, and the keeper keeps."""
+def continue_after_crash(payment_env: PaymentEnvironment) -> None:
+    """What others do after the crash: the payer pays an open order, and the worker follows up."""
     payment_env.now += timedelta(minutes=1)
     try:
         payment = payment_env.payments.payment(f"{payment_env.name}-1")
     except LedgerError:
-        return  # nothing was begun
+        return  # no payment was started
     payment_env.follow_up(payment)
     for order_id, attempts in payment_env.gateway.attempts_of.items():
         if not any(attempt.status is AttemptStatus.CAPTURED for attempt in attempts):
             payment_env.gateway.pay(order_id)
         for attempt in attempts:
-            with suppress(PaymentNotFound):  # the order was opened, and is not in the log yet
-                payment_env.record_attempt(attempt)  # a gateway repeats its news until it is taken in
+            with suppress(PaymentNotFound):  # the order is open, but it is not in the log yet
+                payment_env.record_attempt(attempt)  # a gateway repeats its webhook until it is accepted
     for _ in range(2):
         payment_env.follow_up(payment)
 
 
 def audit(payment_env: PaymentEnvironment) -> None:
-    """Recount from the gateway's book: what was paid for is there, once, and what went back is gone."""
+    """Recount from the gateway's records: every paid purchase was added once, and refunded ones were taken
+    back.
+    """
     given_back = {request.gateway_payment_id for request, _ in payment_env.gateway.refunds.values()}
     captured_ids = [
         attempt.gateway_payment_id
@@ -131,7 +133,7 @@ def audit(payment_env: PaymentEnvironment) -> None:
         payment.check_invariants()
         assert payment.gateway_payment_id in captured_ids
         odd = set(captured_ids) - {payment.gateway_payment_id}
-        # Taken twice: it is back, or somebody is told, and never both.
+        # Captured twice: it was refunded, or it is flagged, and never both.
         told = {key.gateway_payment_id for key in payment.open_flags if key.flag is Flag.PAID_TWICE}
         assert odd == told ^ (given_back & odd)
         assert not told & given_back
@@ -139,7 +141,7 @@ def audit(payment_env: PaymentEnvironment) -> None:
 
 
 def check_plan(payment_env: PaymentEnvironment, payment: Payment) -> None:
-    """The subscription is there, unless all of its fee went back."""
+    """Check that the subscription is active, unless its whole fee was refunded."""
     if payment.terms.kind is PaymentKind.PRO:
         fee = [
             refund
@@ -154,7 +156,7 @@ def check_plan(payment_env: PaymentEnvironment, payment: Payment) -> None:
 
 
 def audit_credits(payment_env: PaymentEnvironment) -> None:
-    """The same of credits and their money."""
+    """The same check for credits and their money."""
     facts = [
         envelope.event
         for envelope in payment_env.ledger.events.get(payment_env.ledger.organisation(payment_env.name).id)
@@ -222,7 +224,7 @@ def test_a_crash_at_every_step(ledger: Ledger, plan: PurchasePlan, outcome: str)
         finally:
             process.end()
         try:
-            go_on(payment_env)
+            continue_after_crash(payment_env)
             audit(payment_env)
             audit_credits(payment_env)
         except BaseException as error:
@@ -235,7 +237,7 @@ def test_a_crash_at_every_step(ledger: Ledger, plan: PurchasePlan, outcome: str)
 
 
 @pytest.mark.slow
-def test_what_an_amount_is_for_survives_a_crash_at_every_step(ledger: Ledger) -> None:
+def test_the_remark_of_an_amount_survives_a_crash_at_every_step(ledger: Ledger) -> None:
     died = True
     for step in range(STEPS_MAX):
         payment_env = PaymentEnvironment(ledger, f"{ORG}-{next(_names)}")
@@ -248,7 +250,7 @@ def test_what_an_amount_is_for_survives_a_crash_at_every_step(ledger: Ledger) ->
             pass
         finally:
             process.end()
-        go_on(payment_env)
+        continue_after_crash(payment_env)
         if process.steps != ["before append"]:
             assert payment_env.payments.payment(payment_id).status is PaymentStatus.COMPLETED, process.steps
             assert payment_env.payments.remarks(payment_env.name, [payment_id]) == {payment_id: "a banner"}, (

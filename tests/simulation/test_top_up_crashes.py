@@ -1,4 +1,4 @@
-"""A crash between any two steps of a top-up: the card is charged once, and its credits are there once."""
+"""A crash between any two steps of a top-up: the card is charged once, and its credits are added once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.simulation.ingest_simulation import SimulatedCrash
 from tests.simulation.test_payment_crashes import STEPS_MAX, Process
 
 TERMS = TopUpTerms(credits=1_000, threshold=5_000, per_day=1)
-"""What is bought leaves credits low, so that nothing but the brake keeps it from being bought again."""
+"""The purchase leaves credits low, so that only the pause prevents another one."""
 
 _names = count(1)
 
@@ -42,26 +42,26 @@ def switch_on(payment_env: PaymentEnvironment) -> None:
     payment_env.pay(payment_env.begin(quoted, payment_id=f"{payment_env.name}-0").payment)
 
 
-def look(payment_env: PaymentEnvironment, payment_id: str) -> None:
-    """Do what the keepers do: begin what is due, and go on with what was begun."""
+def run_workers(payment_env: PaymentEnvironment, payment_id: str) -> None:
+    """Do the work of the workers: start due top-ups, and follow up payments."""
     begun = payment_env.top_ups.begin(payment_env.name, payment_id, context=payment_env.request())
     if begun is not None:
         payment_env.tracking.follow_up(begun.terms.payment_id, context=payment_env.request())
 
 
-def go_on(payment_env: PaymentEnvironment) -> None:
-    """Let another process look, at once and later on the same day, and attend to what was left."""
+def continue_after_crash(payment_env: PaymentEnvironment) -> None:
+    """Run another process, immediately and later on the same day, which follows up open payments."""
     state = payment_env.ledger.organisation(payment_env.name).auto_top_up
     for number in range(3):
         payment_env.now += timedelta(minutes=1)
-        look(payment_env, f"{payment_env.name}-again-{number}")
+        run_workers(payment_env, f"{payment_env.name}-again-{number}")
         state = payment_env.ledger.organisation(payment_env.name).auto_top_up
         if state is not None and state.last_payment_id is not None:
             payment_env.tracking.follow_up(state.last_payment_id, context=payment_env.request())
 
 
 def audit(payment_env: PaymentEnvironment, outcome: AttemptStatus) -> None:
-    """Recount from the gateway's own book."""
+    """Recount from the gateway's own records."""
     facts = [
         envelope.event
         for envelope in payment_env.ledger.events.get(payment_env.ledger.organisation(payment_env.name).id)
@@ -92,13 +92,13 @@ def test_a_crash_at_every_step(ledger: Ledger, outcome: AttemptStatus) -> None:
         process = Process(payment_env, step)
         died = False
         try:
-            look(payment_env, f"{payment_env.name}-1")
+            run_workers(payment_env, f"{payment_env.name}-1")
         except SimulatedCrash:
             died = True
         finally:
             process.end()
         try:
-            go_on(payment_env)
+            continue_after_crash(payment_env)
             audit(payment_env, outcome)
         except BaseException as error:
             error.add_note(f"died at step {step}: {process.steps[-1]}")

@@ -1,4 +1,4 @@
-"""A seeded workload: what arrives in a small topic, and what else happens while it is charged."""
+"""A seeded workload: the records of a small topic, and other actions while they are charged."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ NEVER_OPENS = "never"
 
 
 class Action(NamedTuple):
-    """Something that happens: what, and to whom."""
+    """An action on an organisation."""
 
     what: str
     whom: str | int = ""
 
 
 class Workload(NamedTuple):
-    """Records by partition, and actions in order. Organisations are named by the caller's prefix."""
+    """Records by partition, and actions in order. Ids of organisations start with the caller's prefix."""
 
     records: list[list[KafkaRecord]]
     actions: list[Action]
@@ -40,7 +40,7 @@ def workload(seed: int, prefix: str) -> Workload:
         Action("keep house"),
     ]
     chance.shuffle(actions)
-    # Late enough for something to wait for it.
+    # Late enough for messages to be parked before.
     actions.insert(len(actions) * 2 // 3, Action("open", OPENS_LATER))
     return Workload(records, [*actions, Action("keep house")])
 
@@ -73,7 +73,7 @@ def _partition(chance: random.Random, prefix: str, partition: int) -> list[Kafka
 
 
 def _another_body(record: KafkaRecord, photos: int) -> KafkaRecord:
-    """Return a record of the same identity that reports something else."""
+    """Return a record with the same identity and other values."""
     assert record.value is not None
     value = record.value.replace(b'"photos": ', f'"photos": {photos}'.encode())
     return record._replace(value=value)

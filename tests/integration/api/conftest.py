@@ -38,13 +38,13 @@ def client(ledger_api: LedgerApi) -> Iterator[TestClient]:
 
 @pytest.fixture
 def gateway(ledger_api: LedgerApi, monkeypatch: pytest.MonkeyPatch) -> InMemoryGateway:
-    """The gateway in memory that payments of the API go through; its cards are good at the beginning."""
+    """The in-memory gateway of the API's payments. At the start of each test its cards are valid."""
     from domain.payments.gateway import AttemptStatus
     from tests.payment_gateway import InMemoryGateway
 
     found: Any = ledger_api.services.payments.gateways["razorpay"]
     assert isinstance(found, InMemoryGateway)
-    monkeypatch.setattr(found, "card_answers", AttemptStatus.CAPTURED)  # and put back at the end
+    monkeypatch.setattr(found, "card_answers", AttemptStatus.CAPTURED)  # and restored at the end
     return found
 
 
@@ -62,7 +62,7 @@ def organisation(client: TestClient) -> str:
 
 @pytest.fixture
 def read(client: TestClient, ledger_api: LedgerApi) -> Callable[..., Any]:
-    """A function that brings the projections up to date, gets a path, and returns its JSON."""
+    """A function that updates the projections, gets a path, and returns its JSON."""
 
     def get(path: str, **parameters: Any) -> Any:
         ledger_api.catch_up()

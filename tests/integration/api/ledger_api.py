@@ -1,4 +1,4 @@
-"""A ledger behind its API, on a real database: what the tests of the API drive."""
+"""A ledger behind its API, on a real database, for the tests of the API."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from tests.payment_gateway import InMemoryGateway
 from tests.usage_reports import usage_report
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Starlette warns of httpx and works with it
+    warnings.simplefilter("ignore")  # Starlette warns about httpx, but works with it
     from starlette.testclient import TestClient
 
 HOST = "127.0.0.1:8000"
@@ -53,16 +53,16 @@ Json = dict[str, Any]
 
 @dataclass
 class LedgerApi:
-    """The services of an app, and ways to make things happen behind its back."""
+    """The services of an app, and methods that change the ledger without the API."""
 
     conninfo: str
     services: Services
     issuer: EmbeddedIssuer
 
     def client(self, headers: Mapping[str, str] | None = None, **changes: Any) -> TestClient:
-        """Return a client of an app of its own, whose services differ from the usual by `changes`.
+        """Return a client of a new app, whose services have `changes`.
 
-        It sends what staff sends unless it is given other headers.
+        It sends the credentials of staff unless it gets other headers.
         """
         services = replace(self.services, registry=CollectorRegistry(), **changes)
         client = TestClient(create_app(services), base_url=f"http://{HOST}", raise_server_exceptions=False)
@@ -71,15 +71,15 @@ class LedgerApi:
 
     @property
     def staff(self) -> dict[str, str]:
-        """The header of a member of staff."""
+        """The Authorization header of a member of staff."""
         return self.bearer(STAFF, roles=["staff"])
 
     def bearer(self, subject: str, **claims: Any) -> dict[str, str]:
-        """Return the header of somebody with these roles and organisations."""
+        """Return the Authorization header of a user with these roles and organisations."""
         return {"Authorization": f"Bearer {self.issuer.token(subject, **claims)}"}
 
     def catch_up(self) -> None:
-        """Bring the projections to the log's end."""
+        """Advance the projections to the end of the log."""
         ProjectionRunner(self.conninfo, ALL_PROJECTIONS).catch_up()
 
     def charge(
@@ -120,7 +120,7 @@ _numbers = itertools.count(1)
 
 @contextmanager
 def ledger_api(conninfo: str) -> Iterator[LedgerApi]:
-    """Lend a ledger and its services on a migrated database."""
+    """Yield a ledger and its services on a migrated database."""
     environment = Environment(
         "ledger",
         {"PERSISTENCE_MODULE": "infra.event_store.recorder:LedgerFactory", "DATABASE_URL": conninfo},
@@ -178,7 +178,7 @@ def _services(ledger: Ledger, pool: ConnectionPool[Any], issuer: EmbeddedIssuer)
 
 
 def problem_of(response: Any) -> str:
-    """Return the name of a response's problem, after a look at the document."""
+    """Return the name of a response's problem, and check the problem document."""
     assert response.headers["content-type"] == "application/problem+json", response.text
     document: Mapping[str, Any] = response.json()
     assert document["status"] == response.status_code
@@ -187,6 +187,6 @@ def problem_of(response: Any) -> str:
     return str(document["type"]).removeprefix("/problems/")
 
 
-def faulty_fields(response: Any) -> list[str]:
-    """Return the names of the fields that a response finds fault with."""
+def invalid_fields(response: Any) -> list[str]:
+    """Return the names of the invalid fields in a response."""
     return [each["field"] for each in response.json().get("errors", [])]

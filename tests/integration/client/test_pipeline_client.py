@@ -1,4 +1,4 @@
-"""The pipeline's client against a real broker and a real API."""
+"""The pipeline's client, with a real broker and a real API."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def create(broker: str, topic: str, partitions: int = 2) -> None:
 
 
 class TestUsage:
-    def test_what_is_reported_is_what_the_ledger_takes(
+    def test_the_ledger_accepts_the_reported_messages(
         self, broker: str, topic_name: Callable[[str], str]
     ) -> None:
         topic = topic_name("usage")
@@ -81,7 +81,7 @@ class TestUsage:
         assert sum(report.usage.photos for report in reports) == sum(range(100))
         assert {report.usage.hold_id for report in reports} == {"hold-8"}
 
-    def test_what_breaks_the_contract_is_refused_at_once(self, broker: str) -> None:
+    def test_an_invalid_message_is_refused_immediately(self, broker: str) -> None:
         with UsageReporter(producer(broker), "/worker") as reporter:
             for photos, run_id in ((-1, "run"), (1_000_001, "run"), (1, "")):
                 with pytest.raises(msgspec.ValidationError):
@@ -90,7 +90,7 @@ class TestUsage:
             reporter.report("org", "run", PROCESSING, 1, event_id=1, event_name="")
         reporter.close()
 
-    def test_a_broker_that_is_away_is_waited_for(self, servers_root: Path) -> None:
+    def test_it_waits_for_an_unavailable_broker(self, servers_root: Path) -> None:
         with EmbeddedBroker(servers_root / "client-broker") as server:
             address = server.address
         reporter = UsageReporter(producer(address), "/worker", topic="usage")
@@ -101,7 +101,7 @@ class TestUsage:
         with pytest.raises(NotReported):
             reporter.close(0.1)
 
-    def test_ids_are_of_their_moment_and_never_the_same(self) -> None:
+    def test_ids_contain_their_time_and_are_unique(self) -> None:
         ids = [uuid7() for _ in range(1_000)]
         assert len(set(ids)) == 1_000
         assert {(each.version, each.variant) for each in ids} == {(7, "specified in RFC 4122")}
@@ -120,7 +120,7 @@ class TestBalances:
         sender.flush()
         sender.close()
 
-    def test_the_latest_balance_of_each_decides(self, broker: str, topic_name: Callable[[str], str]) -> None:
+    def test_the_latest_balance_counts(self, broker: str, topic_name: Callable[[str], str]) -> None:
         topic = topic_name("balances")
         create(broker, topic)
         self.publish(broker, topic, ("rich", 5, 1), ("poor", 5, 2), ("poor", 0, 3), ("gone", 1, 4))
@@ -134,10 +134,10 @@ class TestBalances:
             wait_until(lambda: balances.balance("gone") is None)
             self.publish(broker, topic, ("poor", 0, 4), ("rich", 9, 7))
             wait_until(lambda: balances.allowed("rich"))
-            assert balances.allowed("poor"), "an older balance that comes again changes nothing"
+            assert balances.allowed("poor"), "a repeated older balance changes nothing"
 
     @pytest.mark.parametrize("records", [1, 20], ids=["shorter", "longer"])
-    def test_a_topic_made_anew_is_read_from_its_beginning(
+    def test_a_recreated_topic_is_read_from_its_beginning(
         self,
         broker: str,
         topic_name: Callable[[str], str],
@@ -157,12 +157,12 @@ class TestBalances:
             self.publish(broker, topic, *((f"anew-{number}", 5, 9 + number) for number in range(records)))
             wait_until(lambda: balances.allowed("anew-0"))
             wait_until(lambda: balances.allowed(f"anew-{records - 1}"))
-            assert balances.allowed("org-4"), "what was read stays"
+            assert balances.allowed("org-4"), "known balances are kept"
             wait_until(lambda: "was recreated" in caplog.text)
             self.publish(broker, topic, ("org-4", 0, 99))
             wait_until(lambda: not balances.allowed("org-4"))
 
-    def test_what_cannot_be_read_is_passed_over(self, broker: str, topic_name: Callable[[str], str]) -> None:
+    def test_unreadable_records_are_skipped(self, broker: str, topic_name: Callable[[str], str]) -> None:
         topic = topic_name("balances")
         create(broker, topic, partitions=1)
         sender = KafkaProducer(bootstrap_servers=broker)
@@ -176,7 +176,7 @@ class TestBalances:
 
 
 class Flaky:
-    """Stands between the client and the API, and loses the first answer to each of some requests."""
+    """A proxy between the client and the API that loses the first response of some requests."""
 
     def __init__(self, port: int) -> None:
         self.losses = 0
@@ -211,7 +211,7 @@ class Flaky:
 
 @contextmanager
 def served(api: LedgerApi) -> Iterator[int]:
-    """Serve the API over a socket and lend its port."""
+    """Serve the API over a socket and yield its port."""
     client = api.client()
     server = uvicorn.Server(
         uvicorn.Config(client.app, host="127.0.0.1", port=0, log_level="error", access_log=False)
@@ -241,7 +241,9 @@ def flaky(postgres_server: Any) -> Iterator[tuple[LedgerApi, Flaky]]:
 
 
 class TestHolds:
-    def test_a_lost_answer_is_asked_for_again_and_counts_once(self, flaky: tuple[LedgerApi, Flaky]) -> None:
+    def test_a_request_with_a_lost_response_is_sent_again_and_counts_once(
+        self, flaky: tuple[LedgerApi, Flaky]
+    ) -> None:
         api, between = flaky
         ledger = api.services.ledger
         now = api.services.clock()
@@ -263,13 +265,13 @@ class TestHolds:
             holds.release("org/1", hold.hold_id)
         assert ledger.organisation("org/1").balance == 80
 
-    def test_nobody_there(self) -> None:
+    def test_an_unavailable_api(self) -> None:
         with pytest.raises(LedgerUnreachable):
             Holds("http://127.0.0.1:1", retry_for_s=0.2).release("org", "hold-1")
 
 
-def test_allowed_is_a_matter_of_microseconds(broker: str, topic_name: Callable[[str], str]) -> None:
-    """Not timed: it touches memory alone, so it answers while its broker is gone."""
+def test_allowed_needs_no_network(broker: str, topic_name: Callable[[str], str]) -> None:
+    """Not timed: it reads only memory, so it works without its broker."""
     stop = Event()
 
     def nobody() -> Any:

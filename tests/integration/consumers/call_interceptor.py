@@ -1,4 +1,4 @@
-"""A store that tells a hook of every step: what happens between two of them is the test's to choose."""
+"""A store that calls a hook around every step, so that a test can act between two steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Hook = Callable[[str], None]
 
 
 class CallInterceptor:
-    """Stands for a store or a transaction, and calls a hook around each of its methods."""
+    """Wraps a store or a transaction, and calls a hook around each of its methods."""
 
     def __init__(self, inner: Any, hook: Hook) -> None:
         self.inner = inner
@@ -31,7 +31,7 @@ class CallInterceptor:
 
 
 def call_once(step: str, action: Callable[[], object]) -> Hook:
-    """Return a hook that acts at the first time of one step."""
+    """Return a hook that acts once, at the first occurrence of a step."""
     due = [action]
 
     def hook(at: str) -> None:

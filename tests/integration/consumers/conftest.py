@@ -1,4 +1,4 @@
-"""A lab per test."""
+"""One ingest environment per test."""
 
 from __future__ import annotations
 

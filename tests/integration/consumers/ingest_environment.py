@@ -1,4 +1,4 @@
-"""A ledger on a real database, its topic, and ingests that read from it: everything but Kafka."""
+"""A ledger on a real database, a topic in memory, and ingests that read from it: everything but Kafka."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TERMINATED_WITHIN_S = 20.0
 
 
 class InMemoryDeadLetters:
-    """Dead letters in memory: safe once they are waited for."""
+    """Dead letters in memory: stored when `wait` returns."""
 
     def __init__(self) -> None:
         self.safe: list[DeadLetterRecord] = []
@@ -57,7 +57,7 @@ class InMemoryDeadLetters:
 
 
 class Partition:
-    """A partition's log, and how far it was handed out."""
+    """A partition's log, and the offset of the next record."""
 
     def __init__(self, topic: str, number: int) -> None:
         self.topic = topic
@@ -71,7 +71,7 @@ class Partition:
             self.log.append(record._replace(**place))
 
     def next(self, count: int | None = None) -> tuple[list[PositionMove], list[KafkaRecord]]:
-        """Hand out records, all of them without a count, with the move past them."""
+        """Return the next records (all without a count), and the position move past them."""
         start = self.read_to
         records = self.log[start:] if count is None else self.log[start : start + count]
         self.read_to = start + len(records)
@@ -79,7 +79,7 @@ class Partition:
 
 
 class IngestEnvironment:
-    """A database with the ledger's schema, and what was opened on it; closed all together."""
+    """A database with the ledger's schema, and all resources opened on it. `close` closes all of them."""
 
     def __init__(self, owner: str, service: str) -> None:
         self.service = service
@@ -102,7 +102,7 @@ class IngestEnvironment:
         return ledger
 
     def partition(self, number: int = 0, topic: str = TOPIC) -> Partition:
-        """Begin the log of a partition."""
+        """Start the log of a partition."""
         self.positions.start_log(topic, number, TOPIC_ID, 0, None)
         return Partition(topic, number)
 
@@ -112,7 +112,7 @@ class IngestEnvironment:
         return store
 
     def ingest(self, *, hook: Hook | None = None, name: str = "ingest", **options: Any) -> UsageIngest:
-        """Return a new ingest: as after a restart, it knows nothing but the database."""
+        """Return a new ingest. As after a restart, its only state is the database."""
         store: Any = self.store(name)
         if hook is not None:
             store = CallInterceptor(store, hook)
@@ -141,10 +141,10 @@ class IngestEnvironment:
     def wait_days(self, days: float) -> None:
         self.now += timedelta(days=days)
 
-    # ------------------------------------------------------------------------------ what is stored
+    # ------------------------------------------------------------------------------ stored state
 
     def recounted(self) -> RecountedLedger:
-        """Recount the log, and check that every way to load an organisation agrees with it."""
+        """Recount the log, and check that every way to load an organisation gives the same state."""
         recounted = recount_ledger(self.connection)
         loaded = {name: self.ledger.organisation(name) for name in recounted.versions}
         assert {name: found.version for name, found in loaded.items()} == recounted.versions
@@ -156,7 +156,7 @@ class IngestEnvironment:
         return recounted
 
     def charged_ids(self) -> list[str]:
-        """Return the ids of the messages charged, in the order of the log."""
+        """Return the ids of charged messages, in the order of the log."""
         return [charge.identity[1] for charge in self.recounted().charges]
 
     def position(self, partition: Partition) -> int:
@@ -168,7 +168,7 @@ class IngestEnvironment:
         ).fetchall()
 
     def terminate(self, name: str = "ingest") -> int:
-        """End the server's sessions of a store, and return how many there were."""
+        """Terminate a store's database sessions, and return their number."""
         backends = [
             pid
             for (pid, _) in self.connection.execute(
@@ -178,7 +178,7 @@ class IngestEnvironment:
             ).fetchall()
         ]
         deadline = time.monotonic() + TERMINATED_WITHIN_S
-        # These, and not those of the name: who was cut off may be back already.
+        # Wait for these sessions, not for all with this name: the store may have reconnected already.
         while self.connection.execute(
             "SELECT FROM pg_stat_activity WHERE pid = ANY(%s) LIMIT 1", (backends,)
         ).fetchall():

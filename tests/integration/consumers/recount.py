@@ -1,4 +1,4 @@
-"""What the ledger holds, read from its rows and counted again. Shares no code with the product."""
+"""Recounts the ledger from its rows. Shares no code with the product."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import psycopg
 
 Identity = tuple[str, str]
 CROSSINGS = ("credits_exhausted.v1", "credits_replenished.v1", "balance_went_low.v1")
-"""Topics that say what the balance has crossed, and change nothing."""
+"""Topics of balance crossings, which change nothing."""
 
 
 class Charge(NamedTuple):
-    """A charge as its row tells it."""
+    """A charge, read from its row."""
 
     organisation_id: str
     version: int
@@ -31,7 +31,7 @@ class Charge(NamedTuple):
 
     @property
     def charge_fingerprint(self) -> tuple[Any, ...]:
-        """What a repeat has to agree in."""
+        """The fields that must be equal in a repeat."""
         return (
             *(self.organisation_id, self.run_id, self.usage_type),
             *(self.photos, self.ai_search, self.event_id),
@@ -39,7 +39,7 @@ class Charge(NamedTuple):
 
 
 class RecountedLedger(NamedTuple):
-    """Everything in the log."""
+    """The contents of the log."""
 
     charges: list[Charge]
     balances: dict[str, int]
@@ -50,10 +50,10 @@ class RecountedLedger(NamedTuple):
 
 
 def recount_ledger(connection: psycopg.Connection[Any], *, after: int = 0) -> RecountedLedger:
-    """Read the log, from where organisations begin, and check what holds of any log.
+    """Read the log, and check the invariants of every log.
 
-    Versions have no gap and follow the order of the log, no identity is charged twice, the credits of a
-    charge are those its lots and the overdraft gave, and a fraction of a credit is rounded up once a run.
+    Versions have no gap and follow the order of the log. No identity is charged twice. The credits of a
+    charge equal its draws and its overdraft. A fraction of a credit is rounded up once per run.
     """
     names: dict[UUID, str] = {}
     versions: dict[UUID, int] = defaultdict(int)

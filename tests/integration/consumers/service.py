@@ -1,4 +1,4 @@
-"""The usage consumer as a process would run it, in a thread; the pipeline that feeds it; what comes out."""
+"""Runs the usage consumer in a thread, as a process would, writes its input, and reads its output."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def settings_for(broker: str, topic: str, *, partitions: int = 1) -> Settings:
 
 
 class InThread:
-    """A part of the service in a thread of its own. What ends it by surprise is raised when it is stopped."""
+    """A part of the service in its own thread. `stop` raises the error that ended it, if any."""
 
     def __init__(self, name: str) -> None:
         self._stop = Event()
@@ -59,7 +59,7 @@ class InThread:
             raise error
 
     def work(self) -> None:
-        """Set `_ready` when there is something to work with, and work until `_stop` is set."""
+        """Set `_ready` when it is ready, and work until `_stop` is set."""
         raise NotImplementedError
 
     def _run(self) -> None:
@@ -71,7 +71,7 @@ class InThread:
 
 
 class Service(InThread):
-    """A usage consumer."""
+    """A usage consumer in a thread."""
 
     def __init__(self, settings: Settings, database: str) -> None:
         super().__init__("usage-consumer")
@@ -82,7 +82,7 @@ class Service(InThread):
 
     @property
     def owned(self) -> set[int]:
-        """The partitions it charges."""
+        """The partitions it is assigned."""
         return self.consumer.owned
 
     def work(self) -> None:
@@ -118,7 +118,7 @@ def delete_topic(settings: Settings) -> None:
 
 
 def publish(settings: Settings, records: Iterable[KafkaRecord], *, partition: int | None = None) -> None:
-    """Write records to the usage topic, each organisation in its own partition unless one is given."""
+    """Write records to the usage topic. Each organisation has its own partition unless one is given."""
     with KafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers, acks="all") as producer:
         sent = [
             producer.send(
@@ -149,7 +149,7 @@ def dead_letters(settings: Settings, count: int) -> list[Any]:
 
 
 def committed(settings: Settings, partitions: int) -> dict[int, int | None]:
-    """Return the offsets that Kafka has of the group."""
+    """Return the group's committed offsets in Kafka."""
     consumer = KafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap_servers, group_id=settings.kafka_group_id
     )
@@ -165,5 +165,5 @@ def committed(settings: Settings, partitions: int) -> dict[int, int | None]:
 def wait_until(reached: Callable[[], object], within_s: float = WITHIN_S) -> None:
     deadline = time.monotonic() + within_s
     while not reached():
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, "the wait timed out"
         time.sleep(0.02)

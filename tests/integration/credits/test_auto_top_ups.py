@@ -1,4 +1,4 @@
-"""Auto top-up on a real database: switched on with a purchase, begun when credits are low, once each time."""
+"""Auto top-up on a real database: a purchase switches it on, and it starts once when credits are low."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ COST = 177_000
 
 
 class AutoTopUpEnvironment:
-    """A shop whose organisation tops up below 200 credits, twice a day at most; and who sees to it."""
+    """An organisation that tops up below 200 credits, at most twice a day, and the worker for it."""
 
     def __init__(
         self, payment_env: PaymentEnvironment, conninfo: str, connection: psycopg.Connection
@@ -56,7 +56,7 @@ class AutoTopUpEnvironment:
         )
 
     def put_details(self) -> None:
-        """Put on file who pays: a card is kept for somebody who is known."""
+        """Store billing details, which a stored card needs."""
         datastore = event_store_of(self.payment_env.ledger).recorder.datastore
         on_file = StoredBillingDetails(billed_to(), self.payment_env.now, "u-1")
         PostgresBillingDocumentStore(datastore).put_billing_details(self.payment_env.name, on_file, b"salt")
@@ -71,7 +71,7 @@ class AutoTopUpEnvironment:
         )
 
     def order(self, terms: TopUpTerms = TERMS, **options: Any) -> Payment:
-        """Begin the purchase that switches it on."""
+        """Start the purchase that switches it on."""
         quoted = self.payment_env.payments.quote(
             ORG,
             PAYG,
@@ -103,7 +103,7 @@ class AutoTopUpEnvironment:
         ProjectionRunner(self._conninfo, ALL_PROJECTIONS).catch_up()
 
     def after(self, **time: float) -> int:
-        """Let time pass, have everything seen to, and return how many top-ups began."""
+        """Advance the clock, run the worker, and return how many top-ups started."""
         self.payment_env.now += timedelta(**time)
         self.catch_up()
         begun = self.worker.begin_due(self._connection)
@@ -112,17 +112,17 @@ class AutoTopUpEnvironment:
         self.catch_up()
         return begun
 
-    def facts(self, kind: type) -> list[Any]:
+    def events(self, kind: type) -> list[Any]:
         events = self.payment_env.ledger.events.get(self.payment_env.ledger.organisation(ORG).id)
         return [envelope.event for envelope in events if isinstance(envelope.event, kind)]
 
     @property
     def last(self) -> Payment:
         """The payment of the last top-up."""
-        return self.payment_env.payments.payment(self.facts(AutoTopUpBegun)[-1].payment_id)
+        return self.payment_env.payments.payment(self.events(AutoTopUpBegun)[-1].payment_id)
 
     @property
-    def standing(self) -> AutoTopUpStatus:
+    def status(self) -> AutoTopUpStatus:
         self.catch_up()
         return auto_top_up(self._connection, ORG)
 
@@ -145,70 +145,68 @@ def top_up_env(service_database: str) -> Iterator[AutoTopUpEnvironment]:
 
 
 class TestSwitchingOn:
-    def test_it_is_off_until_somebody_switches_it_on(self, top_up_env: AutoTopUpEnvironment) -> None:
+    def test_it_is_off_until_it_is_switched_on(self, top_up_env: AutoTopUpEnvironment) -> None:
         top_up_env.payment_env.buy()
         top_up_env.spend(990)
         assert top_up_env.after(seconds=5) == 0
-        assert not top_up_env.standing.is_on
+        assert not top_up_env.status.is_on
 
     def test_a_purchase_switches_it_on_when_it_is_paid(self, top_up_env: AutoTopUpEnvironment) -> None:
         payment = top_up_env.order()
-        assert not top_up_env.standing.is_on
+        assert not top_up_env.status.is_on
         top_up_env.payment_env.pay(payment)
-        standing = top_up_env.standing
-        assert (standing.is_on, standing.credits, standing.threshold, standing.per_day) == (
+        status = top_up_env.status
+        assert (status.is_on, status.credits, status.threshold, status.per_day) == (
             True,
             1_000,
             200,
             2,
         )
-        assert (standing.card_of, standing.most_minor) == (payment.terms.payment_id, COST)
+        assert (status.card_of, status.most_minor) == (payment.terms.payment_id, COST)
 
-    def test_a_purchase_that_is_not_paid_switches_nothing_on(self, top_up_env: AutoTopUpEnvironment) -> None:
+    def test_an_unpaid_purchase_does_not_switch_it_on(self, top_up_env: AutoTopUpEnvironment) -> None:
         top_up_env.payment_env.pay(top_up_env.order(), status=AttemptStatus.FAILED)
-        assert not top_up_env.standing.is_on
+        assert not top_up_env.status.is_on
 
-    def test_a_gateway_that_charges_no_card_again_cannot_take_it(
-        self, top_up_env: AutoTopUpEnvironment
-    ) -> None:
+    def test_it_needs_a_gateway_that_stores_cards(self, top_up_env: AutoTopUpEnvironment) -> None:
         top_up_env.payment_env.gateway.supports_recurring_charges = False
         with pytest.raises(GatewayNotFound):
             top_up_env.order()
 
-    def test_a_card_is_kept_for_somebody_who_is_known(self, top_up_env: AutoTopUpEnvironment) -> None:
+    def test_a_stored_card_needs_billing_details(self, top_up_env: AutoTopUpEnvironment) -> None:
         card = top_up_env.switch_on()
         order = top_up_env.payment_env.gateway.orders[str(card.order_id)]
         assert (order.payer.email, order.mandate_minor) == ("pay@buyer.example", COST)
 
-    def test_nobodys_card_is_kept(self, top_up_env: AutoTopUpEnvironment) -> None:
+    def test_no_card_is_stored_without_billing_details(self, top_up_env: AutoTopUpEnvironment) -> None:
         top_up_env._connection.execute("DELETE FROM ledger.billing_details")
         with pytest.raises(BillingDetailsMissing):
             top_up_env.order()
 
-    def test_while_it_is_on_no_other_card_is_taken(self, top_up_env: AutoTopUpEnvironment) -> None:
+    def test_a_second_card_is_refused_while_it_is_on(self, top_up_env: AutoTopUpEnvironment) -> None:
         top_up_env.switch_on()
         with pytest.raises(AutoTopUpAlreadyOn):
             top_up_env.order()
 
-    def test_of_two_purchases_at_once_the_last_one_paid_counts_and_the_other_card_is_forgotten(
+    def test_of_two_purchases_the_last_paid_counts_and_the_other_card_is_deleted(
         self, top_up_env: AutoTopUpEnvironment
     ) -> None:
         first, second = top_up_env.order(), top_up_env.order()
         card = top_up_env.payment_env.pay(first)
         top_up_env.payment_env.pay(second)
-        assert top_up_env.standing.card_of == second.terms.payment_id
+        assert top_up_env.status.card_of == second.terms.payment_id
         assert top_up_env.payment_env.gateway.forgotten == [card.gateway_payment_id]
 
-    def test_a_purchase_that_fails_late_takes_nothing_from_the_other(
+    def test_a_late_failure_of_a_purchase_does_not_affect_another(
         self, top_up_env: AutoTopUpEnvironment
     ) -> None:
         first, second = top_up_env.order(), top_up_env.order()
         top_up_env.payment_env.pay(first)
         top_up_env.payment_env.pay(second, status=AttemptStatus.FAILED)
-        assert top_up_env.standing.card_of == first.terms.payment_id
+        assert top_up_env.status.card_of == first.terms.payment_id
         assert top_up_env.payment_env.gateway.forgotten == []
 
-    def test_it_comes_with_credits_alone(self, top_up_env: AutoTopUpEnvironment) -> None:
+    def test_only_a_purchase_of_credits_switches_it_on(self, top_up_env: AutoTopUpEnvironment) -> None:
         with pytest.raises(InvalidInput):
             top_up_env.payment_env.payments.quote(
                 ORG, PRO, 1_000, quote_id="q", context=top_up_env.payment_env.request(), top_up=TERMS
@@ -216,7 +214,7 @@ class TestSwitchingOn:
 
 
 class TestToppingUp:
-    def test_low_credits_are_bought_once_with_the_card(self, top_up_env: AutoTopUpEnvironment) -> None:
+    def test_low_credits_start_one_charge_of_the_card(self, top_up_env: AutoTopUpEnvironment) -> None:
         top_up_env.switch_on()
         top_up_env.spend(801)
         assert top_up_env.after(seconds=2) == 1
@@ -227,20 +225,20 @@ class TestToppingUp:
         assert top_up_env.last.status is PaymentStatus.COMPLETED
         assert top_up_env.payment_env.gateway.taken_minor == 2 * COST
 
-    def test_enough_is_left_alone(self, top_up_env: AutoTopUpEnvironment) -> None:
+    def test_enough_credits_start_no_top_up(self, top_up_env: AutoTopUpEnvironment) -> None:
         top_up_env.switch_on()
         top_up_env.spend(800)
         assert top_up_env.after(seconds=2) == 0
 
-    def test_who_looks_at_an_old_balance_buys_nothing(self, top_up_env: AutoTopUpEnvironment) -> None:
+    def test_an_outdated_balance_starts_no_top_up(self, top_up_env: AutoTopUpEnvironment) -> None:
         top_up_env.switch_on()
         top_up_env.spend(900)
         top_up_env.catch_up()
         top_up_env.payment_env.buy()
         assert top_up_env.worker.begin_due(top_up_env._connection) == 0
-        assert top_up_env.facts(AutoTopUpBegun) == []
+        assert top_up_env.events(AutoTopUpBegun) == []
 
-    def test_what_is_paid_is_not_charged_once_more(self, top_up_env: AutoTopUpEnvironment) -> None:
+    def test_a_paid_top_up_is_not_charged_again(self, top_up_env: AutoTopUpEnvironment) -> None:
         top_up_env.switch_on()
         top_up_env.spend(900)
         top_up_env.after(seconds=2)
@@ -248,14 +246,14 @@ class TestToppingUp:
         assert orders.charge(top_up_env.last.terms.payment_id, top_up_env.payment_env.request()) == ()
         assert top_up_env.payment_env.gateway.taken_minor == 2 * COST
 
-    def test_it_pays_what_a_credit_costs_now(self, top_up_env: AutoTopUpEnvironment) -> None:
+    def test_it_uses_the_current_price(self, top_up_env: AutoTopUpEnvironment) -> None:
         top_up_env.switch_on()
         top_up_env.payment_env.ledger.change_price(ORG, 1_000_000, context=top_up_env.payment_env.request())
         top_up_env.spend(900)
         top_up_env.after(seconds=2)
         assert top_up_env.last.terms.total_minor == 118_000
 
-    def test_two_that_see_the_same_balance_begin_one(
+    def test_two_workers_with_the_same_balance_start_one(
         self, top_up_env: AutoTopUpEnvironment, service_database: str
     ) -> None:
         top_up_env.switch_on()
@@ -269,10 +267,10 @@ class TestToppingUp:
         with ThreadPoolExecutor(4) as pool:
             begun = list(pool.map(begin, [top_up_env.another_worker() for _ in range(4)]))
         assert sum(begun) == 1
-        assert len(top_up_env.facts(AutoTopUpBegun)) == 1
+        assert len(top_up_env.events(AutoTopUpBegun)) == 1
         assert top_up_env.payment_env.gateway.taken_minor == 2 * COST
 
-    def test_a_hot_organisation_is_topped_up_all_the_same(
+    def test_a_busy_organisation_is_topped_up(
         self, top_up_env: AutoTopUpEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         top_up_env.switch_on()
@@ -288,24 +286,24 @@ class TestToppingUp:
 
         monkeypatch.setattr(top_up_env.payment_env.ledger.runner.store, "append", append_late)
         assert top_up_env.after(seconds=2) == 1
-        assert len(top_up_env.facts(AutoTopUpBegun)) == 1
+        assert len(top_up_env.events(AutoTopUpBegun)) == 1
 
-    def test_a_payment_under_way_is_waited_for(self, top_up_env: AutoTopUpEnvironment) -> None:
+    def test_a_pending_payment_blocks_another_one(self, top_up_env: AutoTopUpEnvironment) -> None:
         top_up_env.switch_on()
         top_up_env.payment_env.gateway.card_answers = AttemptStatus.PENDING
         top_up_env.spend(900)
         assert top_up_env.after(seconds=2) == 1
         assert [top_up_env.after(hours=20), top_up_env.after(hours=20)] == [0, 0]
-        assert top_up_env.last.status is PaymentStatus.PENDING  # its bank may take 36 hours
+        assert top_up_env.last.status is PaymentStatus.PENDING  # the bank may take 36 hours
 
-    def test_a_bank_that_never_answers_is_given_up(self, top_up_env: AutoTopUpEnvironment) -> None:
+    def test_a_payment_without_an_answer_is_abandoned(self, top_up_env: AutoTopUpEnvironment) -> None:
         top_up_env.switch_on()
         top_up_env.payment_env.gateway.card_answers = AttemptStatus.PENDING
         top_up_env.spend(900)
         top_up_env.after(seconds=2)
         top_up_env.after(days=2)
         assert top_up_env.payment_env.payments.payment(
-            top_up_env.facts(AutoTopUpBegun)[0].payment_id
+            top_up_env.events(AutoTopUpBegun)[0].payment_id
         ).status is (PaymentStatus.ABANDONED)
 
 
@@ -321,7 +319,7 @@ class TestFailures:
         assert top_up_env.payment_env.balance == 1_100
         assert top_up_env.payment_env.gateway.taken_minor == 2 * COST
 
-    def test_a_charge_whose_answer_is_lost_is_not_sent_again(self, top_up_env: AutoTopUpEnvironment) -> None:
+    def test_a_charge_with_a_lost_response_is_not_sent_again(self, top_up_env: AutoTopUpEnvironment) -> None:
         top_up_env.switch_on()
         top_up_env.spend(900)
         gateway = top_up_env.payment_env.gateway
@@ -339,15 +337,13 @@ class TestFailures:
         assert top_up_env.payment_env.balance == 1_100
         assert gateway.taken_minor == 2 * COST
 
-    def test_a_refused_card_is_tried_on_three_days_and_then_no_more(
-        self, top_up_env: AutoTopUpEnvironment
-    ) -> None:
+    def test_a_refused_card_is_tried_on_three_days(self, top_up_env: AutoTopUpEnvironment) -> None:
         top_up_env.switch_on(TopUpTerms(1_000, 200, 5))
         top_up_env.payment_env.gateway.card_answers = AttemptStatus.FAILED
         top_up_env.spend(900)
         assert [top_up_env.after(hours=12) for _ in range(8)] == [1, 0, 1, 0, 1, 0, 0, 0]
-        assert [event.reason for event in top_up_env.facts(AutoTopUpHeld)] == [HeldReason.PAYMENT_FAILED] * 2
-        (off,) = top_up_env.facts(AutoTopUpSwitchedOff)
+        assert [event.reason for event in top_up_env.events(AutoTopUpHeld)] == [HeldReason.PAYMENT_FAILED] * 2
+        (off,) = top_up_env.events(AutoTopUpSwitchedOff)
         assert off.reason is OffReason.PAYMENTS_FAILED
         assert top_up_env.payment_env.gateway.forgotten != []
 
@@ -372,20 +368,20 @@ class TestFailures:
         top_up_env.payment_env.ledger.change_price(ORG, 1_600_000, context=top_up_env.payment_env.request())
         top_up_env.spend(900)
         assert top_up_env.after(seconds=2) == 0
-        assert top_up_env.standing.off_reason is OffReason.PRICE_ROSE
+        assert top_up_env.status.off_reason is OffReason.PRICE_ROSE
 
     def test_an_organisation_billed_by_agreement_buys_nothing(self, top_up_env: AutoTopUpEnvironment) -> None:
         top_up_env.switch_on()
         top_up_env.payment_env.change_plan(Plan.ENTERPRISE)
         assert top_up_env.after(seconds=2) == 0
-        assert top_up_env.standing.is_on
+        assert top_up_env.status.is_on
         top_up_env.spend(900)
         top_up_env.after(seconds=2)
-        assert top_up_env.standing.off_reason is OffReason.NOT_FOR_SALE
+        assert top_up_env.status.off_reason is OffReason.NOT_FOR_SALE
         with pytest.raises(BilledByAgreement):
             top_up_env.order()
 
-    def test_a_broken_one_does_not_stop_the_others(
+    def test_a_failure_of_one_does_not_stop_the_others(
         self, top_up_env: AutoTopUpEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         top_up_env.switch_on()
@@ -400,25 +396,25 @@ class TestFailures:
 
 
 class TestDailyLimit:
-    def test_no_more_begin_on_a_day_than_it_allows(self, top_up_env: AutoTopUpEnvironment) -> None:
+    def test_the_daily_limit(self, top_up_env: AutoTopUpEnvironment) -> None:
         top_up_env.switch_on()
         for _ in range(3):
             top_up_env.spend(1_000)
             top_up_env.after(minutes=1)
-        assert [event.number for event in top_up_env.facts(AutoTopUpBegun)] == [1, 2]
-        assert top_up_env.standing.held_reason_at(top_up_env.payment_env.now) is HeldReason.LIMIT_REACHED
-        assert top_up_env.standing.count_started_on(top_up_env.payment_env.now) == 2
+        assert [event.number for event in top_up_env.events(AutoTopUpBegun)] == [1, 2]
+        assert top_up_env.status.held_reason_at(top_up_env.payment_env.now) is HeldReason.LIMIT_REACHED
+        assert top_up_env.status.count_started_on(top_up_env.payment_env.now) == 2
         top_up_env.after(days=1)
-        assert top_up_env.standing.held_reason_at(top_up_env.payment_env.now) is None
-        assert [event.number for event in top_up_env.facts(AutoTopUpBegun)] == [1, 2, 1]
+        assert top_up_env.status.held_reason_at(top_up_env.payment_env.now) is None
+        assert [event.number for event in top_up_env.events(AutoTopUpBegun)] == [1, 2, 1]
 
-    def test_what_did_not_lift_the_balance_is_not_repeated(self, top_up_env: AutoTopUpEnvironment) -> None:
+    def test_a_top_up_that_was_too_small_is_not_repeated(self, top_up_env: AutoTopUpEnvironment) -> None:
         top_up_env.switch_on(TopUpTerms(1_000, 200, 10))
         top_up_env.spend(5_000)
         assert [top_up_env.after(minutes=1) for _ in range(3)] == [1, 0, 0]
-        assert top_up_env.standing.held_reason_at(top_up_env.payment_env.now) is HeldReason.TOO_SMALL
+        assert top_up_env.status.held_reason_at(top_up_env.payment_env.now) is HeldReason.TOO_SMALL
 
-    def test_allowing_more_takes_effect_at_once(self, top_up_env: AutoTopUpEnvironment) -> None:
+    def test_a_higher_limit_takes_effect_immediately(self, top_up_env: AutoTopUpEnvironment) -> None:
         top_up_env.switch_on(TopUpTerms(1_000, 200, 1))
         for _ in range(2):
             top_up_env.spend(1_000)
@@ -428,13 +424,13 @@ class TestDailyLimit:
 
 
 class TestChanging:
-    def test_what_costs_more_than_was_agreed_to_is_refused(self, top_up_env: AutoTopUpEnvironment) -> None:
+    def test_more_than_was_agreed_to_is_refused(self, top_up_env: AutoTopUpEnvironment) -> None:
         top_up_env.switch_on()
         with pytest.raises(InvalidInput) as refused:
             top_up_env.change(TopUpTerms(1_001, 200))
         assert refused.value.field == "credits"
 
-    def test_switched_off_is_off_and_the_card_is_forgotten(self, top_up_env: AutoTopUpEnvironment) -> None:
+    def test_switching_off_deletes_the_card(self, top_up_env: AutoTopUpEnvironment) -> None:
         card = top_up_env.switch_on()
         top_up_env.switch_off()
         top_up_env.spend(1_000)
@@ -449,9 +445,9 @@ class TestChanging:
         top_up_env.switch_on()
         top_up_env.payment_env.gateway.is_down = True
         top_up_env.switch_off()
-        assert top_up_env.standing.off_reason is OffReason.ASKED
+        assert top_up_env.status.off_reason is OffReason.ASKED
 
-    def test_the_card_is_not_forgotten_where_it_was_switched_on_anew_meanwhile(
+    def test_the_card_is_not_deleted_if_it_was_switched_on_again(
         self, top_up_env: AutoTopUpEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         top_up_env.switch_on()
@@ -465,4 +461,4 @@ class TestChanging:
         monkeypatch.setattr(top_ups, "_forget_card_if_off", forget_late)
         top_up_env.switch_off()
         assert top_up_env.payment_env.gateway.forgotten == []
-        assert top_up_env.standing.is_on
+        assert top_up_env.status.is_on

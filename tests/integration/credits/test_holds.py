@@ -1,4 +1,4 @@
-"""Holds on a real PostgreSQL: from many writers at once, through the usage path, and over time."""
+"""Holds on a real PostgreSQL: concurrent writers, the usage path, and expiry."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def settle(
     )
 
 
-def facts(ingest_env: IngestEnvironment, kind: type[Any]) -> list[Any]:
+def events(ingest_env: IngestEnvironment, kind: type[Any]) -> list[Any]:
     organisation = ingest_env.ledger.organisation(ORG)
     events = ingest_env.ledger.events.get(organisation.id)
     return [envelope.event for envelope in events if isinstance(envelope.event, kind)]  # type: ignore[attr-defined]
@@ -86,14 +86,14 @@ class TestCommands:
         hold = hold_of(settled)
         assert (hold.status, hold.charged, hold.released, hold.remaining) == ("settled", 50, 10, 0)
 
-    def test_a_request_sent_again_gets_the_first_answer(self, ingest_env: IngestEnvironment) -> None:
+    def test_a_repeated_request_gets_the_first_response(self, ingest_env: IngestEnvironment) -> None:
         idempotency_key = IdempotencyKey("holds", "key-1", b"asked")
         first = place(ingest_env, "run-88", 60, idempotency_key=idempotency_key)
         again = place(ingest_env, "run-88", 60, idempotency_key=idempotency_key)
         assert (again.value, again.repeated) == (first.value, True)
         assert place(ingest_env, "run-88", 60).value.hold == first.value.hold
 
-    def test_a_run_has_one_hold_in_its_life(self, ingest_env: IngestEnvironment) -> None:
+    def test_a_run_has_at_most_one_hold(self, ingest_env: IngestEnvironment) -> None:
         hold_id = hold_of(place(ingest_env, "run-88", 60)).hold_id
         with pytest.raises(HoldConflict):
             place(ingest_env, "run-88", 61)
@@ -106,11 +106,11 @@ class TestCommands:
         assert ingest_env.ledger.organisation(ORG).available == 100
 
     @pytest.mark.parametrize("hold_id", ["hold-1", "hold-99", "hold-0", "hold--1", "hold-3 ", "x", "hold-٣"])
-    def test_what_was_never_held_is_unknown(self, ingest_env: IngestEnvironment, hold_id: str) -> None:
+    def test_an_unknown_hold(self, ingest_env: IngestEnvironment, hold_id: str) -> None:
         with pytest.raises(HoldNotFound):
             ingest_env.ledger.release_hold(ORG, hold_id, context=request(ingest_env))
 
-    def test_a_hold_for_credits_alone_is_settled_for_what_its_messages_were(
+    def test_a_hold_of_credits_is_settled_with_the_type_of_its_messages(
         self, ingest_env: IngestEnvironment
     ) -> None:
         hold_id = hold_of(place(ingest_env, "run-88", 60, usage_type=None)).hold_id
@@ -122,13 +122,13 @@ class TestCommands:
         feed(ingest, partition, usage_record("m-1", ORG, 5, rotated))
         ingest.flush()
         settle(ingest_env, hold_id, 10)
-        assert [event.usage_type for event in facts(ingest_env, UsageCharged)] == [
+        assert [event.usage_type for event in events(ingest_env, UsageCharged)] == [
             UsageType.AI_IMAGE_ROTATION
         ] * 2
         other = hold_of(place(ingest_env, "run-89", 10, usage_type=None)).hold_id
         assert hold_of(settle(ingest_env, other, 10, usage_type=UsageType.STORE_ORIGINALS)).charged == 0
 
-    def test_a_lapsed_hold_is_closed(self, ingest_env: IngestEnvironment) -> None:
+    def test_an_expired_hold_is_closed(self, ingest_env: IngestEnvironment) -> None:
         hold_id = hold_of(place(ingest_env, "run-88", 60, duration=timedelta(minutes=1))).hold_id
         ingest_env.now += timedelta(minutes=1)
         with pytest.raises(HoldClosed):
@@ -152,7 +152,7 @@ class TestCommands:
 
 
 def test_six_holds_at_once_never_exceed_the_balance(ingest_env: IngestEnvironment) -> None:
-    """Together they ask for six times what is there: a peer granted all of it."""
+    """Together they request six times the balance; each of them alone would get all of it."""
     ledgers = [ingest_env.open_ledger() for _ in range(6)]
 
     def try_to_place(number: int) -> int:
@@ -183,7 +183,7 @@ class TestUsagePath:
         feed(ingest, partition, usage_record("m-2", ORG, 25, named), usage_record("m-3", ORG, 10, named))
         feed(ingest, partition, usage_record("m-2", ORG, 25, named))
         ingest.flush()
-        charges = facts(ingest_env, UsageCharged)
+        charges = events(ingest_env, UsageCharged)
         assert [(event.photos, event.credits, event.settled, event.from_hold) for event in charges] == [
             (20, 20, 0, 20),
             (30, 30, 0, 30),
@@ -193,7 +193,7 @@ class TestUsagePath:
         assert ingest_env.ledger.organisation(ORG).balance == 45
         assert ingest.counts.repeats == 1
 
-    def test_a_batch_records_what_lapsed_and_what_it_crossed(self, ingest_env: IngestEnvironment) -> None:
+    def test_a_batch_records_expired_holds_and_crossings(self, ingest_env: IngestEnvironment) -> None:
         place(ingest_env, "run-89", 60, duration=timedelta(minutes=1))
         ingest_env.now += timedelta(minutes=2)
         partition, ingest = ingest_env.partition(), ingest_env.ingest()
@@ -209,7 +209,7 @@ class TestUsagePath:
         assert ingest.counts.charges == 2
 
     @pytest.mark.parametrize("projected", ["nothing", "a part", "all"])
-    def test_what_was_reported_before_the_hold_is_not_charged_again(
+    def test_usage_before_the_hold_is_not_charged_again(
         self, ingest_env: IngestEnvironment, projected: str
     ) -> None:
         ingest_env.grant(ORG, 1_000)
@@ -229,13 +229,13 @@ class TestUsagePath:
         if projected == "all":
             runner.catch_up()
         placed = place(ingest_env, "run-88", 300)
-        assert facts(ingest_env, HoldPlaced)[0].reported == {
+        assert events(ingest_env, HoldPlaced)[0].reported == {
             UsageType.PHOTO_PROCESSING: 100,
             UsageType.AI_IMAGE_ROTATION: 7,
         }
         assert hold_of(place(ingest_env, 'run-"8', 10)).credits == 10
         assert hold_of(place(ingest_env, "run-89", 10)).credits == 10
-        assert [event.reported for event in facts(ingest_env, HoldPlaced)[1:]] == [
+        assert [event.reported for event in events(ingest_env, HoldPlaced)[1:]] == [
             {UsageType.PHOTO_PROCESSING: 9},
             {},
         ]
@@ -243,9 +243,7 @@ class TestUsagePath:
         assert hold_of(settle(ingest_env, hold_of(placed).hold_id, 300)).charged == 200
         assert ingest_env.ledger.organisation(ORG).balance == balance - 200
 
-    def test_a_statement_that_is_behind_the_balance_hides_nothing(
-        self, ingest_env: IngestEnvironment
-    ) -> None:
+    def test_a_statement_behind_the_balance(self, ingest_env: IngestEnvironment) -> None:
         partition, ingest = ingest_env.partition(), ingest_env.ingest()
         feed(ingest, partition, usage_record("m-1", ORG, 10))
         ingest.flush()
@@ -268,7 +266,7 @@ class TestExpiry:
         with psycopg.connect(ingest_env.service, autocommit=True) as connection:
             return self.hold_expiry_worker(ingest_env).expire_due(connection)
 
-    def test_what_is_due_lapses_once_and_nothing_else(self, ingest_env: IngestEnvironment) -> None:
+    def test_only_due_holds_expire_and_only_once(self, ingest_env: IngestEnvironment) -> None:
         place(ingest_env, "run-88", 30, duration=timedelta(minutes=1))
         place(ingest_env, "run-89", 30, duration=timedelta(minutes=3))
         runner = ProjectionRunner(ingest_env.service, ALL_PROJECTIONS)
@@ -276,15 +274,17 @@ class TestExpiry:
             runner.catch_up()
             assert self.hold_expiry_worker(ingest_env).expire_due(connection) == 0
             ingest_env.now += timedelta(minutes=2)
-            with ThreadPoolExecutor(2) as threads:  # two processes, and neither sees the other's work yet
+            with ThreadPoolExecutor(
+                2
+            ) as threads:  # two processes, neither of which sees the other's work yet
                 due = threads.map(self.expire_due, [ingest_env] * 2)
                 assert list(due) == [1, 1]
             runner.catch_up()
             assert self.hold_expiry_worker(ingest_env).expire_due(connection) == 0
-        assert [event.run_id for event in facts(ingest_env, HoldExpired)] == ["run-88"]
+        assert [event.run_id for event in events(ingest_env, HoldExpired)] == ["run-88"]
         assert ingest_env.ledger.organisation(ORG).available == 70
 
-    def test_it_goes_on_when_the_database_comes_back(
+    def test_it_continues_after_a_restart_of_the_database(
         self, ingest_env: IngestEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("infra.credits.hold_expiry.EVERY_S", 0.01)
@@ -297,9 +297,9 @@ class TestExpiry:
             ProjectionRunner(ingest_env.service, ALL_PROJECTIONS).catch_up()
             ingest_env.now += timedelta(minutes=2)
             for _ in range(500):
-                if facts(ingest_env, HoldExpired):
+                if events(ingest_env, HoldExpired):
                     break
                 stop.wait(0.01)
             stop.set()
             running.result(10)
-        assert len(facts(ingest_env, HoldExpired)) == 1
+        assert len(events(ingest_env, HoldExpired)) == 1

@@ -1,4 +1,4 @@
-"""The ledger's commands on a real PostgreSQL: counted once, never lost, true at any moment."""
+"""The ledger's commands on a real PostgreSQL: each counts once, none is lost, and past states can be read."""
 
 from __future__ import annotations
 
@@ -110,12 +110,12 @@ def purchase(
 
 
 def recorded(organisation_id: str, version: int, balance: int, *amounts: Any) -> CommandResult:
-    """What a command answers while nothing is on hold."""
+    """The result of a command without open holds."""
     return CommandResult(organisation_id, version, balance, *amounts, available=balance)
 
 
 def charge(ledger: Ledger, photos: int, message_id: str) -> int:
-    """Append a charge, as the consumer would, and return its number."""
+    """Append a charge, as the consumer would, and return its version."""
     organisation = ledger.organisation(ORG)
     report = usage_report(
         source="/worker",
@@ -147,7 +147,7 @@ def refund(
 
 
 def conflict_before_append(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, times: int) -> list[Any]:
-    """Let another writer be first a number of times; return what the ledger tried to append."""
+    """Let another writer be first a number of times; return the events that the ledger tried to append."""
     appended: list[Any] = []
     append_for_real = ledger._store.append
 
@@ -161,8 +161,8 @@ def conflict_before_append(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, time
     return appended
 
 
-def overlook_the_first_answer(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the answer to a request be stored just after the ledger looked for it the first time."""
+def miss_the_first_response(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Store the response of a request just after the ledger's first look-up."""
     looked = []
     look = ledger._store.find_stored_response
 
@@ -195,7 +195,7 @@ class TestOpening:
             ledger.open_organisation(ORG, context=request(), idempotency_key=idempotency_key())
         assert ledger.organisation(ORG).version == 2
 
-    def test_the_same_request_opens_it_once_and_gets_the_same_answer(self, ledger: Ledger) -> None:
+    def test_a_repeated_request_opens_it_once_and_gets_the_same_response(self, ledger: Ledger) -> None:
         first = ledger.open_organisation(ORG, context=request(), idempotency_key=idempotency_key())
         again = ledger.open_organisation(ORG, context=request(), idempotency_key=idempotency_key())
         assert (again.value, again.position, again.repeated) == (first.value, first.position, True)
@@ -206,7 +206,7 @@ class TestOpening:
             ledger.open_organisation(organisation_id, context=request())
 
     @pytest.mark.parametrize("organisation_id", ["x" * 64, "organisation ✓", "4711"])
-    def test_any_other_id_is_the_platforms_own_business(self, ledger: Ledger, organisation_id: str) -> None:
+    def test_any_other_id_is_accepted(self, ledger: Ledger, organisation_id: str) -> None:
         ledger.open_organisation(organisation_id, context=request())
         assert ledger.organisation(organisation_id).organisation_id == organisation_id
 
@@ -277,7 +277,7 @@ class TestCommands:
         assert refusal.value.field == "expires_at"
         opened.change_plan(ORG, Plan.PRO, expires_at=asked.at + timedelta(seconds=1), context=asked)
 
-    def test_what_is_refused_leaves_nothing_behind(self, opened: Ledger, sql: Any) -> None:
+    def test_a_refused_command_writes_nothing(self, opened: Ledger, sql: Any) -> None:
         with pytest.raises(InvalidInput):
             grant(opened, 0, idempotency_key=idempotency_key())
         assert sql("SELECT count(*) FROM ledger.events") == [(2,)]
@@ -287,7 +287,7 @@ class TestCommands:
 
 
 class TestRefunds:
-    def test_in_parts_to_the_lots_the_charge_came_from(self, opened: Ledger) -> None:
+    def test_partial_refunds_go_to_the_lots_of_the_charge(self, opened: Ledger) -> None:
         purchase(opened)
         number = charge(opened, 500, "m-1")
         assert refund(opened, number, 300).value == recorded(ORG, number + 1, 1_000, 300)
@@ -297,7 +297,7 @@ class TestRefunds:
         with pytest.raises(RefundExceedsCharge):
             refund(opened, number)
 
-    def test_of_a_charge_that_drew_on_a_refunded_overdraft(self, opened: Ledger) -> None:
+    def test_a_refund_of_a_charge_on_a_refunded_overdraft(self, opened: Ledger) -> None:
         overdrawn = charge(opened, 230, "m-1")
         purchase(opened)
         reopened = refund(opened, overdrawn, 30).value.version
@@ -306,11 +306,11 @@ class TestRefunds:
         assert (first.number, first.remaining) == (reopened, 30)
 
     @pytest.mark.parametrize("number", [1, 2, 0, -1, 3, 2**63, 2**70])
-    def test_of_what_is_no_charge(self, opened: Ledger, number: int) -> None:
+    def test_a_refund_needs_a_charge(self, opened: Ledger, number: int) -> None:
         with pytest.raises(ChargeNotFound, match=f"event {number} of org-4711 is not a charge"):
             refund(opened, number)
 
-    def test_two_at_once_return_the_charge_once(self, opened: Ledger) -> None:
+    def test_concurrent_refunds_return_the_charge_once(self, opened: Ledger) -> None:
         number = charge(opened, 200, "m-1")
 
         def try_refund(_: int) -> bool:
@@ -326,14 +326,14 @@ class TestRefunds:
 
 
 class TestIdempotency:
-    def test_a_repeat_gets_the_first_answer_whatever_happened_since(self, opened: Ledger) -> None:
+    def test_a_repeat_gets_the_first_response(self, opened: Ledger) -> None:
         first = grant(opened, 50, idempotency_key=idempotency_key())
         grant(opened, 7)
         again = grant(opened, 50, idempotency_key=idempotency_key())
         assert (again.value, again.position, again.repeated) == (first.value, first.position, True)
         assert opened.organisation(ORG).balance == 257
 
-    def test_the_key_with_another_request_is_a_conflict(self, opened: Ledger) -> None:
+    def test_a_key_with_another_request_is_a_conflict(self, opened: Ledger) -> None:
         grant(opened, 50, idempotency_key=idempotency_key())
         with pytest.raises(IdempotencyConflict):
             grant(opened, 60, idempotency_key=idempotency_key(asked=b"something else"))
@@ -347,7 +347,7 @@ class TestIdempotency:
         ).repeated
         assert opened.organisation(ORG).balance == 350
 
-    def test_one_request_sent_eight_times_at_once(self, opened: Ledger) -> None:
+    def test_eight_concurrent_repeats_of_one_request(self, opened: Ledger) -> None:
         together = Barrier(8)
 
         def send(_: int) -> RecordedResult[CommandResult]:
@@ -360,33 +360,33 @@ class TestIdempotency:
         assert {result.value for result in results} == {recorded(ORG, 3, 250, 50)}
         assert opened.organisation(ORG).balance == 250
 
-    def test_a_twin_that_was_recorded_while_this_one_decided(
+    def test_a_repeat_that_was_recorded_during_the_decision(
         self, opened: Ledger, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = grant(opened, 50, idempotency_key=idempotency_key())
-        overlook_the_first_answer(opened, monkeypatch)
+        miss_the_first_response(opened, monkeypatch)
         again = grant(opened, 50, idempotency_key=idempotency_key())
         assert (again.value, again.repeated) == (first.value, True)
         assert opened.organisation(ORG).balance == 250
 
-    def test_a_conflicting_twin_that_was_recorded_while_this_one_decided(
+    def test_a_conflicting_request_that_was_recorded_during_the_decision(
         self, opened: Ledger, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         grant(opened, 50, idempotency_key=idempotency_key())
-        overlook_the_first_answer(opened, monkeypatch)
+        miss_the_first_response(opened, monkeypatch)
         with pytest.raises(IdempotencyConflict):
             grant(opened, 60, idempotency_key=idempotency_key(asked=b"something else"))
 
 
 class TestPayments:
-    def test_a_payment_adds_its_credits_once_whatever_key_the_request_carries(self, opened: Ledger) -> None:
+    def test_a_payment_adds_its_credits_once_with_any_key(self, opened: Ledger) -> None:
         purchase(opened)
         for key in (None, idempotency_key(), idempotency_key("key-2")):
             with pytest.raises(PurchaseAlreadyRecorded):
                 purchase(opened, idempotency_key=key)
         assert opened.organisation(ORG).balance == 1_200
 
-    def test_the_same_request_gets_the_first_answer(self, opened: Ledger) -> None:
+    def test_a_repeated_request_gets_the_first_response(self, opened: Ledger) -> None:
         first = purchase(opened, idempotency_key=idempotency_key())
         assert purchase(opened, idempotency_key=idempotency_key()) == RecordedResult(
             first.value, first.position, repeated=True
@@ -404,7 +404,7 @@ class TestPayments:
             assert sum(threads.map(try_purchase, range(4))) == 1
         assert opened.organisation(ORG).balance == 1_200
 
-    def test_a_twin_found_only_under_the_write_lock(
+    def test_a_repeat_that_is_found_under_the_write_lock(
         self, opened: Ledger, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         purchase(opened)
@@ -413,7 +413,7 @@ class TestPayments:
             purchase(opened, idempotency_key=idempotency_key())
         assert len(attempts) == OPTIMISTIC_ATTEMPTS + 1
         monkeypatch.undo()
-        assert grant(opened, 5).value.balance == 1_205, "the lock is free again"
+        assert grant(opened, 5).value.balance == 1_205, "the lock is released"
 
 
 class TestConcurrency:
@@ -438,7 +438,7 @@ class TestConcurrency:
         organisation = opened.organisation(ORG)
         assert (organisation.version, organisation.balance) == (2 + 80, 200 + 80)
 
-    def test_whoever_was_second_decides_again_on_the_newer_state(
+    def test_the_second_writer_decides_again_on_the_newer_state(
         self, opened: Ledger, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         attempts = conflict_before_append(opened, monkeypatch, times=1)
@@ -457,7 +457,7 @@ class TestConcurrency:
             result.value, result.position, repeated=True
         )
 
-    def test_a_decision_refused_under_the_write_lock_leaves_nothing_and_frees_it(
+    def test_a_refusal_under_the_write_lock_writes_nothing_and_releases_it(
         self, opened: Ledger, monkeypatch: pytest.MonkeyPatch, sql: Any
     ) -> None:
         number = charge(opened, 200, "m-1")
@@ -485,8 +485,8 @@ class TestConcurrency:
 
 class TestTime:
     @pytest.fixture
-    def told(self, opened: Ledger) -> Ledger:
-        """Opened at noon with 200; +1 at one o'clock; +10 and +100 both at two."""
+    def story(self, opened: Ledger) -> Ledger:
+        """An organisation: opened at noon with 200; +1 at one o'clock; +10 and +100 both at two."""
         grant(opened, 1, NOON + timedelta(hours=1))
         grant(opened, 10, NOON + timedelta(hours=2))
         grant(opened, 100, NOON + timedelta(hours=2))
@@ -504,20 +504,20 @@ class TestTime:
         ],
     )
     def test_the_organisation_as_of_a_moment(
-        self, told: Ledger, moment: datetime, version: int, balance: int
+        self, story: Ledger, moment: datetime, version: int, balance: int
     ) -> None:
-        organisation = told.organisation_as_of(ORG, moment)
+        organisation = story.organisation_as_of(ORG, moment)
         assert (organisation.version, organisation.balance) == (version, balance)
 
-    def test_before_it_was_open(self, told: Ledger) -> None:
+    def test_before_it_was_open(self, story: Ledger) -> None:
         with pytest.raises(OrganisationNotFound, match=r"was not open at 2026-07-01T11:59:59\.999999"):
-            told.organisation_as_of(ORG, NOON - MOMENT)
+            story.organisation_as_of(ORG, NOON - MOMENT)
 
-    def test_the_organisation_as_of_a_version(self, told: Ledger) -> None:
-        balances = [told.organisation(ORG, version=version).balance for version in range(1, 6)]
+    def test_the_organisation_as_of_a_version(self, story: Ledger) -> None:
+        balances = [story.organisation(ORG, version=version).balance for version in range(1, 6)]
         assert balances == [0, 200, 201, 211, 311]
         with pytest.raises(OrganisationNotFound):
-            told.organisation(ORG, version=0)
+            story.organisation(ORG, version=0)
 
 
 class TestSnapshots:
@@ -550,7 +550,7 @@ class TestSnapshots:
         for name in ("version", "balance", "lots", "overdraft", "plan", "run_totals", "price_millionths"):
             assert getattr(from_snapshot, name) == getattr(from_the_start, name)
 
-    def test_it_is_really_where_replay_starts(self, long: Ledger, sql: Any) -> None:
+    def test_replay_starts_at_the_snapshot(self, long: Ledger, sql: Any) -> None:
         grant(long, 1, NOON + timedelta(days=1))
         richer = long.organisation(ORG).fork()
         richer.grant(1_000_000, GrantKind.ADMIN, "", request())
@@ -574,7 +574,7 @@ class TestSnapshots:
 
 
 def save_snapshot(sql: Any, organisation: Organisation, version: int) -> None:
-    """Store a snapshot of a state under a version, in place of one that is there."""
+    """Store a snapshot of a state under a version, and replace an existing one."""
     codec = EventCodec()
     event = organisation.snapshot().event
     sql(
@@ -590,14 +590,14 @@ def save_snapshot(sql: Any, organisation: Organisation, version: int) -> None:
 CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
 
 
-def test_a_database_that_restarts_costs_a_connection_not_an_answer(
+def test_a_command_survives_a_restart_of_the_database(
     opened: Ledger, sql: Any, migrated_database: str
 ) -> None:
     sql(CUT, conninfo_to_dict(migrated_database)["dbname"])
     assert grant(opened, 50).value.balance == 250
 
 
-def test_a_database_that_is_away_and_comes_back(opened: Ledger, migrated_database: str) -> None:
+def test_an_unavailable_database_that_recovers(opened: Ledger, migrated_database: str) -> None:
     name = str(conninfo_to_dict(migrated_database)["dbname"])
     allow = SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
     with psycopg.connect(make_conninfo(migrated_database, dbname="postgres"), autocommit=True) as elsewhere:
@@ -609,7 +609,7 @@ def test_a_database_that_is_away_and_comes_back(opened: Ledger, migrated_databas
         finally:
             elsewhere.execute(allow.format(Identifier(name), SQL("true")))
     deadline = monotonic() + RECOVERS_WITHIN_S
-    while True:  # as a caller does who is told that the database does not answer
+    while True:  # like a caller who gets the error that the database does not answer
         try:
             answer = grant(opened, 50, idempotency_key=idempotency_key())
         except StoreUnavailable:

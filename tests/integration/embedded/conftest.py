@@ -14,7 +14,7 @@ Launch = Callable[[str, Path], "subprocess.Popen[str]"]
 
 @pytest.fixture
 def root() -> Iterator[Path]:
-    """An empty directory for a server; whatever still runs there is stopped afterwards."""
+    """An empty directory for a server. A server that still runs there is stopped afterwards."""
     with servers_folder() as folder:
         yield folder / "server"
 
@@ -28,14 +28,14 @@ def template(servers_root: Path) -> Path:
 
 @pytest.fixture
 def server(root: Path, template: Path) -> Iterator[EmbeddedPostgres]:
-    """A running PostgreSQL with fsync, made to be mistreated."""
+    """A running PostgreSQL with fsync, for crash tests."""
     with EmbeddedPostgres(root, template=template) as server:
         yield server
 
 
 @pytest.fixture
 def launch() -> Iterator[Launch]:
-    """Start a server from a process of its own, which can be killed."""
+    """A function that starts a server from a separate process, which can be killed."""
     launchers = []
 
     def start(kind: str, root: Path) -> "subprocess.Popen[str]":

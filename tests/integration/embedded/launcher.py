@@ -1,4 +1,4 @@
-"""A program that starts an embedded server and leaves when its standard input closes.
+"""A program that starts an embedded server and exits when its standard input closes.
 
 python launcher.py postgres|broker ROOT
 """

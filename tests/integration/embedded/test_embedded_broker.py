@@ -1,4 +1,4 @@
-"""The embedded Kafka broker: one address, whatever happens to it."""
+"""The embedded Kafka broker keeps its address."""
 
 import os
 import signal
@@ -76,7 +76,7 @@ def test_a_killed_broker_comes_back_at_its_address(server: EmbeddedBroker) -> No
     assert topics(address) == []
 
 
-def test_the_broker_of_a_killed_launcher_is_adopted_with_what_it_holds(root: Path, launch: Launch) -> None:
+def test_the_broker_of_a_killed_launcher_is_adopted_with_its_data(root: Path, launch: Launch) -> None:
     launcher = launch("broker", root)
     assert launcher.stdout is not None
     address = launcher.stdout.readline().strip()

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL in peace: first start, later starts, stop, templates, refusals."""
+"""The embedded PostgreSQL without crashes: first start, later starts, stop, templates, refusals."""
 
 import os
 import pwd
@@ -71,7 +71,7 @@ def test_a_path_too_long_for_a_socket_leaves_tcp(root: Path, template: Path) -> 
 
 def test_stop_leaves_nothing_behind(server: EmbeddedPostgres) -> None:
     port = server.port
-    with psycopg.connect(server.address):  # an open session must not hold it up
+    with psycopg.connect(server.address):  # an open session must not delay it
         server.stop()
 
     assert not server.is_running()
@@ -121,7 +121,7 @@ def test_a_lost_password_is_named(server: EmbeddedPostgres) -> None:
         server.start()
 
 
-def test_databases_of_tests_are_empty_and_go_even_while_in_use(postgres_server: EmbeddedPostgres) -> None:
+def test_databases_of_tests_are_empty_and_are_dropped_even_in_use(postgres_server: EmbeddedPostgres) -> None:
     with new_database(postgres_server) as url:
         left_open = psycopg.connect(url)
         left_open.execute("CREATE TABLE mine (value int)")
@@ -140,7 +140,7 @@ def test_root_runs_it_as_nobody(server: EmbeddedPostgres) -> None:
 
 
 @only_as_root
-def test_a_private_directory_is_refused_not_opened_up(root: Path) -> None:
+def test_a_private_directory_is_refused_and_not_changed(root: Path) -> None:
     private = root.parent / "private"
     private.mkdir(mode=0o700)
     with pytest.raises(EmbeddedServerError, match="cannot enter"):

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL when it, or whoever launched it, is killed."""
+"""The embedded PostgreSQL when it, or the process that launched it, is killed."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ PATIENCE_SECONDS = 30
 def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the wait timed out"
         time.sleep(0.002)
 
 
@@ -62,18 +62,18 @@ def test_no_acknowledged_row_is_lost_when_the_postmaster_is_killed(server: Embed
     processes = list(processes_in(server.root / "data", "postgres"))
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()  # at once, backends too: nothing gets the chance to tidy up
-    psutil.wait_procs(processes, timeout=PATIENCE_SECONDS)  # one that has yet to die still answers
+            process.kill()  # all at the same time, backends too: no process can clean up
+    psutil.wait_procs(processes, timeout=PATIENCE_SECONDS)  # one that is still dying may answer
     writer.join(timeout=PATIENCE_SECONDS)
 
     assert server.ensure_running() == address
     with psycopg.connect(address) as connection:
         kept = {number for (number,) in connection.execute("SELECT number FROM written")}
     assert kept >= set(acknowledged)
-    assert len(kept) <= len(acknowledged) + 1  # the one in flight may have made it
+    assert len(kept) <= len(acknowledged) + 1  # the one in flight may have been written
 
 
-def test_a_backend_too_busy_to_notice_does_not_hinder_the_next_start(server: EmbeddedPostgres) -> None:
+def test_a_busy_backend_does_not_prevent_the_next_start(server: EmbeddedPostgres) -> None:
     with psycopg.connect(server.address, autocommit=True) as connection:
         backend = psutil.Process(connection.info.backend_pid)
         query = threading.Thread(target=_run_for_ever, args=(connection,))
@@ -89,7 +89,8 @@ def test_a_backend_too_busy_to_notice_does_not_hinder_the_next_start(server: Emb
 
 def _run_for_ever(connection: psycopg.Connection) -> None:
     with pytest.raises(psycopg.OperationalError):
-        # A loop in one expression: no row, no wait, no look at the death of the postmaster.
+        # A loop in one expression: no row and no wait, so the backend does not check whether the postmaster
+        # is dead.
         connection.execute("DO $$ DECLARE n bigint := 0; BEGIN LOOP n := n + 1; END LOOP; END $$")
 
 
@@ -114,7 +115,7 @@ def test_stop_ends_an_orphan_without_starting_it(root: Path, launch: Launch) -> 
     assert processes_in(root / "data", "postgres") == []
 
 
-def test_a_guest_leaves_the_server_to_its_living_owner(root: Path, launch: Launch) -> None:
+def test_a_second_user_does_not_stop_the_owners_server(root: Path, launch: Launch) -> None:
     launcher = launch("postgres", root)
     address = address_of(launcher)
 
@@ -122,7 +123,7 @@ def test_a_guest_leaves_the_server_to_its_living_owner(root: Path, launch: Launc
         assert guest.address == address
     psycopg.connect(address).close()
 
-    launcher.communicate(timeout=PATIENCE_SECONDS)  # its input closes, it leaves in order
+    launcher.communicate(timeout=PATIENCE_SECONDS)  # its input closes, so it exits gracefully
     assert processes_in(root / "data", "postgres") == []
 
 
@@ -143,7 +144,7 @@ def test_a_zombie_does_not_run(root: Path, template: Path) -> None:
     server.start()
     other = EmbeddedPostgres(root)
     os.kill(server.pid, signal.SIGKILL)
-    # The first object is its parent and does not ask, so the process stays a zombie.
+    # The first object is its parent and does not wait for it, so the process stays a zombie.
     wait_until(lambda: not other.is_running())
 
     psycopg.connect(other.start()).close()
@@ -151,7 +152,7 @@ def test_a_zombie_does_not_run(root: Path, template: Path) -> None:
     assert not other.is_running()
 
 
-def test_an_initdb_cut_short_is_done_again(root: Path, launch: Launch) -> None:
+def test_an_interrupted_initdb_is_repeated(root: Path, launch: Launch) -> None:
     launcher = launch("postgres", root)
     wait_until(lambda: list(root.glob("initdb-*/data/*")))
     end(launcher)
@@ -159,7 +160,7 @@ def test_an_initdb_cut_short_is_done_again(root: Path, launch: Launch) -> None:
 
     with EmbeddedPostgres(root) as server:
         psycopg.connect(server.address).close()
-    # The initdb that lost its launcher may still write into its own folder, never into the data.
+    # The initdb that lost its launcher may still write to its own folder, but never to the data folder.
     assert (root / "data" / "PG_VERSION").exists()
 
 

@@ -1,4 +1,4 @@
-"""The ledger's stores on a database of the test's own, with the rights of the service."""
+"""The ledger's stores on one database per test, with the rights of the service."""
 
 from __future__ import annotations
 

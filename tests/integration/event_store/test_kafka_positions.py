@@ -1,4 +1,4 @@
-"""Stored positions: begun once, replaced only by whoever saw what is there."""
+"""Stored positions: started once, and replaced only with the expected old value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def positions(datastore: LedgerDatastore) -> PostgresKafkaPositions:
     return PostgresKafkaPositions(datastore)
 
 
-def test_a_topic_nobody_read_has_no_positions(positions: PostgresKafkaPositions) -> None:
+def test_an_unread_topic_has_no_positions(positions: PostgresKafkaPositions) -> None:
     assert positions.positions("usage") == {}
 
 
@@ -32,13 +32,13 @@ def test_the_beginning_of_a_log_is_stored(positions: PostgresKafkaPositions) -> 
     }
 
 
-def test_two_cannot_begin_the_same_log(positions: PostgresKafkaPositions) -> None:
+def test_a_log_cannot_be_started_twice(positions: PostgresKafkaPositions) -> None:
     positions.start_log("usage", 0, "id-1", 0, None)
     with pytest.raises(CheckpointConflict, match="usage/0"):
         positions.start_log("usage", 0, "id-1", 0, None)
 
 
-def test_a_new_log_replaces_the_position_that_was_seen(
+def test_a_new_log_replaces_the_expected_position(
     positions: PostgresKafkaPositions, connection: psycopg.Connection[Any]
 ) -> None:
     positions.start_log("usage", 0, "id-1", 0, None)
@@ -50,7 +50,7 @@ def test_a_new_log_replaces_the_position_that_was_seen(
 
 
 @pytest.mark.parametrize("seen", [StoredPosition("id-1", 69, None), StoredPosition("id-0", 70, None)])
-def test_a_position_that_moved_meanwhile_stays(
+def test_a_position_that_moved_meanwhile_is_not_replaced(
     positions: PostgresKafkaPositions, connection: psycopg.Connection[Any], seen: StoredPosition
 ) -> None:
     positions.start_log("usage", 0, "id-1", 70, None)

@@ -1,4 +1,4 @@
-"""Which snapshots stay, and that loads and earlier moments are the same without the others."""
+"""Which snapshots are kept. Loads and past states are the same without the others."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def kept(connection: psycopg.Connection[Any], stream: UUID) -> list[int]:
     return [version for (version,) in rows]
 
 
-def test_the_latest_stay_and_one_in_some_thousand_versions(
+def test_the_latest_snapshots_and_one_per_some_thousand_versions_are_kept(
     connection: psycopg.Connection[Any], service_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshot_retention, "_BATCH_LIMIT", 7)
@@ -55,7 +55,7 @@ def test_the_latest_stay_and_one_in_some_thousand_versions(
     assert SnapshotRetentionWorker(service_database).delete_old_snapshots(connection) == 0
 
 
-def test_what_is_loaded_is_the_same(
+def test_loads_are_unchanged(
     connection: psycopg.Connection[Any], service_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("domain.credits.ledger.SNAPSHOT_EVERY", 4)

@@ -1,4 +1,4 @@
-"""The fast path's store, one method at a time; `UsageIngest` is tested on it as a whole elsewhere."""
+"""The store of the usage path, one method at a time. Other tests run `UsageIngest` on it."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_organisations_are_loaded_as_their_histories_make_them(
     assert store.load([unknown]) == store.load([]) == {}
 
 
-def test_a_snapshot_saves_the_history_before_it(
+def test_a_load_starts_at_the_snapshot(
     store: PostgresUsageStore, connection: psycopg.Connection[Any]
 ) -> None:
     account = Account(trial_credits=50)
@@ -121,14 +121,14 @@ def test_a_snapshot_saves_the_history_before_it(
     )
 
 
-def test_a_snapshot_of_what_never_came_to_be_is_not_looked_at(
+def test_a_snapshot_of_an_uncommitted_version_is_ignored(
     store: PostgresUsageStore, ledger: Ledger, connection: psycopg.Connection[Any]
 ) -> None:
     account = Account(trial_credits=50)
     append(connection, account.collect())
     before = state(account.organisation)
     account.charge(7)
-    row = store.mapper.to_stored_event(account.organisation.snapshot())  # its charge was never committed
+    row = store.mapper.to_stored_event(account.organisation.snapshot())  # the charge was never committed
     connection.execute(
         "INSERT INTO ledger.snapshots (originator_id, originator_version, topic, state)"
         " VALUES (%s, %s, %s, %s)",
@@ -251,7 +251,7 @@ def test_any_of_several_positions_that_moved_stops_all(
     with pytest.raises(CheckpointConflict, match=f"usage/{lost} is not 0"):
         store.begin([move(partition, 0, 9) for partition in (2, 0, 1)])
     assert offsets(connection) == [(partition, int(partition == lost)) for partition in range(3)]
-    commit(store.begin([move(lost, 1, 2)]))  # and the lock is free again
+    commit(store.begin([move(lost, 1, 2)]))  # and the lock is released
 
 
 def test_a_topic_name_is_data(store: PostgresUsageStore, connection: psycopg.Connection[Any]) -> None:
@@ -290,12 +290,12 @@ def test_the_log_end_is_read_after_the_lock_is_taken(
     assert transaction.streams_appended_after(transaction.log_end) == set()
     transaction.catch_up([organisation])
     assert state(organisation) == state(account.organisation)
-    transaction.catch_up([organisation])  # nothing more to take in
+    transaction.catch_up([organisation])  # nothing more to load
     assert state(transaction.load([stream])[stream]) == state(organisation)
     transaction.rollback()
 
 
-def test_catching_up_brings_each_organisation_from_where_it_is(
+def test_catching_up_starts_at_each_organisations_version(
     store: PostgresUsageStore, connection: psycopg.Connection[Any]
 ) -> None:
     accounts = [Account(f"org-{number}") for number in range(3)]
@@ -334,7 +334,7 @@ def test_recorded_finds_charges_by_key(
     assert store.recorded([]) == {}
 
 
-def test_parked_messages_come_back_as_they_were(store: PostgresUsageStore) -> None:
+def test_parked_messages_are_read_back_unchanged(store: PostgresUsageStore) -> None:
     messages = [parked(number) for number in (2, 0, 1)]
     transaction = store.begin(())
     transaction.park(messages, [stream_id("new")] * 3)
@@ -345,9 +345,7 @@ def test_parked_messages_come_back_as_they_were(store: PostgresUsageStore) -> No
     assert store.parked_with_open_organisation(10) == []
 
 
-def test_parked_messages_of_known_and_unknown_organisations_are_told_apart(
-    store: PostgresUsageStore, ledger: Ledger
-) -> None:
+def test_parked_messages_of_open_and_unknown_organisations(store: PostgresUsageStore, ledger: Ledger) -> None:
     known, unknown = parked(0, "known"), parked(1, "unknown")
     transaction = store.begin(())
     transaction.park([known, unknown], [stream_id("known"), stream_id("unknown")])
@@ -367,7 +365,7 @@ def test_parked_messages_of_known_and_unknown_organisations_are_told_apart(
 # -------------------------------------------------------------------------------------------- errors
 
 
-def test_the_write_lock_is_waited_for_only_so_long(
+def test_the_wait_for_the_write_lock_has_a_timeout(
     store: PostgresUsageStore, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("infra.event_store.usage_store._SESSION", "SET lock_timeout = '50ms'")
@@ -390,14 +388,14 @@ def test_a_stalled_writer_is_cut_off(
     transaction = store.begin([move(0, 0, 3)])
     with connection.transaction():
         connection.execute(f"SET LOCAL lock_timeout = '{WITHIN_S}s'")
-        connection.execute(TAKE_WRITE_LOCK)  # it comes free without the writer's doing
+        connection.execute(TAKE_WRITE_LOCK)  # it is released without the writer's help
     with pytest.raises(StoreUnavailable):
         commit(transaction)
     assert offsets(connection) == [(0, 0)]
     commit(store.begin([move(0, 0, 3)]))
 
 
-def test_a_failure_to_set_up_a_connection_leaves_none_behind(
+def test_a_failed_connection_setup_leaves_no_connection(
     store: PostgresUsageStore, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -419,7 +417,7 @@ def test_no_server_is_unavailable() -> None:
     store.close()
 
 
-def test_the_service_cannot_change_facts(store: PostgresUsageStore, ledger: Ledger) -> None:
+def test_the_service_cannot_change_events(store: PostgresUsageStore, ledger: Ledger) -> None:
     ledger.open_organisation("org-1", context=request())
     ledger.grant("org-1", 1, kind=GrantKind.ADMIN, reason="", context=request())
     store.log_end()
@@ -432,7 +430,7 @@ def test_the_service_cannot_change_facts(store: PostgresUsageStore, ledger: Ledg
             store._connections["reading"].execute(statement.encode())
 
 
-def test_a_silent_server_is_not_waited_for_for_ever(
+def test_the_wait_for_a_silent_server_has_a_timeout(
     store: PostgresUsageStore, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("infra.event_store.async_copy.SILENCE_MAX_S", 0.1)
@@ -448,6 +446,6 @@ def test_a_silent_server_is_not_waited_for_for_ever(
     charge = account.charge(1)
     transaction = store.begin([move(0, 0, 3)])
     transaction.start_commit([charge], store.rows([charge], [b"k" * 16]), [])
-    with pytest.raises(StoreUnavailable, match="silent"):
+    with pytest.raises(StoreUnavailable, match="did not reply"):
         transaction.finish_commit()
     assert store._connections == {}

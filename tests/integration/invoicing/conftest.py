@@ -1,4 +1,4 @@
-"""Invoices on a real database: a seller, an organisation, and payments as their own use cases record them."""
+"""Invoices on a real database: a seller, an organisation, and its payments."""
 
 from __future__ import annotations
 
@@ -43,21 +43,23 @@ def request(at: datetime = NOON) -> CommandContext:
 
 @dataclass
 class InvoicingEnvironment:
-    """A ledger, its invoices, and payments that happen."""
+    """A ledger, its invoices, and payments."""
 
     ledger: Ledger
     invoicing: Invoicing
     sql: psycopg.Connection[Any]
 
-    def append(self, payment_id: str, *facts: Any) -> None:
-        """Record what happened to a payment."""
+    def append(self, payment_id: str, *payment_events: Any) -> None:
+        """Append events of a payment."""
         stream = payment_stream(payment_id)
         done = len(list(self.ledger.events.get(stream)))
-        events = [EventEnvelope(stream, done + number, event) for number, event in enumerate(facts, 1)]
+        events = [
+            EventEnvelope(stream, done + number, event) for number, event in enumerate(payment_events, 1)
+        ]
         self.ledger.events.append(events, idempotency_key=None, response=b"")  # type: ignore[attr-defined]
 
     def pay(self, payment_id: str, organisation_id: str = ORG, at: datetime = NOON, **changes: Any) -> str:
-        """Let an organisation pay: 1,000 credits for ₹1,500 and 18 % GST, unless changed."""
+        """Record a completed payment: 1,000 credits for ₹1,500 and 18 % GST, unless changed."""
         common = (at, "u-1", "request-1", organisation_id, payment_id)
         terms = requested(recorded_at=at, organisation_id=organisation_id, payment_id=payment_id, **changes)
         self.append(
@@ -69,7 +71,7 @@ class InvoicingEnvironment:
         return payment_id
 
     def give_back(self, payment_id: str, refund_id: str, credits_count: int, amount: int, tax: int) -> None:
-        """Let money of a payment go back."""
+        """Record a refund of a payment."""
         common = (NOON + timedelta(hours=1), "staff-3", "request-2", ORG, payment_id)
         self.append(
             payment_id,
@@ -83,8 +85,8 @@ class InvoicingEnvironment:
 
 
 def invoicing_of(ledger: Ledger) -> Invoicing:
-    papers = PostgresBillingDocumentStore(ledger.events.recorder.datastore)  # type: ignore[attr-defined]
-    return Invoicing(ledger, papers, SELLER, EnglishInvoiceText())
+    documents = PostgresBillingDocumentStore(ledger.events.recorder.datastore)  # type: ignore[attr-defined]
+    return Invoicing(ledger, documents, SELLER, EnglishInvoiceText())
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Numbers have no gap and no repeat, however many write at once and whoever is killed in the middle."""
+"""Numbers have no gaps and no repeats, with concurrent writers and killed processes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ with open_ledger(database, pool_size=1) as ledger:
 
 @pytest.fixture
 def paid(invoicing_env: InvoicingEnvironment) -> InvoicingEnvironment:
-    """Many payments that wait for their invoices, a third of them given back in two parts."""
+    """Many payments without invoices; a third of them were refunded in two parts."""
     invoicing_env.invoicing.change_billing_details(ORG, DETAILS, context=request())
     for number in range(PAYMENTS):
         invoicing_env.pay(f"payment-{number}")
@@ -62,7 +62,9 @@ def paid(invoicing_env: InvoicingEnvironment) -> InvoicingEnvironment:
 
 
 def check(invoicing_env: InvoicingEnvironment) -> None:
-    """Every payment has one invoice, every refund one credit note, and both series are whole."""
+    """Check that every payment has one invoice, every refund one credit note, and that both series are
+    complete.
+    """
     events = invoicing_env.rows("""
         SELECT topic, state, originator_version FROM ledger.events
         WHERE topic IN ('invoice_issued.v1', 'credit_note_issued.v1') ORDER BY notification_id
@@ -73,17 +75,23 @@ def check(invoicing_env: InvoicingEnvironment) -> None:
         ("invoice_issued.v1", PAYMENTS, "CL/26-27"),
         ("credit_note_issued.v1", PAYMENTS // 3 * 2, "CLC/26-27"),
     ]:
-        facts = [
+        recorded = [
             (msgspec.json.decode(bytes(state)), version) for name, state, version in events if name == topic
         ]
-        assert [event[4] for event, _ in facts] == [f"{series}/{serial:06}" for serial in range(1, count + 1)]
-        assert [event[5] for event, _ in facts] == [version for _, version in facts] == [*range(1, count + 1)]
-        for event, _ in facts:
+        assert [event[4] for event, _ in recorded] == [
+            f"{series}/{serial:06}" for serial in range(1, count + 1)
+        ]
+        assert (
+            [event[5] for event, _ in recorded]
+            == [version for _, version in recorded]
+            == [*range(1, count + 1)]
+        )
+        for event, _ in recorded:
             assert document_digest(documents[event[4]].encode()) == event[10]
     read = [decode_document(document.encode()) for document in documents.values()]
     by_number = sorted(read, key=lambda each: (each.kind, each.number))
     of_series = [each.issued_at for each in by_number if each.kind == "invoice"]
-    assert of_series == sorted(of_series), "dates never go back"
+    assert of_series == sorted(of_series), "dates never decrease"
     about = [(each.payment_id, each.correction and each.correction.refund_id) for each in read]
     assert len(set(about)) == len(about) == PAYMENTS + PAYMENTS // 3 * 2
 
@@ -92,12 +100,12 @@ def issued(invoicing_env: InvoicingEnvironment) -> int:
     return int(invoicing_env.rows("SELECT count(*) FROM ledger.invoice_documents")[0][0])
 
 
-def test_many_writers_at_once(paid: InvoicingEnvironment, service_database: str) -> None:
+def test_concurrent_writers(paid: InvoicingEnvironment, service_database: str) -> None:
     def write(seed: int, issue: Callable[..., object]) -> None:
         order = [f"payment-{number}" for number in range(PAYMENTS)]
         Random(seed).shuffle(order)
         for payment_id in order:
-            # Clocks of different machines do not agree.
+            # The clocks of different machines differ.
             issue(ORG, payment_id, context=request(NOON + timedelta(seconds=seed % 3)))
 
     with ExitStack() as stack, ThreadPoolExecutor(WRITERS) as pool:
@@ -110,7 +118,7 @@ def test_many_writers_at_once(paid: InvoicingEnvironment, service_database: str)
 
 
 def test_writers_that_are_killed_leave_no_gap(paid: InvoicingEnvironment, service_database: str) -> None:
-    """Processes die without a word wherever they are; the next ones go on."""
+    """Processes are killed at any point; the next ones continue."""
     rnd = Random(4711)
     for generation in range(4):
         running = [
@@ -127,9 +135,9 @@ def test_writers_that_are_killed_leave_no_gap(paid: InvoicingEnvironment, servic
         for process in running:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-    assert issued(paid) < PAYMENTS // 3 * 5, "nobody was killed in the middle of anything"
+    assert issued(paid) < PAYMENTS // 3 * 5, "no writer was killed during its work"
     for number in range(PAYMENTS):
-        with suppress(StoreError):  # a killed writer's transaction may still be on its way out
+        with suppress(StoreError):  # a killed writer's transaction may still be rolling back
             paid.invoicing.issue(ORG, f"payment-{number}", context=request())
     for number in range(PAYMENTS):
         paid.invoicing.issue(ORG, f"payment-{number}", context=request())

@@ -1,4 +1,4 @@
-"""What `audit check` finds in documents that somebody with the database's own rights has touched."""
+"""Findings of `audit check` for documents that a database owner has changed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def findings(invoicing_env: InvoicingEnvironment) -> list[str]:
         return [finding.detail for finding in check_invoices(invoicing_env.sql)]
 
 
-def test_documents_as_they_were_issued_are_fine(issued: InvoicingEnvironment, service_database: str) -> None:
+def test_unchanged_documents_have_no_findings(issued: InvoicingEnvironment, service_database: str) -> None:
     assert findings(issued) == []
     ProjectionRunner(service_database, ALL_PROJECTIONS).catch_up()
     assert [found for found in check(issued.sql) if found.check == "invoice"] == []

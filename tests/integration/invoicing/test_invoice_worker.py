@@ -1,4 +1,4 @@
-"""What becomes due by itself: payments as the use cases of payments make them, found by their projection."""
+"""The invoice worker finds due documents in the projection of payments, and issues them."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from tests.sales import NOON
 def payment_env(invoicing_env: InvoicingEnvironment, monkeypatch: pytest.MonkeyPatch) -> PaymentEnvironment:
     monkeypatch.setattr(
         invoicing_env.ledger, "open_organisation", lambda *_, **__: None
-    )  # it is open already
+    )  # the organisation is open already
     return PaymentEnvironment(invoicing_env.ledger)
 
 
 @pytest.fixture
 def due(invoicing_env: InvoicingEnvironment, service_database: str) -> Callable[[], list[str]]:
-    """A function that issues what is due and returns the numbers of what was issued."""
+    """A function that issues all due documents and returns their numbers."""
 
     def issue() -> list[str]:
         ProjectionRunner(service_database, ALL_PROJECTIONS).catch_up()
@@ -46,12 +46,12 @@ def due(invoicing_env: InvoicingEnvironment, service_database: str) -> Callable[
     return issue
 
 
-def test_a_payment_is_invoiced_once_it_is_completed_and_billed(
+def test_a_completed_payment_with_billing_details_is_invoiced(
     invoicing_env: InvoicingEnvironment, payment_env: PaymentEnvironment, due: Callable[[], list[str]]
 ) -> None:
     pending = payment_env.order()
     paid = payment_env.buy()
-    assert due() == [], "it waits for billing"
+    assert due() == [], "it waits for billing details"
     invoicing_env.invoicing.change_billing_details(ORG, DETAILS, context=request())
     assert due() == ["CL/26-27/000001"]
     assert due() == []
@@ -61,7 +61,7 @@ def test_a_payment_is_invoiced_once_it_is_completed_and_billed(
     assert (invoice.total_minor, invoice.gateway) == (177_000, "bookpay")
 
 
-def test_money_that_went_back_is_credited_once(
+def test_a_refund_has_one_credit_note(
     invoicing_env: InvoicingEnvironment, payment_env: PaymentEnvironment, due: Callable[[], list[str]]
 ) -> None:
     invoicing_env.invoicing.change_billing_details(ORG, DETAILS, context=request())
@@ -69,7 +69,7 @@ def test_money_that_went_back_is_credited_once(
     due()
     payment_env.gateway.refunds_pend = True
     payment_env.refund(paid, 100)
-    assert due() == [], "the gateway has not given it back yet"
+    assert due() == [], "the gateway has not refunded it yet"
     payment_env.gateway.refunds_pend = False
     payment_env.follow_up(paid)
     assert due() == ["CLC/26-27/000001"]
@@ -82,7 +82,7 @@ def test_money_that_went_back_is_credited_once(
     assert due() == []
 
 
-def test_a_fee_that_went_back_in_parts_is_credited_exactly(
+def test_a_fee_refunded_in_parts_is_credited_exactly(
     invoicing_env: InvoicingEnvironment, payment_env: PaymentEnvironment, due: Callable[[], list[str]]
 ) -> None:
     invoicing_env.invoicing.change_billing_details(ORG, DETAILS, context=request())
@@ -101,7 +101,7 @@ def test_a_fee_that_went_back_in_parts_is_credited_exactly(
         assert sum(getattr(note, part_of) for note in notes) == getattr(invoice, part_of)
 
 
-def test_what_an_odd_attempt_took_goes_back_without_paper(
+def test_a_refund_of_an_unexpected_attempt_has_no_document(
     invoicing_env: InvoicingEnvironment, payment_env: PaymentEnvironment, due: Callable[[], list[str]]
 ) -> None:
     invoicing_env.invoicing.change_billing_details(ORG, DETAILS, context=request())
@@ -112,7 +112,7 @@ def test_what_an_odd_attempt_took_goes_back_without_paper(
     assert len(invoicing_env.invoicing.issue(ORG, paid.terms.payment_id, context=request())) == 1
 
 
-def test_billing_details_put_on_file_a_moment_ago_count_for_their_organisation(
+def test_new_billing_details_count_immediately_for_their_organisation(
     invoicing_env: InvoicingEnvironment, payment_env: PaymentEnvironment, service_database: str
 ) -> None:
     payment_env.buy()
@@ -122,7 +122,7 @@ def test_billing_details_put_on_file_a_moment_ago_count_for_their_organisation(
     assert len(invoicing_env.invoicing.issue_due(ORG, context=request()).documents) == 1
 
 
-def test_what_is_due_is_known_of_payments_from_before_it_was_projected(
+def test_due_documents_of_payments_before_the_migration(
     invoicing_env: InvoicingEnvironment,
     payment_env: PaymentEnvironment,
     due: Callable[[], list[str]],
@@ -153,7 +153,7 @@ def test_what_is_due_is_known_of_payments_from_before_it_was_projected(
     assert invoicing_env.invoicing.issue(ORG, waiting.terms.payment_id, context=request())
 
 
-def test_other_organisations_are_left_alone_where_one_is_asked_for(
+def test_only_documents_of_the_given_organisation_are_issued(
     invoicing_env: InvoicingEnvironment, payment_env: PaymentEnvironment, service_database: str
 ) -> None:
     invoicing_env.invoicing.change_billing_details(ORG, DETAILS, context=request())
@@ -163,7 +163,7 @@ def test_other_organisations_are_left_alone_where_one_is_asked_for(
     assert len(invoicing_env.invoicing.issue_due(ORG, context=request()).documents) == 1
 
 
-def test_purchases_that_staff_recorded_have_no_invoice(
+def test_purchases_recorded_by_staff_have_no_invoice(
     invoicing_env: InvoicingEnvironment, due: Callable[[], list[str]]
 ) -> None:
     invoicing_env.invoicing.change_billing_details(ORG, DETAILS, context=request())
@@ -173,7 +173,7 @@ def test_purchases_that_staff_recorded_have_no_invoice(
     assert due() == []
 
 
-def test_a_custom_payment_says_what_it_is_for(
+def test_an_invoice_of_a_custom_payment_has_its_remark(
     invoicing_env: InvoicingEnvironment, payment_env: PaymentEnvironment
 ) -> None:
     invoicing_env.invoicing.change_billing_details(ORG, DETAILS, context=request())
@@ -192,7 +192,7 @@ def test_a_custom_payment_says_what_it_is_for(
     assert "For: On-site printing" in invoice.notes
 
 
-def test_a_lost_database_is_no_payments_fault(
+def test_a_lost_database_is_not_a_failure_of_a_payment(
     invoicing_env: InvoicingEnvironment, service_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     invoicing_env.invoicing.change_billing_details(ORG, DETAILS, context=request())
@@ -208,7 +208,7 @@ def test_a_lost_database_is_no_payments_fault(
 
 
 class TestInvoiceWorker:
-    def test_it_issues_and_says_what_failed(
+    def test_it_issues_and_logs_failures(
         self, invoicing_env: InvoicingEnvironment, service_database: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         invoicing_env.invoicing.change_billing_details(ORG, DETAILS, context=request())
@@ -223,7 +223,7 @@ class TestInvoiceWorker:
         for personal in (DETAILS.name, DETAILS.email):
             assert personal not in caplog.text
 
-    def test_it_goes_on_when_the_database_is_back(
+    def test_it_continues_when_the_database_is_back(
         self,
         invoicing_env: InvoicingEnvironment,
         monkeypatch: pytest.MonkeyPatch,

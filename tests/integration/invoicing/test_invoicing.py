@@ -1,4 +1,4 @@
-"""What is issued, when, and that it stays as it was issued."""
+"""Issuing of invoices and credit notes, which never change afterwards."""
 
 from __future__ import annotations
 
@@ -38,9 +38,7 @@ def billed(invoicing_env: InvoicingEnvironment) -> InvoicingEnvironment:
 
 
 class TestBillingDetails:
-    def test_the_history_says_who_and_when_and_nothing_of_what(
-        self, invoicing_env: InvoicingEnvironment
-    ) -> None:
+    def test_the_event_has_actor_and_time_but_no_details(self, invoicing_env: InvoicingEnvironment) -> None:
         kept, result = invoicing_env.invoicing.change_billing_details(ORG, DETAILS, context=request())
         assert kept == DETAILS
         ((state,),) = invoicing_env.rows(
@@ -50,18 +48,18 @@ class TestBillingDetails:
         assert (recorded_at, actor, cause) == ("2026-11-23T12:00:00Z", "u-1", "request-1")
         assert len(digest) == 64
         assert result.value.version == 3
-        for told in (DETAILS.name, DETAILS.email, "Mumbai", DETAILS.tax_id):
+        for detail in (DETAILS.name, DETAILS.email, "Mumbai", DETAILS.tax_id):
             assert not invoicing_env.rows(
-                "SELECT 1 FROM ledger.events WHERE state::text LIKE %s", f"%{told}%"
+                "SELECT 1 FROM ledger.events WHERE state::text LIKE %s", f"%{detail}%"
             )
 
     def test_the_same_details_again_have_another_digest(self, billed: InvoicingEnvironment) -> None:
         billed.invoicing.change_billing_details(ORG, DETAILS, context=request())
         states = billed.rows("SELECT state FROM ledger.events WHERE topic = 'billing_details_changed.v1'")
         first, second = (msgspec.json.decode(bytes(state))[3] for (state,) in states)
-        assert first != second, "or whoever guesses the details could check the guess"
+        assert first != second, "otherwise somebody could check a guess of the details"
 
-    def test_wrong_details_change_nothing(self, invoicing_env: InvoicingEnvironment) -> None:
+    def test_invalid_details_change_nothing(self, invoicing_env: InvoicingEnvironment) -> None:
         wrong = msgspec.structs.replace(DETAILS, tax_id="27AAPFU0939F1ZW")
         with pytest.raises(InvalidInput, match="a character of it is mistyped"):
             invoicing_env.invoicing.change_billing_details(ORG, wrong, context=request())
@@ -95,13 +93,13 @@ class TestBillingDetails:
                 idempotency_key=msgspec.structs.replace(idempotency_key, request_digest=b"other"),
             )
 
-    def test_they_can_be_erased_and_invoices_stay(self, billed: InvoicingEnvironment) -> None:
+    def test_they_can_be_erased_and_invoices_are_kept(self, billed: InvoicingEnvironment) -> None:
         billed.pay("payment-1")
         (invoice,) = billed.invoicing.issue(ORG, "payment-1", context=request())
         billed.invoicing.erase_billing_details(ORG, context=request())
         billed.invoicing.erase_billing_details(ORG, context=request())
         assert billed.rows("SELECT 1 FROM ledger.billing_details") == []
-        assert billed.ledger.organisation(ORG).version == 4, "erased once, recorded once"
+        assert billed.ledger.organisation(ORG).version == 4, "one erasure is one event"
         assert billed.invoicing.issue(ORG, "payment-1", context=request()) == [invoice]
 
 
@@ -116,14 +114,14 @@ class TestIssuing:
         assert invoice.total_in_words == "Rupees one thousand, seven hundred and seventy only"
         assert invoice.buyer.address.country_name == "India"
 
-    def test_asking_again_issues_nothing_anew(self, billed: InvoicingEnvironment) -> None:
+    def test_a_repeated_request_issues_nothing(self, billed: InvoicingEnvironment) -> None:
         billed.pay("payment-1")
         first = billed.invoicing.issue(ORG, "payment-1", context=request())
         later = billed.invoicing.issue(ORG, "payment-1", context=request(NOON + timedelta(days=400)))
         assert later == first
         assert billed.rows("SELECT count(*) FROM ledger.invoice_documents") == [(1,)]
 
-    def test_later_edits_leave_it_alone(self, billed: InvoicingEnvironment) -> None:
+    def test_later_edits_do_not_change_it(self, billed: InvoicingEnvironment) -> None:
         billed.pay("payment-1")
         (frozen,) = billed.invoicing.issue(ORG, "payment-1", context=request())
         moved = msgspec.structs.replace(
@@ -136,15 +134,15 @@ class TestIssuing:
         assert billed.invoicing.issue(ORG, "payment-1", context=request()) == [frozen]
         billed.give_back("payment-1", "refund-1", 500, 75_000, 13_500)
         _, note = billed.invoicing.issue(ORG, "payment-1", context=request())
-        assert note.buyer == frozen.buyer, "a credit note is made out to whom the invoice was"
+        assert note.buyer == frozen.buyer, "a credit note has the invoice's buyer"
 
     @pytest.mark.parametrize("payment_id", ["payment-1", "payment-0"])
-    def test_who_has_not_paid_gets_none(self, billed: InvoicingEnvironment, payment_id: str) -> None:
+    def test_an_unpaid_payment_has_no_invoice(self, billed: InvoicingEnvironment, payment_id: str) -> None:
         billed.pay("payment-1", organisation_id="org-of-somebody-else")
         with pytest.raises(PaymentNotInvoiceable):
             billed.invoicing.issue(ORG, payment_id, context=request())
 
-    def test_a_price_edition_that_was_taken_out_is_named(self, billed: InvoicingEnvironment) -> None:
+    def test_a_missing_price_edition_is_named(self, billed: InvoicingEnvironment) -> None:
         billed.pay("payment-1", price_version="2031")
         with pytest.raises(PriceVersionNotFound, match="'2031'"):
             billed.invoicing.issue(ORG, "payment-1", context=request())
@@ -157,7 +155,7 @@ class TestIssuing:
         ((document,),) = billed.rows("SELECT document FROM ledger.invoice_documents")
         assert msgspec.json.decode(bytes(state))[-1] == document_digest(document.encode())
 
-    def test_a_new_financial_year_begins_a_new_series(self, billed: InvoicingEnvironment) -> None:
+    def test_a_new_financial_year_starts_a_new_series(self, billed: InvoicingEnvironment) -> None:
         last_of_march = datetime(2027, 3, 31, 18, 29, tzinfo=UTC)
         numbers = []
         for day, payment_id in enumerate(["payment-1", "payment-2", "payment-3"]):
@@ -181,7 +179,7 @@ class TestIssuing:
 
 
 class TestCreditNotes:
-    def test_each_refund_has_its_own(self, billed: InvoicingEnvironment) -> None:
+    def test_each_refund_has_its_own_credit_note(self, billed: InvoicingEnvironment) -> None:
         billed.pay("payment-1")
         billed.give_back("payment-1", "refund-1", 333, 49_950, 8_991)
         documents = billed.invoicing.issue(ORG, "payment-1", context=request())
@@ -203,7 +201,7 @@ class TestCreditNotes:
         billed.pay("payment-1")
         billed.invoicing.issue(ORG, "payment-1", context=request())
         billed.sql.execute("DELETE FROM ledger.invoice_documents")
-        with pytest.raises(DuplicateKey):  # the event is there already, whatever became of the document
+        with pytest.raises(DuplicateKey):  # the event exists already, even if the document is gone
             billed.invoicing.issue(ORG, "payment-1", context=request())
 
     def test_the_service_cannot_change_what_was_issued(

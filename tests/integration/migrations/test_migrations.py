@@ -1,4 +1,4 @@
-"""Migrations build the schema once, whoever runs them, and the log they build cannot be rewritten."""
+"""Migrations build the schema once, also with concurrent migrators, and the log cannot be rewritten."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -122,7 +122,7 @@ class TestService:
             assert append(connection, Account().collect()) == 1
 
 
-class TestFacts:
+class TestImmutability:
     @pytest.mark.parametrize("change", CHANGES)
     def test_the_service_has_no_right_to_change_events(self, service_database: str, change: str) -> None:
         with (

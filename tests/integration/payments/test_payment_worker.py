@@ -1,4 +1,4 @@
-"""What becomes of payments that nobody looks at any more."""
+"""The payment worker follows up open payments and refunds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.integration.payments.test_payments import ORG, PRO, PaymentEnvironmen
 
 
 class WorkerEnvironment:
-    """A shop, and what looks after its payments."""
+    """A payment environment with a payment worker."""
 
     def __init__(
         self, payment_env: PaymentEnvironment, conninfo: str, connection: psycopg.Connection
@@ -38,7 +38,7 @@ class WorkerEnvironment:
         self._connection = connection
 
     def after(self, **time: float) -> int:
-        """Let time pass, look after payments, and return how many were due."""
+        """Advance the clock, run the worker, and return how many payments were due."""
         self.payment_env.now += timedelta(**time)
         ProjectionRunner(self._conninfo, ALL_PROJECTIONS).catch_up()
         due = self.worker.follow_up_due(self._connection)
@@ -55,7 +55,7 @@ def worker_env(service_database: str) -> Iterator[WorkerEnvironment]:
         yield WorkerEnvironment(PaymentEnvironment(ledger), service_database, connection)
 
 
-def test_a_payment_whose_news_got_lost_completes_by_itself(worker_env: WorkerEnvironment) -> None:
+def test_a_payment_with_a_lost_webhook_completes(worker_env: WorkerEnvironment) -> None:
     payment = worker_env.payment_env.order()
     worker_env.payment_env.gateway.pay(str(payment.order_id))
     assert worker_env.after(seconds=14) == 0
@@ -64,7 +64,7 @@ def test_a_payment_whose_news_got_lost_completes_by_itself(worker_env: WorkerEnv
     assert worker_env.after(hours=2) == 0
 
 
-def test_old_ones_are_asked_about_ever_more_seldom(worker_env: WorkerEnvironment) -> None:
+def test_older_payments_are_checked_less_often(worker_env: WorkerEnvironment) -> None:
     worker_env.payment_env.order()
     assert [worker_env.after(minutes=1) for _ in range(3)] == [1, 1, 1]
     assert [worker_env.after(minutes=5), worker_env.after(minutes=1), worker_env.after(minutes=2)] == [
@@ -77,7 +77,9 @@ def test_old_ones_are_asked_about_ever_more_seldom(worker_env: WorkerEnvironment
     assert worker_env.after(seconds=1) == 1
 
 
-def test_what_nobody_pays_is_abandoned_and_asked_about_for_a_while(worker_env: WorkerEnvironment) -> None:
+def test_an_unpaid_payment_is_abandoned_and_still_checked_for_some_time(
+    worker_env: WorkerEnvironment,
+) -> None:
     payment = worker_env.payment_env.order()
     worker_env.after(hours=24)
     current = worker_env.payment_env.payments.payment(payment.terms.payment_id)
@@ -87,19 +89,19 @@ def test_what_nobody_pays_is_abandoned_and_asked_about_for_a_while(worker_env: W
     assert worker_env.payment_env.balance == 1_000
 
 
-def test_late_money_after_a_failed_attempt_is_found(worker_env: WorkerEnvironment) -> None:
+def test_a_late_payment_after_a_failed_attempt_is_found(worker_env: WorkerEnvironment) -> None:
     payment = worker_env.payment_env.pay(worker_env.payment_env.order(), status=AttemptStatus.FAILED)
     worker_env.payment_env.gateway.pay(str(payment.order_id))
     worker_env.after(minutes=1)
     assert worker_env.payment_env.balance == 1_000
 
 
-def test_after_days_nobody_is_asked_any_more(worker_env: WorkerEnvironment) -> None:
+def test_checks_end_after_some_days(worker_env: WorkerEnvironment) -> None:
     worker_env.payment_env.order()
     assert worker_env.after(seconds=RECHECK_FOR.total_seconds()) == 0
 
 
-def test_what_a_crash_left_is_gone_on_with(worker_env: WorkerEnvironment) -> None:
+def test_payments_interrupted_by_a_crash_are_continued(worker_env: WorkerEnvironment) -> None:
     payment_env = worker_env.payment_env
     payment_env.gateway.is_down = True
     with pytest.raises(GatewayUnavailable):
@@ -111,7 +113,7 @@ def test_what_a_crash_left_is_gone_on_with(worker_env: WorkerEnvironment) -> Non
     assert payment_env.payments.payment("payment-x").status is PaymentStatus.PENDING
 
 
-def test_a_gateway_that_is_down_is_asked_once_a_round(worker_env: WorkerEnvironment) -> None:
+def test_an_unavailable_gateway_is_called_once_per_round(worker_env: WorkerEnvironment) -> None:
     for _ in range(3):
         worker_env.payment_env.order()
     worker_env.payment_env.gateway.is_down = True
@@ -119,7 +121,7 @@ def test_a_gateway_that_is_down_is_asked_once_a_round(worker_env: WorkerEnvironm
     assert worker_env.worker.failures == 1
 
 
-def test_refunds_are_asked_for_until_they_are_answered(worker_env: WorkerEnvironment) -> None:
+def test_refunds_are_requested_until_they_are_answered(worker_env: WorkerEnvironment) -> None:
     payment = worker_env.payment_env.buy()
     worker_env.payment_env.gateway.is_down = True
     worker_env.payment_env.refund(payment)
@@ -132,7 +134,7 @@ def test_refunds_are_asked_for_until_they_are_answered(worker_env: WorkerEnviron
     assert worker_env.worker.payment_counts.open_refunds == 0
 
 
-def test_pro_ends_with_its_time(worker_env: WorkerEnvironment) -> None:
+def test_pro_expires(worker_env: WorkerEnvironment) -> None:
     worker_env.payment_env.buy(0, PRO)
     worker_env.after(days=364)
     assert worker_env.payment_env.plan is Plan.PRO
@@ -143,7 +145,7 @@ def test_pro_ends_with_its_time(worker_env: WorkerEnvironment) -> None:
     assert worker_env.payment_env.ledger.organisation(ORG).version == version
 
 
-def test_what_is_open_is_counted(worker_env: WorkerEnvironment) -> None:
+def test_open_payments_are_counted(worker_env: WorkerEnvironment) -> None:
     worker_env.payment_env.order()
     worker_env.payment_env.pay(worker_env.payment_env.order(), amount_minor=1)
     worker_env.after(seconds=10)

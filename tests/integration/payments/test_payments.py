@@ -1,4 +1,4 @@
-"""The use cases of payments on a real database: from a quote to credits, and back to money."""
+"""The use cases of payments on a real database: from a quote to credits, and refunds."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ PAYG, PRO = PurchasePlan.PAY_AS_YOU_GO, PurchasePlan.PRO
 
 
 class PaymentEnvironment:
-    """Payments of one organisation, at a time that a test moves."""
+    """Payments of one organisation, with a clock that the test moves."""
 
     def __init__(self, ledger: Ledger, name: str = ORG) -> None:
         self.ledger = ledger
@@ -193,10 +193,10 @@ class TestQuotes:
         assert refusal.value.field == "credits"
 
     @pytest.mark.parametrize("plan", [PAYG, PRO])
-    def test_more_than_one_payment_can_be_of_is_not_quoted(
+    def test_credits_above_the_maximum_payment_are_not_quoted(
         self, payment_env: PaymentEnvironment, plan: PurchasePlan
     ) -> None:
-        """At 1.50 with 18 % of tax, a payment of 10,000,000,000.00 buys some 5,649 million credits."""
+        """At 1.50 per credit and 18 % tax, 10,000,000,000.00 buys about 5,649 million credits."""
         with pytest.raises(InvalidInput, match="at most INR 10,000,000,000") as refusal:
             payment_env.quote(5_650_000_000, plan)
         assert refusal.value.field == "credits"
@@ -205,7 +205,7 @@ class TestQuotes:
         with pytest.raises(InvalidInput):
             payment_env.quote(10**12 + 1, plan)
 
-    def test_pro_is_not_sold_twice_and_nothing_beside_an_agreement(
+    def test_pro_is_not_sold_twice_and_nothing_with_custom_billing(
         self, payment_env: PaymentEnvironment
     ) -> None:
         payment_env.change_plan(Plan.PRO, NOW + timedelta(days=1))
@@ -218,7 +218,7 @@ class TestQuotes:
             with pytest.raises(BilledByAgreement):
                 quote()
 
-    def test_an_amount_costs_itself_and_the_tax(self, payment_env: PaymentEnvironment) -> None:
+    def test_a_custom_amount_plus_tax(self, payment_env: PaymentEnvironment) -> None:
         quoted = payment_env.quote_custom()
         assert [(line.item, line.credits, line.amount_minor) for line in quoted.lines] == [
             ("custom", 0, 500_000)
@@ -228,10 +228,12 @@ class TestQuotes:
         assert payment_env.quote_custom(85).terms.total_minor == 100
 
     @pytest.mark.parametrize("amount_minor", [0, -1, 84, 847_457_627_120, 10**12])
-    def test_an_amount_that_cannot_be_paid_is_not_quoted(
+    def test_an_amount_out_of_range_is_not_quoted(
         self, payment_env: PaymentEnvironment, amount_minor: int
     ) -> None:
-        """With 18 % of tax, a payment of 10,000,000,000.00 is of 8,474,576,271.19; one of 1.00 is of 0.85."""
+        """With 18 % tax, a payment of 10,000,000,000.00 has an amount of 8,474,576,271.19; one of 1.00 has
+        0.85.
+        """
         with pytest.raises(InvalidInput) as refusal:
             payment_env.quote_custom(amount_minor)
         assert refusal.value.field == "amount_minor"
@@ -255,7 +257,7 @@ class TestQuotes:
             )
         assert [field for field, _ in refusal.value.field_errors] == fields
 
-    def test_a_payment_is_of_what_was_quoted_whatever_changed(self, payment_env: PaymentEnvironment) -> None:
+    def test_a_payment_uses_its_quote_after_changes(self, payment_env: PaymentEnvironment) -> None:
         quoted = payment_env.quote()
         payment_env.ledger.change_price(ORG, 9_000_000, context=payment_env.request())
         assert payment_env.begin(quoted).payment.terms.total_minor == 177_000
@@ -266,7 +268,7 @@ class TestQuotes:
         with pytest.raises(QuoteExpired):
             payment_env.begin(quoted)
 
-    def test_a_quote_of_nobody_is_unknown(self, payment_env: PaymentEnvironment) -> None:
+    def test_an_unknown_quote(self, payment_env: PaymentEnvironment) -> None:
         with pytest.raises(QuoteNotFound):
             payment_env.payments.begin(
                 ORG, "quote-x", "bookpay", payment_id="p", context=payment_env.request()
@@ -274,7 +276,7 @@ class TestQuotes:
 
 
 class TestBeginning:
-    def test_an_order_is_open_and_the_way_to_it_known(self, payment_env: PaymentEnvironment) -> None:
+    def test_a_payment_opens_an_order_with_a_page(self, payment_env: PaymentEnvironment) -> None:
         begun = payment_env.begin()
         assert begun.payment.status is PaymentStatus.PENDING
         assert begun.checkout is not None
@@ -292,7 +294,7 @@ class TestBeginning:
         assert all(each.checkout for each in begun)
         assert sorted(each.repeated for each in begun) == [False, True, True, True]
 
-    def test_a_repeated_request_gets_its_payment_and_another_one_none(
+    def test_a_repeated_request_gets_its_payment_and_another_request_is_refused(
         self, payment_env: PaymentEnvironment
     ) -> None:
         quoted = payment_env.quote()
@@ -303,7 +305,7 @@ class TestBeginning:
         with pytest.raises(IdempotencyConflict):
             payment_env.begin(quoted, idempotency_key=IdempotencyKey("payments", "key", b"2"))
 
-    def test_a_gateway_that_is_down_is_asked_again(self, payment_env: PaymentEnvironment) -> None:
+    def test_an_unavailable_gateway_is_called_again(self, payment_env: PaymentEnvironment) -> None:
         quoted = payment_env.quote()
         payment_env.gateway.is_down = True
         with pytest.raises(GatewayUnavailable):
@@ -317,24 +319,21 @@ class TestBeginning:
         begun = payment_env.begin()
         assert (begun.payment.status, begun.checkout) == (PaymentStatus.FAILED, None)
 
-    def test_a_gateway_that_is_not_there(self, payment_env: PaymentEnvironment) -> None:
+    def test_an_unknown_gateway(self, payment_env: PaymentEnvironment) -> None:
         with pytest.raises(GatewayNotFound):
             payment_env.begin(gateway="cash")
         payment_env.gateway.currencies = frozenset({"USD"})
         with pytest.raises(GatewayNotFound):
             payment_env.begin()
 
-    def test_the_way_to_the_page_can_be_asked_for_again(self, payment_env: PaymentEnvironment) -> None:
+    def test_the_link_to_the_page_can_be_requested_again(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.order()
-
-        def check_out() -> PaymentResult:
-            return payment_env.payments.checkout(ORG, payment.terms.payment_id, context=payment_env.request())
-
-        assert check_out().checkout is not None
+        checkout = payment_env.payments.checkout
+        assert checkout(ORG, payment.terms.payment_id, context=payment_env.request()).checkout is not None
         payment_env.pay(payment)
-        assert check_out().checkout is None
+        assert checkout(ORG, payment.terms.payment_id, context=payment_env.request()).checkout is None
 
-    def test_payments_of_others_are_unknown(self, payment_env: PaymentEnvironment) -> None:
+    def test_payments_of_other_organisations_are_unknown(self, payment_env: PaymentEnvironment) -> None:
         payment_id = payment_env.order().terms.payment_id
         payment_env.ledger.open_organisation("org-2", context=payment_env.request())
         with pytest.raises(PaymentNotFound):
@@ -344,7 +343,7 @@ class TestBeginning:
 
 
 class TestCompleting:
-    def test_credits_and_plan_come_with_the_money(self, payment_env: PaymentEnvironment) -> None:
+    def test_a_paid_payment_adds_credits_and_plan(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.buy()
         assert payment.status is PaymentStatus.COMPLETED
         assert (payment_env.balance, payment_env.plan) == (1_000, Plan.PAY_AS_YOU_GO)
@@ -375,7 +374,7 @@ class TestCompleting:
         payment_env.ledger.expire_pro(ORG, context=payment_env.request())
         assert payment_env.plan is Plan.PAY_AS_YOU_GO
 
-    def test_pro_that_came_meanwhile_is_flagged_and_the_credits_are_there(
+    def test_pro_that_was_added_meanwhile_is_flagged_and_the_credits_are_added(
         self, payment_env: PaymentEnvironment
     ) -> None:
         payment = payment_env.order(1_000, PRO)
@@ -386,9 +385,7 @@ class TestCompleting:
         assert payment_env.ledger.organisation(ORG).plan_expires_at == NOW + timedelta(days=9)
         assert payment_env.balance == 1_000
 
-    def test_credits_that_were_recorded_by_hand_are_not_added_again(
-        self, payment_env: PaymentEnvironment
-    ) -> None:
+    def test_credits_recorded_by_staff_are_not_added_again(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.order()
         attempt = payment_env.gateway.pay(str(payment.order_id))
         payment_env.ledger.record_purchase(
@@ -423,12 +420,10 @@ class TestCompleting:
         assert (payments[1].status, payments[1].purchase) == (PaymentStatus.COMPLETED, None)
         assert payment_env.balance == 0
         assert payment_env.payments.remarks(ORG, [first]) == {first: "a banner"}
-        facts = [envelope.event for envelope in payment_env.ledger.events.get(payments[1].id)]
-        assert "banner" not in repr(facts), "it is kept beside the log"
+        recorded = [envelope.event for envelope in payment_env.ledger.events.get(payments[1].id)]
+        assert "banner" not in repr(recorded), "it is stored outside the log"
 
-    def test_the_remark_is_there_whoever_goes_on_with_the_payment(
-        self, payment_env: PaymentEnvironment
-    ) -> None:
+    def test_the_remark_is_kept_when_a_payment_is_continued(self, payment_env: PaymentEnvironment) -> None:
         quoted = payment_env.quote_custom()
         payment_env.gateway.is_down = True
         with pytest.raises(GatewayUnavailable):
@@ -439,7 +434,7 @@ class TestCompleting:
         )
         assert payment_env.payments.remarks(ORG, ["payment-c"]) == {"payment-c": "a banner"}
 
-    def test_a_payment_goes_on_without_what_was_erased(self, payment_env: PaymentEnvironment) -> None:
+    def test_a_payment_completes_without_erased_data(self, payment_env: PaymentEnvironment) -> None:
         quoted = payment_env.quote_custom()
         payment_env.gateway.is_down = True
         with pytest.raises(GatewayUnavailable):
@@ -453,13 +448,13 @@ class TestCompleting:
         )
         assert payment_env.payments.remarks(ORG, ["payment-c"]) == {}
 
-    def test_an_order_of_nobody(self, payment_env: PaymentEnvironment) -> None:
+    def test_an_unknown_order(self, payment_env: PaymentEnvironment) -> None:
         with pytest.raises(PaymentNotFound):
             payment_env.record_attempt(Attempt("pay_1", "order_x", AttemptStatus.CAPTURED, 1, "INR"))
 
 
 class TestAttempts:
-    def test_a_webhook_counts_if_it_is_signed(self, payment_env: PaymentEnvironment) -> None:
+    def test_a_signed_webhook_counts(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.order()
         body = payment_env.gateway.notification_of(payment_env.gateway.pay(str(payment.order_id)))
         with pytest.raises(InvalidWebhookSignature):
@@ -473,14 +468,14 @@ class TestAttempts:
             )
         assert payment_env.balance == 1_000
 
-    def test_a_webhook_about_something_else_is_taken(self, payment_env: PaymentEnvironment) -> None:
+    def test_a_webhook_of_another_kind_is_accepted(self, payment_env: PaymentEnvironment) -> None:
         body = b'{"notification_id": "n", "kind": "settlement", "attempt": null}'
         payment_env.tracking.handle_webhook(
             "bookpay", body, {"x-signature": SIGNATURE}, payment_env.request()
         )
 
     @pytest.mark.parametrize("signature", [SIGNATURE, "forged"])
-    def test_who_comes_back_without_a_signature_has_the_gateway_asked(
+    def test_a_return_without_a_signature_rechecks_the_payment(
         self, payment_env: PaymentEnvironment, signature: str
     ) -> None:
         payment = payment_env.order()
@@ -489,14 +484,14 @@ class TestAttempts:
         payment_env.tracking.handle_return(payment.terms.payment_id, fields, payment_env.request())
         assert payment_env.balance == 1_000
 
-    def test_a_forged_return_brings_nothing(self, payment_env: PaymentEnvironment) -> None:
+    def test_a_forged_return_adds_nothing(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.order()
         forged = Attempt("pay_x", str(payment.order_id), AttemptStatus.CAPTURED, 177_000, "INR")
         fields = {"notice": payment_env.gateway.notification_of(forged).decode(), "by": "forged"}
         back = payment_env.tracking.handle_return(payment.terms.payment_id, fields, payment_env.request())
         assert back.payment.status is PaymentStatus.PENDING
 
-    def test_a_return_of_another_order_says_nothing_of_this_one(
+    def test_a_return_of_another_order_does_not_affect_this_one(
         self, payment_env: PaymentEnvironment
     ) -> None:
         paid, payment = payment_env.order(), payment_env.order()
@@ -505,9 +500,7 @@ class TestAttempts:
         back = payment_env.tracking.handle_return(payment.terms.payment_id, fields, payment_env.request())
         assert back.payment.status is PaymentStatus.PENDING
 
-    def test_the_latest_attempt_says_where_an_order_stands_unless_one_took_money(
-        self, payment_env: PaymentEnvironment
-    ) -> None:
+    def test_the_latest_attempt_counts_unless_one_was_captured(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.order()
         order_id = str(payment.order_id)
         payment_env.gateway.pay(order_id, AttemptStatus.FAILED)
@@ -532,7 +525,7 @@ class TestAttempts:
 
 
 class TestEnding:
-    def test_a_payer_gives_up_and_pays_after_all(self, payment_env: PaymentEnvironment) -> None:
+    def test_an_abandoned_payment_that_is_paid_after_all(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.order()
         gave_up = payment_env.payments.abandon(ORG, payment.terms.payment_id, context=payment_env.request())
         assert gave_up.payment.status is PaymentStatus.ABANDONED
@@ -540,7 +533,7 @@ class TestEnding:
         with pytest.raises(PaymentClosed):
             payment_env.payments.abandon(ORG, payment.terms.payment_id, context=payment_env.request())
 
-    def test_what_nobody_pays_for_a_day_is_abandoned_and_still_completes(
+    def test_a_payment_unpaid_for_a_day_is_abandoned_and_can_still_complete(
         self, payment_env: PaymentEnvironment
     ) -> None:
         payment = payment_env.order()
@@ -554,7 +547,9 @@ class TestEnding:
         assert payment_env.follow_up(payment).status is PaymentStatus.COMPLETED
         assert payment_env.follow_up(payment).status is PaymentStatus.COMPLETED
 
-    def test_what_a_crash_left_without_an_order_gets_one(self, payment_env: PaymentEnvironment) -> None:
+    def test_a_payment_that_a_crash_left_without_an_order_gets_one(
+        self, payment_env: PaymentEnvironment
+    ) -> None:
         payment_env.gateway.is_down = True
         with pytest.raises(GatewayUnavailable):
             payment_env.begin(payment_id="payment-x")
@@ -565,7 +560,7 @@ class TestEnding:
 
 
 def end_payment_locks(payment_env: PaymentEnvironment) -> None:
-    """Let the database lose the connections that hold turns, as a failover does."""
+    """Terminate the database connections that hold payment locks, as a failover does."""
     with (
         event_store_of(payment_env.ledger).recorder.datastore.get_connection() as connection,
         connection.transaction(),
@@ -578,7 +573,7 @@ def end_payment_locks(payment_env: PaymentEnvironment) -> None:
 
 
 class TestRefunds:
-    def test_unspent_credits_go_and_their_money_comes(self, payment_env: PaymentEnvironment) -> None:
+    def test_unspent_credits_are_refunded(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.refund(payment_env.buy(), 400)
         assert payment.status is PaymentStatus.REFUNDED
         assert payment_env.balance == 600
@@ -589,7 +584,7 @@ class TestRefunds:
         with pytest.raises(RefundExceedsPurchase):
             payment_env.refund(payment)
 
-    def test_the_same_request_at_once_gets_the_same_answer(self, payment_env: PaymentEnvironment) -> None:
+    def test_concurrent_repeats_get_the_same_response(self, payment_env: PaymentEnvironment) -> None:
         payment_id = payment_env.buy().terms.payment_id
         idempotency_key = IdempotencyKey("refunds", "key", b"1")
 
@@ -609,7 +604,9 @@ class TestRefunds:
         assert payment_env.balance == 400
         assert len(payment_env.gateway.refunds) == 1
 
-    def test_a_gateway_that_is_down_is_asked_until_it_answers(self, payment_env: PaymentEnvironment) -> None:
+    def test_an_unavailable_gateway_is_called_until_it_responds(
+        self, payment_env: PaymentEnvironment
+    ) -> None:
         payment = payment_env.buy()
         payment_env.gateway.is_down = True
         assert payment_env.refund(payment).status is PaymentStatus.COMPLETED
@@ -618,14 +615,14 @@ class TestRefunds:
         assert payment_env.follow_up(payment).status is PaymentStatus.REFUNDED
         assert payment_env.gateway.taken_minor == 0
 
-    def test_one_that_takes_its_time(self, payment_env: PaymentEnvironment) -> None:
+    def test_a_slow_refund(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.buy()
         payment_env.gateway.refunds_pend = True
         assert payment_env.refund(payment).status is PaymentStatus.COMPLETED
         payment_env.gateway.refunds_pend = False
         assert payment_env.follow_up(payment).status is PaymentStatus.REFUNDED
 
-    def test_a_refusal_brings_the_credits_back(self, payment_env: PaymentEnvironment) -> None:
+    def test_a_refusal_restores_the_credits(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.buy()
         payment_env.gateway.refuses_refunds = True
         payment = payment_env.refund(payment, 400)
@@ -635,15 +632,13 @@ class TestRefunds:
         payment_env.gateway.refuses_refunds = False
         assert payment_env.refund(payment).status is PaymentStatus.REFUNDED
 
-    def test_one_that_fails_at_the_gateway_is_a_refusal_too(self, payment_env: PaymentEnvironment) -> None:
+    def test_a_refund_that_fails_at_the_gateway_is_a_refusal(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.buy()
         payment_env.gateway.refunds_fail = True
         assert flags(payment_env.refund(payment, 400)) == {Flag.REFUND_REFUSED}
         assert payment_env.balance == 1_000
 
-    def test_two_who_hear_of_a_refusal_bring_the_credits_back_once(
-        self, payment_env: PaymentEnvironment
-    ) -> None:
+    def test_two_reports_of_a_refusal_restore_the_credits_once(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.buy()
         payment_env.gateway.refuses_refunds = True
 
@@ -657,7 +652,7 @@ class TestRefunds:
         payment_env.refund(payment, 400)
         assert payment_env.balance == 1_000
 
-    def test_credits_that_came_with_a_plan_go_without_money(self, payment_env: PaymentEnvironment) -> None:
+    def test_included_credits_are_taken_back_without_money(self, payment_env: PaymentEnvironment) -> None:
         in_rupees = CurrencyChange(pro_credits=500)
         edition = Edition("with credits", NOW, currencies={Currency.INR: in_rupees})
         payment_env.ledger.prices = PriceBook([edition])
@@ -674,9 +669,7 @@ class TestRefunds:
         assert payment_env.balance == 600
         assert len(payment_env.gateway.refunds) == 1
 
-    def test_what_is_not_paid_or_bought_nothing_is_not_refunded(
-        self, payment_env: PaymentEnvironment
-    ) -> None:
+    def test_an_unpaid_payment_is_not_refunded(self, payment_env: PaymentEnvironment) -> None:
         with pytest.raises(PaymentNotRefundable):
             payment_env.refund(payment_env.order())
 

@@ -1,4 +1,4 @@
-"""Money that goes back through the gateway without credits, and flags that are settled, on PostgreSQL."""
+"""Refunds of money without credits, and settling of flags, on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def custom(payment_env: PaymentEnvironment, amount_minor: int = 500_000) -> Paym
 
 
 def twice(payment_env: PaymentEnvironment) -> tuple[Payment, AttemptRefund]:
-    """Return a payment that was paid twice, and what gives the second money back."""
+    """Return a payment that was paid twice, and the refund request for the second attempt."""
     payment = payment_env.buy()
     second = payment_env.gateway.pay(str(payment.order_id))
     return payment_env.record_attempt(second), AttemptRefund(second.gateway_payment_id)
@@ -55,7 +55,7 @@ def open_flags(payment: Payment) -> set[Flag]:
 
 
 class TestCustomPayments:
-    def test_parts_go_back_until_all_is(self, payment_env: PaymentEnvironment) -> None:
+    def test_partial_refunds_up_to_the_whole_amount(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.give_back(custom(payment_env), FeeRefund(123_456))
         assert payment.status is PaymentStatus.REFUNDED
         assert payment_env.gateway.taken_minor == 590_000 - 123_456 * 118 // 100
@@ -66,7 +66,7 @@ class TestCustomPayments:
         assert payment_env.gateway.taken_minor == 0
         assert payment_env.balance == 0
 
-    def test_it_is_asked_for_once(self, payment_env: PaymentEnvironment) -> None:
+    def test_a_repeated_request_refunds_once(self, payment_env: PaymentEnvironment) -> None:
         payment = custom(payment_env)
         for _ in range(2):
             payment_env.give_back(
@@ -74,7 +74,7 @@ class TestCustomPayments:
             )
         assert len(payment_env.gateway.refunds) == 1
 
-    def test_a_refusal_is_flagged_and_it_can_go_back_later(self, payment_env: PaymentEnvironment) -> None:
+    def test_a_refusal_is_flagged_and_can_be_repeated_later(self, payment_env: PaymentEnvironment) -> None:
         payment = custom(payment_env)
         payment_env.gateway.refuses_refunds = True
         payment = payment_env.give_back(payment, FeeRefund(500_000))
@@ -90,21 +90,19 @@ class TestCustomPayments:
         assert (asked.amount_minor, asked.tax_minor) == (1_000, 180)
         assert payment_env.payments.payment(payment.terms.payment_id).version == payment.version
 
-    def test_what_the_gateway_says_was_given_back_is_what_we_gave(
-        self, payment_env: PaymentEnvironment
-    ) -> None:
+    def test_the_gateways_refunds_match_ours(self, payment_env: PaymentEnvironment) -> None:
         payment = custom(payment_env)
         (paid,) = payment_env.gateway.attempts_of[str(payment.order_id)]
         payment_env.give_back(payment, FeeRefund(1_000))
-        told = type(paid)(*(getattr(paid, name) for name in paid.__struct_fields__[:5]), 1_180)
-        assert flags(payment_env.record_attempt(told)) == set()
-        told = type(paid)(*(getattr(paid, name) for name in paid.__struct_fields__[:5]), 1_181)
-        told_of = payment_env.record_attempt(told)
-        assert [(key.flag, key.amount_minor) for key in told_of.flags] == [(Flag.REFUND_UNKNOWN, 1)]
+        reported = type(paid)(*(getattr(paid, name) for name in paid.__struct_fields__[:5]), 1_180)
+        assert flags(payment_env.record_attempt(reported)) == set()
+        reported = type(paid)(*(getattr(paid, name) for name in paid.__struct_fields__[:5]), 1_181)
+        payment = payment_env.record_attempt(reported)
+        assert [(key.flag, key.amount_minor) for key in payment.flags] == [(Flag.REFUND_UNKNOWN, 1)]
 
 
 class TestFees:
-    def test_all_of_it_ends_the_subscription_now_and_leaves_the_credits(
+    def test_a_full_refund_ends_the_subscription_and_leaves_the_credits(
         self, payment_env: PaymentEnvironment
     ) -> None:
         payment = payment_env.buy(1_000, PRO)
@@ -114,18 +112,18 @@ class TestFees:
         payment_env.refund(payment)
         assert (payment_env.balance, payment_env.gateway.taken_minor) == (0, 0)
 
-    def test_a_part_leaves_it_and_the_last_part_ends_it(self, payment_env: PaymentEnvironment) -> None:
+    def test_only_the_last_partial_refund_ends_it(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.give_back(payment_env.buy(0, PRO), FeeRefund(PRO_FEE_MINOR // 2))
         assert payment_env.plan is Plan.PRO
         payment_env.give_back(payment, FeeRefund(PRO_FEE_MINOR // 2))
         assert payment_env.plan is Plan.PAY_AS_YOU_GO
         assert payment_env.gateway.taken_minor == 0
 
-    def test_a_refusal_brings_it_back_until_when_it_was(self, payment_env: PaymentEnvironment) -> None:
+    def test_a_refusal_restores_it_with_its_end(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.buy(0, PRO)
         payment_env.gateway.is_down = True
         payment_env.give_back(payment, FeeRefund(PRO_FEE_MINOR))
-        assert payment_env.plan is Plan.PAY_AS_YOU_GO, "it is gone at once"
+        assert payment_env.plan is Plan.PAY_AS_YOU_GO, "it ends immediately"
         payment_env.now += timedelta(days=1)
         payment_env.gateway.is_down, payment_env.gateway.refuses_refunds = False, True
         assert open_flags(payment_env.follow_up(payment)) == {Flag.REFUND_REFUSED}
@@ -133,7 +131,7 @@ class TestFees:
         assert (organisation.plan, organisation.plan_expires_at) == (Plan.PRO, NOW + PRO_DURATION)
 
     @pytest.mark.parametrize("days", [1, 400])
-    def test_a_refusal_brings_nothing_back_that_is_over_or_replaced(
+    def test_a_refusal_does_not_restore_an_expired_or_replaced_subscription(
         self, payment_env: PaymentEnvironment, days: int
     ) -> None:
         payment = payment_env.buy(0, PRO)
@@ -146,13 +144,13 @@ class TestFees:
         payment_env.follow_up(payment)
         assert payment_env.plan is (Plan.ENTERPRISE if days == 1 else Plan.PAY_AS_YOU_GO)
 
-    def test_a_plan_that_staff_set_since_stays(self, payment_env: PaymentEnvironment) -> None:
+    def test_a_plan_that_staff_set_later_stays(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.buy(0, PRO)
         payment_env.change_plan(Plan.PRO, NOW + timedelta(days=500))
         payment_env.give_back(payment, FeeRefund(PRO_FEE_MINOR))
         assert payment_env.plan is Plan.PRO
 
-    def test_the_fee_of_a_second_subscription_leaves_the_first_one(
+    def test_a_refund_of_a_second_subscription_leaves_the_first(
         self, payment_env: PaymentEnvironment
     ) -> None:
         both = [payment_env.order(0, PRO), payment_env.order(0, PRO)]
@@ -161,7 +159,7 @@ class TestFees:
         second = payment_env.give_back(second, FeeRefund(PRO_FEE_MINOR))
         assert (payment_env.plan, open_flags(second)) == (Plan.PRO, set())
 
-    def test_credits_that_were_recorded_by_hand_stay_and_their_money_goes_back(
+    def test_a_payment_recorded_by_staff_is_refunded_without_its_credits(
         self, payment_env: PaymentEnvironment
     ) -> None:
         payment = payment_env.order()
@@ -183,15 +181,13 @@ class TestFees:
             set(),
         )
 
-    def test_what_was_paid_for_credits_goes_back_with_them(self, payment_env: PaymentEnvironment) -> None:
+    def test_a_payment_for_credits_is_refunded_with_them(self, payment_env: PaymentEnvironment) -> None:
         with pytest.raises(PaymentNotRefundable):
             payment_env.give_back(payment_env.buy(), FeeRefund(1))
 
 
 class TestUnexpectedPayments:
-    def test_what_was_paid_again_goes_back_and_the_payment_stays(
-        self, payment_env: PaymentEnvironment
-    ) -> None:
+    def test_a_second_payment_is_refunded_and_the_first_stays(self, payment_env: PaymentEnvironment) -> None:
         payment, second = twice(payment_env)
         for _ in range(2):
             payment = payment_env.give_back(
@@ -203,16 +199,16 @@ class TestUnexpectedPayments:
         assert (asked.gateway_payment_id, asked.amount_minor) == (second.gateway_payment_id, 177_000)
         assert flags(payment_env.recheck(payment)) == {Flag.PAID_TWICE}
 
-    def test_another_amount_goes_back_from_a_payment_that_failed(
-        self, payment_env: PaymentEnvironment
-    ) -> None:
+    def test_another_amount_of_a_failed_payment_is_refunded(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.pay(payment_env.order(), amount_minor=1_234)
         ((_, attempt, _),) = payment.open_flags
         payment = payment_env.give_back(payment, AttemptRefund(attempt))
         assert (payment.status, payment.open_flags) == (PaymentStatus.FAILED, set())
         assert payment_env.gateway.taken_minor == 0
 
-    def test_a_gateway_that_is_down_is_asked_until_it_answers(self, payment_env: PaymentEnvironment) -> None:
+    def test_an_unavailable_gateway_is_called_until_it_responds(
+        self, payment_env: PaymentEnvironment
+    ) -> None:
         payment, second = twice(payment_env)
         payment_env.gateway.is_down = True
         payment = payment_env.give_back(payment, second)
@@ -247,7 +243,7 @@ class TestSettling:
             **options,
         ).payment
 
-    def test_the_note_lies_beside_the_log(self, payment_env: PaymentEnvironment) -> None:
+    def test_the_note_is_stored_outside_the_log(self, payment_env: PaymentEnvironment) -> None:
         payment, _ = twice(payment_env)
         (key,) = payment.flags
         for _ in range(2):
@@ -270,20 +266,20 @@ class TestSettling:
         ]
 
     @pytest.mark.parametrize("note", ["", "  "])
-    def test_a_note_says_something(self, payment_env: PaymentEnvironment, note: str) -> None:
+    def test_an_empty_note_is_refused(self, payment_env: PaymentEnvironment, note: str) -> None:
         payment, _ = twice(payment_env)
         with pytest.raises(InvalidInput, match="says what was done") as refused:
             self.settle(payment_env, payment, note)
         assert refused.value.field == "note"
         assert payment_env.payments.payment(payment.terms.payment_id).open_flags
 
-    def test_flags_of_others_are_unknown(self, payment_env: PaymentEnvironment) -> None:
+    def test_flags_of_other_organisations_are_unknown(self, payment_env: PaymentEnvironment) -> None:
         payment, _ = twice(payment_env)
         payment_env.ledger.open_organisation("org-2", context=payment_env.request())
         with pytest.raises(PaymentNotFound):
             self.settle(payment_env, payment, organisation_id="org-2")
 
-    def test_a_flag_that_is_not_there(self, payment_env: PaymentEnvironment) -> None:
+    def test_an_unknown_flag(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.pay(payment_env.order(), status=AttemptStatus.FAILED)
         with pytest.raises(FlagNotOpen):
             payment_env.payments.settle_flag(

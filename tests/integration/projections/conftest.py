@@ -1,4 +1,4 @@
-"""A log to append to, and projectors that read it with the rights of the service."""
+"""A log for tests to append to, and projectors with the rights of the service."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.integration.projections.recount import projected, recount
 
 
 class Ledger:
-    """A migrated database, the events that tests appended to it, and what is projected of them."""
+    """A migrated database, the events that tests appended, and their projections."""
 
     def __init__(self, owner: str, service: str, connection: psycopg.Connection[Any]) -> None:
         self.owner = owner
@@ -26,7 +26,7 @@ class Ledger:
         self.log: list[EventEnvelope] = []
 
     def append(self, *accounts: Account) -> int:
-        """Append what happened to accounts since the last call, and return the log's end."""
+        """Append the new events of accounts, and return the end of the log."""
         events = [envelope for account in accounts for envelope in account.collect()]
         self.log += events
         return append(self.connection, events)
@@ -46,7 +46,7 @@ class Ledger:
         return row[0]
 
     def assert_projected(self, log: Sequence[EventEnvelope] | None = None) -> None:
-        """Check every table against a recount of the log, or of a part of it."""
+        """Compare every table with a recount of the log, or of a part of it."""
         log = self.log if log is None else log
         streams = list({envelope.originator_id for envelope in self.log})
         assert projected(self.connection, streams) == recount(log)
@@ -61,11 +61,11 @@ def ledger(migrated_database: str, service_database: str) -> Iterator[Ledger]:
 
 @pytest.fixture
 def story(ledger: Ledger) -> Callable[[Account], None]:
-    """A function that appends what happened to an account, projects it, and checks every table."""
+    """A function that appends the new events of an account, projects them, and checks every table."""
 
-    def tell(account: Account) -> None:
+    def run(account: Account) -> None:
         ledger.append(account)
         ledger.project()
         ledger.assert_projected()
 
-    return tell
+    return run

@@ -1,6 +1,6 @@
-"""What every projected table must hold, counted from the whole log at once: slow, plain, and on its own.
+"""The expected rows of every projected table, computed from the whole log: slow, simple, and independent.
 
-Shares no code with the projections. A log is the list of events in the order of their notification ids.
+It shares no code with the projections. A log is the list of events in the order of their notification ids.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def recount(log: Sequence[EventEnvelope]) -> Tables:
 
 
 def projected(connection: psycopg.Connection[Any], streams: Sequence[UUID]) -> Tables:
-    """Return the rows that the tables hold of some organisations, sorted alike."""
+    """Return the rows of some organisations in the tables, in the same order."""
     cursor = connection.cursor(row_factory=dict_row)
     tables = {
         table: cursor.execute(
@@ -73,18 +73,18 @@ def _sorted(tables: Tables) -> Tables:
 
 
 def _balance(history: list[EventEnvelope]) -> dict[str, Any]:
-    facts = [envelope.event for envelope in history]
-    (opened,) = [event for event in facts if isinstance(event, OrganisationOpened)]
+    recorded = [envelope.event for envelope in history]
+    (opened,) = [event for event in recorded if isinstance(event, OrganisationOpened)]
 
     def total(kind: type[Any]) -> int:
-        return sum(event.credits for event in facts if isinstance(event, kind))
+        return sum(event.credits for event in recorded if isinstance(event, kind))
 
     def latest(kind: type[Any], field: str, before: Any) -> Any:
-        return [before, *(getattr(event, field) for event in facts if isinstance(event, kind))][-1]
+        return [before, *(getattr(event, field) for event in recorded if isinstance(event, kind))][-1]
 
     return {
         "organisation_id": opened.organisation_id,
-        "balance": sum(event.balance_delta for event in facts),
+        "balance": sum(event.balance_delta for event in recorded),
         "granted": total(CreditsGranted),
         "purchased": total(CreditsPurchased) - total(PurchaseRefunded) + total(PurchaseRefundReversed),
         "refunded": total(ChargeRefunded),
@@ -101,7 +101,7 @@ def _balance(history: list[EventEnvelope]) -> dict[str, Any]:
 
 
 def _holds(history: list[EventEnvelope]) -> list[dict[str, Any]]:
-    """A row per hold; what a charge took from one is on the charge."""
+    """Return one row per hold. A charge has the credits it took from a hold."""
     rows = {}
     for envelope in history:
         event = envelope.event
@@ -144,7 +144,7 @@ def _statement(history: list[EventEnvelope]) -> Tables:
     for envelope in history:
         event = envelope.event
         if isinstance(event, UsageCharged):
-            # A charge of credits, or of a run that has been charged: what is hidden never had a rate.
+            # A charge of credits, or of a run that was charged before: hidden charges never had a rate.
             if event.credits > 0 or (event.run_id in runs and event.rate_millionths > 0 and event.photos > 0):
                 run = runs.setdefault(event.run_id, [])
                 month = run[0].month if run else event.day.replace(day=1)

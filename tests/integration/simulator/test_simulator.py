@@ -1,4 +1,4 @@
-"""The simulator against a real broker: its account equals a recount of the bytes in the log."""
+"""The simulator with a real broker: its account equals a recount of the bytes in the log."""
 
 import json
 import threading
@@ -57,7 +57,7 @@ def create_topic(address: str, topic: str) -> None:
 
 
 def read_back(address: str, topic: str, last_offsets: dict[str, int]) -> Iterator[Record]:
-    """Every record of the topic up to its last acknowledged offsets, partition by partition."""
+    """Return every record of the topic up to its last acknowledged offsets, partition by partition."""
     for partition, last_offset in last_offsets.items():
         consumer = KafkaConsumer(
             bootstrap_servers=address, auto_offset_reset="earliest", consumer_timeout_ms=10_000
@@ -73,7 +73,7 @@ def read_back(address: str, topic: str, last_offsets: dict[str, int]) -> Iterato
 
 
 def parsed(record: Record) -> tuple[dict[str, Any], dict[str, Any]] | str:
-    """The attributes and the data of a record's event, or the flaw it has."""
+    """Return the attributes and the data of a record's event, or its flaw."""
     headers = {name: content.decode() for name, content in record.headers}
     try:
         body = json.loads(record.value)
@@ -92,7 +92,7 @@ def parsed(record: Record) -> tuple[dict[str, Any], dict[str, Any]] | str:
 
 
 def recounted(records: Iterable[Record]) -> dict[str, Any]:
-    """The account of a log by brute force; the totals of runs are worked out at the end."""
+    """Return the account of a log by brute force. The totals of runs are computed at the end."""
     malformed: Counter[str] = Counter()
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     first_bodies: dict[tuple[str, str], list[Any]] = {}
@@ -140,7 +140,7 @@ def recounted(records: Iterable[Record]) -> dict[str, Any]:
 def running(
     options: SimulatorOptions, factory: Callable[[], Any], sent_totals: SentTotals
 ) -> Iterator[threading.Event]:
-    """A simulation in a thread, stopped and awaited at the end."""
+    """Run a simulation in a thread; stop it and wait for it at the end."""
     stop = threading.Event()
     thread = threading.Thread(target=run, args=(options, factory, stop, now, sent_totals))
     thread.start()
@@ -159,7 +159,7 @@ def wait_for_acknowledged(sent_totals: SentTotals, number: int) -> None:
         time.sleep(0.02)
 
 
-def test_the_tally_equals_a_recount_of_the_log(broker: str, topic_name: Callable[[str], str]) -> None:
+def test_the_account_equals_a_recount_of_the_log(broker: str, topic_name: Callable[[str], str]) -> None:
     topic = topic_name("usage")
     create_topic(broker, topic)
     options = SimulatorOptions(
@@ -200,7 +200,7 @@ def test_a_stop_is_prompt(broker: str, topic_name: Callable[[str], str]) -> None
 
 
 class RecordingProducers:
-    """Makes producers that note every record the broker acknowledged, by its identity."""
+    """Makes producers that store every record that the broker acknowledged, by its identity."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -231,7 +231,7 @@ class RecordingProducers:
             self._producer.close(timeout=timeout)
 
 
-def test_a_restart_of_the_broker_leaves_what_was_acknowledged(
+def test_acknowledged_records_survive_a_restart_of_the_broker(
     servers_root: Path, topic_name: Callable[[str], str]
 ) -> None:
     topic = topic_name("usage")

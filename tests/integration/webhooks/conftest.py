@@ -1,4 +1,4 @@
-"""A lab for each story, and receivers that listen for it."""
+"""One webhook environment per test, and receivers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def short_poll_interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody wakes a deliverer when the story moves its clock."""
+    """A short poll interval: no notification wakes a deliverer when the test moves its clock."""
     monkeypatch.setattr("infra.webhooks.deliverer.POLL_S", 0.02)
 
 
@@ -30,7 +30,7 @@ def webhook_env(migrated_database: str, service_database: str) -> Iterator[Webho
 
 @pytest.fixture
 def listen() -> Iterator[Callable[..., Receiver]]:
-    """A function that starts a receiver with its answers."""
+    """A function that starts a receiver with its responses."""
     from tests.integration.webhooks.receiver import Receiver, receiving
 
     with ExitStack() as listening:

@@ -1,4 +1,4 @@
-"""Receivers of webhooks: real HTTP servers on loopback, which verify signatures in a way of their own."""
+"""Webhook receivers: real HTTP servers on loopback, with an independent verification of signatures."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Answer = int | str
-"""A status; or "drop": the connection is closed; "hang": until the receiver ends; "drip": byte by byte."""
+"""A status, or "drop": close the connection; "hang": until the receiver ends; "drip": byte by byte."""
 
 
 @dataclass(frozen=True)
 class Received:
-    """A request as it came."""
+    """A received request."""
 
     path: str
     headers: dict[str, str]
@@ -38,7 +38,7 @@ class Received:
         return json.loads(self.body)
 
     def is_signed_with(self, secret: str) -> bool:
-        """Verify as the standard tells receivers to."""
+        """Verify a signature as the standard describes."""
         kind, _, key = secret.partition("_")
         assert kind == "whsec"
         signed = b".".join(
@@ -52,7 +52,7 @@ class Received:
 
 
 class Receiver:
-    """Answers with what it is told to: each of `answers` once, then the last of them for good."""
+    """Responds with each of `answers` once, and then always with the last one."""
 
     def __init__(self, answers: Sequence[Answer] = (204,)) -> None:
         self.answers = list(answers)
@@ -78,17 +78,17 @@ class Receiver:
         return answer
 
     def wait_for(self, count: int, within_s: float = 15.0) -> list[Received]:
-        """Return what was received once it is so many, or fail."""
+        """Wait for a number of requests and return them, or fail."""
         deadline = time.monotonic() + within_s
         while len(self.received) < count:
-            assert time.monotonic() < deadline, f"{len(self.received)} of {count} deliveries came"
+            assert time.monotonic() < deadline, f"{len(self.received)} of {count} deliveries arrived"
             time.sleep(0.01)
         return list(self.received)
 
 
 @contextmanager
 def receiving(receiver: Receiver, tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
-    """Let a receiver listen on loopback."""
+    """Run a receiver that listens on loopback."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -124,7 +124,7 @@ def receiving(receiver: Receiver, tls: ssl.SSLContext | None = None) -> Iterator
         daemon_threads = True
 
         def handle_error(self, *_: Any) -> None:
-            """Say nothing: clients that go away are part of the stories."""
+            """Log nothing: clients that disconnect are part of the tests."""
 
     server = Server(("127.0.0.1", 0), Handler)
     if tls is not None:

@@ -1,4 +1,4 @@
-"""From the log to a receiver: what is told, in which order, how often, and for how long."""
+"""Webhook delivery from the log to a receiver: events, order, retries and expiry."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def wait_until(condition: Callable[[], Any], within_s: float = 15.0) -> Any:
     """Return the first true value of a condition."""
     deadline = time.monotonic() + within_s
     while not (value := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the wait timed out"
         time.sleep(0.01)
     return value
 
@@ -35,10 +35,10 @@ def types(received: list[Received]) -> list[str]:
     return [each.content["type"].removeprefix("credit_ledger.") for each in received]
 
 
-def test_low_exhausted_replenished_and_purchases_are_told_in_order(
+def test_low_exhausted_replenished_and_purchases_are_sent_in_order(
     webhook_env: WebhookEnvironment, listen: Listen
 ) -> None:
-    webhook_env.purchase("pay-before")  # nobody listens yet: told to nobody
+    webhook_env.purchase("pay-before")  # there is no endpoint yet, so this is not sent
     receiver = listen()
     _, secret = webhook_env.add(receiver)
     webhook_env.ledger.set_low_balance_threshold(ORG, 50, context=webhook_env.request())
@@ -64,7 +64,7 @@ def test_low_exhausted_replenished_and_purchases_are_told_in_order(
     assert len(set(receiver.ids)) == 4
 
 
-def test_a_purchase_is_told_as_it_happens(webhook_env: WebhookEnvironment, listen: Listen) -> None:
+def test_a_purchase_is_sent_immediately(webhook_env: WebhookEnvironment, listen: Listen) -> None:
     receiver = listen()
     endpoint, _ = webhook_env.add(receiver)
     with delivering(webhook_env.deliverer()) as deliverer:
@@ -77,7 +77,9 @@ def test_a_purchase_is_told_as_it_happens(webhook_env: WebhookEnvironment, liste
     assert delivery.message_id == receiver.received[0].message_id
 
 
-def test_only_the_organisation_itself_hears_of_it(webhook_env: WebhookEnvironment, listen: Listen) -> None:
+def test_only_endpoints_of_the_organisation_get_its_events(
+    webhook_env: WebhookEnvironment, listen: Listen
+) -> None:
     mine, theirs = listen(), listen()
     webhook_env.open("org-2")
     webhook_env.add(mine)
@@ -91,7 +93,7 @@ def test_only_the_organisation_itself_hears_of_it(webhook_env: WebhookEnvironmen
 
 
 @pytest.mark.parametrize("answer", [500, 302, "drop", "hang"])
-def test_what_failed_is_tried_again_under_the_same_id(
+def test_a_failed_delivery_is_retried_with_the_same_id(
     webhook_env: WebhookEnvironment, listen: Listen, answer: Any
 ) -> None:
     receiver = listen(answer, 204)
@@ -102,7 +104,7 @@ def test_what_failed_is_tried_again_under_the_same_id(
         wait_until(lambda: webhook_env.deliveries(endpoint)[0].attempts == 1)
         assert webhook_env.endpoint().failing_since == webhook_env.now
         time.sleep(0.1)
-        assert len(receiver.received) == 1, "it rests"
+        assert len(receiver.received) == 1, "it is paused"
         webhook_env.later(seconds=5)
         first, again = receiver.wait_for(2)
         wait_until(lambda: webhook_env.deliveries(endpoint)[0].status == "delivered")
@@ -113,7 +115,7 @@ def test_what_failed_is_tried_again_under_the_same_id(
     assert webhook_env.endpoint().failing_since is None
 
 
-def test_first_attempts_go_in_order_and_a_refused_message_holds_up_no_other(
+def test_first_attempts_are_in_order_and_a_refused_message_blocks_no_other(
     webhook_env: WebhookEnvironment, listen: Listen
 ) -> None:
     receiver = listen(500, 204)
@@ -123,7 +125,7 @@ def test_first_attempts_go_in_order_and_a_refused_message_holds_up_no_other(
     with delivering(webhook_env.deliverer()):
         receiver.wait_for(1)
         wait_until(lambda: webhook_env.deliveries(endpoint)[0].attempts == 1)
-        webhook_env.later(seconds=2)  # the endpoint has rested; the message has not
+        webhook_env.later(seconds=2)  # the endpoint's pause is over; the message's is not
         receiver.wait_for(4)
         webhook_env.later(seconds=5)
         received = receiver.wait_for(5)
@@ -131,8 +133,8 @@ def test_first_attempts_go_in_order_and_a_refused_message_holds_up_no_other(
     assert paid == ["pay-0", "pay-1", "pay-2", "pay-3", "pay-0"]
 
 
-def test_a_dead_receiver_delays_nobody(webhook_env: WebhookEnvironment, listen: Listen) -> None:
-    """Four threads, and more endpoints than that hang."""
+def test_a_dead_receiver_does_not_delay_others(webhook_env: WebhookEnvironment, listen: Listen) -> None:
+    """There are four threads, and more endpoints that hang."""
     dead, alive = [listen("hang") for _ in range(5)], listen()
     for receiver in dead:
         webhook_env.add(receiver)
@@ -147,7 +149,7 @@ def test_a_dead_receiver_delays_nobody(webhook_env: WebhookEnvironment, listen: 
         webhook_env.purchase("pay-2", "org-2")
         alive.wait_for(1)
     assert time.monotonic() - began < 2
-    assert alive.received[0].at - began < 0.8, "it waited for those that hang"
+    assert alive.received[0].at - began < 0.8, "it waited for hanging endpoints"
 
 
 def test_an_endpoint_that_failed_for_five_days_is_disabled_and_can_be_enabled(
@@ -182,10 +184,12 @@ def test_an_endpoint_that_failed_for_five_days_is_disabled_and_can_be_enabled(
         webhook_env.purchase("pay-2")
         received = receiver.wait_for(attempts + 1)
     assert received[-1].content["data"]["payment_id"] == "pay-2"
-    assert len(received) == attempts + 1, "what was missed is not sent"
+    assert len(received) == attempts + 1, "missed events are not sent"
 
 
-def test_a_receiver_that_is_gone_is_disabled_at_once(webhook_env: WebhookEnvironment, listen: Listen) -> None:
+def test_a_receiver_that_answers_gone_is_disabled_immediately(
+    webhook_env: WebhookEnvironment, listen: Listen
+) -> None:
     receiver = listen(410)
     webhook_env.add(receiver)
     webhook_env.purchase("pay-1")
@@ -212,7 +216,7 @@ def test_after_a_rotation_both_secrets_sign_for_a_day(
     assert not after.is_signed_with(old)
 
 
-def test_what_is_removed_gets_nothing_more_and_leaves_nothing(
+def test_a_removed_endpoint_gets_no_messages_and_leaves_no_rows(
     webhook_env: WebhookEnvironment, listen: Listen
 ) -> None:
     receiver = listen(500)
@@ -230,9 +234,7 @@ def test_what_is_removed_gets_nothing_more_and_leaves_nothing(
     assert left == (0,)
 
 
-def test_an_endpoint_removed_while_a_delivery_is_under_way(
-    webhook_env: WebhookEnvironment, listen: Listen
-) -> None:
+def test_an_endpoint_removed_during_a_delivery(webhook_env: WebhookEnvironment, listen: Listen) -> None:
     receiver = listen("hang")
     endpoint, _ = webhook_env.add(receiver)
     webhook_env.purchase("pay-1")
@@ -258,7 +260,7 @@ def test_a_test_message(webhook_env: WebhookEnvironment, listen: Listen) -> None
     }
 
 
-def test_several_outboxes_at_once_make_each_delivery_once(
+def test_concurrent_outboxes_create_each_delivery_once(
     webhook_env: WebhookEnvironment, listen: Listen
 ) -> None:
     endpoint, _ = webhook_env.add(listen())
@@ -290,7 +292,7 @@ def test_deliveries_and_the_position_are_written_together_or_not_at_all(
     assert len(webhook_env.deliveries(endpoint)) == 1
 
 
-def test_it_goes_on_when_the_database_comes_back(
+def test_it_continues_after_a_restart_of_the_database(
     webhook_env: WebhookEnvironment, listen: Listen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receiver = listen()
@@ -307,7 +309,7 @@ def test_it_goes_on_when_the_database_comes_back(
         receiver.wait_for(1)
 
 
-def test_two_deliverers_and_one_at_work(webhook_env: WebhookEnvironment, listen: Listen) -> None:
+def test_one_of_two_deliverers_works(webhook_env: WebhookEnvironment, listen: Listen) -> None:
     receiver = listen()
     webhook_env.add(receiver)
     with delivering(webhook_env.deliverer()) as one, delivering(webhook_env.deliverer()) as other:
@@ -319,7 +321,7 @@ def test_two_deliverers_and_one_at_work(webhook_env: WebhookEnvironment, listen:
     assert len(receiver.ids) == len(set(receiver.ids)) == 5
 
 
-def test_old_deliveries_are_forgotten(webhook_env: WebhookEnvironment, listen: Listen) -> None:
+def test_old_deliveries_are_deleted(webhook_env: WebhookEnvironment, listen: Listen) -> None:
     receiver = listen()
     endpoint, _ = webhook_env.add(receiver)
     webhook_env.purchase("pay-1")
@@ -330,7 +332,7 @@ def test_old_deliveries_are_forgotten(webhook_env: WebhookEnvironment, listen: L
         wait_until(lambda: webhook_env.deliveries(endpoint) == [])
 
 
-def test_no_log_line_holds_an_address_or_a_secret(
+def test_no_log_line_contains_a_url_or_a_secret(
     webhook_env: WebhookEnvironment, listen: Listen, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -368,7 +370,7 @@ def test_metrics(webhook_env: WebhookEnvironment, listen: Listen) -> None:
         ("attempts_total", "delivered"): 2,
         ("attempts_total", "failed"): 1,
         ("lag",): 0,
-        ("pending",): 1,  # as of the last look, two seconds of the clock ago
+        ("pending",): 1,  # as of the last poll, two seconds of the clock ago
         ("oldest_seconds",): 5,
         ("endpoints_disabled_total",): 0,
         ("leads",): 1,

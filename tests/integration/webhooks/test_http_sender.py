@@ -1,4 +1,4 @@
-"""One attempt: over real HTTP, to an address that was checked, within its time."""
+"""One delivery attempt over real HTTP: to a checked address, with a time-out."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def send(sender: HttpSender, url: str) -> Outcome:
     return sender.send(url, HEADERS, b'{"a":1}')
 
 
-def trying_out(**options: Any) -> HttpSender:
+def allow_private_addresses(**options: Any) -> HttpSender:
     return HttpSender(allow_private=True, **options)
 
 
-def test_a_delivery_arrives_whole(receiver: Receiver) -> None:
-    assert send(trying_out(), receiver.url) == Outcome(204, None)
+def test_a_delivery_arrives_complete(receiver: Receiver) -> None:
+    assert send(allow_private_addresses(), receiver.url) == Outcome(204, None)
     (received,) = receiver.received
     assert (received.path, received.body) == ("/credits?token=SECRET", b'{"a":1}')
     assert received.headers["host"] == f"127.0.0.1:{receiver.port}"
@@ -52,9 +52,9 @@ def test_a_delivery_arrives_whole(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize("status", [199 + 101, 301, 307, 400, 410, 500, 503])
-def test_anything_but_success_has_failed_and_no_redirect_is_followed(receiver: Receiver, status: int) -> None:
+def test_every_status_but_success_fails_and_no_redirect_is_followed(receiver: Receiver, status: int) -> None:
     receiver.answers = [status]
-    outcome = send(trying_out(), receiver.url)
+    outcome = send(allow_private_addresses(), receiver.url)
     assert outcome == Outcome(status, f"it answered {status}")
     assert outcome.is_gone == (status == 410)
     assert [each.path for each in receiver.received] == ["/credits?token=SECRET"]
@@ -68,22 +68,22 @@ def test_anything_but_success_has_failed_and_no_redirect_is_followed(receiver: R
         ("drop", "it closed the connection without an answer"),
     ],
 )
-def test_a_receiver_without_an_answer(receiver: Receiver, answer: str, words: str) -> None:
+def test_a_receiver_that_does_not_respond(receiver: Receiver, answer: str, words: str) -> None:
     receiver.answers = [answer]
     began = time.monotonic()
-    assert send(trying_out(within_s=0.5), receiver.url) == Outcome(None, words)
+    assert send(allow_private_addresses(within_s=0.5), receiver.url) == Outcome(None, words)
     assert time.monotonic() - began < 2
 
 
-def test_nobody_listens() -> None:
-    with socket.socket() as taken:  # bound, and nobody accepts
+def test_no_server_listens() -> None:
+    with socket.socket() as taken:  # bound, but nothing accepts connections
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/"
-        assert send(trying_out(), url) == Outcome(None, "it refused the connection")
+        assert send(allow_private_addresses(), url) == Outcome(None, "it refused the connection")
 
 
 @pytest.mark.parametrize("answer", [b"SSH-2.0-x\r\n\r\n", b"x" * 40_000])
-def test_what_is_no_http(answer: bytes) -> None:
+def test_a_response_that_is_not_http(answer: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def speak(host: str, port: int) -> list[str]:
@@ -100,7 +100,7 @@ def test_what_is_no_http(answer: bytes) -> None:
         thread = Thread(target=accept)
         thread.start()
         url = f"http://no-http.example:{server.getsockname()[1]}/"
-        assert send(trying_out(resolve=speak), url) == Outcome(None, "its answer is not HTTP")
+        assert send(allow_private_addresses(resolve=speak), url) == Outcome(None, "its answer is not HTTP")
         thread.join()
 
 
@@ -115,7 +115,9 @@ def test_what_is_no_http(answer: bytes) -> None:
         ["93.184.216.34", "192.168.0.1"],
     ],
 )
-def test_a_name_that_leads_to_us_is_not_called(addresses: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_with_a_private_address_is_not_called(
+    addresses: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(socket, "create_connection", lambda *_: pytest.fail("it was called"))
     sender = HttpSender(allow_private=False, resolve=lambda host, port: addresses)
     outcome = send(sender, "https://hooks.example/")
@@ -123,7 +125,7 @@ def test_a_name_that_leads_to_us_is_not_called(addresses: list[str], monkeypatch
 
 
 def test_the_address_that_was_checked_is_the_one_that_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name server that gives a public address first and a private one after that gets nowhere."""
+    """A name server that returns a public address first and a private one later does not bypass the check."""
     answers = iter([["93.184.216.34", "93.184.216.35"], ["127.0.0.1"]])
     called = []
 
@@ -135,7 +137,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_called(monkeypatch: pyt
     sender = HttpSender(allow_private=False, resolve=lambda host, port: next(answers))
     assert send(sender, "https://hooks.example/") == Outcome(None, "it refused the connection")
     assert called == [("93.184.216.34", 443), ("93.184.216.35", 443)]
-    assert next(answers) == ["127.0.0.1"], "the name was asked for twice"
+    assert next(answers) == ["127.0.0.1"], "the name was resolved twice"
 
 
 @pytest.mark.parametrize(
@@ -148,13 +150,15 @@ def test_a_stored_address_is_checked_again(url: str, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 64 + ".example", "a..example"])
 def test_a_name_without_an_address(host: str) -> None:
-    assert send(trying_out(), f"https://{host}/") == Outcome(None, "its host name has no address")
+    assert send(allow_private_addresses(), f"https://{host}/") == Outcome(
+        None, "its host name has no address"
+    )
 
 
 class TestTls:
     @pytest.fixture
     def certificate(self, tmp_path: Path) -> Path:
-        """A certificate of hooks.example, and its key, in one file."""
+        """A certificate for hooks.example and its key, in one file."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hooks.example")])
         names = [x509.DNSName("hooks.example"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
@@ -190,30 +194,28 @@ class TestTls:
         with receiving(Receiver(), context) as listening:
             yield listening
 
-    def test_the_name_stays_where_the_address_is_called(
-        self, tls_receiver: Receiver, certificate: Path
-    ) -> None:
+    def test_tls_uses_the_name_of_the_url(self, tls_receiver: Receiver, certificate: Path) -> None:
         tls = ssl.create_default_context(cafile=str(certificate))
-        sender = trying_out(resolve=lambda host, port: ["127.0.0.1"], tls=tls)
+        sender = allow_private_addresses(resolve=lambda host, port: ["127.0.0.1"], tls=tls)
         url = f"https://hooks.example:{tls_receiver.port}/credits"
         assert send(sender, url) == Outcome(204, None)
         (received,) = tls_receiver.received
         assert received.headers["host"] == f"hooks.example:{tls_receiver.port}"
         assert self.asked_for == ["hooks.example"]
 
-    def test_a_certificate_of_somebody_else(self, tls_receiver: Receiver, certificate: Path) -> None:
+    def test_a_certificate_for_another_name(self, tls_receiver: Receiver, certificate: Path) -> None:
         tls = ssl.create_default_context(cafile=str(certificate))
-        sender = trying_out(resolve=lambda host, port: ["127.0.0.1"], tls=tls)
+        sender = allow_private_addresses(resolve=lambda host, port: ["127.0.0.1"], tls=tls)
         outcome = send(sender, f"https://other.example:{tls_receiver.port}/")
         assert outcome == Outcome(None, "its certificate is not trusted")
         assert tls_receiver.received == []
 
-    def test_a_certificate_that_nobody_vouches_for(self, tls_receiver: Receiver) -> None:
-        sender = trying_out(resolve=lambda host, port: ["127.0.0.1"])
+    def test_an_untrusted_certificate(self, tls_receiver: Receiver) -> None:
+        sender = allow_private_addresses(resolve=lambda host, port: ["127.0.0.1"])
         outcome = send(sender, f"https://hooks.example:{tls_receiver.port}/")
         assert outcome == Outcome(None, "its certificate is not trusted")
 
     def test_no_tls_at_all(self, receiver: Receiver) -> None:
-        outcome = send(trying_out(within_s=2), f"https://127.0.0.1:{receiver.port}/")
+        outcome = send(allow_private_addresses(within_s=2), f"https://127.0.0.1:{receiver.port}/")
         assert not outcome.delivered
         assert receiver.received == []

@@ -1,4 +1,4 @@
-"""A ledger with endpoints, and deliverers of it whose clock the story sets."""
+"""A ledger with endpoints, and deliverers whose clock the test sets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ORG = "org-1"
 
 
 class WebhookEnvironment:
-    """`now` is the time of every part; it stands still unless the story moves it."""
+    """`now` is the time of every part; only the test changes it."""
 
     def __init__(self, conninfo: str, service: str) -> None:
         self.conninfo = conninfo
@@ -83,7 +83,7 @@ class WebhookEnvironment:
         )
 
     def fill(self) -> None:
-        """Make deliveries of all the log tells."""
+        """Create deliveries for all events in the log."""
         with psycopg.connect(self.service, autocommit=True) as connection:
             while Outbox().fill(connection, self.now):
                 pass

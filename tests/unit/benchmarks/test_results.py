@@ -1,4 +1,4 @@
-"""Medians, headline figures, and what becomes of a case that fails."""
+"""Medians, headline figures, and failed cases."""
 
 from typing import cast
 
@@ -51,7 +51,7 @@ def test_every_headline_has_its_cases() -> None:
         assert None not in headlines(full_run).values()
 
 
-def test_cases_take_turns_and_what_they_share_is_prepared_once() -> None:
+def test_cases_take_turns_and_share_one_set_up() -> None:
     happened = []
 
     def set_up(_: BenchmarkEnvironment) -> None:

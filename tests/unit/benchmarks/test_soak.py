@@ -1,4 +1,4 @@
-"""The soak notices what it is there to notice."""
+"""The soak test finds the errors it is made for."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def test_a_receiver_counts_each_message_once(receiver: WebhookReceiver) -> None:
     assert (receiver.taken, receiver.repeats, receiver.forged) == ({"msg_1", "msg_2"}, 1, 0)
 
 
-def test_a_receiver_notices_what_is_not_signed_as_it_must_be(receiver: WebhookReceiver) -> None:
+def test_a_receiver_finds_wrong_signatures(receiver: WebhookReceiver) -> None:
     assert receiver.take(headers("msg_1", "whsec_YW5vdGhlcg=="), BODY) == 400
     assert receiver.take(headers("msg_1"), BODY + b" ") == 400
     assert (receiver.taken, receiver.forged) == (set(), 2)
 
 
-def test_a_receiver_refuses_some(receiver: WebhookReceiver) -> None:
+def test_a_receiver_rejects_some_messages(receiver: WebhookReceiver) -> None:
     receiver.refuses = True
     answers = [receiver.take(headers(f"msg_{number}"), BODY) for number in range(300)]
     assert 0 < answers.count(503) == receiver.refused == 300 - len(receiver.taken)
@@ -53,7 +53,7 @@ def test_a_receiver_refuses_some(receiver: WebhookReceiver) -> None:
         (Memory(1, 90, 90, 90), LAG_MAX + 1, ["projections are 5001 positions behind, and stay so"]),
     ],
 )
-def test_memory_and_lag_are_judged(memory: Memory, lag: int, found: list[str]) -> None:
+def test_memory_and_lag_have_limits(memory: Memory, lag: int, found: list[str]) -> None:
     service: Any = None
     findings = Findings()
     watch = ProcessMonitor(service, findings)

@@ -1,4 +1,4 @@
-"""The messages of the benchmarks are real ones, and cost what the benchmarks say."""
+"""The messages of the benchmarks are valid, and cost what the benchmarks compute."""
 
 from collections import defaultdict
 
@@ -15,7 +15,7 @@ def keys(records: list[UsageRecord]) -> list[bytes]:
     return [dedupe_key(report.source, report.message_id) for report in reports]
 
 
-def test_every_message_keeps_the_contract_and_counts_once() -> None:
+def test_every_message_is_valid_and_unique() -> None:
     records = Traffic(ORGANISATIONS).take(2_000)
 
     assert [record.offset for record in records] == list(range(2_000))
@@ -29,7 +29,7 @@ def test_ids_grow_with_time() -> None:
     assert [key[:6] for key in found] == sorted({key[:6] for key in found})
 
 
-def test_it_costs_what_the_rate_card_says() -> None:
+def test_the_cost_matches_the_rate_card() -> None:
     traffic = Traffic(ORGANISATIONS)
     rate_card = RateCard()
     photos: dict[tuple[str, int], int] = defaultdict(int)
@@ -64,7 +64,7 @@ def test_the_first_organisations_are_the_busiest_unless_all_are_alike() -> None:
     assert share_of_ten(alike=True) < 0.25
 
 
-def test_repeats_are_of_recent_messages_or_of_those_asked_for() -> None:
+def test_repeats_are_of_recent_or_of_given_messages() -> None:
     traffic = Traffic(ORGANISATIONS)
     earlier, new = traffic.take(100), traffic.take(2_000)
 

@@ -1,4 +1,4 @@
-"""Organisations, requests and usage for tests, with defaults for all a story does not tell."""
+"""Organisations, command contexts and usage for tests, with defaults for unspecified values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.usage_reports import usage_report
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 TENTH = 100_000
-"""The rate of watermarks, in millionths: 10 %."""
+"""The rate of watermarks in millionths: 10 %."""
 
 _message_numbers = count(1)
 
@@ -29,7 +29,7 @@ def request(at: datetime = NOON, *, actor: str | None = "u-1", cause: str = "req
 
 
 def usage(photos: int, **fields: Any) -> UsageReport:
-    """Return a usage message of its own identity, of one run unless `run_id` says otherwise."""
+    """Return a usage message with a new identity. All have the same run unless `run_id` is given."""
     defaults: dict[str, Any] = {
         "message_id": f"message-{next(_message_numbers)}",
         "occurred_at": NOON,
@@ -77,7 +77,7 @@ def charged(envelope: EventEnvelope) -> UsageCharged:
 
 
 class Story:
-    """An organisation with its history at hand, as the store has it for a refund."""
+    """An organisation and its history, which a refund needs."""
 
     def __init__(self, organisation: Organisation) -> None:
         self.organisation = organisation
@@ -114,7 +114,7 @@ def lots_of(organisation: Organisation) -> list[tuple[int, int]]:
 
 
 def state_of(organisation: Organisation) -> dict[str, Any]:
-    """Return all that an organisation is, apart from a decision that is under way."""
+    """Return the whole state of an organisation, without uncollected events."""
     under_way = ("_pending", "_available_before")
     names = {*Aggregate.__slots__, *Organisation.__slots__} - {*under_way}
     state = {name: getattr(organisation, name) for name in names}

@@ -1,4 +1,4 @@
-"""Auto top-up decides when credits are bought by themselves, and its brake when they are not."""
+"""Auto top-up decides when credits are bought automatically, and when it pauses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _numbers = count(1)
 
 
 class Buyer:
-    """An organisation with 100 credits that tops up below 200, at a time that a test moves."""
+    """An organisation with 100 credits that tops up below 200, with a clock that the test moves."""
 
     def __init__(self, per_day: int = 1, time_zone: str = "UTC") -> None:
         self.organisation = opened(time_zone=time_zone)
@@ -52,7 +52,7 @@ class Buyer:
         return request(self.now, actor=None)
 
     def top_up(self, last: LastTopUpStatus = LastTopUpStatus.NONE, total_minor: int = COST) -> list[Any]:
-        """Let the organisation decide, and return the facts that came of it."""
+        """Let the organisation decide, and return the resulting events."""
         self.organisation.start_top_up(f"top-{next(_numbers)}", total_minor, last, self.request())
         return [envelope.event for envelope in self.organisation.collect_events()]
 
@@ -60,13 +60,13 @@ class Buyer:
         return [type(event) for event in self.top_up(last, **more)]
 
 
-def begun(facts: list[Any]) -> AutoTopUpBegun:
-    (event,) = facts
+def begun(recorded: list[Any]) -> AutoTopUpBegun:
+    (event,) = recorded
     assert isinstance(event, AutoTopUpBegun)
     return event
 
 
-def test_it_begins_when_credits_are_low() -> None:
+def test_it_starts_when_credits_are_low() -> None:
     event = begun(Buyer().top_up())
     assert (event.credits, event.day, event.number, event.failures) == (1_000, date(2026, 7, 1), 1, 0)
 
@@ -86,21 +86,21 @@ def test_holds_count_as_spent() -> None:
     assert buyer.kinds() == [AutoTopUpBegun]
 
 
-def test_nothing_is_bought_that_nobody_switched_on() -> None:
+def test_nothing_is_bought_while_it_is_off() -> None:
     organisation = opened()
     organisation.collect_events()
     assert organisation.start_top_up("top-1", COST, LastTopUpStatus.NONE, request()) is None
     assert organisation.collect_events() == []
 
 
-def test_one_is_under_way_at_a_time() -> None:
+def test_one_top_up_is_open_at_a_time() -> None:
     buyer = Buyer(per_day=2)
     begun(buyer.top_up())
     assert buyer.top_up(LastTopUpStatus.UNDER_WAY) == []
 
 
 class TestDailyLimit:
-    def test_a_day_has_as_many_as_it_may_and_the_brake_says_so_once(self) -> None:
+    def test_the_daily_limit_is_recorded_once(self) -> None:
         buyer = Buyer(per_day=2)
         assert [begun(buyer.top_up(LastTopUpStatus.PAID)).number for _ in range(2)] == [1, 2]
         (held,) = buyer.top_up(LastTopUpStatus.PAID)
@@ -109,7 +109,7 @@ class TestDailyLimit:
         )
         assert buyer.top_up(LastTopUpStatus.PAID) == []
 
-    def test_it_lets_go_by_itself_on_the_next_day(self) -> None:
+    def test_the_pause_ends_on_the_next_day(self) -> None:
         buyer = Buyer()
         begun(buyer.top_up())
         buyer.top_up(LastTopUpStatus.PAID)
@@ -118,7 +118,7 @@ class TestDailyLimit:
         buyer.now += timedelta(seconds=1)
         assert begun(buyer.top_up(LastTopUpStatus.PAID)).day == date(2026, 7, 2)
 
-    def test_a_day_is_the_organisations(self) -> None:
+    def test_a_day_is_local_to_the_organisation(self) -> None:
         buyer = Buyer(time_zone="Asia/Kolkata")
         buyer.now = datetime(2026, 7, 1, 18, 29, 59, tzinfo=UTC)
         assert begun(buyer.top_up()).day == date(2026, 7, 1)
@@ -127,7 +127,7 @@ class TestDailyLimit:
 
     def test_a_day_of_25_hours_is_a_day(self) -> None:
         buyer = Buyer(time_zone="America/New_York")
-        buyer.now = datetime(2026, 11, 1, 4, 0, tzinfo=UTC)  # midnight, and clocks go back at two
+        buyer.now = datetime(2026, 11, 1, 4, 0, tzinfo=UTC)  # midnight; clocks go back at two
         begun(buyer.top_up())
         buyer.now += timedelta(hours=24, minutes=59)
         assert buyer.kinds(LastTopUpStatus.PAID) == [AutoTopUpHeld]
@@ -135,7 +135,7 @@ class TestDailyLimit:
         begun(buyer.top_up(LastTopUpStatus.PAID))
 
     @pytest.mark.parametrize("time_zone", ["Pacific/Kiritimati", "Pacific/Midway"])
-    def test_another_zone_makes_the_count_no_smaller_within_a_day(self, time_zone: str) -> None:
+    def test_a_zone_change_does_not_reduce_the_count_within_a_day(self, time_zone: str) -> None:
         buyer = Buyer()
         begun(buyer.top_up())
         buyer.organisation.change_time_zone(time_zone, buyer.request())
@@ -145,7 +145,7 @@ class TestDailyLimit:
         buyer.now += timedelta(days=1, minutes=1)
         begun(buyer.top_up(LastTopUpStatus.PAID))
 
-    def test_allowing_more_takes_effect_at_once(self) -> None:
+    def test_a_higher_limit_takes_effect_immediately(self) -> None:
         buyer = Buyer()
         begun(buyer.top_up())
         buyer.top_up(LastTopUpStatus.PAID)
@@ -153,7 +153,7 @@ class TestDailyLimit:
         buyer.organisation.collect_events()
         assert begun(buyer.top_up(LastTopUpStatus.PAID)).number == 2
 
-    def test_switching_off_and_on_again_does_not_release_it(self) -> None:
+    def test_switching_off_and_on_does_not_end_the_pause(self) -> None:
         buyer = Buyer()
         begun(buyer.top_up())
         buyer.organisation.switch_off_auto_top_up(OffReason.ASKED, buyer.request())
@@ -163,7 +163,7 @@ class TestDailyLimit:
         buyer.organisation.collect_events()
         assert buyer.kinds() == [AutoTopUpHeld]
 
-    def test_attempts_are_forgotten_when_they_cannot_count_any_more(self) -> None:
+    def test_old_attempts_are_dropped(self) -> None:
         buyer = Buyer()
         for _ in range(10):
             begun(buyer.top_up(LastTopUpStatus.PAID))
@@ -192,7 +192,7 @@ class TestFailures:
         assert off == AutoTopUpSwitchedOff(buyer.now, None, "request-1", OffReason.PAYMENTS_FAILED)
         assert buyer.top_up(LastTopUpStatus.FAILED) == []
 
-    def test_one_that_was_paid_starts_the_count_anew(self) -> None:
+    def test_a_paid_top_up_resets_the_count_of_failures(self) -> None:
         buyer = Buyer()
         begun(buyer.top_up())
         buyer.now += timedelta(days=1)
@@ -207,13 +207,13 @@ class TestMoney:
         (off,) = buyer.top_up(total_minor=COST + 1)
         assert off.reason is OffReason.PRICE_ROSE
 
-    def test_more_credits_than_were_agreed_to_pay_for_take_a_new_purchase(self) -> None:
+    def test_more_credits_than_agreed_need_a_new_purchase(self) -> None:
         buyer = Buyer()
         with pytest.raises(InvalidInput) as refused:
             buyer.organisation.change_auto_top_up(TopUpTerms(2_000, 200), 2 * COST, buyer.request())
         assert refused.value.field == "credits"
 
-    def test_one_that_was_too_small_is_not_repeated_on_that_day(self) -> None:
+    def test_a_top_up_that_was_too_small_is_not_repeated_on_the_same_day(self) -> None:
         buyer = Buyer(per_day=10)
         begun(buyer.top_up())
         buyer.organisation.complete_top_up(buyer.request())  # still below the threshold
@@ -226,7 +226,7 @@ class TestMoney:
         begun(buyer.top_up(LastTopUpStatus.PAID))
 
     @pytest.mark.parametrize("is_on", [True, False])
-    def test_one_that_was_enough_leaves_nothing_to_say(self, is_on: bool) -> None:
+    def test_a_sufficient_top_up_records_no_pause(self, is_on: bool) -> None:
         buyer = Buyer()
         if is_on:
             grant(buyer.organisation, 1_000)
@@ -252,7 +252,7 @@ def test_terms_out_of_range_are_refused(terms: TopUpTerms, field: str) -> None:
     assert refused.value.field == field
 
 
-def test_what_is_off_can_neither_be_changed_nor_switched_off() -> None:
+def test_it_cannot_be_changed_or_switched_off_while_it_is_off() -> None:
     organisation = opened()
     with pytest.raises(AutoTopUpNotOn):
         organisation.switch_off_auto_top_up(OffReason.ASKED, request())
@@ -260,7 +260,7 @@ def test_what_is_off_can_neither_be_changed_nor_switched_off() -> None:
         organisation.change_auto_top_up(TopUpTerms(1_000, 200), COST, request())
 
 
-def test_its_history_and_its_snapshot_tell_the_same() -> None:
+def test_its_history_and_its_snapshot_give_the_same_state() -> None:
     buyer = Buyer(per_day=2)
     begun(buyer.top_up())
     buyer.top_up(LastTopUpStatus.FAILED)
@@ -270,7 +270,7 @@ def test_its_history_and_its_snapshot_tell_the_same() -> None:
     assert state_of(organisation.fork()) == state_of(organisation)
 
 
-def test_switching_on_anew_takes_the_new_card() -> None:
+def test_switching_on_again_uses_the_new_card() -> None:
     buyer = Buyer()
     envelope = buyer.organisation.switch_on_auto_top_up(
         TopUpTerms(500, 50), payment_id="payment-2", amount_minor_max=1_000, context=buyer.request()

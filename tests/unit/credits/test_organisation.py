@@ -1,4 +1,4 @@
-"""What an organisation decides: opening, additions, charges, prices, plans and zones."""
+"""The decisions of an organisation: opening, additions, charges, prices, plans and zones."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -61,7 +61,7 @@ class TestOpening:
             CreditsGranted(NOON, "u-1", "request-1", 200, GrantKind.TRIAL, "trial", 0),
         ]
 
-    def test_an_organisation_may_open_with_nothing(self) -> None:
+    def test_an_organisation_may_open_without_credits(self) -> None:
         organisation = opened(trial_credits=0)
         assert (organisation.version, organisation.balance, organisation.lots) == (1, 0, [])
 
@@ -80,7 +80,7 @@ class TestOpening:
             opened(**fields)  # type: ignore[arg-type]
         assert refusal.value.field == field
 
-    def test_events_are_handed_over_once_and_numbered_from_one(self) -> None:
+    def test_events_are_collected_once_and_numbered_from_one(self) -> None:
         organisation = opened(trial_credits=200)
         assert [envelope.originator_version for envelope in organisation.collect_events()] == [1, 2]
         assert organisation.collect_events() == []
@@ -94,13 +94,13 @@ class TestGrants:
         assert organisation.lots == [Lot(LotKind.FREE, envelope.originator_version, 50, 50)]
 
     @pytest.mark.parametrize("credits_count", [0, -1, CREDITS_MAX + 1])
-    def test_a_grant_gives_between_one_credit_and_a_million_millions(self, credits_count: int) -> None:
+    def test_a_grant_has_between_one_and_a_million_million_credits(self, credits_count: int) -> None:
         organisation = opened()
         with pytest.raises(InvalidInput, match="between 1 and 1,000,000,000,000"):
             grant(organisation, credits_count)
         assert organisation.version == 1
 
-    def test_a_grant_on_trial_leaves_the_trial(self) -> None:
+    def test_a_grant_does_not_end_the_trial(self) -> None:
         organisation = opened(trial_credits=200)
         grant(organisation, 50)
         assert organisation.plan is Plan.TRIAL
@@ -131,11 +131,11 @@ class TestPurchases:
         purchase(organisation, 1_000)
         assert (organisation.plan, organisation.plan_expires_at) == (Plan.PAY_AS_YOU_GO, None)
         assert organisation.balance == 1_200
-        facts = [type(envelope.event) for envelope in organisation.collect_events()]
-        assert facts == [OrganisationOpened, CreditsGranted, CreditsPurchased, PlanChanged]
+        recorded = [type(envelope.event) for envelope in organisation.collect_events()]
+        assert recorded == [OrganisationOpened, CreditsGranted, CreditsPurchased, PlanChanged]
 
     @pytest.mark.parametrize("plan", [Plan.PAY_AS_YOU_GO, Plan.PRO, Plan.ENTERPRISE])
-    def test_any_other_plan_stays(self, plan: Plan) -> None:
+    def test_a_purchase_keeps_any_other_plan(self, plan: Plan) -> None:
         organisation = opened()
         organisation.change_plan(plan, NOON + timedelta(days=365), request())
         purchase(organisation, 1_000)
@@ -180,7 +180,7 @@ class TestPurchases:
 
 
 class TestCharges:
-    def test_a_charge_records_what_was_used_and_where_the_credits_came_from(self) -> None:
+    def test_a_charge_records_usage_and_draws(self) -> None:
         organisation = opened(trial_credits=200)
         report = usage(120, message_id="m-1", hold_id="hold-3")
 
@@ -209,7 +209,7 @@ class TestCharges:
         assert charged(envelope).charge_fingerprint == report.charge_fingerprint
         assert envelope.event.balance_delta == -120
 
-    def test_free_credits_are_spent_before_paid_ones_whatever_came_first(self) -> None:
+    def test_free_credits_are_spent_before_older_paid_ones(self) -> None:
         organisation = opened()
         bought = purchase(organisation, 100).originator_version
         given = grant(organisation, 100).originator_version
@@ -237,7 +237,7 @@ class TestCharges:
         assert lots_of(organisation) == left
         organisation.check_invariants()
 
-    def test_a_charge_is_never_refused_and_what_no_lot_covers_is_overdraft(self) -> None:
+    def test_a_charge_is_never_refused_and_the_uncovered_part_is_overdraft(self) -> None:
         organisation = opened(trial_credits=200)
         assert charged(charge(organisation, 500)).overdraft == 300
         assert charged(charge(organisation, 50)).overdraft == 50
@@ -265,13 +265,13 @@ class TestCharges:
         assert (organisation.balance, organisation.overdraft, organisation.lots) == (0, 0, [])
         assert lot_opened_by(envelope) == ()
 
-    def test_photos_that_cost_nothing_leave_an_event_of_no_credits(self) -> None:
+    def test_free_photos_are_an_event_without_credits(self) -> None:
         organisation = opened(trial_credits=200)
         envelope = organisation.charge(usage(500, ai_search=False), 0, NOON)
         assert (charged(envelope).credits, charged(envelope).draws, charged(envelope).overdraft) == (0, (), 0)
         assert (organisation.version, organisation.balance) == (3, 200)
 
-    def test_no_photos_leave_an_event_of_no_credits(self) -> None:
+    def test_no_photos_are_an_event_without_credits(self) -> None:
         organisation = opened()
         assert charged(charge(organisation, 0)).credits == 0
         assert organisation.overdraft == 0
@@ -281,7 +281,7 @@ class TestCharges:
         envelope = organisation.charge(usage(7), 3 * WHOLE_CREDIT_MILLIONTHS, NOON)
         assert charged(envelope).credits == 21
 
-    def test_a_moment_no_calendar_has_is_refused_without_a_trace(self) -> None:
+    def test_a_moment_outside_the_calendar_is_refused_and_changes_nothing(self) -> None:
         organisation = opened(trial_credits=200, time_zone="America/New_York")
         before = state_of(organisation)
         with pytest.raises((OverflowError, ValueError), match="out of range"):
@@ -290,7 +290,7 @@ class TestCharges:
 
 
 class TestChanges:
-    def test_a_new_price_leaves_what_was_bought_as_it_was(self) -> None:
+    def test_a_new_price_does_not_change_earlier_purchases(self) -> None:
         organisation = opened(price_millionths=20_000)
         before = purchase(organisation, 1_000).event
         envelope = organisation.change_price(15_000, request())
@@ -321,7 +321,7 @@ class TestChanges:
         organisation.change_plan(Plan.ENTERPRISE, None, request())
         assert (organisation.plan, organisation.plan_expires_at) == (Plan.ENTERPRISE, None)
 
-    def test_the_day_of_a_charge_is_of_the_zone_of_that_moment(self) -> None:
+    def test_the_day_of_a_charge_uses_the_zone_at_that_moment(self) -> None:
         organisation = opened(time_zone="Asia/Kolkata")
         new_year_in_kolkata = datetime(2026, 12, 31, 18, 30, tzinfo=UTC)
         before = charge(organisation, 5, occurred_at=new_year_in_kolkata)
@@ -351,7 +351,7 @@ class TestChanges:
 
 
 class TestAudit:
-    def test_a_key_is_on_record_and_changes_no_credits(self) -> None:
+    def test_api_key_events_change_no_credits(self) -> None:
         organisation = opened(trial_credits=200)
         organisation.collect_events()
         organisation.record_audit_event(ApiKeyIssued(NOON, "u-1", "request-2", "0f3a9c5d7e21"))
@@ -409,7 +409,7 @@ class TestSnapshots:
         charge(organisation, 30)
         assert evolve(None, organisation.snapshot()).balance == -30
 
-    def test_a_snapshot_keeps_no_tie_to_the_organisation(self) -> None:
+    def test_a_snapshot_is_independent_of_the_organisation(self) -> None:
         organisation = opened(trial_credits=200)
         snapshot = organisation.snapshot()
         charge(organisation, 150)
@@ -418,7 +418,7 @@ class TestSnapshots:
         assert (organisation.balance, first.balance, second.balance) == (50, 180, 200)
         assert evolve(None, snapshot).balance == 200
 
-    def test_a_snapshot_is_no_fact_of_a_history(self) -> None:
+    def test_a_snapshot_is_not_an_event_of_a_history(self) -> None:
         snapshot = opened().snapshot()
         assert snapshot.event.balance_delta == 0
         with pytest.raises(InvariantViolation, match="not part of a history"):
@@ -426,7 +426,7 @@ class TestSnapshots:
 
 
 class TestForks:
-    def test_what_a_fork_decides_leaves_the_organisation_untouched(self) -> None:
+    def test_decisions_of_a_fork_do_not_change_the_organisation(self) -> None:
         organisation = opened(trial_credits=200)
         purchase(organisation, 1_000)
         organisation.charge(usage(15), 100_000, NOON)
@@ -447,7 +447,7 @@ class TestForks:
         assert organisation.collect_events() == []
         assert pending == 5
 
-    def test_what_the_organisation_decides_leaves_a_fork_untouched(self) -> None:
+    def test_decisions_of_the_organisation_do_not_change_a_fork(self) -> None:
         organisation = opened(trial_credits=200)
         fork = organisation.fork()
         charge(organisation, 150)
@@ -455,7 +455,7 @@ class TestForks:
 
 
 class TestInvariants:
-    def test_a_balance_that_is_not_its_lots(self) -> None:
+    def test_a_balance_that_differs_from_its_lots(self) -> None:
         organisation = opened(trial_credits=200)
         organisation.balance += 1
         with pytest.raises(InvariantViolation, match="are not the balance of org-4711"):
@@ -468,7 +468,7 @@ class TestInvariants:
         with pytest.raises(InvariantViolation, match="out of its bounds"):
             organisation.check_invariants()
 
-    def test_an_overdraft_beside_credits_that_could_pay_it(self) -> None:
+    def test_an_overdraft_with_credits_that_could_pay_it(self) -> None:
         organisation = opened(trial_credits=200)
         organisation.overdraft, organisation.balance = 50, 150
         with pytest.raises(InvariantViolation, match="an overdraft beside credits"):

@@ -1,4 +1,4 @@
-"""Holds: credits set aside for a run, drawn on by its usage, settled, released or lapsed."""
+"""Holds: credits reserved for a run, used by its messages, and settled, released or expired."""
 
 from __future__ import annotations
 
@@ -86,14 +86,14 @@ def use(organisation: Organisation, hold: Hold | None, photos: int, **fields: An
     return charged(charge(organisation, photos, hold_id=hold and hold.hold_id, **fields))
 
 
-def standing(organisation: Organisation) -> tuple[int, int, int]:
-    """Return balance, on hold, available, after a look at the books."""
+def credits_of(organisation: Organisation) -> tuple[int, int, int]:
+    """Check the invariants, and return balance, on hold and available credits."""
     organisation.check_invariants()
     return organisation.balance, organisation.on_hold, organisation.available
 
 
 def replayed(organisation: Organisation, before: Organisation) -> Organisation:
-    """Return what the events alone make of the organisation before."""
+    """Return the organisation replayed from the events alone."""
     for envelope in organisation.collect_events():
         envelope.mutate(before)
     return before
@@ -101,19 +101,19 @@ def replayed(organisation: Organisation, before: Organisation) -> Organisation:
 
 @pytest.fixture
 def organisation() -> Organisation:
-    """200 credits, and nothing decided yet."""
+    """An organisation with 200 credits and no uncollected events."""
     found = opened(trial_credits=200)
     found.collect_events()
     return found
 
 
 class TestPlacing:
-    def test_what_is_held_is_not_available(self, organisation: Organisation) -> None:
+    def test_held_credits_are_not_available(self, organisation: Organisation) -> None:
         hold = place(organisation, 150)
         assert (hold.hold_id, hold.size, hold.remaining) == ("hold-3", 150, 150)
-        assert standing(organisation) == (200, 150, 50)
+        assert credits_of(organisation) == (200, 150, 50)
 
-    def test_all_or_nothing_is_refused_where_less_is_there(self, organisation: Organisation) -> None:
+    def test_all_or_nothing_is_refused_if_less_is_available(self, organisation: Organisation) -> None:
         place(organisation, 150)
         before = state_of(organisation)
         with pytest.raises(InsufficientCredits) as refused:
@@ -122,28 +122,28 @@ class TestPlacing:
         assert state_of(organisation) == before
         assert place(organisation, 50, "run-89").size == 50
 
-    def test_up_to_takes_what_there_is(self, organisation: Organisation) -> None:
+    def test_up_to_takes_what_is_available(self, organisation: Organisation) -> None:
         place(organisation, 150)
         assert place(organisation, 500, "run-89", mode=HoldMode.UP_TO).size == 50
-        assert standing(organisation) == (200, 200, 0)
+        assert credits_of(organisation) == (200, 200, 0)
         with pytest.raises(InsufficientCredits):
             place(organisation, 1, "run-90", mode=HoldMode.UP_TO)
 
-    def test_a_run_that_costs_nothing_needs_nothing(self) -> None:
+    def test_a_free_run_holds_no_credits(self) -> None:
         organisation = opened()
         charge(organisation, 5)
         assert place(organisation, 0, mode=HoldMode.UP_TO).size == 0
-        assert standing(organisation) == (-5, 0, -5)
+        assert credits_of(organisation) == (-5, 0, -5)
 
-    def test_asking_again_while_it_is_open_returns_it(self, organisation: Organisation) -> None:
+    def test_a_repeated_request_returns_the_open_hold(self, organisation: Organisation) -> None:
         hold = place(organisation, 150)
         use(organisation, hold, 30)
         again = place(organisation, 150, duration=2 * HOUR)
         assert (again.hold_id, again.remaining, again.expires_at) == ("hold-3", 120, NOON + HOUR)
-        assert standing(organisation) == (170, 120, 50)
+        assert credits_of(organisation) == (170, 120, 50)
 
     @pytest.mark.parametrize("other", [{"mode": HoldMode.UP_TO}, {"photos": 7}, {"usage_type": ROTATION}])
-    def test_asking_for_something_else_is_a_conflict(
+    def test_another_request_for_the_same_run_is_a_conflict(
         self, organisation: Organisation, other: dict[str, Any]
     ) -> None:
         place(organisation, 150)
@@ -173,19 +173,21 @@ class TestPlacing:
 
 
 class TestUsage:
-    def test_it_draws_on_its_hold_first_then_on_what_is_free(self, organisation: Organisation) -> None:
+    def test_usage_draws_on_its_hold_first_then_on_available_credits(
+        self, organisation: Organisation
+    ) -> None:
         hold = place(organisation, 100)
         first, second = use(organisation, hold, 60), use(organisation, hold, 70)
         assert (first.from_hold, first.beyond_hold) == (60, 0)
         assert (second.from_hold, second.beyond_hold) == (40, 30)
-        assert standing(organisation) == (70, 0, 70)
+        assert credits_of(organisation) == (70, 0, 70)
 
-    def test_usage_that_names_no_hold_leaves_it(self, organisation: Organisation) -> None:
+    def test_usage_without_a_hold_does_not_use_it(self, organisation: Organisation) -> None:
         hold = place(organisation, 100)
         other, unnamed = use(organisation, hold, 5, run_id="run-89"), use(organisation, None, 5)
         assert (other.from_hold, other.beyond_hold) == (0, 5), "the hold is of another run"
         assert (unnamed.from_hold, unnamed.beyond_hold) == (0, 0)
-        assert standing(organisation) == (190, 100, 90)
+        assert credits_of(organisation) == (190, 100, 90)
 
     def test_usage_that_names_an_unknown_hold_is_charged_and_flagged(
         self, organisation: Organisation
@@ -193,20 +195,20 @@ class TestUsage:
         event = charged(charge(organisation, 5, hold_id="hold-99"))
         assert (event.credits, event.from_hold, event.beyond_hold) == (5, 0, 5)
 
-    def test_a_hold_may_be_overrun_below_zero(self, organisation: Organisation) -> None:
+    def test_usage_may_exceed_a_hold_below_zero(self, organisation: Organisation) -> None:
         hold = place(organisation, 100)
         place(organisation, 100, "run-89")
         use(organisation, hold, 150)
-        assert standing(organisation) == (50, 100, -50)
+        assert credits_of(organisation) == (50, 100, -50)
 
 
 class TestSettling:
-    def test_it_charges_what_no_message_reported_and_frees_the_rest(self, organisation: Organisation) -> None:
+    def test_it_charges_unreported_photos_and_releases_the_rest(self, organisation: Organisation) -> None:
         hold = place(organisation, 100)
         use(organisation, hold, 30)
         settled = settle(organisation, hold, 80)
         assert (settled.photos, settled.unreported_photos, settled.released) == (80, 50, 20)
-        assert standing(organisation) == (120, 0, 120)
+        assert credits_of(organisation) == (120, 0, 120)
         unreported_photos = charged(organisation.collect_events()[2])
         assert (
             unreported_photos.credits,
@@ -216,22 +218,22 @@ class TestSettling:
         ) == (50, 50, 1042, "u-17")
 
     @pytest.mark.parametrize(
-        ("asked", "told", "settled"),
+        ("asked", "named", "settled"),
         [
             ((1042, "City Marathon"), (7, "Other"), (1042, "City Marathon")),
             ((0, ""), (7, "Fun Run"), (7, "Fun Run")),
             ((0, ""), (0, ""), (0, "")),
         ],
     )
-    def test_it_is_for_the_event_that_the_hold_or_else_the_messages_named(
+    def test_its_photo_event_is_the_holds_or_else_the_messages(
         self,
         organisation: Organisation,
         asked: tuple[int, str],
-        told: tuple[int, str],
+        named: tuple[int, str],
         settled: tuple[int, str],
     ) -> None:
         hold = place(organisation, 100, event_id=asked[0], event_name=asked[1])
-        use(organisation, hold, 10, event_id=told[0], event_name=told[1])
+        use(organisation, hold, 10, event_id=named[0], event_name=named[1])
         use(organisation, hold, 10, event_id=0, event_name="")
         restored = evolve(None, organisation.snapshot())
         settle(restored, hold, 50)
@@ -241,7 +243,7 @@ class TestSettling:
             *settled,
         )
 
-    def test_late_messages_of_the_run_cost_nothing_again(self, organisation: Organisation) -> None:
+    def test_late_messages_of_a_settled_run_cost_nothing(self, organisation: Organisation) -> None:
         hold = place(organisation, 100)
         settle(organisation, hold, 80)
         late = [use(organisation, hold, photos) for photos in (50, 20, 25, 1)]
@@ -252,7 +254,7 @@ class TestSettling:
             (1, 0, 1),
         ]
         assert late[2].beyond_hold == 15, "the hold is closed"
-        assert standing(organisation) == (104, 0, 104)
+        assert credits_of(organisation) == (104, 0, 104)
 
     def test_it_settles_one_usage_type_of_one_run(self, organisation: Organisation) -> None:
         hold = place(organisation, 100)
@@ -262,16 +264,16 @@ class TestSettling:
         assert use(organisation, hold, 5, run_id="run-89").credits == 5
         assert use(organisation, hold, 30).credits == 0
 
-    def test_fewer_photos_than_were_reported_take_nothing_back(self, organisation: Organisation) -> None:
+    def test_fewer_photos_than_reported_refund_nothing(self, organisation: Organisation) -> None:
         hold = place(organisation, 100)
         use(organisation, hold, 30)
         settled = settle(organisation, hold, 10)
         assert (settled.unreported_photos, settled.released) == (0, 70)
-        assert standing(organisation) == (170, 0, 170)
+        assert credits_of(organisation) == (170, 0, 170)
         assert use(organisation, hold, 5).credits == 5
 
     @pytest.mark.parametrize(("photos", "unreported_photos"), [(120, 50), (70, 0), (40, 0)])
-    def test_what_its_run_reported_before_the_hold_is_not_charged_again(
+    def test_photos_reported_before_the_hold_are_not_charged_again(
         self, organisation: Organisation, photos: int, unreported_photos: int
     ) -> None:
         use(organisation, None, 40)
@@ -280,9 +282,9 @@ class TestSettling:
         use(organisation, hold, 30)
         for envelope in organisation.collect_events()[1:]:
             envelope.mutate(before)
-        assert state_of(before) == state_of(organisation), "the facts alone say so"
+        assert state_of(before) == state_of(organisation), "the events alone give this state"
         assert settle(organisation, hold, photos).unreported_photos == unreported_photos
-        assert standing(organisation) == (130 - unreported_photos, 0, 130 - unreported_photos)
+        assert credits_of(organisation) == (130 - unreported_photos, 0, 130 - unreported_photos)
 
     def test_fractions_round_once_per_run_settlement_included(self, organisation: Organisation) -> None:
         hold = place(organisation, 100, usage_type=WATERMARK, photos=1_000)
@@ -293,17 +295,19 @@ class TestSettling:
         assert (late.credits, late.settled) == (0, 7)
         assert organisation.balance == 198, "13 photos at a tenth are 2 credits"
 
-    def test_photos_charged_ahead_are_forgotten_in_time(self, organisation: Organisation) -> None:
+    def test_photos_charged_by_a_settlement_are_dropped_after_some_time(
+        self, organisation: Organisation
+    ) -> None:
         settle(organisation, place(organisation, 10), 10)
         later = NOON + RUN_TOTAL_RETENTION + HOUR
         settle(organisation, place(organisation, 10, "run-89", at=later), 10, at=later)
         assert [run_id for run_id, _ in organisation.settlements] == ["run-89"]
 
-    def test_a_run_without_a_user_is_settled_for_the_system(self, organisation: Organisation) -> None:
+    def test_a_run_without_a_user_is_settled_by_the_system(self, organisation: Organisation) -> None:
         settle(organisation, place(organisation, 10, user=None), 10)
         assert charged(organisation.collect_events()[1]).actor is None
 
-    def test_what_is_not_open_cannot_be_closed(self, organisation: Organisation) -> None:
+    def test_only_an_open_hold_can_be_closed(self, organisation: Organisation) -> None:
         hold = place(organisation, 10)
         organisation.release_hold(hold.hold_id, request())
         with pytest.raises(HoldNotFound):
@@ -314,19 +318,19 @@ class TestSettling:
 
 
 class TestReleaseAndExpiry:
-    def test_release_gives_back_what_is_left(self, organisation: Organisation) -> None:
+    def test_a_release_frees_the_rest(self, organisation: Organisation) -> None:
         hold = place(organisation, 100)
         use(organisation, hold, 30)
         assert organisation.release_hold(hold.hold_id, request()).released == 70
-        assert standing(organisation) == (170, 0, 170)
+        assert credits_of(organisation) == (170, 0, 170)
 
-    def test_holds_lapse_when_their_time_is_over(self, organisation: Organisation) -> None:
+    def test_holds_expire_at_their_time(self, organisation: Organisation) -> None:
         place(organisation, 100)
         place(organisation, 50, "run-89", duration=2 * HOUR)
         organisation.expire_holds(request(NOON + HOUR - timedelta(microseconds=1)))
         assert organisation.on_hold == 150
         organisation.expire_holds(request(NOON + HOUR))
-        assert standing(organisation) == (200, 50, 150)
+        assert credits_of(organisation) == (200, 50, 150)
         organisation.expire_holds(request(NOON + HOUR))
         assert [type(envelope.event) for envelope in organisation.collect_events()] == [
             HoldPlaced,
@@ -334,26 +338,28 @@ class TestReleaseAndExpiry:
             HoldExpired,
         ]
 
-    def test_they_lapse_before_any_other_decision(self, organisation: Organisation) -> None:
+    def test_due_holds_expire_before_any_other_decision(self, organisation: Organisation) -> None:
         place(organisation, 200)
         assert place(organisation, 200, "run-89", at=NOON + HOUR).size == 200
         organisation.charge(usage(1, occurred_at=NOON), WHOLE_CREDIT_MILLIONTHS, NOON + 2 * HOUR)
-        assert standing(organisation) == (199, 0, 199)
+        assert credits_of(organisation) == (199, 0, 199)
 
-    def test_usage_of_a_lapsed_hold_is_charged_from_what_is_free(self, organisation: Organisation) -> None:
+    def test_usage_of_an_expired_hold_is_charged_from_available_credits(
+        self, organisation: Organisation
+    ) -> None:
         hold = place(organisation, 100)
         late = organisation.charge(usage(30, hold_id=hold.hold_id), WHOLE_CREDIT_MILLIONTHS, NOON + HOUR)
         assert (charged(late).from_hold, charged(late).beyond_hold) == (0, 30)
-        assert standing(organisation) == (170, 0, 170)
+        assert credits_of(organisation) == (170, 0, 170)
 
 
 class TestCrossings:
     def crossings(self, organisation: Organisation) -> list[Any]:
         marks = (CreditsExhausted, CreditsReplenished, BalanceWentLow)
-        facts = [envelope.event for envelope in organisation.collect_events()]
-        return [(type(event), event.available) for event in facts if isinstance(event, marks)]
+        recorded = [envelope.event for envelope in organisation.collect_events()]
+        return [(type(event), event.available) for event in recorded if isinstance(event, marks)]
 
-    def test_credits_run_out_and_come_back(self, organisation: Organisation) -> None:
+    def test_credits_are_exhausted_and_replenished(self, organisation: Organisation) -> None:
         charge(organisation, 199)
         assert self.crossings(organisation) == []
         charge(organisation, 1)
@@ -371,13 +377,13 @@ class TestCrossings:
         assert self.crossings(organisation) == []
         place(opened(), 0)
 
-    def test_a_lapse_brings_them_back(self, organisation: Organisation) -> None:
+    def test_an_expiry_replenishes_them(self, organisation: Organisation) -> None:
         place(organisation, 200)
         self.crossings(organisation)
         organisation.charge(usage(1), WHOLE_CREDIT_MILLIONTHS, NOON + HOUR)
         assert self.crossings(organisation) == [(CreditsReplenished, 199)]
 
-    def test_down_and_up_within_one_decision_is_no_crossing(self, organisation: Organisation) -> None:
+    def test_down_and_up_in_one_decision_is_no_crossing(self, organisation: Organisation) -> None:
         charge(organisation, 200)
         grant(organisation, 1)
         assert self.crossings(organisation) == []
@@ -392,20 +398,20 @@ class TestCrossings:
         assert self.crossings(organisation) == []
         grant(organisation, 50)
         charge(organisation, 200)
-        assert self.crossings(organisation) == [(CreditsExhausted, -52)], "gone is more than low"
+        assert self.crossings(organisation) == [(CreditsExhausted, -52)], "exhausted is more than low"
 
     @pytest.mark.parametrize("threshold", [-1, CREDITS_MAX + 1])
     def test_the_threshold_is_in_bounds(self, organisation: Organisation, threshold: int) -> None:
         with pytest.raises(InvalidInput, match="threshold"):
             organisation.set_low_balance_threshold(threshold, request())
 
-    def test_what_it_opens_with_is_no_crossing(self) -> None:
+    def test_the_opening_is_no_crossing(self) -> None:
         organisation = opened(trial_credits=200)
         assert self.crossings(organisation) == []
 
 
 class TestHistory:
-    def test_events_alone_make_the_same_organisation(self, organisation: Organisation) -> None:
+    def test_a_replay_gives_the_same_organisation(self, organisation: Organisation) -> None:
         before = organisation.fork()
         organisation.set_low_balance_threshold(10, request())
         hold, other = place(organisation, 60), place(organisation, 60, "run-89")
@@ -420,7 +426,7 @@ class TestHistory:
         snapshot = organisation.snapshot()
         assert state_of(evolve(None, snapshot)) == state_of(organisation)
 
-    def test_broken_holds_are_noticed(self, organisation: Organisation) -> None:
+    def test_invariants_find_invalid_holds(self, organisation: Organisation) -> None:
         hold = place(organisation, 60)
         organisation.on_hold = 59
         with pytest.raises(InvariantViolation, match="on hold"):

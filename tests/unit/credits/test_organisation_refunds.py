@@ -1,4 +1,4 @@
-"""A refund undoes the last of a charge first, as if the charge had been that much smaller."""
+"""A refund undoes the end of a charge first, as if the charge had been smaller."""
 
 import pytest
 
@@ -38,7 +38,7 @@ def story() -> Story:
     return Story(organisation)
 
 
-def test_a_refund_names_its_charge_and_what_it_gave_back(story: Story) -> None:
+def test_a_refund_has_its_charge_and_its_lots(story: Story) -> None:
     charge_event = charge(story.organisation, 30)
     assert story.refund(charge_event) == ChargeRefunded(
         NOON,
@@ -55,7 +55,7 @@ def test_a_refund_names_its_charge_and_what_it_gave_back(story: Story) -> None:
     )
 
 
-def test_the_whole_of_a_charge_goes_back_to_where_it_came_from(story: Story) -> None:
+def test_a_full_refund_returns_to_the_lots_of_the_charge(story: Story) -> None:
     before = lots_of(story.organisation)
     charge_event = charge(story.organisation, 250)
     story.refund(charge_event)
@@ -63,14 +63,14 @@ def test_the_whole_of_a_charge_goes_back_to_where_it_came_from(story: Story) -> 
     assert story.organisation.balance == 300
 
 
-def test_a_part_goes_back_to_the_lot_that_was_drawn_last(story: Story) -> None:
+def test_a_partial_refund_returns_to_the_last_drawn_lot(story: Story) -> None:
     charge_event = charge(story.organisation, 250)
     refund = story.refund(charge_event, 60)
     assert refund.returned == (Lot(LotKind.PAID, NEW, 100, 50), Lot(LotKind.PAID, OLD, 100, 10))
     assert lots_of(story.organisation) == [(OLD, 10), (NEW, 100)]
 
 
-def test_the_second_part_goes_on_where_the_first_ended(story: Story) -> None:
+def test_a_second_partial_refund_continues_where_the_first_ended(story: Story) -> None:
     charge_event = charge(story.organisation, 250)
     story.refund(charge_event, 60)
     second = story.refund(charge_event, 100)
@@ -102,7 +102,7 @@ class TestOverdraft:
         assert (refund.overdraft_covered, refund.returned) == (250, ())
         assert (story.organisation.balance, story.organisation.overdraft) == (-50, 50)
 
-    def test_what_is_left_after_the_overdraft_goes_back_to_the_lots(self) -> None:
+    def test_the_rest_after_the_overdraft_returns_to_the_lots(self) -> None:
         story = Story(opened(trial_credits=200))
         charge_event = charge(story.organisation, 500)
         refund = story.refund(charge_event, 350)
@@ -124,7 +124,7 @@ class TestOverdraft:
         second = story.refund(covered_charge, 100)
         assert (second.overdraft_covered, second.returned) == (0, (Lot(LotKind.PAID, OLD, 100, 100),))
 
-    def test_an_overdraft_that_is_paid_already_comes_back_as_a_free_lot(self) -> None:
+    def test_a_paid_overdraft_is_refunded_as_a_free_lot(self) -> None:
         story = Story(opened())
         charge_event = charge(story.organisation, 30)
         purchase(story.organisation, 100)
@@ -166,7 +166,7 @@ class TestOverdraft:
 
 class TestLimits:
     @pytest.mark.parametrize("refunded_before", [0, 20])
-    def test_never_more_than_is_left_of_the_charge(self, story: Story, refunded_before: int) -> None:
+    def test_a_refund_cannot_exceed_the_rest_of_the_charge(self, story: Story, refunded_before: int) -> None:
         charge_event = charge(story.organisation, 50)
         if refunded_before:
             story.refund(charge_event, refunded_before)
@@ -177,7 +177,7 @@ class TestLimits:
         assert state_of(story.organisation) == before
 
     @pytest.mark.parametrize("credits_count", [None, 1])
-    def test_nothing_of_a_charge_that_is_refunded_already(
+    def test_a_refunded_charge_cannot_be_refunded_again(
         self, story: Story, credits_count: int | None
     ) -> None:
         charge_event = charge(story.organisation, 50)
@@ -185,13 +185,13 @@ class TestLimits:
         with pytest.raises(RefundExceedsCharge, match="has 0 of its 50 credits left"):
             story.refund(charge_event, credits_count)
 
-    def test_nothing_of_a_charge_of_no_credits(self, story: Story) -> None:
+    def test_a_free_charge_cannot_be_refunded(self, story: Story) -> None:
         free_of_charge = story.organisation.charge(usage(500), 0, NOON)
         with pytest.raises(RefundExceedsCharge, match="has 0 of its 0 credits left"):
             story.refund(free_of_charge)
 
     @pytest.mark.parametrize("credits_count", [0, -5])
-    def test_at_least_one_credit(self, story: Story, credits_count: int) -> None:
+    def test_a_refund_has_at_least_one_credit(self, story: Story, credits_count: int) -> None:
         charge_event = charge(story.organisation, 50)
         with pytest.raises(InvalidInput, match="at least 1 credit") as refusal:
             story.refund(charge_event, credits_count)
@@ -205,7 +205,7 @@ class TestLimits:
             )
 
 
-def test_a_refund_leaves_the_rounding_of_its_run_alone() -> None:
+def test_a_refund_does_not_affect_the_rounding_of_its_run() -> None:
     story = Story(opened(trial_credits=100))
     first = story.organisation.charge(usage(4), TENTH, NOON)
     story.refund(first)
@@ -214,14 +214,14 @@ def test_a_refund_leaves_the_rounding_of_its_run_alone() -> None:
     assert [charged(envelope).credits for envelope in (first, second, third)] == [1, 0, 1]
 
 
-def test_spending_returned_credits_leaves_the_event_as_it_was(story: Story) -> None:
+def test_spending_returned_credits_does_not_change_the_event(story: Story) -> None:
     refund = story.refund(charge(story.organisation, 250))
     charge(story.organisation, 300)
     assert [lot.remaining for lot in refund.returned] == [50, 100, 100]
 
 
 @pytest.mark.parametrize("overdraft_covered", [0, 40])
-def test_the_lot_an_addition_opened_can_be_told_from_its_event(overdraft_covered: int) -> None:
+def test_the_event_of_an_addition_gives_its_lot(overdraft_covered: int) -> None:
     organisation = opened()
     if overdraft_covered:
         charge(organisation, overdraft_covered)

@@ -1,4 +1,4 @@
-"""A run's fractional charge rounds up once, however many messages the run reports in."""
+"""A run's fractional charge is rounded up once, for any number of messages."""
 
 from datetime import timedelta
 
@@ -19,7 +19,7 @@ def test_5000_photos_in_chunks_of_5_cost_500() -> None:
     assert organisation.balance == 500
 
 
-def test_the_first_chunk_pays_for_the_rounding_and_later_ones_use_it_up() -> None:
+def test_the_first_chunk_pays_for_the_rounding_of_later_ones() -> None:
     organisation = opened(trial_credits=1_000)
     assert [credits_of(organisation, 4) for _ in range(6)] == [1, 0, 1, 0, 0, 1]
 
@@ -29,7 +29,7 @@ def test_a_chunk_of_no_photos_costs_nothing() -> None:
     assert [credits_of(organisation, photos) for photos in (0, 1, 0, 9, 0, 1)] == [0, 1, 0, 0, 0, 1]
 
 
-def test_what_is_rounded_together_is_one_run_of_one_type_at_one_rate() -> None:
+def test_rounding_is_per_run_type_and_rate() -> None:
     organisation = opened(trial_credits=1_000)
     assert credits_of(organisation, 1) == 1
     assert credits_of(organisation, 1) == 0
@@ -54,14 +54,14 @@ def test_runs_at_whole_rates_need_no_total() -> None:
     assert organisation.run_totals == {}
 
 
-def test_overdrawn_runs_round_like_any_other() -> None:
+def test_runs_in_overdraft_round_like_others() -> None:
     organisation = opened()
     assert [credits_of(organisation, 4) for _ in range(3)] == [1, 0, 1]
     assert organisation.balance == -2
 
 
 class TestForgetting:
-    """Totals are kept for 90 days after a run's last message, so that the state stays small."""
+    """Totals are dropped 90 days after a run's last message, so that the state stays small."""
 
     @staticmethod
     def charge(organisation: Organisation, run_id: str, day: float) -> int:
@@ -72,7 +72,7 @@ class TestForgetting:
     def runs(organisation: Organisation) -> list[str]:
         return [run_id for run_id, _, _ in organisation.run_totals]
 
-    def test_a_run_of_90_days_ago_is_remembered_and_an_older_one_is_not(self) -> None:
+    def test_a_run_is_kept_for_90_days(self) -> None:
         organisation = opened(trial_credits=1_000)
         self.charge(organisation, "run-1", day=0)
         self.charge(organisation, "run-2", day=1)
@@ -85,26 +85,26 @@ class TestForgetting:
             self.charge(organisation, run_id, day)
         assert self.runs(organisation) == ["run-1", "run-3"]
 
-    def test_all_that_is_old_is_forgotten_at_once(self) -> None:
+    def test_all_old_runs_are_dropped_together(self) -> None:
         organisation = opened(trial_credits=1_000)
         for number in range(10):
             self.charge(organisation, f"run-{number}", day=number)
         self.charge(organisation, "run-10", day=200)
         assert self.runs(organisation) == ["run-10"]
 
-    def test_a_forgotten_run_starts_its_rounding_again(self) -> None:
+    def test_a_dropped_run_starts_its_rounding_again(self) -> None:
         organisation = opened(trial_credits=1_000)
         assert self.charge(organisation, "run-1", day=0) == 1
         assert self.charge(organisation, "run-2", day=91) == 1
         assert self.charge(organisation, "run-1", day=92) == 1
 
-    def test_a_run_nobody_pushed_out_goes_on_however_late(self) -> None:
+    def test_an_old_run_continues_until_it_is_dropped(self) -> None:
         organisation = opened(trial_credits=1_000)
         assert self.charge(organisation, "run-1", day=0) == 1
         assert self.charge(organisation, "run-1", day=400) == 0
 
 
-def test_recorded_times_never_go_back_whatever_the_clocks_say() -> None:
+def test_recorded_times_never_decrease() -> None:
     organisation = opened(trial_credits=1_000)
     for minutes in (5, 3, 4, 9):
         at = NOON + timedelta(minutes=minutes)

@@ -1,4 +1,4 @@
-"""Credits of a purchase that go back, and the Pro subscription that is bought and ends."""
+"""Refunds of purchased credits, and the purchase and end of the Pro subscription."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def refund(organisation: Organisation, bought: EventEnvelope, credits_count: int
     return envelope.event
 
 
-def test_unspent_credits_leave_the_lot_of_their_purchase_and_no_other() -> None:
+def test_unspent_credits_are_taken_from_the_lot_of_their_purchase() -> None:
     organisation = opened()
     purchase(organisation, 1_000, payment_id="pay-0")
     bought = purchase(organisation, 1_000)
@@ -47,7 +47,7 @@ def test_unspent_credits_leave_the_lot_of_their_purchase_and_no_other() -> None:
     ]
 
 
-def test_what_was_spent_does_not_go_back() -> None:
+def test_spent_credits_are_not_refunded() -> None:
     organisation = opened()
     bought = purchase(organisation, 1_000)
     charge(organisation, 700)
@@ -57,7 +57,7 @@ def test_what_was_spent_does_not_go_back() -> None:
     assert refusal.value.details == {"refundable": 300}
 
 
-def test_what_a_hold_counts_on_does_not_go_back() -> None:
+def test_held_credits_are_not_refunded() -> None:
     organisation = opened()
     bought = purchase(organisation, 1_000)
     organisation.place_hold(
@@ -69,17 +69,17 @@ def test_what_a_hold_counts_on_does_not_go_back() -> None:
     assert organisation.refundable(bought.originator_version) == 100
 
 
-def test_a_purchase_that_paid_an_overdraft_has_only_the_rest() -> None:
+def test_a_purchase_that_paid_an_overdraft_refunds_only_the_rest() -> None:
     organisation = opened()
     charge(organisation, 400)
     assert organisation.refundable(purchase(organisation, 1_000).originator_version) == 600
 
 
-def test_what_is_no_purchase_has_nothing_to_take_back() -> None:
+def test_only_a_purchase_can_be_refunded() -> None:
     assert opened(trial_credits=200).refundable(99) == 0
 
 
-def test_taking_all_back_exhausts_the_credits() -> None:
+def test_a_full_refund_exhausts_the_credits() -> None:
     organisation = opened()
     bought = purchase(organisation, 1_000)
     organisation.collect_events()
@@ -89,9 +89,7 @@ def test_taking_all_back_exhausts_the_credits() -> None:
 
 
 @pytest.mark.parametrize(("spent_meanwhile", "left"), [(0, 1_000), (600, 400), (700, 300), (1_000, 0)])
-def test_credits_whose_money_stayed_come_back_and_pay_an_overdraft_first(
-    spent_meanwhile: int, left: int
-) -> None:
+def test_restored_credits_pay_an_overdraft_first(spent_meanwhile: int, left: int) -> None:
     organisation = opened()
     bought = purchase(organisation, 1_000)
     event = refund(organisation, bought, 400)
@@ -103,7 +101,7 @@ def test_credits_whose_money_stayed_come_back_and_pay_an_overdraft_first(
 
 
 class TestPro:
-    def test_it_begins_once_and_ends_with_its_time(self) -> None:
+    def test_it_starts_once_and_expires(self) -> None:
         organisation = opened()
         assert organisation.start_pro(NOON + YEAR, request())
         assert not organisation.start_pro(NOON + 2 * YEAR, request())
@@ -113,14 +111,14 @@ class TestPro:
         assert (organisation.plan, organisation.plan_expires_at) == (Plan.PAY_AS_YOU_GO, None)
         assert not organisation.expire_pro(request(NOON + YEAR))
 
-    def test_one_that_has_ended_may_be_bought_again_before_anybody_noticed(self) -> None:
+    def test_an_expired_subscription_may_be_bought_again_before_its_end_is_recorded(self) -> None:
         organisation = opened()
         organisation.start_pro(NOON + YEAR, request())
         assert organisation.start_pro(NOON + 3 * YEAR, request(NOON + YEAR))
         assert organisation.plan_expires_at == NOON + 3 * YEAR
 
     @pytest.mark.parametrize("expires_at", [None, NOON + YEAR])
-    def test_an_agreement_is_not_replaced_by_it(self, expires_at: datetime | None) -> None:
+    def test_it_does_not_replace_custom_billing(self, expires_at: datetime | None) -> None:
         organisation = opened()
         organisation.change_plan(Plan.ENTERPRISE, expires_at, request())
         assert not organisation.start_pro(NOON + YEAR, request())
@@ -131,7 +129,7 @@ class TestPro:
         organisation.change_plan(Plan.PRO, None, request())
         assert not organisation.expire_pro(request(NOON + 9 * YEAR))
 
-    def test_credits_bought_with_it_leave_the_plan(self) -> None:
+    def test_credits_bought_with_it_keep_the_plan(self) -> None:
         organisation = opened()
         organisation.start_pro(NOON + YEAR, request())
         purchase(organisation, 1_000)

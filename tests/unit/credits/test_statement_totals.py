@@ -1,4 +1,4 @@
-"""What a batch of charges adds up to, before any table is touched."""
+"""Totals of a batch of charges, computed before any table is changed."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -65,7 +65,7 @@ def test_a_known_run_adds_to_its_own_month_and_only_new_names_count() -> None:
     assert row.usage_types == [UsageType.STORE_ORIGINALS, UsageType.PHOTO_PROCESSING]
 
 
-def test_a_new_run_counts_an_event_the_tables_know_as_no_new_one() -> None:
+def test_a_photo_event_in_the_tables_is_not_counted_as_new() -> None:
     account = Account()
     account.charge(2, event_id=1, at=datetime(2026, 8, 3, tzinfo=UTC))
     sums = StatementTotals()

@@ -1,4 +1,4 @@
-"""The embedded issuer: one key of our own, and tokens that the service's verifier takes."""
+"""The embedded issuer: its key, and tokens that the service's verifier accepts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def verifier_of(issuer: EmbeddedIssuer) -> TokenVerifier:
     return TokenVerifier(keys, issuer=ISSUER, audience=AUDIENCE)
 
 
-def test_its_tokens_prove_what_they_say(tmp_path: Path) -> None:
+def test_its_tokens_are_verified(tmp_path: Path) -> None:
     issuer = EmbeddedIssuer(tmp_path / "data")
     verifier = verifier_of(issuer)
     assert verifier.principal(issuer.token("s-1", roles=["staff"])).kind is PrincipalKind.STAFF
@@ -30,7 +30,7 @@ def test_its_tokens_prove_what_they_say(tmp_path: Path) -> None:
     assert person.memberships == {"org-1": Role.ADMIN}
 
 
-def test_its_key_stays_and_only_we_can_read_it(tmp_path: Path) -> None:
+def test_its_key_is_persistent_and_private(tmp_path: Path) -> None:
     issuer = EmbeddedIssuer(tmp_path)
     assert not issuer.exists
     verifier = verifier_of(issuer)
@@ -42,7 +42,7 @@ def test_its_key_stays_and_only_we_can_read_it(tmp_path: Path) -> None:
     assert '"d"' not in issuer.jwks_path.read_text()
 
 
-def test_its_tokens_end(tmp_path: Path) -> None:
+def test_its_tokens_expire(tmp_path: Path) -> None:
     issuer = EmbeddedIssuer(tmp_path)
     verifier = verifier_of(issuer)
     long_ago = datetime.now(UTC) - TOKEN_LIFETIME - timedelta(minutes=5)
@@ -58,7 +58,7 @@ def test_another_data_directory_is_another_issuer(tmp_path: Path) -> None:
         verifier.principal(other.token("u-1"))
 
 
-def test_a_key_that_others_could_read_or_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_readable_or_invalid_key_is_refused(tmp_path: Path) -> None:
     issuer = EmbeddedIssuer(tmp_path)
     issuer.start()
     key = tmp_path / "issuer-key.pem"

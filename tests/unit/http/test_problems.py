@@ -12,12 +12,12 @@ from domain.shared import errors as shared_errors
 from projections.engine.errors import ProjectionCheckpointConflict, RebuildConflict
 from projections.query.errors import RunNotFound
 
-# These are raised where no request is: by consumers, runners and rebuilds.
+# These are not raised in requests, but by consumers, runners and rebuilds.
 NOT_OF_REQUESTS = {ProjectionCheckpointConflict, RebuildConflict, shared_errors.DeadLettersUnavailable}
 
 
-def _with_heirs(kind: type[Exception]) -> set[type[Exception]]:
-    return {kind}.union(*(_with_heirs(heir) for heir in kind.__subclasses__()))
+def _with_subclasses(kind: type[Exception]) -> set[type[Exception]]:
+    return {kind}.union(*(_with_subclasses(heir) for heir in kind.__subclasses__()))
 
 
 def _ours(kind: type[Exception]) -> bool:
@@ -25,13 +25,13 @@ def _ours(kind: type[Exception]) -> bool:
 
 
 @pytest.mark.parametrize(
-    "kind", sorted(filter(_ours, _with_heirs(shared_errors.LedgerError)), key=lambda kind: kind.__name__)
+    "kind", sorted(filter(_ours, _with_subclasses(shared_errors.LedgerError)), key=lambda kind: kind.__name__)
 )
-def test_every_error_of_the_ledger_has_its_place(kind):
+def test_every_error_of_the_ledger_has_a_problem(kind):
     assert kind in problems._PROBLEM_BY_ERROR or kind in NOT_OF_REQUESTS, "add it to api.http.problems"
 
 
-def test_the_map_names_problem_types_that_there_are():
+def test_the_map_has_existing_problem_types():
     assert {mapped.name for mapped in problems._PROBLEM_BY_ERROR.values()} <= PROBLEM_TYPES.keys()
 
 
@@ -48,13 +48,13 @@ def test_the_map_names_problem_types_that_there_are():
         (RunNotFound(), "run-unknown", None),
     ],
 )
-def test_a_refusal_keeps_its_sentence_and_names_the_field(error, name, field):
+def test_a_refusal_has_its_message_and_field(error, name, field):
     problem = problems.problem_of(error)
     assert (problem.name, problem.detail) == (name, str(error))
     assert [each.field for each in problem.errors] == ([field] if field else [])
 
 
-def test_a_refusal_of_several_fields_names_them_all_and_tells_of_some():
+def test_a_refusal_of_several_fields_names_all_and_describes_some():
     field_errors = [(f"lines.{number}", "empty") for number in range(5)]
     problem = problems.problem_of(shared_errors.InvalidInput(*field_errors[0], *field_errors[1:]))
     assert [(each.field, each.message) for each in problem.errors] == field_errors
@@ -74,7 +74,7 @@ def test_a_refusal_of_several_fields_names_them_all_and_tells_of_some():
         (KeyError("10.0.0.7"), "internal-error"),
     ],
 )
-def test_a_failure_says_nothing_of_the_inside(error, name):
+def test_a_failure_shows_no_internal_details(error, name):
     problem = problems.problem_of(error)
     assert problem.name == name
     assert "10.0.0.7" not in problem.detail

@@ -1,4 +1,4 @@
-"""Quotas: a minute's worth at once, then evenly, and nobody's at the cost of another's."""
+"""Quotas: one minute's quota at once, then an even refill; each caller has its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Clock:
         return self.now_s
 
 
-def test_a_quota_is_spent_and_comes_back_evenly() -> None:
+def test_a_quota_is_used_and_refilled_evenly() -> None:
     clock = Clock()
     quota = Quota("principal", 6, clock)
     taken = [quota.take("u-1") for _ in range(7)]
@@ -30,14 +30,14 @@ def test_a_quota_is_spent_and_comes_back_evenly() -> None:
     assert quota.take("u-1").remaining == 5
 
 
-def test_everybody_has_their_own() -> None:
+def test_each_caller_has_its_own_quota() -> None:
     quota = Quota("principal", 1, Clock())
     assert not quota.take("u-1").is_exceeded
     assert quota.take("u-1").is_exceeded
     assert not quota.take("u-2").is_exceeded
 
 
-def test_memory_is_bounded_and_whoever_asks_often_is_remembered() -> None:
+def test_memory_is_bounded_and_frequent_callers_are_kept() -> None:
     quota = Quota("principal", 1, Clock())
     quota.take("often")
     for number in range(2 * BUCKETS_MAX):
@@ -47,7 +47,7 @@ def test_memory_is_bounded_and_whoever_asks_often_is_remembered() -> None:
     assert not quota.take("u-0").is_exceeded
 
 
-def test_headers_say_what_is_left() -> None:
+def test_headers_have_the_remaining_quota() -> None:
     clock = Clock()
     taken = [Quota("principal", 60, clock).take("u-1"), Quota("organisation", 120, clock).take("org-1")]
     assert headers_of(taken) == {

@@ -1,4 +1,4 @@
-"""The issuer's keys: fetched when needed, kept meanwhile, and changed when the issuer changes them."""
+"""The issuer's keys: fetched when needed, cached, and updated when the issuer changes them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def key_set(*names: str) -> dict[str, Any]:
 
 
 class Issuer:
-    """Publishes what it is told to, and counts how often it is asked."""
+    """A fake issuer that publishes the given keys, and counts requests."""
 
     def __init__(self) -> None:
         self.document: Any = key_set("first", "second")
@@ -58,7 +58,7 @@ def issuer() -> Issuer:
     return Issuer()
 
 
-def test_keys_are_asked_for_once(issuer: Issuer) -> None:
+def test_keys_are_fetched_once(issuer: Issuer) -> None:
     assert issuer.asked == 0
     for _ in range(3):
         assert issuer.keys.find("first")
@@ -66,7 +66,7 @@ def test_keys_are_asked_for_once(issuer: Issuer) -> None:
     assert issuer.asked == 1
 
 
-def test_a_new_key_is_found_at_once(issuer: Issuer) -> None:
+def test_a_new_key_is_found_immediately(issuer: Issuer) -> None:
     assert issuer.keys.find("first")
     issuer.now_s += FETCH_INTERVAL_MIN_S
     issuer.document = key_set("second", "third")
@@ -75,7 +75,7 @@ def test_a_new_key_is_found_at_once(issuer: Issuer) -> None:
     assert issuer.keys.find("first") is None
 
 
-def test_invented_ids_do_not_flood_the_issuer(issuer: Issuer) -> None:
+def test_unknown_key_ids_do_not_flood_the_issuer(issuer: Issuer) -> None:
     assert issuer.keys.find("first")
     for number in range(100):
         assert issuer.keys.find(f"invented-{number}") is None
@@ -85,7 +85,7 @@ def test_invented_ids_do_not_flood_the_issuer(issuer: Issuer) -> None:
     assert issuer.asked == 2
 
 
-def test_a_withdrawn_key_is_refused_after_a_while(issuer: Issuer) -> None:
+def test_a_withdrawn_key_is_refused_after_some_time(issuer: Issuer) -> None:
     assert issuer.keys.find("first")
     issuer.document = key_set("second", "third")
     issuer.now_s += CACHE_FRESH_S
@@ -97,7 +97,7 @@ def test_a_withdrawn_key_is_refused_after_a_while(issuer: Issuer) -> None:
 @pytest.mark.parametrize(
     "failure", [OSError("gone"), {"keys": []}, InvalidKeySet("x"), ValueError("no JSON")]
 )
-def test_the_last_keys_serve_for_a_day_while_the_issuer_is_gone(issuer: Issuer, failure: Any) -> None:
+def test_the_last_keys_are_used_for_a_day_without_the_issuer(issuer: Issuer, failure: Any) -> None:
     assert issuer.keys.find("first")
     issuer.document = failure
     issuer.now_s += CACHE_USABLE_S - 1
@@ -107,7 +107,7 @@ def test_the_last_keys_serve_for_a_day_while_the_issuer_is_gone(issuer: Issuer, 
         issuer.keys.find("first")
 
 
-def test_a_slow_issuer_holds_up_only_who_needs_it() -> None:
+def test_a_slow_issuer_delays_only_requests_that_need_it() -> None:
     issuer, asked, may_answer = Issuer(), Event(), Event()
 
     def fetch() -> object:
@@ -122,14 +122,14 @@ def test_a_slow_issuer_holds_up_only_who_needs_it() -> None:
     with ThreadPoolExecutor(1) as threads:
         refreshing = threads.submit(keys.find, "first")
         assert asked.wait(10)
-        assert keys.find("first")  # at once, with the key it has
+        assert keys.find("first")  # immediately, with the cached key
         assert not refreshing.done()
         may_answer.set()
         assert refreshing.result(10)
     assert issuer.asked == 2
 
 
-def test_without_any_keys_nobody_is_known(issuer: Issuer) -> None:
+def test_without_keys_no_caller_can_be_identified(issuer: Issuer) -> None:
     keys, issuer.document = issuer.document, OSError("not up yet")
     for _ in range(3):
         with pytest.raises(IdentityProviderUnavailable):
@@ -142,7 +142,9 @@ def test_without_any_keys_nobody_is_known(issuer: Issuer) -> None:
 
 @pytest.fixture
 def site() -> Iterator[dict[str, Any]]:
-    """A web site on loopback: its pages by path, a text leads elsewhere, and "url" is where it is."""
+    """A web site on loopback: its pages by path. A text redirects to another URL; "url" is the site's own
+    URL.
+    """
     pages: dict[str, Any] = {}
 
     class Handler(BaseHTTPRequestHandler):
@@ -186,7 +188,7 @@ def test_discovery_of_another_issuer_is_refused(site: dict[str, Any]) -> None:
         fetch_keys(site["url"])
 
 
-def test_what_is_not_there_and_what_leads_elsewhere(site: dict[str, Any]) -> None:
+def test_missing_pages_and_redirects(site: dict[str, Any]) -> None:
     site["/moved"] = f"{site['url']}/keys"
     site["/keys"] = key_set("first")
     for path in ("/none", "/moved"):
@@ -227,7 +229,7 @@ def test_the_settings_name_the_issuer(site: dict[str, Any]) -> None:
         ("", False),
     ],
 )
-def test_keys_come_over_tls_or_from_this_machine(url: str, safe: bool) -> None:
+def test_keys_are_fetched_over_tls_or_from_this_machine(url: str, safe: bool) -> None:
     assert is_safe(url) is safe
     if not safe:
         with pytest.raises(InvalidKeySet):

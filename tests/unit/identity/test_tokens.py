@@ -1,4 +1,4 @@
-"""Bearer tokens: what proves who somebody is, and every way it can fail to."""
+"""Bearer tokens: valid ones, and every way to be invalid."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ KEYS = {"keys": [published(algorithm, key, algorithm) for algorithm, key in PRIV
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """Return good claims with changes; a change to None leaves a claim out."""
+    """Return valid claims with changes; a change to None removes a claim."""
     now = datetime.now(UTC)
     good = {
         "iss": ISSUER,
@@ -73,7 +73,7 @@ def verifier() -> TokenVerifier:
 
 
 @pytest.mark.parametrize("algorithm", list(PRIVATE))
-def test_a_good_token_proves_who_bears_it(verifier: TokenVerifier, algorithm: str) -> None:
+def test_a_valid_token_identifies_its_bearer(verifier: TokenVerifier, algorithm: str) -> None:
     memberships = {"org-1": Role.ADMIN, "org-2": Role.MEMBER}
     principal = verifier.principal(signed(claims(), algorithm))
     assert principal == Principal("u-17", PrincipalKind.PERSON, memberships)
@@ -104,7 +104,7 @@ def test_a_good_token_proves_who_bears_it(verifier: TokenVerifier, algorithm: st
         ({"organisations": {"org-1": None}}, "is not admin or member"),
     ],
 )
-def test_claims_that_are_not_good(verifier: TokenVerifier, changes: dict[str, Any], reason: str) -> None:
+def test_invalid_claims(verifier: TokenVerifier, changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(InvalidCredentials, match=reason):
         verifier.principal(signed(claims(**changes)))
 
@@ -116,15 +116,13 @@ def test_clocks_may_differ_a_little(verifier: TokenVerifier) -> None:
     assert verifier.principal(signed(claims(nbf=now + a_little, iat=now + a_little)))
 
 
-def test_an_unsigned_token_is_worth_nothing(verifier: TokenVerifier) -> None:
+def test_an_unsigned_token_is_refused(verifier: TokenVerifier) -> None:
     with pytest.raises(InvalidCredentials, match="not signed with one of"):
         verifier.principal(jwt.encode(claims(), None, algorithm="none", headers={"kid": "EdDSA"}))
 
 
 @pytest.mark.parametrize(("algorithm", "digest"), [("HS256", "sha256"), ("HS512", "sha512")])
-def test_a_public_key_is_never_taken_for_a_secret(
-    verifier: TokenVerifier, algorithm: str, digest: str
-) -> None:
+def test_a_public_key_is_never_used_as_a_secret(verifier: TokenVerifier, algorithm: str, digest: str) -> None:
     secret = PRIVATE["RS256"].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     _, payload, _ = signed(claims(), "RS256").split(".")
     head = encoded(json.dumps({"alg": algorithm, "kid": "RS256"}).encode())
@@ -133,7 +131,7 @@ def test_a_public_key_is_never_taken_for_a_secret(
         verifier.principal(f"{head}.{payload}.{signature}")
 
 
-def test_the_key_says_which_algorithm_counts(verifier: TokenVerifier) -> None:
+def test_the_key_determines_the_algorithm(verifier: TokenVerifier) -> None:
     with pytest.raises(InvalidCredentials, match="no such key"):
         verifier.principal(signed(claims(), "EdDSA", key_id="RS256"))
 
@@ -153,23 +151,23 @@ def test_changed_claims_do_not_verify(verifier: TokenVerifier) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "ü", "..", "x" * 20_000, "{}.{}.{}"])
-def test_what_is_no_token(verifier: TokenVerifier, token: str) -> None:
+def test_an_invalid_token(verifier: TokenVerifier, token: str) -> None:
     with pytest.raises(InvalidCredentials):
         verifier.principal(token)
 
 
 @pytest.mark.parametrize("kind", [PrincipalKind.STAFF, PrincipalKind.AUDITOR, PrincipalKind.SERVICE])
-def test_a_role_says_what_somebody_is(verifier: TokenVerifier, kind: PrincipalKind) -> None:
+def test_a_role_determines_the_kind_of_principal(verifier: TokenVerifier, kind: PrincipalKind) -> None:
     token = signed(claims(roles=["offline_access", kind.value, 17]))
     assert verifier.principal(token) == Principal("u-17", kind, {})
 
 
 @pytest.mark.parametrize("roles", [[], ["person"], ["key"], ["Staff"], ["admin"]])
-def test_no_other_role_means_anything(verifier: TokenVerifier, roles: list[str]) -> None:
+def test_other_roles_are_ignored(verifier: TokenVerifier, roles: list[str]) -> None:
     assert verifier.principal(signed(claims(roles=roles))).kind is PrincipalKind.PERSON
 
 
-def test_claims_go_by_the_names_that_were_agreed() -> None:
+def test_claims_have_the_configured_names() -> None:
     names = ClaimNames(subject="oid", roles="https://credits.example/roles", organisations="orgs")
     verifier = TokenVerifier(StaticKeys(KEYS), issuer=ISSUER, audience=AUDIENCE, claims=names)
     given = claims(oid="u-99", orgs={"org-9": "member"}, roles=["staff"])
@@ -184,7 +182,7 @@ def test_one_key_needs_no_id() -> None:
     assert verifier.principal(jwt.encode(claims(), PRIVATE["ES256"], algorithm="ES256")).subject == "u-17"
 
 
-def test_keys_that_are_not_for_this_are_passed_over() -> None:
+def test_keys_for_other_uses_are_skipped() -> None:
     others = [
         {**published("ES256", PRIVATE["ES256"], "encryption"), "use": "enc"},
         published("RS256", new_rsa_key(65_537, 1_024), "short"),  # noqa: S505 - it is refused
@@ -199,10 +197,10 @@ def test_keys_that_are_not_for_this_are_passed_over() -> None:
 
 
 @pytest.mark.parametrize("document", [None, [], {}, {"keys": None}, {"keys": []}])
-def test_what_is_no_key_set(document: object) -> None:
+def test_an_invalid_key_set(document: object) -> None:
     with pytest.raises(InvalidKeySet):
         read_keys(document)
 
 
-def test_credentials_never_show() -> None:
+def test_credentials_are_never_shown() -> None:
     assert "secret" not in repr(Credentials(token="secret-1", key="secret-2"))  # noqa: S106

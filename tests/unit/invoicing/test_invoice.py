@@ -1,4 +1,4 @@
-"""Series of invoices and credit notes: numbers, years, and what a document of a sale says."""
+"""Series of invoices and credit notes: numbers, years, and the contents of documents."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -57,7 +57,7 @@ class TestNumbers:
             pytest.param(datetime(2099, 6, 1, tzinfo=UTC), "CL/99-00/000001", id="the turn of a century"),
         ],
     )
-    def test_a_series_is_of_a_financial_year_in_the_sellers_zone(self, at: datetime, number: str) -> None:
+    def test_a_series_covers_a_financial_year_in_the_sellers_zone(self, at: datetime, number: str) -> None:
         assert series(at=at).next_header(at).number == number
 
     def test_credit_notes_have_a_series_of_their_own(self) -> None:
@@ -66,7 +66,7 @@ class TestNumbers:
         assert notes.id != series().id
         assert len(notes.next_header(NOON).number) == 16, "the most that the law allows"
 
-    def test_numbers_go_up_by_one(self) -> None:
+    def test_numbers_increase_by_one(self) -> None:
         issuing = series()
         for serial in (1, 2, 3):
             document = msgspec.structs.replace(invoice(make_sale()), number=issuing.next_header(NOON).number)
@@ -74,49 +74,49 @@ class TestNumbers:
             assert document.number == f"CL/26-27/{serial:06}"
         assert [envelope.event.serial for envelope in issuing.collect_events()] == [1, 2, 3]  # type: ignore[attr-defined]
 
-    def test_a_series_goes_on_after_its_last_event(self) -> None:
+    def test_a_series_continues_after_its_last_event(self) -> None:
         first = series()
         first.issue(invoice(make_sale()), REQUEST)
         (last,) = first.collect_events()
         later = InvoiceSeries(first.name, KOLKATA, last)
         assert later.next_header(NOON + timedelta(days=1)).number == "CL/26-27/000002"
 
-    def test_dates_never_go_back_within_a_series(self) -> None:
+    def test_dates_never_decrease_within_a_series(self) -> None:
         first = series()
         first.issue(invoice(make_sale()), REQUEST)
         (last,) = first.collect_events()
         slow_clock = InvoiceSeries(first.name, KOLKATA, last).next_header(NOON - timedelta(hours=1))
         assert slow_clock.issued_at == NOON
 
-    def test_a_number_out_of_its_place_is_refused(self) -> None:
+    def test_a_number_out_of_order_is_refused(self) -> None:
         event = InvoiceIssued(
             NOON, None, "request-1", "org-1", "CL/26-27/000007", 7, "payment-1", 1, 0, Currency.INR, "5f"
         )
         with pytest.raises(InvariantViolation, match="CL/26-27/000007 is document 1 of its series"):
             EventEnvelope(series().id, 1, event).mutate(series())
 
-    def test_a_path_holds_no_slash_and_leads_back(self) -> None:
+    def test_a_number_in_a_path_has_no_slash_and_can_be_parsed(self) -> None:
         assert path_of("CL/26-27/000123") == "CL-26-27-000123"
         assert number_of("CL-26-27-000123") == "CL/26-27/000123"
 
     @pytest.mark.parametrize(
         "path", ["", "CL-26-27", "cl-26-27-000001", "CL/26-27/000001", "CL-2026-27-000001"]
     )
-    def test_what_is_no_number_is_unknown(self, path: str) -> None:
+    def test_an_invalid_number_is_unknown(self, path: str) -> None:
         with pytest.raises(InvoiceNotFound):
             number_of(path)
 
     @pytest.mark.parametrize(("prefix", "fits"), [("CL", True), ("9", True), ("", False), ("ABC", False)])
-    def test_a_prefix_leaves_room(self, prefix: str, fits: bool) -> None:
+    def test_a_prefix_leaves_room_for_the_number(self, prefix: str, fits: bool) -> None:
         assert bool(PREFIX.fullmatch(prefix)) is fits
 
 
 class TestSales:
-    def test_nobody_has_paid(self) -> None:
+    def test_an_unpaid_payment_has_no_sale(self) -> None:
         assert sale_of([requested(), PaymentAbandoned(*OF_PAYMENT, "CUSTOMER_CANCELLED")]) is None
         assert sale_of([]) is None
 
-    def test_money_that_went_back_is_in_the_order_it_went(self) -> None:
+    def test_refunds_are_in_the_order_of_their_time(self) -> None:
         late = PaymentRefundRequested(*OF_PAYMENT, "a", 10, 1_500, 270)
         refused = PaymentRefundRequested(*OF_PAYMENT, "b", 10, 1_500, 270)
         sale = make_sale(
@@ -165,19 +165,19 @@ class TestInvoices:
         (note,) = invoice(sale, billed_to(BERLIN), undertaken).notes
         assert "under letter of undertaking AD290426000001X without payment of integrated tax" in note
 
-    def test_rupees_from_abroad_are_taxed_and_no_export(self) -> None:
+    def test_a_sale_in_rupees_to_another_country_is_taxed_and_not_an_export(self) -> None:
         document = invoice(make_sale(), billed_to(BERLIN))
         assert document.taxes == (Tax(TaxName.IGST, 1_800, 27_000),)
         assert document.notes == ()
 
-    def test_a_subscription_with_credits_beside_it(self) -> None:
+    def test_a_subscription_and_credits(self) -> None:
         sale = make_sale(kind=PaymentKind.PRO, fee_minor=1_000_000, amount_minor=1_150_000, tax_minor=207_000)
         assert invoice(sale).lines == (
             Line("Pro subscription, 365 days", "998439", 1_000_000),
             Line("Photo processing credits", "998439", 150_000, 1_000, 1_500_000),
         )
 
-    def test_credits_that_come_with_a_subscription_are_no_line_of_their_own(self) -> None:
+    def test_credits_included_in_a_subscription_have_no_line(self) -> None:
         book = PriceBook(
             [Edition("2027", NOON, currencies={Currency.INR: CurrencyChange(pro_credits=5_000)})]
         )
@@ -197,14 +197,14 @@ class TestInvoices:
         sale = make_sale(kind=PaymentKind.CUSTOM, credits=0, credits_minor=0, fee_minor=150_000)
         assert invoice(sale).lines == (Line("Custom payment", "998439", 150_000),)
 
-    def test_the_stored_text_is_the_document_and_its_digest_shows_any_change(self) -> None:
+    def test_the_stored_text_is_the_document_and_its_digest_reveals_any_change(self) -> None:
         document = invoice(make_sale())
         stored = series().issue(document, REQUEST)
         assert decode_document(stored) == document
         assert stored == encode_document(document)
         assert document_digest(stored) != document_digest(stored.replace(b"Buyer", b"Other"))
 
-    def test_the_event_names_nobody(self) -> None:
+    def test_the_event_has_no_personal_data(self) -> None:
         issuing = series()
         stored = issuing.issue(invoice(make_sale()), REQUEST)
         (envelope,) = issuing.collect_events()
@@ -224,7 +224,7 @@ class TestInvoices:
 
 
 class TestCreditNotes:
-    def test_a_credit_note_names_its_invoice_and_taxes_as_it_did(self) -> None:
+    def test_a_credit_note_has_its_invoice_and_its_taxes(self) -> None:
         note = credit_note(make_sale(*given_back("refund-1", 400, 60_000, 10_800)))
         assert (note.kind, note.title, note.number) == (
             DocumentKind.CREDIT_NOTE,
@@ -238,7 +238,7 @@ class TestCreditNotes:
         assert note.correction.invoice_number == "CL/26-27/000001"
         assert note.correction.refund_id == "refund-1"
 
-    def test_taxes_of_several_add_up_to_those_of_the_invoice(self) -> None:
+    def test_taxes_of_several_credit_notes_add_up_to_those_of_the_invoice(self) -> None:
         sale = make_sale(
             *given_back("a", 333, 49_950, 8_991),
             *given_back("b", 333, 49_950, 8_991),
@@ -253,13 +253,13 @@ class TestCreditNotes:
         ("kind", "description"),
         [(PaymentKind.PRO, "Pro subscription refunded"), (PaymentKind.CUSTOM, "Payment refunded")],
     )
-    def test_money_that_went_back_without_credits(self, kind: PaymentKind, description: str) -> None:
+    def test_a_refund_without_credits(self, kind: PaymentKind, description: str) -> None:
         sale = make_sale(
             *given_back("a", 0, 60_000, 10_800), kind=kind, fee_minor=150_000, credits_minor=0, credits=0
         )
         assert credit_note(sale).lines == (Line(description, "998439", 60_000),)
 
-    def test_the_event_says_what_it_corrects(self) -> None:
+    def test_the_event_has_the_corrected_invoice(self) -> None:
         sale = make_sale(*given_back("refund-1", 400, 60_000, 10_800))
         notes = series(DocumentKind.CREDIT_NOTE)
         notes.issue(credit_note(sale), REQUEST)

@@ -1,4 +1,4 @@
-"""Invoices as people get them: what the PDF says, and that it says so the same way every time."""
+"""Invoices as PDF: the text, which is the same every time."""
 
 import io
 import subprocess
@@ -39,7 +39,7 @@ from tests.sales import (
 )
 
 REPOSITORY = Path(__file__).parents[3]
-WORDING = EnglishInvoiceText()
+INVOICE_TEXT = EnglishInvoiceText()
 IN_DOLLARS = {
     "currency": Currency.USD,
     "credits_minor": 2_005,
@@ -66,7 +66,7 @@ def test_a_tax_invoice_within_the_state() -> None:
     details = billed_to(
         BENGALURU, name="Marathon Photos Private Limited", tax_id="29AAGCB7383J1Z4", shipping=MUMBAI
     )
-    text = text_of(invoice(sale, details, invoice_text=WORDING))
+    text = text_of(invoice(sale, details, invoice_text=INVOICE_TEXT))
     for line in [
         "Tax invoice",
         "CL/26-27/000001",
@@ -90,7 +90,7 @@ def test_a_tax_invoice_within_the_state() -> None:
 
 def test_an_export_in_dollars() -> None:
     details = billed_to(BERLIN, name="Läufer & Söhne GmbH", tax_id="DE136695976")
-    text = text_of(invoice(make_sale(**IN_DOLLARS), details, invoice_text=WORDING))
+    text = text_of(invoice(make_sale(**IN_DOLLARS), details, invoice_text=INVOICE_TEXT))
     for line in [
         "Invoice",
         "23 Nov 2026",
@@ -110,7 +110,7 @@ def test_an_export_in_dollars() -> None:
 
 def test_a_credit_note() -> None:
     sale = make_sale(*given_back("refund-1", 400, 60_000, 10_800))
-    text = text_of(credit_note(sale, details=billed_to(MUMBAI), invoice_text=WORDING))
+    text = text_of(credit_note(sale, details=billed_to(MUMBAI), invoice_text=INVOICE_TEXT))
     for line in [
         "Credit note",
         "CLC/26-27/000001",
@@ -123,21 +123,21 @@ def test_a_credit_note() -> None:
         assert line in text
 
 
-def test_days_are_those_of_the_sellers_zone() -> None:
+def test_dates_are_in_the_sellers_zone() -> None:
     late = datetime(2026, 11, 23, 18, 30, tzinfo=UTC)  # midnight in India
-    document = msgspec.structs.replace(invoice(make_sale(), invoice_text=WORDING), paid_at=late)
+    document = msgspec.structs.replace(invoice(make_sale(), invoice_text=INVOICE_TEXT), paid_at=late)
     assert "24 Nov 2026" in text_of(document)
 
 
 def test_a_rate_that_halves_to_a_fraction_is_written_in_full() -> None:
     book = PriceBook([Edition("five", NOON, currencies={Currency.INR: CurrencyChange(tax_per_cent=5)})])
     sale = make_sale(price_version="five", tax_minor=7_500)
-    text = text_of(invoice(sale, billed_to(BENGALURU), book=book, invoice_text=WORDING))
+    text = text_of(invoice(sale, billed_to(BENGALURU), book=book, invoice_text=INVOICE_TEXT))
     assert "CGST 2.5 % ₹37.50" in text
 
 
 def test_the_same_document_is_the_same_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    document = invoice(make_sale(), invoice_text=WORDING)
+    document = invoice(make_sale(), invoice_text=INVOICE_TEXT)
     first = render_pdf(document)
     monkeypatch.setattr(time, "time", lambda: 4_102_444_800.0)
     monkeypatch.setenv("TZ", "Pacific/Auckland")
@@ -145,7 +145,7 @@ def test_the_same_document_is_the_same_file(monkeypatch: pytest.MonkeyPatch) -> 
     assert render_pdf(msgspec.structs.replace(document, number="CL/26-27/000002")) != first
 
 
-def test_a_page_is_not_worth_a_line_in_the_log() -> None:
+def test_rendering_logs_nothing() -> None:
     program = """
 from infra.invoicing.pdf import render_pdf
 from infra.service.telemetry import log_to_stderr
@@ -160,8 +160,8 @@ render_pdf(invoice(make_sale()))
     assert printing.stderr == ""
 
 
-def test_the_file_says_what_it_is() -> None:
-    read = PdfReader(io.BytesIO(render_pdf(invoice(make_sale(), invoice_text=WORDING))))
+def test_the_file_has_a_title() -> None:
+    read = PdfReader(io.BytesIO(render_pdf(invoice(make_sale(), invoice_text=INVOICE_TEXT))))
     assert read.metadata is not None
     assert read.metadata.title == "Tax invoice CL/26-27/000001"
     assert read.metadata.author == "Seller Pvt Ltd"
@@ -174,7 +174,7 @@ def test_the_longest_details_fit_on_the_page() -> None:
     address = Address("DE", place, place, "1" * 16, (place,) * LINES_MAX)
     details = billed_to(address, name="Ж" * NAME_MAX_LENGTH, email=f"{'w' * 240}@ex.com", shipping=address)
     sale = make_sale(kind=PaymentKind.PRO, fee_minor=1_000_000, amount_minor=1_150_000, tax_minor=207_000)
-    (page,) = PdfReader(io.BytesIO(render_pdf(invoice(sale, details, invoice_text=WORDING)))).pages
+    (page,) = PdfReader(io.BytesIO(render_pdf(invoice(sale, details, invoice_text=INVOICE_TEXT)))).pages
     heights: dict[str, float] = {}
     text = page.extract_text(visitor_text=lambda part, _, at, *__: heights.setdefault(part.strip(), at[5]))
     letters = NAME_MAX_LENGTH * 2 + PLACE_MAX_LENGTH * (LINES_MAX + 2) * 2
@@ -183,7 +183,7 @@ def test_the_longest_details_fit_on_the_page() -> None:
 
 
 @pytest.mark.parametrize("name", ["Regular", "Bold"])
-def test_the_typeface_has_every_letter_that_billing_details_may_have(name: str) -> None:
+def test_the_font_has_every_letter_of_billing_details(name: str) -> None:
     typeface = TTFont(
         io.BytesIO((files("infra") / "invoicing" / "fonts" / f"NotoSans-{name}.ttf").read_bytes())
     )
@@ -213,8 +213,12 @@ def test_the_typeface_has_every_letter_that_billing_details_may_have(name: str) 
     ],
 )
 def test_amounts_in_words(amount_minor: int, currency: Currency, words: str) -> None:
-    assert WORDING.amount_in_words(amount_minor, currency) == words
+    assert INVOICE_TEXT.amount_in_words(amount_minor, currency) == words
 
 
 def test_names_of_countries() -> None:
-    assert [WORDING.country_name(code) for code in ("IN", "GB", "ZZ1")] == ["India", "United Kingdom", "ZZ1"]
+    assert [INVOICE_TEXT.country_name(code) for code in ("IN", "GB", "ZZ1")] == [
+        "India",
+        "United Kingdom",
+        "ZZ1",
+    ]

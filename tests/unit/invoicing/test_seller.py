@@ -1,4 +1,4 @@
-"""Who sells, from the settings: whole and right, or a sentence that says what is not."""
+"""The seller from the settings: complete and valid, or an error message."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ SELLER: dict[str, Any] = {
 }
 
 
-def test_a_seller_is_read_whole() -> None:
+def test_a_complete_seller() -> None:
     seller = seller_of(Settings(**SELLER))
     assert (seller.name, seller.gstin, seller.gst_state) == (SELLER["seller_name"], "29AAGCB7383J1Z4", "29")
     assert seller.address.lines == ("12 MG Road", "4th floor")
@@ -30,7 +30,7 @@ def test_a_seller_is_read_whole() -> None:
     assert seller.remark is None
 
 
-def test_without_one_documents_say_that_they_are_specimens() -> None:
+def test_without_a_seller_documents_are_specimens() -> None:
     assert seller_of(Settings()) is DEMO_SELLER
     assert DEMO_SELLER.remark is not None
     assert "no tax document" in DEMO_SELLER.remark
@@ -56,6 +56,6 @@ def test_without_one_documents_say_that_they_are_specimens() -> None:
         ({"seller_time_zone": "IST"}, "SELLER_TIME_ZONE: 'IST' is not an IANA time zone"),
     ],
 )
-def test_what_is_wrong_is_named(changes: dict[str, Any], sentence: str) -> None:
+def test_an_invalid_setting_is_named(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvalidSetting, match=sentence):
         seller_of(Settings(**(SELLER | changes)))

@@ -1,4 +1,4 @@
-"""Which taxes a tax is made of, and what of it goes back with a refund."""
+"""The taxes of a sale, and their parts in a refund."""
 
 from itertools import pairwise
 
@@ -29,15 +29,15 @@ def test_in_another_state_it_is_integrated() -> None:
         pytest.param(DELHI, TaxName.SGST, id="a union territory that has one"),
     ],
 )
-def test_what_the_states_half_is_called(state: str, name: TaxName) -> None:
+def test_the_name_of_the_states_half(state: str, name: TaxName) -> None:
     assert gst(100, 18, seller_state=state, buyer_state=state)[1].name is name
 
 
-def test_rupees_from_abroad_carry_integrated_tax() -> None:
+def test_a_sale_in_rupees_to_another_country_has_integrated_tax() -> None:
     assert gst(5, 18, seller_state=KARNATAKA, buyer_state=None) == (Tax(TaxName.IGST, 1_800, 5),)
 
 
-def test_an_export_carries_no_tax() -> None:
+def test_an_export_has_no_tax() -> None:
     assert gst(0, 0, seller_state=KARNATAKA, buyer_state=None) == ()
 
 
@@ -60,7 +60,7 @@ def test_taxes_add_up_to_the_paisa(tax_minor: int, per_cent: int, seller: str, b
     cuts=st.lists(st.floats(0, 1, exclude_max=True), max_size=8),
     inside=st.booleans(),
 )
-def test_taxes_given_back_in_parts_add_up_to_those_paid(
+def test_taxes_refunded_in_parts_add_up_to_those_paid(
     tax_minor: int, cuts: list[float], inside: bool
 ) -> None:
     states = {"seller_state": KARNATAKA, "buyer_state": KARNATAKA if inside else MAHARASHTRA}

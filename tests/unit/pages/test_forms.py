@@ -1,4 +1,4 @@
-"""How numbers that people type are read."""
+"""Parsing of typed numbers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_thousands_may_be_grouped_in_either_way(typed: str) -> None:
     "typed",
     ["1,5", "1,50", "15,00", "1.000", "1e3", "0,001", "1,0000", ",100", "100,", "1, 000", "٣", "-5", "0"],
 )
-def test_what_is_no_whole_number_of_groups_is_refused(typed: str) -> None:
+def test_a_wrong_grouping_is_refused(typed: str) -> None:
     with pytest.raises(HttpProblem) as refused:
         form(typed).whole_number("number", 1, 100_000)
     assert [error.field for error in refused.value.errors] == ["number"]
@@ -42,7 +42,7 @@ def test_what_is_no_whole_number_of_groups_is_refused(typed: str) -> None:
         ("0.000001", 1),
     ],
 )
-def test_amounts_have_a_point_before_their_decimals(typed: str, millionths: int) -> None:
+def test_amounts_have_a_decimal_point(typed: str, millionths: int) -> None:
     assert form(typed).price_millionths("number", 10**12) == millionths
 
 
@@ -65,12 +65,12 @@ def test_amounts_have_a_point_before_their_decimals(typed: str, millionths: int)
         "٣",
     ],
 )
-def test_an_amount_that_could_be_read_in_two_ways_is_refused(typed: str) -> None:
+def test_an_ambiguous_amount_is_refused(typed: str) -> None:
     with pytest.raises(HttpProblem) as refused:
         form(typed).price_millionths("number", 10**12)
     assert [error.field for error in refused.value.errors] == ["number"]
 
 
-def test_an_amount_has_its_most() -> None:
+def test_an_amount_has_a_maximum() -> None:
     with pytest.raises(HttpProblem, match="at most 5"):
         form("5.000001").price_millionths("number", 5_000_000)

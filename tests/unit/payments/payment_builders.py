@@ -1,4 +1,4 @@
-"""Payments and what a gateway says of them, for tests, with defaults for all a story does not tell."""
+"""Payments and gateway attempts for tests, with defaults for everything a test does not specify."""
 
 from __future__ import annotations
 
@@ -58,5 +58,5 @@ def attempt(status: AttemptStatus = AttemptStatus.CAPTURED, **fields: Any) -> At
 
 
 def happened(payment: Payment) -> list[str]:
-    """Return the names of what a payment decided since the last call."""
+    """Return the names of a payment's new events since the last call."""
     return [type(envelope.event).__name__.removeprefix("Payment") for envelope in payment.collect_events()]

@@ -1,4 +1,4 @@
-"""A payment: what each piece of news makes of it."""
+"""The Payment aggregate: its decision for each gateway message."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ FAILED, PENDING, GAVE_UP = AttemptStatus.FAILED, AttemptStatus.PENDING, AttemptS
 
 
 class TestPaymentFlow:
-    def test_a_payment_begins_with_its_terms(self) -> None:
+    def test_a_payment_starts_with_its_terms(self) -> None:
         payment = requested()
         assert payment.status is PaymentStatus.CREATED
         assert payment.terms.total_minor == 177_000
         assert happened(payment) == ["Requested"]
 
     @pytest.mark.parametrize("fee_minor", [0, 10**12 + 1])
-    def test_there_is_something_to_pay_and_it_is_no_fantasy(self, fee_minor: int) -> None:
+    def test_the_amount_has_a_minimum_and_a_maximum(self, fee_minor: int) -> None:
         terms = msgspec.structs.replace(CUSTOM, fee_minor=fee_minor, tax_minor=0)
         with pytest.raises(InvalidInput) as refusal:
             requested(terms)
@@ -51,14 +51,14 @@ class TestPaymentFlow:
         assert payment.order_id == "order_1"
         assert happened(payment) == ["Requested", "Ordered"]
 
-    def test_money_that_was_taken_completes_it(self) -> None:
+    def test_a_captured_attempt_completes_it(self) -> None:
         payment = ordered()
         assert payment.record_attempt(attempt(), request())
         payment.complete("pay_1", 3, request())
         assert payment.status is PaymentStatus.COMPLETED
         assert payment.purchase == 3
 
-    def test_the_same_news_again_changes_nothing(self) -> None:
+    def test_a_repeated_message_changes_nothing(self) -> None:
         payment = completed()
         payment.collect_events()
         assert not payment.record_attempt(attempt(), request())
@@ -68,7 +68,7 @@ class TestPaymentFlow:
         with pytest.raises(InvariantViolation):
             completed().complete("pay_1", 3, request())
 
-    def test_an_attempt_under_way_is_no_news(self) -> None:
+    def test_a_pending_attempt_changes_nothing(self) -> None:
         payment = ordered()
         payment.collect_events()
         assert not payment.record_attempt(attempt(PENDING), request())
@@ -76,18 +76,18 @@ class TestPaymentFlow:
 
 
 class TestEndings:
-    def test_a_refused_attempt_fails_it_in_the_words_of_the_gateway(self) -> None:
+    def test_a_refused_attempt_fails_it_with_the_gateways_reason(self) -> None:
         payment = ordered()
         payment.record_attempt(attempt(FAILED, reason="BAD_REQUEST_ERROR"), request())
         assert payment.status is PaymentStatus.FAILED
         assert payment.collect_events()[-1].event.reason == "BAD_REQUEST_ERROR"  # type: ignore[attr-defined]
 
-    def test_a_refused_attempt_without_a_word_fails_it_too(self) -> None:
+    def test_a_refused_attempt_without_a_reason_fails_it_too(self) -> None:
         payment = ordered()
         payment.record_attempt(attempt(FAILED), request())
         assert payment.collect_events()[-1].event.reason == "failed"  # type: ignore[attr-defined]
 
-    def test_a_payer_who_gives_up_abandons_it(self) -> None:
+    def test_a_payer_abandons_it(self) -> None:
         payment = ordered()
         payment.record_attempt(attempt(GAVE_UP), request())
         assert payment.status is PaymentStatus.ABANDONED
@@ -100,13 +100,13 @@ class TestEndings:
         payment.record_order("order_1", request())
         assert payment.order_id is None
 
-    def test_giving_up_twice_is_giving_up_once(self) -> None:
+    def test_abandoning_twice_is_one_event(self) -> None:
         payment = ordered()
         payment.abandon(CANCELLED_BY_CUSTOMER, request())
         payment.abandon(CANCELLED_BY_CUSTOMER, request())
         assert happened(payment) == ["Requested", "Ordered", "Abandoned"]
 
-    def test_what_is_paid_or_failed_cannot_be_given_up(self) -> None:
+    def test_a_completed_or_failed_payment_cannot_be_abandoned(self) -> None:
         failed = ordered()
         failed.fail("x", request())
         for payment in (completed(), failed):
@@ -114,13 +114,13 @@ class TestEndings:
                 payment.abandon(CANCELLED_BY_CUSTOMER, request())
 
     @pytest.mark.parametrize("ending", [FAILED, GAVE_UP])
-    def test_a_late_capture_completes_what_had_ended(self, ending: AttemptStatus) -> None:
+    def test_a_late_capture_completes_an_ended_payment(self, ending: AttemptStatus) -> None:
         payment = ordered()
         payment.record_attempt(attempt(ending, gateway_payment_id="pay_0"), request())
         assert payment.record_attempt(attempt(), request())
 
     @pytest.mark.parametrize("ending", [FAILED, GAVE_UP])
-    def test_late_news_of_another_attempt_leaves_what_is_paid(self, ending: AttemptStatus) -> None:
+    def test_a_late_failed_attempt_does_not_change_a_paid_payment(self, ending: AttemptStatus) -> None:
         payment = completed()
         payment.collect_events()
         assert not payment.record_attempt(attempt(ending, gateway_payment_id="pay_0"), request())
@@ -142,7 +142,7 @@ class TestFlags:
         payment.record_attempt(attempt(gateway_payment_id="pay_0", amount_minor=1), request())
         assert payment.record_attempt(attempt(), request())
 
-    def test_a_second_attempt_that_took_money_is_flagged_once(self) -> None:
+    def test_a_second_captured_attempt_is_flagged_once(self) -> None:
         payment = completed()
         payment.collect_events()
         for _ in range(2):
@@ -156,12 +156,12 @@ class TestFlags:
         )
         assert payment.status is PaymentStatus.COMPLETED
 
-    def test_a_refund_that_nobody_asked_for_is_flagged(self) -> None:
+    def test_an_unrequested_refund_is_flagged(self) -> None:
         payment = completed()
         payment.record_attempt(attempt(refunded_minor=500), request())
         assert (Flag.REFUND_UNKNOWN, "pay_1", 500) in payment.flags
 
-    def test_later_news_of_it_are_flagged_only_when_more_went_back(self) -> None:
+    def test_a_later_message_is_flagged_only_if_more_was_refunded(self) -> None:
         payment = completed()
         payment.request_refund("refund-1", 100, request())
         requested_refund = 17_700
@@ -170,7 +170,7 @@ class TestFlags:
             (requested_refund, []),
             (requested_refund + 500, [500]),
             (requested_refund + 500, []),
-            (requested_refund + 499, []),  # news of earlier
+            (requested_refund + 499, []),  # an older message
             (requested_refund + 700, [700]),
         ]:
             payment.record_attempt(attempt(refunded_minor=refunded_minor), request())
@@ -184,7 +184,7 @@ class TestFlags:
         payment.record_attempt(attempt(refunded_minor=2 * requested_refund + 701), request())
         assert unknown_refunds(payment) == [*unasked, 701]
 
-    def test_a_refund_that_was_asked_for_is_not(self) -> None:
+    def test_a_requested_refund_is_not_flagged(self) -> None:
         payment = completed()
         payment.request_refund("refund-1", 1_000, request())
         payment.record_attempt(attempt(refunded_minor=177_000), request())
@@ -198,7 +198,7 @@ def unknown_refunds(payment: Payment) -> list[int]:
 class TestRefunds:
     @pytest.mark.parametrize("parts", [(1_000,), (1, 999), (333, 333, 334), (1,) * 10])
     @pytest.mark.parametrize("terms", [CREDITS, PRO])
-    def test_parts_give_back_what_the_whole_would(self, parts: tuple[int, ...], terms: PaymentTerms) -> None:
+    def test_partial_refunds_add_up_to_the_whole(self, parts: tuple[int, ...], terms: PaymentTerms) -> None:
         payment = completed(terms)
         for number, part in enumerate(parts):
             payment.request_refund(f"refund-{number}", part, request())
@@ -221,7 +221,7 @@ class TestRefunds:
         assert payment.open_refunds == []
         assert happened(payment)[-2:] == ["RefundRequested", "Refunded"]
 
-    def test_a_refused_refund_is_flagged_and_may_be_asked_again(self) -> None:
+    def test_a_refused_refund_is_flagged_and_may_be_requested_again(self) -> None:
         payment = completed()
         payment.request_refund("refund-1", 1_000, request())
         assert payment.record_refund_failure("refund-1", "BAD_REQUEST_ERROR", request())
@@ -230,14 +230,14 @@ class TestRefunds:
         assert (Flag.REFUND_REFUSED, "pay_1", 177_000) in payment.flags
         assert payment.request_refund("refund-2", 1_000, request()).total_minor == 177_000
 
-    def test_no_more_goes_back_than_was_bought(self) -> None:
+    def test_a_refund_cannot_exceed_the_purchase(self) -> None:
         payment = completed()
         payment.request_refund("refund-1", 600, request())
         with pytest.raises(RefundExceedsPurchase) as refusal:
             payment.request_refund("refund-2", 401, request())
         assert refusal.value.details == {"refundable": 400}
 
-    def test_a_refund_takes_something_back(self) -> None:
+    def test_a_refund_has_at_least_one_credit(self) -> None:
         with pytest.raises(InvalidInput):
             completed().request_refund("refund-1", 0, request())
 
@@ -247,14 +247,14 @@ class TestRefunds:
             payment.request_refund("refund-1", 1, request())
 
 
-class TestBooks:
-    def test_a_payment_that_nobody_paid_is_not_paid(self) -> None:
+class TestInvariants:
+    def test_a_completed_payment_has_an_attempt(self) -> None:
         payment = ordered()
         payment.status = PaymentStatus.COMPLETED
         with pytest.raises(InvariantViolation):
             payment.check_invariants()
 
-    def test_more_than_all_of_it_cannot_have_gone_back(self) -> None:
+    def test_refunds_cannot_exceed_the_payment(self) -> None:
         payment = completed()
         requested_refund = payment.request_refund("refund-1", 1_000, request())
         again = msgspec.structs.replace(requested_refund, refund_id="refund-2")
@@ -262,7 +262,7 @@ class TestBooks:
         with pytest.raises(InvariantViolation):
             payment.check_invariants()
 
-    def test_a_history_makes_the_payment_again(self) -> None:
+    def test_a_replay_gives_the_same_payment(self) -> None:
         payment = completed()
         payment.request_refund("refund-1", 10, request())
         payment.record_refund("refund-1", "rfnd_1", request())

@@ -1,4 +1,4 @@
-"""Money that goes back and takes no credits: of fees, custom payments, and attempts that paid for nothing."""
+"""Refunds without credits: of fees, custom payments, and unexpected attempts."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ PAID_TWICE = FlagKey(Flag.PAID_TWICE, "pay_2", 177_000)
 
 
 def give_back(payment: Payment, amount_minor: int, refund_id: str = "refund-1") -> int:
-    """Give a part of the fee back, and return its tax."""
+    """Refund a part of the fee, and return its tax."""
     requested_refund = payment.request_fee_refund(refund_id, amount_minor, request())
     payment.record_refund(refund_id, f"rfnd-{refund_id}", request())
     return requested_refund.tax_minor
 
 
 def twice() -> Payment:
-    """A payment that two attempts paid."""
+    """A payment with two captured attempts."""
     payment = completed()
     payment.record_attempt(attempt(gateway_payment_id="pay_2"), request())
     payment.collect_events()
@@ -37,7 +37,7 @@ def twice() -> Payment:
 
 class TestFees:
     @given(st.lists(st.integers(1, 60_000), max_size=20), st.sampled_from([PRO, CUSTOM]))
-    def test_parts_are_exactly_the_whole(self, parts: list[int], terms: PaymentTerms) -> None:
+    def test_partial_refunds_are_exactly_the_whole(self, parts: list[int], terms: PaymentTerms) -> None:
         payment = completed(terms, purchase=None if terms is CUSTOM else 3)
         paid = payment.fee
         tax_minor = sum(give_back(payment, part, f"refund-{number}") for number, part in enumerate(parts))
@@ -50,7 +50,7 @@ class TestFees:
         with pytest.raises(RefundExceedsRefundableFee):
             payment.request_fee_refund("more", 1, request())
 
-    def test_the_fee_of_pro_and_its_credits_go_back_apart(self) -> None:
+    def test_the_fee_of_pro_and_its_credits_are_refunded_separately(self) -> None:
         payment = completed(PRO)
         assert (payment.fee.amount_minor, payment.fee.tax_minor) == (1_000_000, 180_000)
         assert give_back(payment, 1_000_000) == 180_000
@@ -59,7 +59,7 @@ class TestFees:
         payment.check_invariants()
         assert payment.status is PaymentStatus.REFUNDED
 
-    def test_what_was_refused_can_be_given_again_and_no_tax_is_below_nothing(self) -> None:
+    def test_a_refused_refund_can_be_repeated_and_tax_is_never_negative(self) -> None:
         payment = completed(CUSTOM, purchase=None)
         payment.request_fee_refund("a", 5, request())
         payment.request_fee_refund("b", 1, request())
@@ -68,14 +68,14 @@ class TestFees:
         assert [give_back(payment, 1, "c"), give_back(payment, 499_998, "d")] == [0, 89_999]
         payment.check_invariants()
 
-    def test_the_same_refusal_once_more_is_one_flag(self) -> None:
+    def test_a_repeated_refusal_is_one_flag(self) -> None:
         payment = completed(CUSTOM, purchase=None)
         for refund_id in ("a", "b"):
             payment.request_fee_refund(refund_id, 100_000, request())
             payment.record_refund_failure(refund_id, "no", request())
         assert [key.flag for key in payment.open_flags] == [Flag.REFUND_REFUSED]
 
-    def test_what_was_paid_for_credits_alone_goes_back_with_them(self) -> None:
+    def test_a_payment_for_credits_only_has_no_refundable_fee(self) -> None:
         with pytest.raises(PaymentNotRefundable):
             completed().request_fee_refund("refund-1", 1, request())
         with pytest.raises(PaymentNotRefundable):
@@ -83,11 +83,11 @@ class TestFees:
         with pytest.raises(InvalidInput):
             completed(CUSTOM, purchase=None).request_fee_refund("refund-1", 0, request())
 
-    def test_all_of_it_can_go_back_whose_credits_had_been_recorded_by_hand(self) -> None:
+    def test_a_payment_with_credits_recorded_by_staff_is_fully_refundable(self) -> None:
         payment = completed(purchase=None)
         payment.flag(Flag.CREDITS_RECORDED_BEFORE, attempt(), request())
         give_back(payment, 100_000)
-        assert payment.open_flags, "a part is left"
+        assert payment.open_flags, "a part is unrefunded"
         give_back(payment, 50_000, "refund-2")
         assert not payment.open_flags
 
@@ -97,11 +97,11 @@ class TestFees:
         payment.request_fee_refund("refund-1", 400_000, request())
         payment.request_fee_refund("refund-2", 600_000, request())
         payment.record_refund("refund-2", "rfnd-2", request())
-        assert payment.open_flags, "a part is on its way"
+        assert payment.open_flags, "a part is pending"
         payment.record_refund("refund-1", "rfnd-1", request())
         assert not payment.open_flags
 
-    def test_invariants_watch_the_fee(self) -> None:
+    def test_invariants_check_the_fee(self) -> None:
         payment = completed(PRO)
         give_back(payment, 1_000_000)
         payment.terms = msgspec.structs.replace(payment.terms, credits_minor=1_150_000, fee_minor=0)
@@ -111,7 +111,7 @@ class TestFees:
 
 class TestUnexpectedPayments:
     @pytest.mark.parametrize("currency", ["INR", "EUR"])
-    def test_all_that_an_attempt_took_goes_back_and_settles_its_flag(self, currency: str) -> None:
+    def test_a_refund_of_an_attempt_settles_its_flag(self, currency: str) -> None:
         payment = ordered()
         odd = attempt(amount_minor=999, currency=currency)
         assert not payment.record_attempt(odd, request())
@@ -133,7 +133,7 @@ class TestUnexpectedPayments:
         assert payment.status is PaymentStatus.FAILED
         assert happened(payment)[-3:] == ["AttemptRefundRequested", "AttemptRefunded", "FlagSettled"]
 
-    def test_what_is_told_of_it_later_is_no_news(self) -> None:
+    def test_a_later_message_about_it_changes_nothing(self) -> None:
         payment = twice()
         payment.request_attempt_refund("refund-1", "pay_2", request())
         payment.record_refund("refund-1", "rfnd-1", request())
@@ -142,7 +142,7 @@ class TestUnexpectedPayments:
         assert not payment.record_attempt(back, request())
         assert happened(payment) == []
 
-    def test_money_that_went_back_pays_for_nothing_whatever_is_told_of_it(self) -> None:
+    def test_a_refunded_attempt_never_pays(self) -> None:
         payment = ordered()
         payment.record_attempt(attempt(amount_minor=1), request())
         payment.request_attempt_refund("refund-1", "pay_1", request())
@@ -151,17 +151,17 @@ class TestUnexpectedPayments:
         assert payment.record_attempt(attempt(), request())
 
     @pytest.mark.parametrize("gateway_payment_id", ["pay_1", "pay_3"])
-    def test_what_paid_and_what_is_not_flagged_is_not_odd(self, gateway_payment_id: str) -> None:
+    def test_only_flagged_attempts_can_be_refunded(self, gateway_payment_id: str) -> None:
         with pytest.raises(PaymentNotRefundable):
             twice().request_attempt_refund("refund-1", gateway_payment_id, request())
 
-    def test_it_goes_back_once(self) -> None:
+    def test_it_is_refunded_once(self) -> None:
         payment = twice()
         payment.request_attempt_refund("refund-1", "pay_2", request())
         with pytest.raises(PaymentNotRefundable):
             payment.request_attempt_refund("refund-2", "pay_2", request())
 
-    def test_a_refusal_is_flagged_and_a_later_success_settles_all(self) -> None:
+    def test_a_refusal_is_flagged_and_a_later_refund_settles_all_flags(self) -> None:
         payment = twice()
         payment.request_attempt_refund("refund-1", "pay_2", request())
         assert payment.record_refund_failure("refund-1", "no", request())
@@ -171,13 +171,13 @@ class TestUnexpectedPayments:
         payment.settle_flag(refused, request())
         payment.request_attempt_refund("refund-2", "pay_2", request())
         payment.record_refund_failure("refund-2", "no", request())
-        assert refused in payment.open_flags, "refused again: somebody has to look again"
+        assert refused in payment.open_flags, "refused again: it must be reviewed again"
         payment.request_attempt_refund("refund-3", "pay_2", request())
         payment.record_refund("refund-3", "rfnd-3", request())
         assert not payment.open_flags
         payment.check_invariants()
 
-    def test_invariants_watch_what_went_back(self) -> None:
+    def test_invariants_check_the_refunds(self) -> None:
         payment = twice()
         requested_refund = payment.request_attempt_refund("refund-1", "pay_2", request())
         payment.refunds["refund-2"] = RefundState(requested_refund)
@@ -186,7 +186,7 @@ class TestUnexpectedPayments:
 
 
 class TestFlags:
-    def test_somebody_settles_one_and_the_same_news_do_not_open_it_again(self) -> None:
+    def test_a_repeated_message_does_not_reopen_a_settled_flag(self) -> None:
         payment = twice()
         payment.settle_flag(PAID_TWICE, request())
         assert not payment.open_flags
@@ -197,13 +197,13 @@ class TestFlags:
         with pytest.raises(PaymentNotRefundable):
             payment.request_attempt_refund("refund-1", "pay_2", request())
 
-    def test_one_whose_money_is_on_its_way_settles_by_itself(self) -> None:
+    def test_a_flag_with_a_pending_refund_is_settled_by_it(self) -> None:
         payment = twice()
         payment.request_attempt_refund("refund-1", "pay_2", request())
         with pytest.raises(FlagNotOpen):
             payment.settle_flag(PAID_TWICE, request())
 
-    def test_a_refusal_is_settled_by_the_same_money_going_back(self) -> None:
+    def test_a_flag_of_a_refusal_is_settled_by_the_same_refund(self) -> None:
         payment = completed(CUSTOM, purchase=None)
         payment.request_fee_refund("refund-1", 1_000, request())
         payment.record_refund_failure("refund-1", "no", request())
@@ -212,7 +212,7 @@ class TestFlags:
         give_back(payment, 1_000, "refund-3")
         assert not payment.open_flags
 
-    def test_another_attempts_flag_is_not_settled_by_it(self) -> None:
+    def test_a_refund_does_not_settle_flags_of_other_attempts(self) -> None:
         payment = completed(CUSTOM, purchase=None)
         other = attempt(AttemptStatus.CAPTURED, gateway_payment_id="pay_2", amount_minor=590_000)
         payment.record_attempt(other, request())

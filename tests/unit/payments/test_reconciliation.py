@@ -1,4 +1,4 @@
-"""Every way in which a gateway's list and the ledger can disagree, and the ways that are no disagreement."""
+"""All differences between a gateway's list and the ledger, and cases that are not differences."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RETURNED = SettlementLine(
 
 
 def but(thing: Any, **changes: Any) -> Any:
-    """Return a thing with some fields changed."""
+    """Return a struct with some fields changed."""
     return msgspec.structs.replace(thing, **changes)
 
 
@@ -50,12 +50,12 @@ def kinds(lines: list[SettlementLine], payments: list[LedgerPayment], **options:
     return [difference.kind.value for difference in reconcile(lines, payments, NOVEMBER, **options)]
 
 
-def test_what_fits_has_no_difference() -> None:
+def test_equal_lists_have_no_difference() -> None:
     assert reconcile([TAKEN, RETURNED], [but(PAID, refunds=(BACK,))], NOVEMBER) == []
     assert reconcile([], [], NOVEMBER) == []
 
 
-def test_a_payment_nobody_knows_is_named_with_what_it_took() -> None:
+def test_an_unknown_payment_is_reported_with_its_amount() -> None:
     assert reconcile([TAKEN], [], NOVEMBER) == [
         Difference(
             DifferenceKind.UNKNOWN_PAYMENT,
@@ -75,7 +75,7 @@ def test_a_payment_without_an_order_is_found_by_its_own_id() -> None:
     ]
 
 
-def test_money_taken_for_a_payment_that_is_not_paid_here() -> None:
+def test_a_captured_payment_that_is_not_completed_here() -> None:
     failed = but(PAID, gateway_payment_id=None, completed_at=None, credits_added=0)
     assert kinds([TAKEN], [failed]) == ["not_completed"]
     assert kinds([but(TAKEN, amount_minor=100)], [failed]) == ["not_completed", "amount_differs"]
@@ -90,7 +90,7 @@ def test_a_payment_the_gateway_does_not_list() -> None:
     )
 
 
-def test_what_may_not_be_settled_yet_is_not_missing() -> None:
+def test_a_recent_payment_is_not_missing() -> None:
     young = but(PAID, completed_at=NOVEMBER.settled_until, refunds=(but(BACK, at=NOVEMBER.settled_until),))
     assert kinds([], [young]) == []
 
@@ -108,18 +108,18 @@ def test_another_amount_or_currency(change: Any, kind: str, ledger: Any, gateway
     assert (difference.kind, difference.ledger, difference.gateway) == (kind, ledger, gateway)
 
 
-def test_a_second_payment_of_an_order_is_taken_twice_until_it_went_back() -> None:
+def test_a_second_payment_of_an_order_is_reported_until_it_is_refunded() -> None:
     second = but(TAKEN, gateway_payment_id="pay_2")
     assert kinds([TAKEN, second], [PAID]) == ["taken_twice"]
     back = but(RETURNED, gateway_payment_id="pay_2", gateway_refund_id="rfnd_2")
-    assert kinds([TAKEN, second, back], [PAID]) == ["taken_twice"], "a part of it is not all of it"
+    assert kinds([TAKEN, second, back], [PAID]) == ["taken_twice"], "a partial refund is not enough"
     assert kinds([TAKEN, second, but(back, amount_minor=177_000)], [PAID]) == []
 
 
-def test_an_unknown_payment_that_went_back_by_itself_is_nobodys_loss() -> None:
+def test_an_unknown_payment_that_was_refunded_is_no_difference() -> None:
     all_of_it = but(RETURNED, amount_minor=177_000)
     assert kinds([TAKEN, all_of_it], []) == []
-    assert kinds([all_of_it], []) == ["refund_missing_in_ledger"], "its payment may be anywhere"
+    assert kinds([all_of_it], []) == ["refund_missing_in_ledger"], "its payment may be outside the list"
 
 
 def test_refunds_that_one_side_does_not_know() -> None:
@@ -145,12 +145,12 @@ def test_a_refund_of_another_amount() -> None:
     )
 
 
-def test_refunds_of_a_gateway_that_lists_none_are_not_missed() -> None:
+def test_refunds_are_not_missing_if_a_gateway_lists_none() -> None:
     assert kinds([TAKEN], [but(PAID, refunds=(BACK,))], lists_refunds=False) == []
 
 
 @pytest.mark.parametrize("credits_added", [0, 999, 2_000])
-def test_credits_that_were_not_added_as_bought(credits_added: int) -> None:
+def test_credits_that_were_not_added(credits_added: int) -> None:
     [difference] = reconcile([TAKEN], [but(PAID, credits_added=credits_added)], NOVEMBER)
     assert (difference.kind, difference.credits_bought, difference.credits_added) == (
         "credits_missing",
@@ -159,14 +159,14 @@ def test_credits_that_were_not_added_as_bought(credits_added: int) -> None:
     )
 
 
-def test_what_lies_outside_the_period_is_compared_when_its_period_is() -> None:
+def test_payments_outside_the_period_are_compared_in_their_period() -> None:
     before, after = BEGIN - timedelta(seconds=1), NOVEMBER.end
     for at in (before, after):
         lines = [but(TAKEN, at=at, amount_minor=1), but(RETURNED, at=at, amount_minor=1)]
         theirs = but(PAID, completed_at=at, credits_added=0, refunds=(but(BACK, at=at),))
         assert kinds(lines, [theirs]) == []
         assert kinds([], [theirs]) == []
-    assert kinds([but(TAKEN, at=before)], [PAID]) == [], "begun before the period, completed in it"
+    assert kinds([but(TAKEN, at=before)], [PAID]) == [], "started before the period, completed in it"
 
 
 ODD_BACK = LedgerRefund("r-2", "rfnd_2", 177_000, NOON + DAY, attempt="pay_2", currency="INR")
@@ -174,7 +174,7 @@ SECOND = but(TAKEN, gateway_payment_id="pay_2")
 SECOND_RETURNED = but(RETURNED, gateway_payment_id="pay_2", gateway_refund_id="rfnd_2", amount_minor=177_000)
 
 
-def test_money_of_an_attempt_that_we_gave_back_is_understood_from_both_sides() -> None:
+def test_a_refunded_attempt_is_no_difference_on_both_sides() -> None:
     theirs = but(PAID, refunds=(ODD_BACK,))
     assert kinds([TAKEN, SECOND, SECOND_RETURNED], [theirs]) == []
     assert kinds([TAKEN, SECOND], [theirs], lists_refunds=False) == []
@@ -184,7 +184,7 @@ def test_money_of_an_attempt_that_we_gave_back_is_understood_from_both_sides() -
     assert kinds([but(SECOND, amount_minor=1)], [failed], lists_refunds=False) == []
 
 
-def test_one_that_the_gateway_does_not_list_is_missing_there_as_the_attempts() -> None:
+def test_a_refund_of_an_attempt_that_the_gateway_does_not_list_is_reported() -> None:
     [difference] = reconcile([TAKEN, SECOND], [but(PAID, refunds=(but(ODD_BACK, currency="USD"),))], NOVEMBER)
     assert (difference.kind, difference.gateway_payment_id, difference.currency, difference.ledger) == (
         "refund_missing_at_gateway",
@@ -194,7 +194,7 @@ def test_one_that_the_gateway_does_not_list_is_missing_there_as_the_attempts() -
     )
 
 
-def test_one_of_another_amount() -> None:
+def test_a_refund_of_an_attempt_with_another_amount() -> None:
     line = but(SECOND_RETURNED, amount_minor=176_999)
     [difference] = reconcile([TAKEN, SECOND, line], [but(PAID, refunds=(ODD_BACK,))], NOVEMBER)
     assert (difference.kind, difference.refund_id) == ("amount_differs", "r-2")

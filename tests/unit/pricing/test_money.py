@@ -1,4 +1,4 @@
-"""Prices are millionths of a currency unit, amounts whole minor units, rounded half up."""
+"""Prices are in millionths of a currency unit; amounts are in minor units, rounded half up."""
 
 import pytest
 
@@ -46,8 +46,8 @@ def test_gst_is_rounded_from_the_rounded_amount(amount_minor: int, tax_minor: in
     assert cost_of(amount_minor, 10_000, GST) == Cost(amount_minor, tax_minor)
 
 
-def test_tax_is_of_the_amount_that_is_charged_not_of_the_exact_one() -> None:
-    # 24.5 paise exactly: 25 after rounding, and 18 % of 25 is 4.5, so 5; of 24.5 it would be 4.
+def test_tax_is_computed_from_the_rounded_amount() -> None:
+    # Exactly 24.5 paise: 25 after rounding, and 18 % of 25 is 4.5, so 5; of 24.5 it would be 4.
     assert cost_of(1, 245_000, GST) == Cost(25, 5)
 
 
@@ -55,8 +55,8 @@ def test_the_payer_pays_amount_and_tax() -> None:
     assert cost_of(1_000, 1_500_000, GST).total_minor == 177_000
 
 
-def test_a_fee_is_taxed_together_with_the_credits_beside_it() -> None:
-    # 3 and 3 paise: 18 % of each is 1 when rounded, of both together as well.
+def test_a_fee_and_credits_are_taxed_together() -> None:
+    # 3 and 3 paise: 18 % of each is 1 when rounded, and of both together too.
     assert cost_of(3, 10_000, GST, fee_minor=3) == Cost(6, 1)
 
 
@@ -64,5 +64,5 @@ def test_a_fee_needs_no_credits() -> None:
     assert cost_of(0, 1_500_000, GST, fee_minor=1_000_000) == Cost(1_000_000, 180_000)
 
 
-def test_the_dearest_purchase_fits_a_64_bit_column() -> None:
+def test_the_most_expensive_purchase_fits_a_64_bit_column() -> None:
     assert cost_of(CREDITS_MAX, PRICE_MILLIONTHS_MAX, 100, fee_minor=AMOUNT_MINOR_MAX).total_minor < 2**63

@@ -1,4 +1,4 @@
-"""What a photo costs, by what was done to it and when."""
+"""The credits of a photo, by usage type and time."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -37,12 +37,12 @@ def test_both_searches_off(usage_type: UsageType, rate_millionths: int) -> None:
     assert RateCard().rate_millionths(usage_type, ai_search=False, at=NOON) == rate_millionths
 
 
-def test_both_searches_off_stays_free_whatever_the_rate_becomes() -> None:
+def test_both_searches_off_stays_free_after_a_rate_change() -> None:
     card = RateCard([RateChange(UsageType.PHOTO_PROCESSING, 2_000_000, NEW_YEAR)])
     assert card.rate_millionths(UsageType.PHOTO_PROCESSING, ai_search=False, at=NEW_YEAR) == 0
 
 
-def test_a_rate_holds_from_the_very_moment_it_is_effective() -> None:
+def test_a_rate_is_in_force_from_its_moment_on() -> None:
     card = RateCard([RateChange(UsageType.WATERMARK_REPROCESS, 250_000, NEW_YEAR)])
 
     def rate(at: datetime) -> int:
@@ -53,7 +53,7 @@ def test_a_rate_holds_from_the_very_moment_it_is_effective() -> None:
     assert rate(NEW_YEAR + timedelta(days=3_650)) == 250_000
 
 
-def test_a_late_message_is_rated_by_when_the_usage_happened() -> None:
+def test_a_late_message_has_the_rate_of_its_usage_time() -> None:
     card = RateCard([RateChange(UsageType.AI_IMAGE_ROTATION, 2_000_000, NEW_YEAR)])
     new_year_in_kolkata = datetime(2027, 1, 1, tzinfo=timezone(timedelta(hours=5, minutes=30)))
 
@@ -62,7 +62,7 @@ def test_a_late_message_is_rated_by_when_the_usage_happened() -> None:
     assert rate == 1_000_000, "midnight in Kolkata is half past six in the evening in UTC"
 
 
-def test_changes_count_by_date_in_whatever_order_they_are_listed() -> None:
+def test_the_order_of_changes_in_the_list_is_ignored() -> None:
     changes = [
         RateChange(UsageType.STORE_ORIGINALS, rate, NEW_YEAR + timedelta(days=day))
         for day, rate in [(20, 30_000), (0, 10_000), (10, 20_000)]
@@ -76,7 +76,7 @@ def test_changes_count_by_date_in_whatever_order_they_are_listed() -> None:
         assert rates == [0, 10_000, 10_000, 20_000, 20_000, 30_000, 30_000]
 
 
-def test_of_two_changes_with_one_date_the_later_in_the_list_wins() -> None:
+def test_the_later_of_two_changes_with_one_date_wins() -> None:
     first = RateChange(UsageType.STORE_ORIGINALS, 10_000, NEW_YEAR)
     second = RateChange(UsageType.STORE_ORIGINALS, 20_000, NEW_YEAR)
     card = RateCard([first, second])

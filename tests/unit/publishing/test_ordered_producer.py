@@ -1,4 +1,4 @@
-"""Waves: what must be acknowledged before what is sent."""
+"""Waves: all records of a wave must be acknowledged before the next wave is sent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from consumers.publishing.ordered_producer import OrderedProducer
 
 
 class FakeProducer:
-    """A producer of a broker that refuses one value; it notes the order of what it is told."""
+    """A producer whose broker refuses one value. It records the order of the calls."""
 
     def __init__(self, refused: bytes | None = None) -> None:
         self.steps: list[str] = []
@@ -26,7 +26,7 @@ class FakeProducer:
         return FakeFuture(value == self._refused)
 
     def flush(self, timeout: float) -> None:
-        assert timeout > ordered_producer.DELIVERY_TIMEOUT_S, "nothing is on its way after a flush"
+        assert timeout > ordered_producer.DELIVERY_TIMEOUT_S, "nothing is in flight after a flush"
         self.steps.append("flush")
 
     def close(self, timeout: float) -> None:
@@ -79,7 +79,7 @@ def test_nothing_follows_a_wave_that_failed() -> None:
     assert "send 2 to t" not in producer.steps
 
 
-def test_after_a_failure_another_producer_is_asked_for() -> None:
+def test_a_failed_producer_is_replaced() -> None:
     producers: list[FakeProducer] = []
 
     def connect() -> FakeProducer:
@@ -96,5 +96,5 @@ def test_after_a_failure_another_producer_is_asked_for() -> None:
     assert len(producers) == 2
 
 
-def test_a_wave_fits_in_a_batch_that_brokers_take() -> None:
+def test_a_wave_fits_in_a_batch_that_brokers_accept() -> None:
     assert WAVE_BYTES < int(ordered_producer.PRODUCER_OPTIONS["batch_size"]) < 1_048_588

@@ -1,4 +1,4 @@
-"""Cursors come back as they went out, and nothing else passes for one."""
+"""Cursors survive a round trip, and every other text is refused."""
 
 import re
 from base64 import urlsafe_b64encode
@@ -23,7 +23,7 @@ AT = datetime(2026, 7, 1, 12, 0, 0, 123456, tzinfo=UTC)
 @pytest.mark.parametrize(
     "cursor", [TransactionCursor(AT, "usage", "läuf/88?"), ChargeCursor(17), PhotoEventCursor(500, 1042)]
 )
-def test_a_cursor_is_url_safe_and_comes_back(
+def test_a_cursor_is_url_safe_and_survives_a_round_trip(
     cursor: TransactionCursor | ChargeCursor | PhotoEventCursor,
 ) -> None:
     text = encode_cursor(cursor)

@@ -1,4 +1,4 @@
-"""A part of the service holds what it needs: memory counts once for each of them."""
+"""A part of the service imports only what it needs, because each part uses its own memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 OF_THE_API_ALONE = ("fastapi", "jinja2", "fpdf", "api.app")
 
 
-def test_no_part_but_the_api_loads_a_web_server() -> None:
+def test_only_the_api_imports_a_web_server() -> None:
     loaded = f"[name for name in {OF_THE_API_ALONE} if name in sys.modules]"
     code = f"import infra.cli.main, json, sys; print(json.dumps({loaded}))"
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Duties that share a process: they begin together and end together."""
+"""Tasks in one process: they start and end together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from infra.service.process import run_in_threads
 
 
-def test_all_run_until_told_to_stop() -> None:
+def test_all_run_until_stopped() -> None:
     stop, first_runs = Event(), Event()
     ended = []
 
@@ -27,7 +27,7 @@ def test_all_run_until_told_to_stop() -> None:
     assert sorted(ended) == ["first", "second"]
 
 
-def test_one_that_fails_ends_the_others_and_is_heard_of() -> None:
+def test_a_failed_task_stops_the_others_and_its_error_is_raised() -> None:
     ended = []
 
     def lasting(stop: Event) -> None:

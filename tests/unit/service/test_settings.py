@@ -1,4 +1,4 @@
-"""Where the API listens, and under which names."""
+"""Settings of the API's address and host names, and of the price book."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104
 
 
 @pytest.mark.parametrize("host", list(LOOPBACK))
-def test_loopback_needs_no_issuer(host: str) -> None:
+def test_on_loopback_no_issuer_is_needed(host: str) -> None:
     assert Settings(api_host=host).allowed_hosts >= set(LOOPBACK.values())
 
 
@@ -29,12 +29,12 @@ def test_keys_of_the_embedded_issuer_are_not_enough_beyond_loopback(tmp_path) ->
         Settings(api_host=EVERYWHERE, embedded_issuer_keys=tmp_path / "keys.json")
 
 
-def test_the_api_answers_to_its_names_and_to_no_other() -> None:
+def test_the_api_accepts_only_its_host_names() -> None:
     settings = Settings(api_host="10.0.0.7", oidc_issuer=ISSUER, api_names="Ledger.Example.com, other:8443")
     assert settings.allowed_hosts == {"10.0.0.7", "ledger.example.com", "other:8443", *LOOPBACK.values()}
 
 
-def test_tokens_given_in_settings_never_show() -> None:
+def test_tokens_in_settings_are_never_shown() -> None:
     assert "secret-token" not in repr(Settings(pipeline_token="secret-token"))  # noqa: S106
 
 
@@ -61,7 +61,7 @@ def test_a_price_book_is_read_from_its_file(tmp_path) -> None:
         ),
     ],
 )
-def test_a_price_book_that_is_wrong_says_where(tmp_path, content: str, sentence: str) -> None:
+def test_an_invalid_price_book_names_the_place(tmp_path, content: str, sentence: str) -> None:
     book = tmp_path / "prices.json"
     book.write_text(content)
     with pytest.raises(InvalidSetting, match=sentence) as refusal:

@@ -1,4 +1,4 @@
-"""One fact of every topic, as its first golden line in `tests/contract/stored_events.tsv` tells it."""
+"""One event per topic, equal to its first golden line in `tests/contract/stored_events.tsv`."""
 
 from __future__ import annotations
 

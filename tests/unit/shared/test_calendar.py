@@ -1,4 +1,4 @@
-"""The calendar day of a moment in an organisation's zone, and so the month it counts in."""
+"""The calendar day of a moment in an organisation's zone, which determines its month."""
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -68,14 +68,14 @@ def test_midnight_at_odd_hours(time_zone: str, midnight_utc: str) -> None:
     assert local_day(time_zone, midnight) == date(2026, 7, 1)
 
 
-def test_a_day_that_begins_twice() -> None:
-    # Until 2011 Newfoundland put its clocks back at one minute past midnight, into the day before.
+def test_a_day_that_starts_twice() -> None:
+    # Until 2011 Newfoundland set its clocks back at one minute past midnight, to the day before.
     assert local_day("America/St_Johns", moment("2005-10-30T02:30:30Z")) == date(2005, 10, 30)
     assert local_day("America/St_Johns", moment("2005-10-30T02:31:00Z")) == date(2005, 10, 29)
     assert local_day("America/St_Johns", moment("2005-10-30T03:30:00Z")) == date(2005, 10, 30)
 
 
-def test_a_day_that_never_was() -> None:
+def test_a_day_that_never_existed() -> None:
     # Samoa crossed the date line at the end of 29 December 2011.
     assert local_day("Pacific/Apia", moment("2011-12-30T09:59:59Z")) == date(2011, 12, 29)
     assert local_day("Pacific/Apia", moment("2011-12-30T10:00:00Z")) == date(2011, 12, 31)
@@ -100,16 +100,16 @@ def test_long_ago(time_zone: str, midnight_utc: str, day: str) -> None:
 
 
 CENTURY = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
-"""The years that the wire contract accepts."""
+"""The years that usage messages may have."""
 
 
 def changes_of_offset(zone: ZoneInfo, start: datetime, end: datetime) -> Iterator[int]:
-    """Yield each second, since 1970, at which a zone changes its offset."""
+    """Yield each second since 1970 at which a zone changes its offset."""
 
     def offset_at(second: int) -> timedelta | None:
         return datetime.fromtimestamp(second, zone).utcoffset()
 
-    week_s = 7 * 24 * 3_600  # no summer time was ever shorter
+    week_s = 7 * 24 * 3_600  # no summer time was ever shorter than this step
     before = offset_at(int(start.timestamp()))
     for week in range(int(start.timestamp()), int(end.timestamp()), week_s):
         after = offset_at(week + week_s)
@@ -123,7 +123,9 @@ def changes_of_offset(zone: ZoneInfo, start: datetime, end: datetime) -> Iterato
 
 
 def test_no_zone_loses_a_second_of_the_century() -> None:
-    """Look around every change of every zone's offset: there a quarter of an hour can have two days."""
+    """Check the seconds near every change of every zone's offset: there a quarter of an hour can have two
+    days.
+    """
     wrong = []
     for name in sorted(available_timezones() - {"localtime", "Factory"}):
         zone = ZoneInfo(name)

@@ -1,4 +1,4 @@
-"""Every error says what happened, even where the one who raises it adds nothing."""
+"""Every error has a message, even without arguments."""
 
 import inspect
 
@@ -23,7 +23,7 @@ def test_an_errors_docstring_is_its_message(error: type[LedgerError]) -> None:
     assert message.endswith(".")
 
 
-def test_a_message_and_details_of_ones_own() -> None:
+def test_an_error_with_a_message_and_details() -> None:
     error = RefundExceedsCharge("too much", charged=5, refundable=2)
     assert (str(error), error.details) == ("too much", {"charged": 5, "refundable": 2})
 
@@ -33,7 +33,7 @@ def test_an_input_is_refused_by_field() -> None:
     assert (error.field, error.details, str(error)) == ("credits", {"field": "credits"}, "too many")
 
 
-def test_several_inputs_are_refused_together_in_the_order_they_were_found() -> None:
+def test_several_inputs_are_refused_together_in_order() -> None:
     field_errors = ValidationErrors()
     field_errors.check()
     field_errors.add("name", "a name is needed")

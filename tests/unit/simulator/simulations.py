@@ -1,4 +1,4 @@
-"""Simulations that tests ask for."""
+"""Builders of simulations for tests."""
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""The tally: what acknowledged messages come to."""
+"""The totals of acknowledged messages."""
 
 import json
 from dataclasses import replace
@@ -23,7 +23,7 @@ USAGE = Usage(
 )
 
 
-def tally_of(*usages: Usage, rates: Rates | None = None) -> SentTotals:
+def totals_of(*usages: Usage, rates: Rates | None = None) -> SentTotals:
     sent_totals = SentTotals(rates)
     for offset, usage in enumerate(usages):
         sent_totals.acknowledge(structured(usage), partition=0, offset=offset)
@@ -35,7 +35,7 @@ def account(sent_totals: SentTotals) -> dict[str, int]:
     return counted
 
 
-def test_an_empty_tally_has_nothing() -> None:
+def test_empty_totals() -> None:
     assert SentTotals().as_dict() == {
         "acknowledged": 0,
         "organisations": {},
@@ -49,7 +49,7 @@ def test_an_empty_tally_has_nothing() -> None:
 def test_chunks_of_a_run_round_up_once() -> None:
     chunk = replace(USAGE, usage_type="watermark_reprocess", photos=5)
     chunks = [replace(chunk, message_id=f"m-{number}") for number in range(1_000)]
-    assert account(tally_of(*chunks)) == {
+    assert account(totals_of(*chunks)) == {
         "messages": 1_000,
         "unique_messages": 1_000,
         "conflicting": 0,
@@ -59,36 +59,36 @@ def test_chunks_of_a_run_round_up_once() -> None:
     }
 
 
-def test_runs_of_their_own_round_up_each() -> None:
+def test_each_run_is_rounded_up() -> None:
     chunk = replace(USAGE, usage_type="watermark_reprocess", photos=5)
     runs = [replace(chunk, message_id=f"m-{number}", run_id=f"run-{number}") for number in range(10)]
-    assert account(tally_of(*runs))["expected_credits"] == 10
-    assert account(tally_of(*runs))["charged_runs"] == 10
+    assert account(totals_of(*runs))["expected_credits"] == 10
+    assert account(totals_of(*runs))["charged_runs"] == 10
 
 
 def test_a_repeat_counts_as_a_message_and_charges_nothing() -> None:
-    counted = account(tally_of(USAGE, USAGE, replace(USAGE, event_name="City Marathon", user_id=None)))
+    counted = account(totals_of(USAGE, USAGE, replace(USAGE, event_name="City Marathon", user_id=None)))
     assert (counted["messages"], counted["unique_messages"], counted["expected_credits"]) == (3, 1, 500)
 
 
 def test_an_id_belongs_to_its_source() -> None:
-    counted = account(tally_of(USAGE, replace(USAGE, source="/photo-processing/worker-2")))
+    counted = account(totals_of(USAGE, replace(USAGE, source="/photo-processing/worker-2")))
     assert (counted["unique_messages"], counted["expected_credits"], counted["charged_runs"]) == (2, 1_000, 1)
 
 
 def test_the_first_of_two_bodies_counts() -> None:
-    sent_totals = tally_of(USAGE, replace(USAGE, photos=1))
+    sent_totals = totals_of(USAGE, replace(USAGE, photos=1))
     assert sent_totals.as_dict()["conflicting"] == 1
     assert sent_totals.acknowledged == 2
     assert account(sent_totals)["expected_credits"] == 500
 
 
-def test_search_off_and_originals_are_free_and_no_charged_runs() -> None:
+def test_searches_off_and_originals_are_free_and_do_not_count_as_charged_runs() -> None:
     off = replace(USAGE, ai_search=False)
     originals = replace(USAGE, message_id="m-2", run_id="run-2", usage_type="store_originals")
-    counted = account(tally_of(off, originals))
+    counted = account(totals_of(off, originals))
     assert (counted["photos"], counted["expected_credits"], counted["charged_runs"]) == (1_000, 0, 0)
-    assert account(tally_of(off, originals, rates=Rates(2_000)))["expected_credits"] == 1
+    assert account(totals_of(off, originals, rates=Rates(2_000)))["expected_credits"] == 1
 
 
 def test_malformed_messages_are_only_counted() -> None:
@@ -101,8 +101,8 @@ def test_malformed_messages_are_only_counted() -> None:
     assert counted["last_offsets"] == {"2": 2}
 
 
-def test_it_is_json() -> None:
-    sent_totals = tally_of(USAGE)
+def test_totals_are_json() -> None:
+    sent_totals = totals_of(USAGE)
     sent_totals.set_unconfirmed([structured(replace(USAGE, message_id="m-9"))])
     counted = json.loads(json.dumps(sent_totals.as_dict()))
     assert counted["unconfirmed"] == [

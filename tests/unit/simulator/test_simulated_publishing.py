@@ -1,4 +1,4 @@
-"""Publishing against producers that fail: the same ids again, in order, and an honest account."""
+"""Publishing with failing producers: repeats have the same ids and order, and the account is correct."""
 
 from collections.abc import Callable
 from threading import Event, Timer
@@ -19,7 +19,7 @@ class Metadata(NamedTuple):
 
 
 class Future:
-    """Resolved from the start, like a record the broker answered at once; `outcome` None is never."""
+    """A future that is resolved immediately. With `outcome` None it is never resolved."""
 
     def __init__(self, outcome: Metadata | Exception | None) -> None:
         self.outcome = outcome
@@ -34,7 +34,7 @@ class Future:
 
 
 class Broker:
-    """Makes producers; each takes `lifetimes` records and then does what `ending` says."""
+    """Makes producers. Each accepts `lifetimes` records and then fails as `ending` says."""
 
     def __init__(self, *lifetimes: int, ending: Exception | None = None, raised: bool = False) -> None:
         self.lifetimes = list(lifetimes)
@@ -110,7 +110,7 @@ def test_a_silent_producer_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sent_totals.acknowledged == len(VALUES)
 
 
-def test_a_factory_that_finds_no_broker_is_asked_again() -> None:
+def test_a_factory_that_finds_no_broker_is_called_again() -> None:
     broker, calls = Broker(), []
 
     def factory() -> Producer:
@@ -122,7 +122,7 @@ def test_a_factory_that_finds_no_broker_is_asked_again() -> None:
     assert run(HISTORY, factory, Event(), ticking()).acknowledged == len(VALUES)
 
 
-def test_a_stop_reports_what_nobody_acknowledged() -> None:
+def test_a_stop_reports_unacknowledged_messages() -> None:
     stop = Event()
     broker = Broker(3, ending=None)
     broker.on_refused = lambda: stop.set() if len(broker.refused) == 4 else None
@@ -135,7 +135,7 @@ def test_a_stop_reports_what_nobody_acknowledged() -> None:
     assert unconfirmed == [record.usage.message_id for record in sent[3:7]]
 
 
-def test_no_more_than_the_bound_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_messages_in_flight_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "IN_FLIGHT_MAX", 7)
     stop = Event()
     broker = Broker(3, ending=None)
@@ -152,7 +152,7 @@ def test_a_stopped_run_publishes_nothing() -> None:
     assert broker.log == []
 
 
-def test_live_traffic_keeps_its_pace_and_ends_after_its_number() -> None:
+def test_live_traffic_keeps_its_rate_and_ends_after_its_number() -> None:
     asked = options(history=False, live_per_second=2_000, live_messages_max=200)
     broker = Broker()
     sent_totals = run(asked, broker, Event(), ticking())
@@ -166,7 +166,7 @@ def test_a_conflict_is_counted_after_failures_too() -> None:
     assert counted["conflicting"] == sum(record.waits for record in history(fault_rates=troubled)) > 0
 
 
-def test_a_conflict_is_sent_when_all_before_it_is_acknowledged() -> None:
+def test_a_conflict_is_sent_after_all_earlier_messages_are_acknowledged() -> None:
     troubled = FaultRates(repeated=0, conflicting=0.1)
     waiting = {
         record.value for record in history(organisations=(CAMPUS,), fault_rates=troubled) if record.waits
@@ -202,7 +202,7 @@ def test_a_conflict_is_sent_when_all_before_it_is_acknowledged() -> None:
     assert too_early == []
 
 
-def test_the_late_failure_of_an_old_producer_does_not_end_the_new_one() -> None:
+def test_a_late_failure_of_an_old_producer_does_not_affect_the_new_one() -> None:
     late: list[Callable[[Any], None]] = []
 
     class Lingering(Broker):

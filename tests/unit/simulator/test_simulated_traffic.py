@@ -1,4 +1,4 @@
-"""Traffic: the same for a seed, believable, and accepted by the consumer's contract."""
+"""Simulated traffic: reproducible by seed, realistic, and valid for the consumer."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -33,14 +33,14 @@ def test_a_seed_makes_the_same_traffic_again() -> None:
     assert history(seed=2) != history(seed=3)
 
 
-def test_another_process_mints_other_ids() -> None:
+def test_another_process_creates_other_ids() -> None:
     ours = {(record.usage.message_id, record.usage.run_id) for record in history(process="a")}
     theirs = {(record.usage.message_id, record.usage.run_id) for record in history(process="b")}
     assert {ids[0] for ids in ours}.isdisjoint(ids[0] for ids in theirs)
     assert {ids[1] for ids in ours}.isdisjoint(ids[1] for ids in theirs)
 
 
-def test_ids_are_uuid7_of_the_moment_and_minted_once() -> None:
+def test_ids_are_unique_uuid7_of_the_moment() -> None:
     records = history(fault_rates=NO_FAULTS) + live(300, fault_rates=NO_FAULTS, process="t1")
     for record in records:
         number = UUID(record.usage.message_id)
@@ -74,20 +74,20 @@ def test_the_consumer_accepts_every_message_but_the_malformed() -> None:
     assert {record.malformed_kind for record in records} == {None, "not_json", "missing_field", "foreign_key"}
 
 
-def test_some_messages_are_binary_and_most_structured() -> None:
+def test_some_messages_are_binary_and_most_are_structured() -> None:
     kinds = Counter(dict(record.headers)["content-type"] for record in history())
     assert 0.1 < kinds[b"application/json"] / kinds.total() < 0.3
     assert set(kinds) == {b"application/json", b"application/cloudevents+json"}
 
 
-def test_nothing_is_disturbed_without_disturbances() -> None:
+def test_no_faults_without_fault_injection() -> None:
     records = history(fault_rates=NO_FAULTS)
     times = [record.usage.occurred_at for record in records]
     assert times == sorted(times)
     assert not any(record.malformed_kind or record.waits for record in records)
 
 
-def test_usual_disturbances_repeat_and_overtake_but_break_nothing() -> None:
+def test_usual_faults_are_repeats_and_reorderings_only() -> None:
     records = history(fault_rates=FaultRates())
     bodies: dict[str, set[bytes]] = {}
     for record in records:
@@ -99,7 +99,7 @@ def test_usual_disturbances_repeat_and_overtake_but_break_nothing() -> None:
     assert times != sorted(times)
 
 
-def test_a_conflict_follows_its_original_and_says_something_else() -> None:
+def test_a_conflict_follows_its_original_with_other_values() -> None:
     records = history(fault_rates=FaultRates(repeated=0, conflicting=0.1))
     first = {}
     conflicts = 0
@@ -157,7 +157,7 @@ def test_weekends_are_busier() -> None:
         assert days[True] / 2 > 2 * days[False] / 5
 
 
-def test_events_have_stable_numbers_and_believable_sizes() -> None:
+def test_photo_events_have_stable_ids_and_realistic_sizes() -> None:
     month = Month(2026, 5)
     ids: set[int] = set()
     for organisation in (STRIDE, LACE, CAMPUS):
@@ -179,7 +179,7 @@ def test_events_have_stable_numbers_and_believable_sizes() -> None:
 def test_runs_come_in_messages_of_five_to_five_hundred_photos() -> None:
     records = history(fault_rates=NO_FAULTS, organisations=(STRIDE, LACE))
     small = [record for record in records if not 5 <= record.usage.photos <= 500]
-    assert len(small) < len(records) / 50  # a run of fewer photos has one message of them
+    assert len(small) < len(records) / 50  # a run of fewer photos has one message
     assert all(1 <= record.usage.photos <= 500 for record in small)
     assert max(Counter(record.usage.run_id for record in records).values()) > 5
     assert {record.usage.usage_type for record in records} == {
@@ -189,11 +189,13 @@ def test_runs_come_in_messages_of_five_to_five_hundred_photos() -> None:
         "store_originals",
     }
     assert {None} < {record.usage.user_id for record in records}
-    assert {record.usage.user_id for record in records} - {None} <= DEMO_PEOPLE.keys(), "everybody has a name"
+    assert {record.usage.user_id for record in records} - {None} <= DEMO_PEOPLE.keys(), (
+        "every user has a name"
+    )
     assert {True, False} == {record.usage.ai_search for record in records}
 
 
-def test_live_messages_happen_now_except_those_of_late_runs() -> None:
+def test_live_messages_have_the_current_time_except_in_late_runs() -> None:
     records = live(2_000, fault_rates=FaultRates(repeated=0, out_of_order=0, late=0.1))
     ages = [
         NOW + number * timedelta(seconds=1) - record.usage.occurred_at
@@ -206,7 +208,7 @@ def test_live_messages_happen_now_except_those_of_late_runs() -> None:
     assert max(late) < timedelta(days=95)
 
 
-def test_live_traffic_spends_what_there_is_and_no_more() -> None:
+def test_live_traffic_uses_only_available_credits() -> None:
     traffic = Traffic(options(organisations=(CAMPUS,), fault_rates=NO_FAULTS))
     records = [*traffic.history(NOW), *islice(traffic.live(ticking()), 300)]
     assert sum(record.usage.photos for record in charged(records)) == 200
@@ -214,7 +216,9 @@ def test_live_traffic_spends_what_there_is_and_no_more() -> None:
 
 
 class LimitedCreditChecks:
-    """Has so many credits for each, all of them held by whoever asks first, and ends when all are gone."""
+    """Each organisation has a number of credits. The first run holds all of them; the traffic ends when all
+    are used.
+    """
 
     def __init__(self, credits_of: dict[str, int]) -> None:
         self.left = dict(credits_of)
@@ -242,7 +246,7 @@ class LimitedCreditChecks:
         return not any(self.left.values())
 
 
-def test_live_runs_take_holds_and_pause_without_credits() -> None:
+def test_live_runs_place_holds_and_pause_without_credits() -> None:
     credit_checks = LimitedCreditChecks({STRIDE.id: 0, LACE.id: 5_000, CAMPUS.id: 300})
     records = live(100_000, credit_checks=credit_checks, fault_rates=NO_FAULTS)
     reported = Counter[str]()
@@ -257,7 +261,7 @@ def test_live_runs_take_holds_and_pause_without_credits() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_demonstration_never_runs_dry_in_its_history(seed: int) -> None:
+def test_the_demo_has_credits_throughout_its_history(seed: int) -> None:
     for day in range(0, 365, 11):
         now = NOW + timedelta(days=day, hours=day % 24)
         for demo in DEMO_ORGANISATIONS:

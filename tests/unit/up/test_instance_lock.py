@@ -1,4 +1,4 @@
-"""One `up` in a data directory, and what it tells the commands beside it."""
+"""One `up` per data directory, and the settings that it publishes for other commands."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from infra.up.instance_lock import (
     write_environment,
 )
 
-TOLD = {
+PUBLISHED = {
     "DATABASE_URL": 'postgresql://app:it\'s "a" $secret@127.0.0.1:5432/ledger',
     "MIGRATION_DATABASE_URL": "host=/tmp user=owner",
     "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9092",
@@ -26,7 +26,7 @@ def _no_servers_given(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-def test_a_second_one_is_refused_until_the_first_has_left(tmp_path: Path) -> None:
+def test_a_second_one_is_refused_until_the_first_ends(tmp_path: Path) -> None:
     with (
         single_instance(tmp_path),
         pytest.raises(AlreadyRunning, match=str(tmp_path)),
@@ -37,7 +37,7 @@ def test_a_second_one_is_refused_until_the_first_has_left(tmp_path: Path) -> Non
         pass
 
 
-def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_created(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     with (
@@ -47,26 +47,26 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
         pass
 
 
-def test_settings_that_name_no_server_take_those_of_the_up(var: Path) -> None:
+def test_settings_without_a_server_use_those_of_the_up(var: Path) -> None:
     settings = Settings(data_dir=var)
     with single_instance(var):
         assert join_running_instance(settings) == settings
-        write_environment(var, TOLD)
-        assert _urls(join_running_instance(settings)) == list(TOLD.values())
+        write_environment(var, PUBLISHED)
+        assert _urls(join_running_instance(settings)) == list(PUBLISHED.values())
     assert join_running_instance(settings) == settings
 
 
 def test_settings_that_name_a_server_keep_it_and_its_owner(var: Path) -> None:
     with single_instance(var):
-        write_environment(var, TOLD)
+        write_environment(var, PUBLISHED)
         given = Settings(data_dir=var, database_url="postgresql://mine")  # type: ignore[arg-type]
         assert _urls(join_running_instance(given)) == [
             "postgresql://mine",
             None,
-            TOLD["KAFKA_BOOTSTRAP_SERVERS"],
+            PUBLISHED["KAFKA_BOOTSTRAP_SERVERS"],
         ]
         given = Settings(data_dir=var, migration_database_url="postgresql://mine")  # type: ignore[arg-type]
-        assert _urls(join_running_instance(given))[:2] == [TOLD["DATABASE_URL"], "postgresql://mine"]
+        assert _urls(join_running_instance(given))[:2] == [PUBLISHED["DATABASE_URL"], "postgresql://mine"]
 
 
 def test_the_address_is_that_of_the_up_unless_one_is_given(
@@ -79,20 +79,20 @@ def test_the_address_is_that_of_the_up_unless_one_is_given(
         assert join_running_instance(Settings(data_dir=var, api_port=8000)).api_port == 8000
 
 
-def test_what_a_dead_one_left_is_not_believed(var: Path) -> None:
+def test_the_state_of_a_dead_one_is_ignored(var: Path) -> None:
     with single_instance(var):
-        write_environment(var, TOLD)
+        write_environment(var, PUBLISHED)
         left = (var / "environment").read_text()
     (var / "environment").write_text(left)
     settings = Settings(data_dir=var)
     assert join_running_instance(settings) == settings
-    with single_instance(var):  # looking took no lock for good
+    with single_instance(var):  # the check did not keep the lock
         pass
 
 
 @pytest.fixture
 def var(servers_root: Path, request: pytest.FixtureRequest) -> Path:
-    """A data directory that servers of any account could reach."""
+    """A data directory that servers of any account can reach."""
     folder = servers_root / request.node.name[:40]
     folder.mkdir()
     return folder

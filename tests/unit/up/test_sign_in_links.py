@@ -22,7 +22,7 @@ URL = "http://127.0.0.1:8000"
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that servers' accounts can pass, as a data directory is."""
+    """A folder that the servers' accounts can enter, like a data directory."""
     with servers_folder() as folder:
         yield folder
 
@@ -42,7 +42,7 @@ def query_of(link: str) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(link).query).items()}
 
 
-def test_a_link_is_for_one_role_and_leads_to_its_organisation(settings: Settings) -> None:
+def test_a_link_has_one_role_and_opens_its_organisation(settings: Settings) -> None:
     query = query_of(sign_in_link(settings, URL, "admin", "stride-photos"))
     ticket = verifier(settings, TICKET_AUDIENCE).ticket(query["ticket"])
     assert ticket.principal.memberships == {"stride-photos": Role.ADMIN}
@@ -51,7 +51,7 @@ def test_a_link_is_for_one_role_and_leads_to_its_organisation(settings: Settings
     assert verifier(settings, TICKET_AUDIENCE).ticket(staff["ticket"]).principal.kind is PrincipalKind.STAFF
 
 
-def test_every_link_is_another_and_none_is_a_token(settings: Settings) -> None:
+def test_links_are_unique_and_are_not_tokens(settings: Settings) -> None:
     first, second = (query_of(sign_in_link(settings, URL, "staff"))["ticket"] for _ in range(2))
     tickets = verifier(settings, TICKET_AUDIENCE)
     assert tickets.ticket(first).ticket_id != tickets.ticket(second).ticket_id
@@ -59,7 +59,7 @@ def test_every_link_is_another_and_none_is_a_token(settings: Settings) -> None:
         verifier(settings, AUDIENCE).principal(first)
 
 
-def test_up_prints_one_for_every_role_and_organisation(settings: Settings) -> None:
+def test_up_prints_a_link_for_every_role_and_organisation(settings: Settings) -> None:
     lines = list(sign_in_links(settings, URL, ["stride-photos", "campus-clicks"]))[1:]
     assert [line.partition(":")[0] for line in lines] == [
         "admin of stride-photos",
@@ -71,7 +71,7 @@ def test_up_prints_one_for_every_role_and_organisation(settings: Settings) -> No
     ]
 
 
-def test_there_are_none_without_the_embedded_issuer(settings: Settings, folder: Path) -> None:
+def test_there_are_no_links_without_the_embedded_issuer(settings: Settings, folder: Path) -> None:
     given = Settings(data_dir=settings.data_dir, oidc_issuer="https://issuer.example")
     with pytest.raises(InvalidSetting, match="OIDC_ISSUER"):
         sign_in_link(given, URL, "staff")

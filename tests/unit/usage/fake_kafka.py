@@ -1,4 +1,4 @@
-"""A Kafka client and a ledger in memory, for the branches of the consumer's loop."""
+"""A Kafka client and a ledger in memory, for tests of the consumer's loop."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ class Log:
         return records[-1].offset + 1 if records else self.earliest[partition]
 
     def forget_before(self, partition: int, offset: int) -> None:
-        """As retention does."""
+        """Delete records like retention."""
         self.earliest[partition] = offset
         self.records[partition] = [r for r in self.records[partition] if r.offset >= offset]
 
     def leave_out(self, partition: int, *offsets: int) -> None:
-        """As compaction does, or an aborted transaction."""
+        """Remove records like compaction or an aborted transaction."""
         self.records[partition] = [r for r in self.records[partition] if r.offset not in offsets]
 
 
 class FakeClient:
-    """Stands for a `kafka.KafkaConsumer`.
+    """A fake `kafka.KafkaConsumer`.
 
-    Whenever there is nothing to read any more the next thing happens; after all of them the loop is stopped.
+    When there is nothing more to read, the next scripted action runs. After the last one the loop is stopped.
     """
 
     def __init__(self, log: Callable[[], Log], listener: Any, stop: Event, assigned: set[int]) -> None:
@@ -69,7 +69,7 @@ class FakeClient:
         self.give(assigned)
 
     def give(self, partitions: set[int]) -> None:
-        """As a rebalance does: the client starts at the group's offsets, which lag behind."""
+        """Assign partitions like a rebalance: the client starts at the group's offsets, which lag behind."""
         self.listener.on_partitions_assigned([TopicPartition(TOPIC, number) for number in partitions])
         self.assigned |= partitions
         for partition in partitions:
@@ -126,7 +126,7 @@ class FakeClient:
     def beginning_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         for each in partitions:
             if each.partition in self.log().leaderless:
-                raise KeyError(each)  # as kafka-python does, whatever else was asked for
+                raise KeyError(each)  # as kafka-python does, whatever else was requested
         return {each: self.log().earliest[each.partition] for each in partitions}
 
     def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
@@ -148,7 +148,7 @@ class FakeClient:
 
 
 class FakeKafka:
-    """See `consumers.usage.consumer.Broker`."""
+    """A fake of `consumers.usage.consumer.Broker`."""
 
     def __init__(self, log: Log, stop: Event) -> None:
         self.log = log
@@ -169,7 +169,7 @@ class FakeKafka:
 
 
 class FakeLedger:
-    """Positions, and an ingest that keeps what it was given: see `PositionStore` and `UsageIngest`."""
+    """Positions, and an ingest that keeps its records: a fake of `PositionStore` and `UsageIngest`."""
 
     def __init__(self) -> None:
         self.stored: dict[int, StoredPosition] = {}

@@ -13,7 +13,7 @@ Header = tuple[str, bytes | None]
 
 
 class KafkaRecord(NamedTuple):
-    """What a Kafka client hands over."""
+    """A record as a Kafka client returns it."""
 
     key: bytes | None
     value: bytes | None
@@ -43,7 +43,7 @@ _EVENT: dict[str, Any] = {
 
 
 def usage_event(changes: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return a valid CloudEvent, with fields replaced by their dotted paths."""
+    """Return a valid CloudEvent with fields replaced, named by their dotted paths."""
     event = deepcopy(_EVENT)
     for path, value in (changes or {}).items():
         *parents, name = path.split(".")
@@ -55,7 +55,7 @@ def usage_event(changes: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 def without(path: str) -> dict[str, Any]:
-    """Return a valid event that lacks one field."""
+    """Return a valid event without one field."""
     event = usage_event()
     *parents, name = path.split(".")
     holder = event

@@ -1,4 +1,4 @@
-"""What a batch makes of records before any database is asked."""
+"""Processing of a batch before any database access."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def refused(batch: Batch) -> list[int]:
     return [letter.record_offset for letter in batch.dead_letters_to_send]
 
 
-def test_messages_keep_their_order_and_refused_records_are_letters() -> None:
+def test_messages_keep_their_order_and_refused_records_are_dead_letters() -> None:
     bad = KafkaRecord(b"key", b"not JSON", [("null", None), ("a", b"1")])
     batch = take(usage_record("b"), bad, usage_record("a", "org-2"))
     assert charged(batch) == [0, 2]
@@ -46,7 +46,7 @@ def test_the_first_of_an_identity_counts() -> None:
     assert (batch.counts.repeats, batch.counts.conflicts) == (1, 1)
 
 
-def test_what_was_there_before_counts_more() -> None:
+def test_an_earlier_message_counts_more() -> None:
     batch = take(usage_record("a", photos=2), usage_record("a", photos=1), usage_record("b"))
     (key, _), (_, other) = batch.by_key.items()
     earlier = take(usage_record("a", photos=1)).by_key[key]
@@ -65,7 +65,7 @@ def test_counts_add_up() -> None:
     assert (total.charges, total.repeats, total.conflicts) == (6, 2, 0)
 
 
-def test_a_parked_record_is_what_came() -> None:
+def test_a_parked_record_is_unchanged() -> None:
     parked = ParkedMessage(b"k" * 16, "org", b"{}", None, b"v", b"[]", "topic", 3, 4, NOW)
     record = record_of_parked(parked, [("a", None)])
     assert (record.topic, record.partition, record.offset) == ("topic", 3, 4)

@@ -1,4 +1,4 @@
-"""The consumer's loop, where no real broker goes on demand: gaps, losses, other logs, lost partitions."""
+"""The consumer's loop in cases that a real broker cannot produce on demand: gaps, losses, replaced logs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Run:
-    """A consumer that ran until there was nothing left to read, and nothing left to happen."""
+    """A consumer that runs until there are no more records and no more scripted actions."""
 
     def __init__(self, log: Log, ledger: FakeLedger | None = None, *happens: Callable[[Run], None]) -> None:
         self.log = log
@@ -49,7 +49,7 @@ def offsets(partition: int, *numbers: int) -> list[tuple[int, int]]:
 
 
 def nothing(_: Run) -> None:
-    """Let time pass."""
+    """Do nothing."""
 
 
 def test_new_partitions_are_read_from_their_beginning() -> None:
@@ -73,7 +73,7 @@ def test_new_partitions_are_read_from_their_beginning() -> None:
     assert run.client.closed
 
 
-def test_it_goes_on_where_the_ledger_stands() -> None:
+def test_it_resumes_at_the_ledgers_position() -> None:
     log = Log("id-1", 5)
     ledger = FakeLedger()
     ledger.stored[0] = StoredPosition("id-1", 3, record_digest(log.records[0][2]))
@@ -110,7 +110,7 @@ def test_a_log_that_is_too_short_is_another_log(digest: bytes | None) -> None:
     assert Run(Log("id-1", 5), ledger).ledger.charged == offsets(0, *range(5))
 
 
-def test_an_empty_log_that_was_not_is_another_log() -> None:
+def test_an_emptied_log_is_another_log() -> None:
     def write(run: Run) -> None:
         run.log.records[0].append(run.log.record(0, 0))
 
@@ -130,11 +130,11 @@ def test_an_end_reported_too_low_costs_nothing(monkeypatch: pytest.MonkeyPatch) 
     assert Run(log, ledger).ledger.charged == offsets(0, 4)
 
 
-def test_a_topic_made_anew_is_noticed_while_it_runs() -> None:
-    def make_anew(run: Run) -> None:
+def test_a_recreated_topic_is_detected_while_it_runs() -> None:
+    def recreate_topic(run: Run) -> None:
         run.kafka.log = Log("id-2", 4)
 
-    run = Run(Log("id-1", 3), None, make_anew, nothing)
+    run = Run(Log("id-1", 3), None, recreate_topic, nothing)
     assert run.ledger.values[:3] == [b"id-1 0", b"id-1 1", b"id-1 2"]
     assert set(run.ledger.values[3:]) >= {b"id-2 0", b"id-2 1", b"id-2 2", b"id-2 3"}
     assert run.ledger.stored[0].topic_id == "id-2"
@@ -144,7 +144,7 @@ def test_a_topic_made_anew_is_noticed_while_it_runs() -> None:
 
 
 @pytest.mark.parametrize("gone", [(0,), (0, 1), (2,), (1, 2, 3), (4,)])
-def test_holes_of_compaction_are_no_loss(gone: tuple[int, ...]) -> None:
+def test_gaps_of_compaction_are_no_loss(gone: tuple[int, ...]) -> None:
     log = Log("id-1", 6)
     log.leave_out(0, *gone)
     run = Run(log)
@@ -154,7 +154,7 @@ def test_holes_of_compaction_are_no_loss(gone: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("gone", [(2,), (3,), (2, 3), (1, 2, 3, 4)])
-def test_holes_around_the_stored_position_are_no_loss(gone: tuple[int, ...]) -> None:
+def test_gaps_near_the_stored_position_are_no_loss(gone: tuple[int, ...]) -> None:
     log, ledger = Log("id-1", 6), FakeLedger()
     ledger.stored[0] = StoredPosition("id-1", 3, record_digest(log.records[0][2]))
     log.leave_out(0, *gone)
@@ -162,7 +162,7 @@ def test_holes_around_the_stored_position_are_no_loss(gone: tuple[int, ...]) -> 
     assert run.ledger.charged == offsets(0, *(number for number in (3, 4, 5) if number not in gone))
 
 
-def test_lost_records_stop_their_partition_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+def test_lost_records_stop_only_their_partition(caplog: pytest.LogCaptureFixture) -> None:
     log, ledger = Log("id-1", 6, 4), FakeLedger()
     ledger.stored[0] = StoredPosition("id-1", 2, b"digest")
     log.forget_before(0, 4)
@@ -184,7 +184,7 @@ def test_records_lost_while_it_runs_stop_the_partition() -> None:
 
 
 @pytest.mark.parametrize("answer", ["accepted", "made anew"])
-def test_a_lost_partition_goes_on_when_it_can(answer: str) -> None:
+def test_a_stopped_partition_continues_when_possible(answer: str) -> None:
     log, ledger = Log("id-1", 6), FakeLedger()
     ledger.stored[0] = StoredPosition("id-1", 2, b"digest")
     log.forget_before(0, 4)
@@ -213,7 +213,7 @@ def test_partitions_come_and_go() -> None:
         log.records[1].append(log.record(1, 3))
 
     def get_it_back(run: Run) -> None:
-        # Another consumer has charged one more of it meanwhile.
+        # Another consumer has charged one more record meanwhile.
         log.records[1].append(log.record(1, 4))
         run.ledger.stored[1] = StoredPosition("id-1", 4, record_digest(log.records[1][3]))
         run.client.give({1})
@@ -223,14 +223,14 @@ def test_partitions_come_and_go() -> None:
     assert run.consumer.failures == 0
 
 
-def test_a_partition_that_left_and_came_back_unseen_is_looked_up_again() -> None:
+def test_the_position_of_a_reassigned_partition_is_loaded_again() -> None:
     log = Log("id-1", 3)
 
     def leave_and_return(run: Run) -> None:
         run.client.take_away({0})
         log.records[0] += [log.record(0, 3), log.record(0, 4)]
         run.ledger.stored[0] = StoredPosition("id-1", 4, record_digest(log.records[0][3]))
-        run.client.committed.clear()  # back to the beginning of the log, as far as the client knows
+        run.client.committed.clear()  # at the beginning of the log, as far as the client knows
         run.client.give({0})
 
     run = Run(log, None, leave_and_return)
@@ -238,8 +238,8 @@ def test_a_partition_that_left_and_came_back_unseen_is_looked_up_again() -> None
 
 
 @pytest.mark.parametrize("method", ["beginning_offsets", "end_offsets", "highwater"])
-def test_a_partition_may_go_at_any_moment(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    """The client's own thread gives it up between two of our calls, and takes it back later."""
+def test_a_partition_may_be_revoked_at_any_moment(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """The client's own thread revokes it between two of our calls, and assigns it again later."""
     original = getattr(FakeClient, method)
     gone: list[bool] = []
 
@@ -257,7 +257,7 @@ def test_a_partition_may_go_at_any_moment(monkeypatch: pytest.MonkeyPatch, metho
     assert len(run.kafka.clients) == 1
 
 
-def test_a_lost_partition_may_go_before_it_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_partition_may_be_revoked_before_it_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     log, ledger = Log("id-1", 6), FakeLedger()
     ledger.stored[0] = StoredPosition("id-1", 2, b"digest")
     log.forget_before(0, 4)
@@ -286,7 +286,7 @@ def test_a_lost_partition_may_go_before_it_is_stopped(monkeypatch: pytest.Monkey
         (OSError("no route"), True),
     ],
 )
-def test_after_a_failure_it_begins_again_from_what_is_stored(failure: Exception, reconnects: bool) -> None:
+def test_after_a_failure_it_resumes_at_the_stored_positions(failure: Exception, reconnects: bool) -> None:
     ledger = FakeLedger()
     ledger.failures = [failure, failure]
     run = Run(Log("id-1", 3, 2), ledger)
@@ -296,7 +296,7 @@ def test_after_a_failure_it_begins_again_from_what_is_stored(failure: Exception,
     assert all(client.closed for client in run.kafka.clients)
 
 
-def test_a_broker_that_does_not_answer_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_retries_a_broker_that_does_not_respond(monkeypatch: pytest.MonkeyPatch) -> None:
     connect = FakeKafka.connect
     refused = [KafkaConnectionError("no broker")] * 3
 
@@ -312,7 +312,7 @@ def test_a_broker_that_does_not_answer_is_tried_again(monkeypatch: pytest.Monkey
 
 
 def test_partitions_may_change_while_it_waits_for_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pausing a partition that has just gone fails in the client: it then connects anew."""
+    """Pausing a partition that was just revoked fails in the client, which then reconnects."""
     ledger = FakeLedger()
     ledger.failures = [StoreUnavailable()]
     assignment = FakeClient.assignment
@@ -331,14 +331,14 @@ def test_partitions_may_change_while_it_waits_for_the_database(monkeypatch: pyte
     assert len(run.kafka.clients) == 2
 
 
-def test_it_does_not_swallow_what_it_does_not_know() -> None:
+def test_unexpected_errors_are_raised() -> None:
     ledger = FakeLedger()
     ledger.failures = [ZeroDivisionError()]
     with pytest.raises(ZeroDivisionError):
         Run(Log("id-1", 3), ledger)
 
 
-def test_stopped_before_it_began_it_does_nothing() -> None:
+def test_it_does_nothing_if_stopped_before_the_start() -> None:
     stop = Event()
     stop.set()
     kafka, ledger = FakeKafka(Log("id-1", 3), stop), FakeLedger()
@@ -369,7 +369,7 @@ def test_a_partition_without_a_leader_waits_and_the_others_go_on() -> None:
     assert run.consumer.failures == 0
 
 
-def test_another_log_without_a_leader_is_looked_at_again() -> None:
+def test_another_log_without_a_leader_is_checked_again() -> None:
     log = Log("id-1", 5)
     ledger = FakeLedger()
     ledger.stored[0] = StoredPosition("id-1", 3, b"digest of another record")

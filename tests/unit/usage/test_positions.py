@@ -1,4 +1,4 @@
-"""Where to read a partition from, given what is stored and what the broker says."""
+"""The position to read a partition from, given the stored position and the broker's offsets."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def test_another_topic_id_is_another_log(offset: int) -> None:
     )
 
 
-def test_a_position_beyond_the_end_is_of_another_log() -> None:
+def test_a_position_after_the_end_is_of_another_log() -> None:
     assert choose_start(StoredPosition("id-1", 21, None), LOG) == RestartLog(
         "the log ends before the position"
     )
 
 
-def test_some_brokers_report_their_end_too_low_so_the_record_before_decides() -> None:
+def test_with_a_wrong_end_the_previous_record_decides() -> None:
     stored = StoredPosition("id-1", 21, b"digest")
     assert choose_start(stored, LOG) == ResumeAt(21, b"digest", unproven=True)
 
 
 @pytest.mark.parametrize(("offset", "checks"), [(10, False), (11, True), (19, True), (20, True)])
-def test_within_the_log_it_goes_on_and_checks_the_record_before(offset: int, checks: bool) -> None:
+def test_within_the_log_it_resumes_and_checks_the_previous_record(offset: int, checks: bool) -> None:
     expected = ResumeAt(offset, b"digest" if checks else None)
     assert choose_start(StoredPosition("id-1", offset, b"digest"), LOG) == expected
 
@@ -51,11 +51,11 @@ def test_without_a_digest_there_is_nothing_to_check() -> None:
 
 
 @pytest.mark.parametrize("offset", [0, 9])
-def test_what_retention_took_is_lost(offset: int) -> None:
+def test_records_deleted_by_retention_are_lost(offset: int) -> None:
     assert choose_start(StoredPosition("id-1", offset, b"digest"), LOG) == DataLost(offset, 10)
 
 
-def test_an_emptied_log_with_everything_charged_goes_on() -> None:
+def test_an_emptied_log_continues_if_everything_is_charged() -> None:
     empty = LogBounds("id-1", earliest=20, end=20)
     assert choose_start(StoredPosition("id-1", 20, b"digest"), empty) == ResumeAt(20, None)
     assert choose_start(StoredPosition("id-1", 19, b"digest"), empty) == DataLost(19, 20)
@@ -69,7 +69,7 @@ def test_a_new_empty_log() -> None:
     )
 
 
-def test_a_digest_tells_records_apart() -> None:
+def test_records_have_different_digests() -> None:
     records = [
         KafkaRecord(b"key", b"value", offset=1),
         KafkaRecord(b"key", b"value", offset=2),
@@ -85,8 +85,8 @@ def test_a_digest_tells_records_apart() -> None:
     assert all(len(digest) == 16 for digest in digests)
 
 
-def test_a_digest_is_of_what_the_record_says_and_not_of_who_asks() -> None:
+def test_a_digest_depends_only_on_the_record() -> None:
     record = KafkaRecord(b"key", b"value", [("a", b"b")], partition=3, offset=7)
     assert record_digest(record) == record_digest(record._replace(headers=[], partition=4))
-    # It is stored: it must stay what it is.
+    # It is stored, so it must never change.
     assert record_digest(record).hex() == "8374b382a29971410e33634735ebcb29"

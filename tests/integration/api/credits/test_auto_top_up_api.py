@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from domain.shared.command_context import CommandContext
-from tests.integration.api.ledger_api import LedgerApi, faulty_fields, problem_of
+from tests.integration.api.ledger_api import LedgerApi, invalid_fields, problem_of
 from tests.payment_gateway import InMemoryGateway
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ TOP_UP_TERMS = {"credits": 1_000, "auto_top_up": {"threshold": 200, "per_day": 2
 def buy(
     client: TestClient, organisation: str, gateway: InMemoryGateway, ledger_api: LedgerApi
 ) -> Callable[[], str]:
-    """A function that makes the purchase which switches it on, and returns the payment's id."""
+    """A function that makes the purchase that switches it on, and returns the payment's id."""
 
     def pay() -> str:
         client.put(f"{organisation}/billing-details", json=DETAILS).raise_for_status()
@@ -50,12 +50,12 @@ def test_it_is_off_until_a_purchase_switches_it_on(
     assert (before["is_on"], before["credits"], before["off_reason"]) == (False, None, None)
     payment_id = buy()
     after = read(f"{organisation}/auto-top-up")
-    told = (after["is_on"], after["credits"], after["threshold"], after["per_day"], after["begun_today"])
-    assert told == (True, 1_000, 200, 2, 0)
+    shown = (after["is_on"], after["credits"], after["threshold"], after["per_day"], after["begun_today"])
+    assert shown == (True, 1_000, 200, 2, 0)
     assert (after["card_of"], after["most_minor"], after["currency"]) == (payment_id, 2_000, "USD")
 
 
-def test_a_card_is_kept_for_somebody_who_is_known_and_one_at_a_time(
+def test_it_needs_billing_details_and_allows_one_card(
     client: TestClient, organisation: str, buy: Callable[[], str]
 ) -> None:
     def begin() -> str:
@@ -84,7 +84,7 @@ def test_it_is_changed_and_switched_off(
     assert (after["is_on"], after["off_reason"], after["held_back"]) == (False, "asked", None)
 
 
-def test_what_is_off_cannot_be_changed(client: TestClient, organisation: str) -> None:
+def test_it_cannot_be_changed_while_it_is_off(client: TestClient, organisation: str) -> None:
     answer = client.put(f"{organisation}/auto-top-up", json={"credits": 1_000, "threshold": 500})
     assert (answer.status_code, problem_of(answer)) == (409, "auto-top-up-is-off")
 
@@ -98,21 +98,21 @@ def test_what_is_off_cannot_be_changed(client: TestClient, organisation: str) ->
         ({"credits": 1_000, "threshold": 500, "per_day": 11}, "per_day"),
     ],
 )
-def test_terms_that_will_not_do_are_refused(
+def test_invalid_terms_are_refused(
     client: TestClient, organisation: str, buy: Callable[[], str], terms: dict[str, int], field: str
 ) -> None:
     buy()
     answer = client.put(f"{organisation}/auto-top-up", json=terms)
     assert answer.status_code == 422
-    assert faulty_fields(answer) == [field]
+    assert invalid_fields(answer) == [field]
 
 
-def test_a_quote_says_what_it_switches_on(client: TestClient, organisation: str) -> None:
+def test_a_quote_contains_the_auto_top_up_terms(client: TestClient, organisation: str) -> None:
     for asked in (TOP_UP_TERMS, {"credits": 1_000}):
         quoted = client.post(f"{organisation}/purchase-quotes", json=asked).json()
         assert quoted["auto_top_up"] == asked.get("auto_top_up")
 
 
-def test_it_comes_with_credits_alone(client: TestClient, organisation: str) -> None:
+def test_only_a_purchase_of_credits_switches_it_on(client: TestClient, organisation: str) -> None:
     answer = client.post(f"{organisation}/purchase-quotes", json={**TOP_UP_TERMS, "plan": "pro"})
-    assert (answer.status_code, faulty_fields(answer)) == (422, ["plan"])
+    assert (answer.status_code, invalid_fields(answer)) == (422, ["plan"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.api.ledger_api import faulty_fields, problem_of
+from tests.integration.api.ledger_api import invalid_fields, problem_of
 
 
 def place(pipeline, organisation, **changes):
@@ -15,7 +15,7 @@ def place(pipeline, organisation, **changes):
 
 @pytest.fixture
 def pipeline(ledger_api):
-    """A client that is the pipeline."""
+    """A client with the pipeline's credentials."""
     with ledger_api.client(headers=ledger_api.bearer("pipeline-1", roles=["service"])) as client:
         yield client
 
@@ -59,7 +59,7 @@ def test_a_run_from_its_quote_to_its_settlement(pipeline, organisation, read):
     assert (cards[0]["credits"], cards[0]["photos"], cards[0]["runs"]) == (120, 120, 1)
 
 
-def test_what_is_not_there_cannot_be_held(pipeline, organisation):
+def test_a_hold_needs_available_credits(pipeline, organisation):
     refused = place(pipeline, organisation, photos=201)
     assert problem_of(refused) == "insufficient-credits"
     assert refused.status_code == 402
@@ -69,7 +69,7 @@ def test_what_is_not_there_cannot_be_held(pipeline, organisation):
     assert problem_of(place(pipeline, organisation, run_id="run-89", mode="up_to")) == "insufficient-credits"
 
 
-def test_a_key_counts_for_one_hold(pipeline, organisation):
+def test_one_idempotency_key_places_one_hold(pipeline, organisation):
     first, second = (
         place(pipeline, organisation, run_id=run_id, photos=10).json()["hold_id"] for run_id in ("a", "b")
     )
@@ -92,10 +92,10 @@ def test_a_hold_is_closed_once(pipeline, organisation, read):
     assert problem_of(pipeline.get(f"{organisation}/holds/hold-99")) == "hold-unknown"
 
 
-def test_a_settlement_needs_to_know_what_was_done(pipeline, organisation):
+def test_a_settlement_needs_the_usage_type(pipeline, organisation):
     hold_id = place(pipeline, organisation, credits=20, usage_type=None, photos=None).json()["hold_id"]
     address = f"{organisation}/holds/{hold_id}/settle"
-    assert faulty_fields(pipeline.post(address, json={"photos": 5})) == ["usage_type"]
+    assert invalid_fields(pipeline.post(address, json={"photos": 5})) == ["usage_type"]
     named = {"photos": 5, "usage_type": "ai_image_rotation"}
     assert pipeline.post(address, json=named).json()["charged"] == 5
 
@@ -116,8 +116,8 @@ def test_a_settlement_needs_to_know_what_was_done(pipeline, organisation):
         ({"event": {"id": 1, "name": "a\nb"}}, "event.name"),
     ],
 )
-def test_what_is_wrong_is_named(pipeline, organisation, changes, field):
-    assert faulty_fields(place(pipeline, organisation, **changes)) == [field]
+def test_invalid_fields_are_named(pipeline, organisation, changes, field):
+    assert invalid_fields(place(pipeline, organisation, **changes)) == [field]
 
 
 def test_an_unknown_organisation(pipeline):

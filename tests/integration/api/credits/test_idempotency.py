@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.integration.api.ledger_api import faulty_fields, problem_of
+from tests.integration.api.ledger_api import invalid_fields, problem_of
 
 GRANT = {"credits": 5, "kind": "admin", "reason": "x"}
 
 
-def test_a_repeat_gets_the_first_answer(client, organisation):
+def test_a_repeat_gets_the_first_response(client, organisation):
     headers = {"Idempotency-Key": "key-1"}
     first = client.post(f"{organisation}/grants", json=GRANT, headers=headers)
     client.post(f"{organisation}/grants", json=GRANT)
@@ -23,7 +23,7 @@ def test_a_repeat_gets_the_first_answer(client, organisation):
     assert again.headers["ledger-position"] == first.headers["ledger-position"]
 
 
-def test_opening_twice_with_one_key_gives_the_first_answer(client):
+def test_opening_twice_with_one_key_returns_the_first_response(client):
     body = {"time_zone": "UTC", "currency": "USD"}
     headers = {"Idempotency-Key": "open"}
     first = client.put("/v1/organisations/org-twice", json=body, headers=headers)
@@ -35,7 +35,7 @@ def test_opening_twice_with_one_key_gives_the_first_answer(client):
 
 
 @pytest.mark.parametrize(("first", "again"), [({}, {"currency": None}), ({"currency": None}, {})])
-def test_a_null_is_the_same_as_leaving_out(client, organisation, first, again):
+def test_a_null_equals_a_missing_field(client, organisation, first, again):
     purchase = {"credits": 5, "payment_id": f"{organisation}-{first}", "order_id": "o", "gateway": "razorpay"}
     headers = {"Idempotency-Key": "key-1"}
     sent = [
@@ -52,10 +52,10 @@ def test_another_body_with_the_same_key_is_refused(client, organisation):
     other = client.post(f"{organisation}/grants", json=GRANT | {"credits": 6}, headers=headers)
     assert other.status_code == 422
     assert problem_of(other) == "idempotency-conflict"
-    assert faulty_fields(other) == ["Idempotency-Key"]
+    assert invalid_fields(other) == ["Idempotency-Key"]
 
 
-def test_keys_of_other_addresses_are_other_keys(client, organisation, read):
+def test_a_key_is_scoped_to_its_path(client, organisation, read):
     headers = {"Idempotency-Key": "key-1"}
     other = "/v1/organisations/org-other-keys"
     client.put(other, json={"time_zone": "UTC", "currency": "USD"}, headers=headers)
@@ -64,7 +64,7 @@ def test_keys_of_other_addresses_are_other_keys(client, organisation, read):
     assert client.put(f"{other}/time-zone", json={"time_zone": "UTC"}, headers=headers).status_code == 200
 
 
-def test_a_refused_request_leaves_its_key_free(client, organisation):
+def test_a_refused_request_does_not_use_its_key(client, organisation):
     headers = {"Idempotency-Key": "key-1"}
     path = organisation.replace("org-", "later-")
     assert client.post(f"{path}/grants", json=GRANT, headers=headers).status_code == 404
@@ -90,10 +90,10 @@ def test_eight_identical_requests_at_once_make_one_grant(client, organisation, l
 def test_a_key_out_of_bounds_is_refused(client, organisation, key):
     response = client.post(f"{organisation}/grants", json=GRANT, headers={"Idempotency-Key": key})
     assert problem_of(response) == "invalid-request"
-    assert faulty_fields(response) == ["Idempotency-Key"]
+    assert invalid_fields(response) == ["Idempotency-Key"]
 
 
 def test_two_keys_are_refused(client, organisation):
     headers = [("Idempotency-Key", "one"), ("Idempotency-Key", "two")]
     response = client.post(f"{organisation}/grants", json=GRANT, headers=headers)
-    assert faulty_fields(response) == ["Idempotency-Key"]
+    assert invalid_fields(response) == ["Idempotency-Key"]

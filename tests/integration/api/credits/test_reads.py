@@ -1,4 +1,4 @@
-"""Reads: what they answer after runs and additions, and what they refuse."""
+"""Reads: their responses after runs and additions, and their refusals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from threading import Timer
 import msgspec
 import pytest
 
-from tests.integration.api.ledger_api import faulty_fields, problem_of
+from tests.integration.api.ledger_api import invalid_fields, problem_of
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_processing_pauses_when_nothing_is_available(client, organisation, ledge
 
 
 def test_a_balance_as_of_a_moment_comes_from_the_history(client, organisation, ledger_api):
-    # No projection has run: the history itself answers.
+    # No projection has run: the response comes from the history.
     before = datetime.now(UTC)
     ledger_api.charge(organisation.rpartition("/")[2], "run", 50)
     then = client.get(f"{organisation}/balance", params={"as_of": before.isoformat()})
@@ -42,10 +42,10 @@ def test_a_balance_as_of_a_moment_comes_from_the_history(client, organisation, l
     assert int(now.headers["ledger-position"]) == now.json()["position"] > 0
 
 
-def test_an_offset_in_as_of_is_understood(client, organisation):
+def test_as_of_may_have_an_offset(client, organisation):
     moment = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%S")
     response = client.get(f"{organisation}/balance?as_of={moment}%2B05:30")
-    assert problem_of(response) == "organisation-unknown"  # not open yet, then
+    assert problem_of(response) == "organisation-unknown"  # it was not open yet at that time
 
 
 @pytest.mark.parametrize(
@@ -59,10 +59,10 @@ def test_an_offset_in_as_of_is_understood(client, organisation):
         "9000-01-01T00:00:00Z",
     ],
 )
-def test_as_of_has_to_be_a_moment_that_has_been(client, organisation, as_of):
+def test_as_of_must_be_a_past_moment(client, organisation, as_of):
     response = client.get(f"{organisation}/balance", params={"as_of": as_of})
     assert problem_of(response) == "invalid-request"
-    assert faulty_fields(response) == ["as_of"]
+    assert invalid_fields(response) == ["as_of"]
 
 
 def test_cards_equal_the_sums_of_rows(used, read):
@@ -95,11 +95,11 @@ def test_days_of_a_range(used, read):
         ("from=2026-02-30&to=2026-03-01", "from"),
     ],
 )
-def test_a_range_of_days_has_to_be_one(client, used, read, query, field):
+def test_an_invalid_range_of_days_is_refused(client, used, read, query, field):
     read(f"{used}/balance")
     response = client.get(f"{used}/daily-usage?{query}")
     assert problem_of(response) == "invalid-request"
-    assert faulty_fields(response) == [field]
+    assert invalid_fields(response) == [field]
 
 
 def test_a_run_is_one_transaction_that_opens_to_its_charges(used, read):
@@ -170,19 +170,19 @@ def test_photo_events_of_a_month_and_of_all_time(used, read):
         ("transactions/%FF/charges", "run_id"),
     ],
 )
-def test_a_parameter_at_fault_is_named(client, organisation, read, path, field):
+def test_an_invalid_parameter_is_named(client, organisation, read, path, field):
     read(f"{organisation}/balance")
     response = client.get(f"{organisation}/{path}")
     assert response.status_code == 422, response.text
     assert problem_of(response) == "invalid-request"
-    assert faulty_fields(response) == [field]
+    assert invalid_fields(response) == [field]
 
 
 def test_a_cursor_of_another_list_is_refused(client, used, read):
     cursor = read(f"{used}/transactions", limit=1)["next_cursor"]
     response = client.get(f"{used}/events", params={"cursor": cursor})
     assert problem_of(response) == "invalid-request"
-    assert faulty_fields(response) == ["cursor"]
+    assert invalid_fields(response) == ["cursor"]
 
 
 def test_a_forged_cursor_never_breaks_the_server(client, used, read):
@@ -228,7 +228,7 @@ def test_reads_of_an_unknown_organisation_are_refused(client, name):
     assert problem_of(response) == "organisation-unknown"
 
 
-def test_a_plan_without_an_end_says_so(organisation, read):
+def test_a_plan_without_an_end(organisation, read):
     subscription = read(f"{organisation}/subscription")
     assert subscription["plan"] == "trial"
     assert subscription["expires_at"] is None
@@ -239,7 +239,7 @@ def test_a_plan_without_an_end_says_so(organisation, read):
 @pytest.mark.parametrize(
     ("days", "says"), [(31, ("Expires", False)), (29, ("Expires", True)), (-1, ("Expired", True))]
 )
-def test_the_end_of_a_plan_is_noticed_a_month_ahead(ledger_api, organisation, read, days, says):
+def test_the_end_of_a_plan_is_announced_a_month_ahead(ledger_api, organisation, read, days, says):
     verb, ends_soon = says
     ends_at = datetime.now(UTC) + timedelta(days=days)
     earlier = ledger_api.client(clock=lambda: ends_at - timedelta(days=365))
@@ -278,7 +278,7 @@ def test_a_read_waits_for_the_projections(organisation, ledger_api):
     assert response.json()["balance"] == 201
 
 
-def test_a_position_past_the_end_is_waited_for_in_vain(client, organisation, read):
+def test_a_wait_for_a_position_after_the_end_times_out(client, organisation, read):
     read(f"{organisation}/balance")
     response = client.get(f"{organisation}/balance", params={"min_position": 2**63 - 1})
     assert response.status_code == 503
@@ -287,10 +287,10 @@ def test_a_position_past_the_end_is_waited_for_in_vain(client, organisation, rea
 
 def test_a_wrong_request_is_refused_without_a_wait(client, organisation):
     response = client.get(f"{organisation}/transactions", params={"min_position": 2**62, "limit": 0})
-    assert faulty_fields(response) == ["limit"]
+    assert invalid_fields(response) == ["limit"]
 
 
-def test_the_history_needs_no_projection_to_stand_at_a_write(client, organisation):
+def test_a_read_of_the_history_does_not_wait_for_projections(client, organisation):
     grant = {"credits": 1, "kind": "admin", "reason": "x"}
     position = client.post(f"{organisation}/grants", json=grant).json()["position"]
     query = {"as_of": datetime.now(UTC).isoformat(), "min_position": position}

@@ -1,4 +1,4 @@
-"""Writes: what each one answers, and what reads say afterwards."""
+"""Writes: their responses, and the reads after them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from domain.credits.limits import CREDITS_MAX
 from domain.shared.money import PRICE_MILLIONTHS_MAX
-from tests.integration.api.ledger_api import STAFF, faulty_fields, problem_of
+from tests.integration.api.ledger_api import STAFF, invalid_fields, problem_of
 
 
 def test_an_organisation_opens_with_trial_credits_at_the_usual_price(client, read):
@@ -66,11 +66,11 @@ def test_opening_with_nulls_is_opening_without_them(client):
 @pytest.mark.parametrize(
     "gateway", ["Razorpay", "razorpay ", "-pay", "caf\u00e9", "raz\norpay", "r" * 129, ""]
 )
-def test_a_gateway_is_written_in_one_way(client, organisation, gateway):
+def test_a_gateway_name_has_one_spelling(client, organisation, gateway):
     body = {"credits": 5, "payment_id": "pay-1", "order_id": "order-1", "gateway": gateway}
     response = client.post(f"{organisation}/purchases", json=body)
     assert response.status_code == 422
-    assert faulty_fields(response) == ["gateway"]
+    assert invalid_fields(response) == ["gateway"]
     assert "^" not in response.json()["detail"]
 
 
@@ -94,11 +94,11 @@ def test_any_printable_organisation_id_survives_the_url(client, read, organisati
 
 
 @pytest.mark.parametrize("segment", ["a%00b", "%ED%A0%80", "%FF", "x" * 65, "a%0Ab", "%E2%80%8B"])
-def test_an_organisation_id_that_cannot_be_is_refused(client, segment):
+def test_an_invalid_organisation_id_is_refused(client, segment):
     body = {"time_zone": "UTC", "currency": "USD"}
     response = client.put(f"/v1/organisations/{segment}", json=body)
     assert problem_of(response) == "invalid-request"
-    assert faulty_fields(response) == ["organisation_id"]
+    assert invalid_fields(response) == ["organisation_id"]
 
 
 def test_a_grant_adds_credits(client, organisation, read):
@@ -129,7 +129,7 @@ def test_the_request_id_is_the_events_cause(client, organisation, ledger_api):
     ]
 
 
-def test_a_purchase_ends_the_trial_and_says_what_it_cost(client, organisation, read):
+def test_a_purchase_ends_the_trial_and_returns_its_cost(client, organisation, read):
     response = client.post(
         f"{organisation}/purchases",
         json={"credits": 1_000, "payment_id": "pay-1", "order_id": "order-1", "gateway": "razorpay"},
@@ -143,14 +143,14 @@ def test_a_purchase_ends_the_trial_and_says_what_it_cost(client, organisation, r
     assert newest["details"]["payment_id"] == "pay-1"
 
 
-def test_a_payment_adds_its_credits_once_whatever_the_key(client, organisation):
+def test_a_payment_adds_its_credits_once_with_any_key(client, organisation):
     body = {"credits": 1_000, "payment_id": "pay-2", "order_id": "order-2", "gateway": "razorpay"}
     first = client.post(f"{organisation}/purchases", json=body, headers={"Idempotency-Key": "one"})
     second = client.post(f"{organisation}/purchases", json=body, headers={"Idempotency-Key": "two"})
     assert first.status_code == 201
     assert second.status_code == 409
     assert problem_of(second) == "purchase-already-recorded"
-    assert faulty_fields(second) == ["payment_id"]
+    assert invalid_fields(second) == ["payment_id"]
 
 
 def test_a_purchase_in_another_currency_is_refused(client, organisation):
@@ -158,7 +158,7 @@ def test_a_purchase_in_another_currency_is_refused(client, organisation):
     response = client.post(f"{organisation}/purchases", json=body)
     assert response.status_code == 409
     assert problem_of(response) == "currency-mismatch"
-    assert faulty_fields(response) == ["currency"]
+    assert invalid_fields(response) == ["currency"]
 
 
 def test_the_largest_purchase_at_the_highest_price(client, organisation, read):
@@ -179,17 +179,17 @@ def test_a_refund_returns_part_of_a_charge_then_the_rest(client, organisation, l
     more = client.post(f"{organisation}/refunds", json={"charge": charge, "credits": 1, "reason": "more"})
     assert more.status_code == 409
     assert problem_of(more) == "refund-exceeds-charge"
-    assert faulty_fields(more) == ["credits"]
+    assert invalid_fields(more) == ["credits"]
     newest = read(f"{organisation}/transactions", kind="addition")["transactions"][0]
     assert newest["details"] == {"charge": charge, "run_id": "run-1", "reason": "all blurry"}
 
 
 @pytest.mark.parametrize("charge", [1, 2, 999, 2**63 - 1])
-def test_a_refund_of_what_is_not_a_charge_is_refused(client, organisation, charge):
+def test_a_refund_needs_a_charge(client, organisation, charge):
     response = client.post(f"{organisation}/refunds", json={"charge": charge, "reason": "x"})
     assert response.status_code == 422
     assert problem_of(response) == "charge-unknown"
-    assert faulty_fields(response) == ["charge"]
+    assert invalid_fields(response) == ["charge"]
 
 
 def test_terms_change(client, organisation, read):
@@ -269,7 +269,7 @@ INVALID = [
 
 
 @pytest.mark.parametrize(("write", "body", "field"), INVALID)
-def test_a_field_at_fault_is_named(client, organisation, write, body, field):
+def test_an_invalid_field_is_named(client, organisation, write, body, field):
     method, name = write.split()
     response = client.request(
         method,
@@ -279,4 +279,4 @@ def test_a_field_at_fault_is_named(client, organisation, write, body, field):
     )
     assert response.status_code == 422, response.text
     assert problem_of(response) == "invalid-request"
-    assert faulty_fields(response) == [field]
+    assert invalid_fields(response) == [field]

@@ -1,4 +1,4 @@
-"""What is refused before any handler: foreign hosts and sites, bodies that are not small JSON."""
+"""Requests that are refused before any handler: other hosts and sites, and bodies that are not small JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 @pytest.mark.parametrize("host", [HOST, "localhost", "localhost:9999", "LOCALHOST"])
-def test_own_hosts_are_answered(client, host):
+def test_own_hosts_are_accepted(client, host):
     assert client.get("/healthz", headers={"Host": host}).status_code == 200
 
 
@@ -20,7 +20,7 @@ def test_own_hosts_are_answered(client, host):
     ["evil.example", "127.0.0.1", "127.0.0.1:8001", "localhost.evil.example", "", "[", "localhost:80:80"],
 )
 @pytest.mark.parametrize("path", ["/healthz", "/v1/organisations/org-1/balance", "/docs", "/nowhere"])
-def test_other_hosts_are_not(client, host, path):
+def test_other_hosts_are_refused(client, host, path):
     response = client.get(path, headers={"Host": host})
     assert response.status_code == 421
     assert problem_of(response) == "host-not-allowed"
@@ -63,7 +63,7 @@ def test_own_pages_may_write(client, organisation):
     [None, "", "text/plain", "application/x-www-form-urlencoded", "application/jsonp", "text/json"],
 )
 @pytest.mark.parametrize("content", [GRANT, b""])
-def test_writes_have_to_be_json(client, organisation, content_type, content):
+def test_writes_must_be_json(client, organisation, content_type, content):
     headers = {} if content_type is None else {"Content-Type": content_type}
     response = client.post(f"{organisation}/grants", content=content, headers=headers)
     assert response.status_code == 415
@@ -78,7 +78,7 @@ def test_writes_have_to_be_json(client, organisation, content_type, content):
         JSON | {"Content-Encoding": "identity"},
     ],
 )
-def test_what_means_utf_8_and_nothing_more_is_taken(client, organisation, headers):
+def test_spellings_of_utf_8_are_accepted(client, organisation, headers):
     assert client.post(f"{organisation}/grants", content=GRANT, headers=headers).status_code == 201
 
 
@@ -136,7 +136,7 @@ def test_what_is_not_json_is_refused(client, organisation, content):
         (b'{"a" 1}', "the body is not JSON: Expecting ':' delimiter, at line 1, column 6"),
     ],
 )
-def test_why_it_is_not_json_is_said_in_a_sentence(client, organisation, content, detail):
+def test_the_problem_names_the_json_error(client, organisation, content, detail):
     response = client.post(f"{organisation}/grants", content=content, headers=JSON)
     assert response.json()["detail"] == detail
 
@@ -152,7 +152,7 @@ def test_why_it_is_not_json_is_said_in_a_sentence(client, organisation, content,
         ({}, {"reason": "a\tb"}, "reason: Input should have no control characters"),
     ],
 )
-def test_patterns_are_told_in_words(client, organisation, headers, change, sentence):
+def test_a_violated_pattern_is_described_in_words(client, organisation, headers, change, sentence):
     body = {"credits": 5, "kind": "admin", "reason": "x"} | change
     response = client.post(f"{organisation}/grants", json=body, headers=headers)
     assert response.status_code == 422
@@ -160,7 +160,7 @@ def test_patterns_are_told_in_words(client, organisation, headers, change, sente
 
 
 @pytest.mark.parametrize("number", [b"1e999", b"-0.0", b"1e2", b"[" * 500 + b"]" * 500])
-def test_json_that_is_no_credits_is_refused(client, organisation, number):
+def test_json_of_the_wrong_shape_is_refused(client, organisation, number):
     content = b'{"credits": %b, "kind": "admin", "reason": "x"}' % number
     response = client.post(f"{organisation}/grants", content=content, headers=JSON)
     assert problem_of(response) == "invalid-request"
@@ -170,7 +170,7 @@ def _body(size: int) -> bytes:
     return GRANT + b" " * (size - len(GRANT))
 
 
-def test_a_body_of_64_kib_is_taken_and_one_byte_more_is_not(client, organisation):
+def test_a_body_of_64_kib_is_the_maximum(client, organisation):
     path = f"{organisation}/grants"
     assert client.post(path, content=_body(65_536), headers=JSON).status_code == 201
     response = client.post(path, content=_body(65_537), headers=JSON)
@@ -191,7 +191,7 @@ def test_a_chunked_body_is_counted(client, organisation):
     assert problem_of(response) == "body-too-large"
 
 
-def test_a_length_that_lies_is_no_help(client, organisation):
+def test_a_wrong_content_length_does_not_bypass_the_limit(client, organisation):
     for length in ("9" * 40, "65537"):
         headers = JSON | {"Content-Length": length}
         assert client.post(f"{organisation}/grants", content=GRANT, headers=headers).status_code == 413
@@ -215,7 +215,7 @@ def test_unknown_addresses(client, path):
         ("FROB", "/docs"),
     ],
 )
-def test_methods_that_are_not_there(client, method, path):
+def test_unknown_methods(client, method, path):
     response = client.request(method, path)
     assert response.status_code == 405
     assert problem_of(response) == "method-not-allowed"
@@ -223,7 +223,7 @@ def test_methods_that_are_not_there(client, method, path):
 
 
 @pytest.mark.parametrize("request_id", ["", "two words", "x" * 129, "tab\t"])
-def test_a_request_id_that_is_not_sane_is_replaced(client, request_id):
+def test_an_invalid_request_id_is_replaced(client, request_id):
     response = client.get("/healthz", headers={"X-Request-Id": request_id})
     assert response.headers["x-request-id"].startswith("request-")
 
@@ -233,11 +233,11 @@ def test_head_answers_like_get_without_the_content(client, path):
     head, get = client.head(path), client.get(path)
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-type"] == get.headers["content-type"]
-    if path != "/metrics":  # the answer before counts in it
+    if path != "/metrics":  # the previous response is included
         assert head.headers["content-length"] == get.headers["content-length"]
 
 
-def test_head_of_what_is_not_there_and_of_writes(client, organisation):
+def test_head_of_unknown_resources_and_of_writes(client, organisation):
     unknown = client.head("/v1/organisations/nobody/balance")
     assert (unknown.status_code, unknown.content) == (404, b"")
     assert unknown.headers["content-type"] == "application/problem+json"
@@ -246,7 +246,7 @@ def test_head_of_what_is_not_there_and_of_writes(client, organisation):
     assert client.post("/healthz").headers["allow"] == "GET, HEAD"
 
 
-def test_head_counts_as_what_it_is(ledger_api):
+def test_head_has_its_own_metric(ledger_api):
     with ledger_api.client() as client:
         client.head("/healthz")
         text = client.get("/metrics").text

@@ -1,4 +1,4 @@
-"""Generated requests: whatever is sent, the API answers as its OpenAPI document says, and never breaks."""
+"""Generated requests: the API always responds as its OpenAPI document says, and never fails."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tests.integration.api.ledger_api import LedgerApi
 
 ORGANISATION_ID: Final = "org-generated"
 RUN_ID: Final = "run-generated"
-EXAMPLES: Final = 12  # of each operation and mode
+EXAMPLES: Final = 12  # per operation and mode
 
-# A valid value may still be refused: an unknown zone, a moment to come, a character that does not print; and
-# (as 400) the Pro plan to who has it.
+# A valid value may still be refused: an unknown zone, a future moment, a character that does not print; and
+# (with 400) a Pro plan for an organisation that has one.
 ACCEPTED_STATUSES: Final = ["2xx", "400", "402", "404", "409", "422", "503"]
 
 
 @pytest.fixture(scope="module")
 def api_schema(ledger_api: LedgerApi) -> Any:
-    """The schema of an app in which half of all requests name an organisation that is there."""
+    """The schema of an app. Half of all requests name an existing organisation."""
     services = replace(
         ledger_api.services,
         registry=CollectorRegistry(),
@@ -44,8 +44,10 @@ def api_schema(ledger_api: LedgerApi) -> Any:
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(services), config=config)
 
     @schema.auth()
-    class WhoMay:
-        """What staff sends, or the pipeline; schemathesis leaves it out where it tries to get in without."""
+    class PermittedCaller:
+        """Credentials of staff or the pipeline. Schemathesis omits them when it tests access without
+        credentials.
+        """
 
         def get(self, case: schemathesis.Case, context: Any) -> dict[str, dict[str, str]]:
             return {"staff": ledger_api.staff, "pipeline": ledger_api.bearer("p-1", roles=["service"])}
@@ -68,13 +70,13 @@ def api_schema(ledger_api: LedgerApi) -> Any:
 @pytest.mark.slow(seconds=60)
 @pytest.mark.no_cover
 @pytest.mark.parametrize("mode", list(GenerationMode))
-def test_answers_conform_to_the_document(
+def test_responses_conform_to_the_document(
     api_schema: Any, mode: GenerationMode, subtests: pytest.Subtests
 ) -> None:
     for found in api_schema.get_all_operations():
         operation = found.ok()
         if mode is GenerationMode.NEGATIVE and not operation.path.startswith("/v1"):
-            continue  # these take nothing that could be wrong
+            continue  # these have no parameters that could be wrong
 
         @settings(
             max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck)

@@ -1,4 +1,4 @@
-"""Health, metrics, documentation, and what the API says when what it stands on fails."""
+"""Health, metrics, documentation, and the API's responses when its dependencies fail."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 
 from api.http.problem_types import PROBLEM_TYPES
 from infra.migrations.migrate import migrate
-from tests.integration.api.ledger_api import faulty_fields, problem_of
+from tests.integration.api.ledger_api import invalid_fields, problem_of
 from tests.integration.api.ledger_api import ledger_api as ledger_api_on
 from tests.servers import new_database
 
 GRANT = {"credits": 1, "kind": "admin", "reason": "x"}
 
 
-def test_the_process_lives(client):
+def test_the_process_is_alive(client):
     response = client.get("/healthz")
     assert (response.status_code, response.json()) == (200, {"status": "alive"})
 
@@ -34,11 +34,11 @@ def test_a_part_that_is_not_ready_is_named(ledger_api):
         response = client.get("/readyz")
     assert response.status_code == 503
     assert problem_of(response) == "not-ready"
-    assert faulty_fields(response) == ["kafka"]
+    assert invalid_fields(response) == ["kafka"]
     assert "no broker answers" in response.json()["detail"]
 
 
-def test_metrics_go_by_route_template_never_by_path(ledger_api, organisation):
+def test_metrics_use_the_route_template_not_the_path(ledger_api, organisation):
     with ledger_api.client() as client:
         client.get(f"{organisation}/balance")
         client.get("/v1/organisations/secret-customer/balance")
@@ -55,7 +55,7 @@ def test_metrics_go_by_route_template_never_by_path(ledger_api, organisation):
     assert "secret" not in text.lower()
 
 
-def test_metrics_show_where_projections_stand(client, organisation, ledger_api):
+def test_metrics_show_the_positions_of_projections(client, organisation, ledger_api):
     ledger_api.catch_up()
     client.post(f"{organisation}/grants", json=GRANT)
     text = client.get("/metrics").text
@@ -69,7 +69,7 @@ def test_metrics_show_where_projections_stand(client, organisation, ledger_api):
 
 @pytest.fixture(scope="module")
 def cut_off(postgres_server):
-    """A client of an app whose database is gone."""
+    """A client of an app without a database."""
     with ExitStack() as stack:
         with new_database(postgres_server) as url:
             migrate(url)
@@ -101,7 +101,7 @@ def test_metrics_and_health_without_a_database(cut_off):
     assert "creditledger_projection_position{" not in metrics.text
 
 
-def test_a_bug_leaks_nothing_and_is_logged_with_its_request(ledger_api, organisation, caplog):
+def test_an_internal_error_leaks_nothing_and_is_logged_with_its_request(ledger_api, organisation, caplog):
     def broken_clock() -> datetime:
         raise RuntimeError("password=hunter2")
 
@@ -123,7 +123,7 @@ def test_every_problem_type_is_explained(client):
     assert problem_of(client.get("/problems/no-such-problem")) == "not-found"
 
 
-def test_the_documentation_needs_no_network_and_no_script(client):
+def test_the_documentation_loads_no_other_sites_and_no_scripts(client):
     page = client.get("/docs")
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
@@ -138,7 +138,7 @@ def test_the_documentation_needs_no_network_and_no_script(client):
 @pytest.mark.parametrize(
     ("accept", "leads_to"), [("text/html,application/xhtml+xml,*/*;q=0.8", "/credits"), ("*/*", "/docs")]
 )
-def test_the_root_leads_people_to_the_pages_and_programs_to_the_documentation(client, accept, leads_to):
+def test_the_root_redirects_browsers_to_the_pages_and_programs_to_the_documentation(client, accept, leads_to):
     response = client.get("/", headers={"Accept": accept}, follow_redirects=False)
     assert (response.status_code, response.headers["location"]) == (307, leads_to)
 

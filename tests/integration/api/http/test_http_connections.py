@@ -1,4 +1,4 @@
-"""The app behind a real HTTP server: what a test client would tidy up."""
+"""The app behind a real HTTP server: requests that a test client would normalise."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def test_an_encoded_slash_is_part_of_the_id(connection, headers):
 
 
 @pytest.mark.parametrize("segment", ["%2E%2E", "..", "%FF", "%00"])
-def test_segments_a_client_would_not_send(connection, headers, segment):
+def test_dot_segments_in_a_path(connection, headers, segment):
     connection.request("PUT", f"/v1/organisations/{segment}", BODY, headers)
     assert connection.getresponse().status == 422
 
 
-def test_head_sends_no_content_and_leaves_the_connection_in_order(connection):
+def test_head_sends_no_content_and_the_connection_stays_usable(connection):
     connection.request("HEAD", "/healthz")
     response = connection.getresponse()
     assert (response.status, response.read()) == (200, b"")
@@ -78,7 +78,7 @@ def test_an_endless_body_is_cut_off(connection, headers):
     assert (response.status, b"body-too-large" in response.read()) == (413, True)
 
 
-def test_a_client_that_leaves_early_does_no_harm(address, connection, headers):
+def test_a_client_that_disconnects_early(address, connection, headers):
     with socket.create_connection(address) as hasty:
         head = f"PUT /v1/organisations/wire-3 HTTP/1.1\r\nHost: 127.0.0.1:{address[1]}\r\n"
         head += f"Authorization: {headers['Authorization']}\r\n"
@@ -87,7 +87,7 @@ def test_a_client_that_leaves_early_does_no_harm(address, connection, headers):
     assert connection.getresponse().status == 200
 
 
-def test_no_host_no_answer(address):
+def test_a_request_without_a_host_is_refused(address):
     with socket.create_connection(address, timeout=10) as plain:
         plain.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
         assert plain.recv(64).split()[1] in (b"400", b"421")

@@ -1,4 +1,4 @@
-"""What a request costs who sends it, and that nothing of what it shows ends up in a log or an answer."""
+"""Rate limits, and no credentials in logs or responses."""
 
 from __future__ import annotations
 
@@ -26,23 +26,21 @@ def test_a_caller_has_a_quota(ledger_api: LedgerApi, organisation: str) -> None:
     assert answers[2].headers["ratelimit"].startswith('"principal";r=0;')
 
 
-def test_an_organisation_has_a_quota_of_all_who_ask_about_it(
-    ledger_api: LedgerApi, organisation: str
-) -> None:
+def test_all_callers_share_the_quota_of_an_organisation(ledger_api: LedgerApi, organisation: str) -> None:
     with ledger_api.client(limits=rate_limits(100, 2)) as client:
         callers = [ledger_api.bearer(f"auditor-{number}", roles=["auditor"]) for number in range(3)]
         answers = [client.get(f"{organisation}/api-keys", headers=each) for each in callers]
     assert [each.status_code for each in answers] == [200, 200, 429]
 
 
-def test_what_is_about_no_organisation_counts_for_who_asks(ledger_api: LedgerApi) -> None:
+def test_requests_without_an_organisation_count_for_the_caller(ledger_api: LedgerApi) -> None:
     with ledger_api.client(limits=rate_limits(2, 1)) as client:
         answers = [client.get("/v1/people/u-nobody-knows") for _ in range(3)]
     assert [each.status_code for each in answers] == [404, 404, 429]
     assert answers[0].headers["ratelimit-policy"] == '"principal";q=2;w=60'
 
 
-def test_strangers_take_nothing_of_an_organisations_quota(ledger_api: LedgerApi, organisation: str) -> None:
+def test_refused_callers_do_not_use_an_organisations_quota(ledger_api: LedgerApi, organisation: str) -> None:
     stranger = ledger_api.bearer("stranger", organisations={"org-of-strangers": "admin"})
     with ledger_api.client(limits=rate_limits(100, 1)) as client:
         for _ in range(5):
@@ -52,7 +50,7 @@ def test_strangers_take_nothing_of_an_organisations_quota(ledger_api: LedgerApi,
         assert client.get(f"{organisation}/api-keys").status_code == 200
 
 
-def test_no_token_and_no_key_shows_in_a_log_or_an_answer(
+def test_no_log_and_no_response_contains_a_token_or_a_key(
     ledger_api: LedgerApi, organisation: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -83,6 +81,6 @@ def test_no_token_and_no_key_shows_in_a_log_or_an_answer(
                 answers.append(client.post(f"{organisation}/grants", json=grant, headers=headers))
     assert {each.status_code for each in answers} >= {201, 401, 403, 500, 503}
     assert any("Traceback" in (record.exc_text or "") for record in caplog.records)
-    told = caplog.text + "".join(f"{each.text}{each.headers}" for each in answers)
+    output = caplog.text + "".join(f"{each.text}{each.headers}" for each in answers)
     for secret in (token.rpartition(".")[2][:20], token.split(".")[1][:40], key.rpartition("_")[2][:20], key):
-        assert secret not in told
+        assert secret not in output

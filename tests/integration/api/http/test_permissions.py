@@ -1,6 +1,6 @@
-"""Who may call what: every operation of the document, for everybody there is, on every sort of organisation.
+"""Permissions: every operation of the document, for every kind of caller and of organisation.
 
-The table below says it a second time, in words of its own. An operation that is not in it fails.
+The table below is a second, independent statement of the permissions. An operation that is not in it fails.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ REFUSALS = {"credentials-missing", "credentials-refused", "role-insufficient", "
 
 
 class Callers:
-    """Everybody who may call, and the operations of the document."""
+    """All kinds of callers, and the operations of the document."""
 
     def __init__(self, ledger_api: LedgerApi) -> None:
         self._client = ledger_api.client(headers={})
@@ -118,7 +118,7 @@ class Callers:
         }
 
     def call(self, who: str, operation_id: str, organisation_id: str, **extra: str) -> Any:
-        """Send the request that the document shows as its example."""
+        """Send the example request of the document."""
         method, path, about = self.operations[operation_id]
         query = dict(extra)
         for each in about.get("parameters", ()):
@@ -143,7 +143,7 @@ def callers(ledger_api: LedgerApi) -> Callers:
 
 
 def refusal_of(response: Any) -> str | None:
-    """Return why somebody was not let in; whatever else may have happened, they were."""
+    """Return why a caller was refused, or None if the caller was permitted."""
     if response.status_code < 400 or problem_of(response) not in REFUSALS:
         return None
     return problem_of(response)
@@ -165,19 +165,21 @@ def expected(who: str, operation_id: str, organisation_id: str) -> str | None:
     return "organisation-unknown" if organisation_id == UNKNOWN and not opens else None
 
 
-def test_every_operation_says_who_may_call_it(callers: Callers) -> None:
-    assert callers.operations.keys() == MAY_CALL.keys(), "say here who may call it, too"
+def test_every_operation_documents_its_callers(callers: Callers) -> None:
+    assert callers.operations.keys() == MAY_CALL.keys(), "list its callers here too"
 
 
 @pytest.mark.parametrize("who", EVERYBODY)
-def test_everybody_is_let_in_where_they_may_and_nowhere_else(
+def test_callers_are_permitted_exactly_as_the_table_says(
     callers: Callers, who: str, subtests: pytest.Subtests
 ) -> None:
     for operation_id in callers.operations:
         for organisation_id in (OWN, FOREIGN, UNKNOWN):
             with subtests.test(operation_id, organisation=organisation_id):
                 opens = (who, operation_id, organisation_id) == ("staff", "openOrganisation", UNKNOWN)
-                asked = "org-opened-by-staff" if opens else organisation_id  # the unknown one stays so
+                asked = (
+                    "org-opened-by-staff" if opens else organisation_id
+                )  # the unknown organisation stays unknown
                 response = callers.call(who, operation_id, asked)
                 assert refusal_of(response) == expected(who, operation_id, organisation_id), response.text
                 status = {None: response.status_code, "role-insufficient": 403, "organisation-unknown": 404}
@@ -186,7 +188,7 @@ def test_everybody_is_let_in_where_they_may_and_nowhere_else(
 
 
 @pytest.mark.parametrize("who", OF_ORGANISATIONS)
-def test_an_organisation_of_others_is_as_unknown_as_one_that_is_not_there(
+def test_a_caller_from_another_organisation_gets_404(
     callers: Callers, who: str, subtests: pytest.Subtests
 ) -> None:
     for operation_id, (_, path, _) in callers.operations.items():
@@ -203,8 +205,8 @@ def test_an_organisation_of_others_is_as_unknown_as_one_that_is_not_there(
                 assert foreign[0] == 404
 
 
-def test_unknown_says_the_same_to_who_may_know(callers: Callers) -> None:
-    """A member of an organisation that nobody opened reads what strangers read."""
+def test_an_unknown_organisation_has_the_same_response_for_its_members(callers: Callers) -> None:
+    """A member of an organisation that is not open gets the same response as others."""
     mine, theirs = (
         callers.call("auditor", "getBalance", UNKNOWN),
         callers.call("admin", "getBalance", UNKNOWN),
@@ -212,7 +214,7 @@ def test_unknown_says_the_same_to_who_may_know(callers: Callers) -> None:
     assert mine.json() == theirs.json()
 
 
-def test_every_rule_has_a_route_and_every_route_a_rule(callers: Callers, ledger_api: LedgerApi) -> None:
+def test_rules_and_routes_match(callers: Callers, ledger_api: LedgerApi) -> None:
     routes = {
         f"{method} {route.path_format}"
         for router in apps.ROUTERS
@@ -228,7 +230,7 @@ def test_a_route_without_a_rule_cannot_be_made() -> None:
         router.get("/v1/secrets")(lambda: None)
 
 
-def test_a_route_that_asks_nobody_keeps_the_app_from_starting(
+def test_an_app_with_an_unprotected_route_does_not_start(
     ledger_api: LedgerApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     router = APIRouter()
@@ -238,7 +240,7 @@ def test_a_route_that_asks_nobody_keeps_the_app_from_starting(
         ledger_api.client()
 
 
-def test_the_document_says_how_to_show_who_one_is(callers: Callers) -> None:
+def test_the_document_describes_the_credentials(callers: Callers) -> None:
     schemes = callers.document["components"]["securitySchemes"]
     assert schemes["token"]["scheme"] == "bearer"
     assert (schemes["key"]["in"], schemes["key"]["name"]) == ("header", "X-API-Key")
@@ -249,7 +251,7 @@ def test_the_document_says_how_to_show_who_one_is(callers: Callers) -> None:
         assert ("401" in about["responses"]) is ("nobody" not in may_call)
 
 
-def test_head_is_asked_like_get(callers: Callers, ledger_api: LedgerApi) -> None:
+def test_head_needs_the_permission_of_get(callers: Callers, ledger_api: LedgerApi) -> None:
     with ledger_api.client(headers={}) as client:
         path = f"/v1/organisations/{OWN}/balance"
         assert client.head(path).status_code == 401
@@ -267,7 +269,7 @@ def test_head_is_asked_like_get(callers: Callers, ledger_api: LedgerApi) -> None
         [("Authorization", "Bearer x"), ("X-API-Key", "a")],
     ],
 )
-def test_credentials_that_are_none(ledger_api: LedgerApi, headers: Any) -> None:
+def test_invalid_credentials(ledger_api: LedgerApi, headers: Any) -> None:
     with ledger_api.client(headers={}) as client:
         response = client.get(f"/v1/organisations/{OWN}/balance", headers=headers)
     assert response.status_code == 401
@@ -275,19 +277,19 @@ def test_credentials_that_are_none(ledger_api: LedgerApi, headers: Any) -> None:
     assert response.headers["www-authenticate"] == 'Bearer realm="creditledger", error="invalid_token"'
 
 
-def test_the_scheme_is_written_in_any_case(callers: Callers, ledger_api: LedgerApi) -> None:
+def test_the_scheme_is_case_insensitive(callers: Callers, ledger_api: LedgerApi) -> None:
     token = callers.headers["member"]["Authorization"].removeprefix("Bearer ")
     with ledger_api.client(headers={"Authorization": f"bearer  {token}"}) as client:
         assert client.get(f"/v1/organisations/{OWN}/balance").status_code == 200
 
 
-def test_who_asks_without_credentials_is_told_what_to_send(ledger_api: LedgerApi) -> None:
+def test_a_request_without_credentials_gets_the_expected_scheme(ledger_api: LedgerApi) -> None:
     with ledger_api.client(headers={}) as client:
         response = client.get(f"/v1/organisations/{OWN}/balance")
     assert response.headers["www-authenticate"] == 'Bearer realm="creditledger"'
 
 
-def test_an_issuer_that_is_gone_is_no_refusal(ledger_api: LedgerApi) -> None:
+def test_an_unavailable_issuer_is_not_a_refusal(ledger_api: LedgerApi) -> None:
     def gone(_: Credentials) -> Any:
         raise IdentityProviderUnavailable("the token issuer's keys cannot be fetched")
 

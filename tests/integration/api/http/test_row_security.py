@@ -1,4 +1,4 @@
-"""The wall behind the API's checks: without them, somebody of one organisation still sees no other."""
+"""Row-level security behind the API's checks: without these, a member still sees only one organisation."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def two_organisations(client: Any, organisation: str, ledger_api: LedgerApi) -> 
 def unchecked(
     two_organisations: TwoOrganisations, ledger_api: LedgerApi, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Any]:
-    """A member of one organisation, in an app whose check lets everybody pass."""
+    """A member of one organisation, in an app whose permission check accepts every caller."""
     monkeypatch.setattr(permissions, "check_access", lambda *_: None)
     mine = {two_organisations.mine.rpartition("/")[2]: "member"}
     with ledger_api.client(headers=ledger_api.bearer("u-1", organisations=mine)) as client:
@@ -141,7 +141,7 @@ def test_a_reader_that_names_no_organisation_sees_nothing(
     assert charges(connection) == set()
 
 
-def test_every_table_that_a_reader_reads_of_organisations_has_the_wall(
+def test_every_readable_table_of_organisations_has_row_security(
     connection: psycopg.Connection[Any],
 ) -> None:
     walled = connection.execute("""

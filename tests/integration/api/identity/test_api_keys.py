@@ -1,4 +1,4 @@
-"""API keys: made once, shown once, good for reads of one organisation, and ended at once."""
+"""API keys: issued once, shown once, valid for reads of one organisation, and revoked immediately."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from domain.identity.principals import API_KEYS_MAX
 from domain.shared.errors import StoreUnavailable
 from infra.identity.api_keys import PostgresApiKeys
 from tests.histories import history
-from tests.integration.api.ledger_api import STAFF, LedgerApi, faulty_fields, problem_of
+from tests.integration.api.ledger_api import STAFF, LedgerApi, invalid_fields, problem_of
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def keys(organisation: str) -> str:
 
 @pytest.fixture
 def issued(client: Any, keys: str) -> dict[str, Any]:
-    """A new key, as its maker sees it."""
+    """A new key, as shown to the user who issued it."""
     response = client.post(keys, json={"name": "nightly export"})
     assert response.status_code == 201, response.text
     made: dict[str, Any] = response.json()
@@ -59,7 +59,7 @@ def test_a_key_is_shown_once_and_kept_as_a_digest(
     assert issued["key"].rpartition("_")[2] not in row[1]
 
 
-def test_the_last_use_is_noted_to_the_minute(
+def test_the_last_use_is_stored_to_the_minute(
     program: Any, client: Any, organisation: str, issued: dict[str, Any], ledger_api: LedgerApi
 ) -> None:
     def last_used_at() -> Any:
@@ -75,7 +75,7 @@ def test_the_last_use_is_noted_to_the_minute(
 
     with psycopg.connect(ledger_api.conninfo, autocommit=True) as connection:
 
-        class Lending:
+        class SingleConnection:
             def __enter__(self) -> psycopg.Connection[Any]:
                 return connection
 
@@ -83,7 +83,9 @@ def test_the_last_use_is_noted_to_the_minute(
                 pass
 
         a_minute_later = datetime.fromisoformat(first) + timedelta(minutes=1)
-        PostgresApiKeys(Lending, lambda: a_minute_later, ledger_api.services.ledger).principal(issued["key"])
+        PostgresApiKeys(SingleConnection, lambda: a_minute_later, ledger_api.services.ledger).principal(
+            issued["key"]
+        )
     assert datetime.fromisoformat(last_used_at()) == a_minute_later
 
 
@@ -102,7 +104,9 @@ def test_a_revoked_key_is_refused_at_once(
     assert problem_of(again) == "api-key-unknown"
 
 
-def test_who_made_and_who_revoked_a_key_is_kept(ledger_api: LedgerApi, keys: str, organisation: str) -> None:
+def test_the_users_who_issue_and_revoke_a_key_are_stored(
+    ledger_api: LedgerApi, keys: str, organisation: str
+) -> None:
     organisation_id = organisation.rpartition("/")[2]
     admin = ledger_api.bearer("u-admin", organisations={organisation_id: "admin"})
     with ledger_api.client(headers=admin) as client:
@@ -116,7 +120,7 @@ def test_who_made_and_who_revoked_a_key_is_kept(ledger_api: LedgerApi, keys: str
     assert kept == [("u-admin", "u-admin", True)]
 
 
-def test_making_and_revoking_a_key_are_events_of_the_organisation(
+def test_issuing_and_revoking_a_key_are_events(
     ledger_api: LedgerApi, keys: str, organisation: str, client: Any
 ) -> None:
     organisation_id = organisation.rpartition("/")[2]
@@ -124,7 +128,7 @@ def test_making_and_revoking_a_key_are_events_of_the_organisation(
     with ledger_api.client(headers=admin) as by_admin:
         key_id = by_admin.post(keys, json={"name": "SECRET name"}).json()["key_id"]
     assert client.delete(f"{keys}/{key_id}").status_code == 204
-    assert client.delete(f"{keys}/{key_id}").status_code == 404  # and leaves no event
+    assert client.delete(f"{keys}/{key_id}").status_code == 404  # and has no event
     *_, issued, revoked = history(ledger_api.conninfo, organisation_id)
     assert isinstance(issued, ApiKeyIssued)
     assert isinstance(revoked, ApiKeyRevoked)
@@ -132,7 +136,7 @@ def test_making_and_revoking_a_key_are_events_of_the_organisation(
     assert (revoked.key_id, revoked.actor) == (key_id, STAFF)
 
 
-def test_a_key_whose_event_cannot_be_recorded_is_not_made(
+def test_a_key_whose_event_cannot_be_recorded_is_not_issued(
     ledger_api: LedgerApi, keys: str, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unable(*_: Any, **__: Any) -> Any:
@@ -144,7 +148,7 @@ def test_a_key_whose_event_cannot_be_recorded_is_not_made(
     assert client.get(keys).json() == {"api_keys": []}
 
 
-def test_a_key_that_cannot_be_made_leaves_no_event(
+def test_a_key_that_cannot_be_issued_has_no_event(
     ledger_api: LedgerApi, keys: str, organisation: str, client: Any
 ) -> None:
     for number in range(API_KEYS_MAX):
@@ -154,7 +158,7 @@ def test_a_key_that_cannot_be_made_leaves_no_event(
     assert history(ledger_api.conninfo, organisation.rpartition("/")[2]) == before
 
 
-def test_an_organisation_has_ten_live_keys_however_many_are_asked_for_at_once(client: Any, keys: str) -> None:
+def test_concurrent_requests_issue_at_most_ten_live_keys(client: Any, keys: str) -> None:
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda n: client.post(keys, json={"name": f"key {n}"}), range(16)))
     made = [each for each in answers if each.status_code == 201]
@@ -187,7 +191,7 @@ def test_another_secret_is_refused(
 
 
 @pytest.mark.parametrize("key", ["", "clk_", "x" * 5_000, "clk_0f3a9c5d7e21_" + "a" * 43, "caf\u00e9"])
-def test_what_is_no_key_is_refused(ledger_api: LedgerApi, organisation: str, key: str) -> None:
+def test_an_invalid_key_is_refused(ledger_api: LedgerApi, organisation: str, key: str) -> None:
     with ledger_api.client(headers={}) as client:
         response = client.get(f"{organisation}/balance", headers={"X-API-Key": key.encode()})
     assert response.status_code == 401
@@ -198,11 +202,11 @@ def test_what_is_no_key_is_refused(ledger_api: LedgerApi, organisation: str, key
 def test_a_name_out_of_bounds(client: Any, keys: str, name: Any) -> None:
     response = client.post(keys, json={"name": name})
     assert response.status_code == 422
-    assert faulty_fields(response) == ["name"]
+    assert invalid_fields(response) == ["name"]
 
 
 @pytest.mark.parametrize("key_id", ["0F3A9C5D7E21", "0f3a", "%00"])
-def test_an_id_that_is_none(client: Any, keys: str, key_id: str) -> None:
+def test_an_invalid_key_id(client: Any, keys: str, key_id: str) -> None:
     response = client.delete(f"{keys}/{key_id}")
     assert response.status_code == 422
-    assert faulty_fields(response) == ["key_id"]
+    assert invalid_fields(response) == ["key_id"]

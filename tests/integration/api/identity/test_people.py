@@ -1,4 +1,4 @@
-"""Names of people lie outside the log: shown beside ids, and erased without touching history."""
+"""Names of people: stored outside the log, shown next to ids, and erased without a change of the log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.histories import history
-from tests.integration.api.ledger_api import STAFF, LedgerApi, faulty_fields, problem_of
+from tests.integration.api.ledger_api import STAFF, LedgerApi, invalid_fields, problem_of
 
 ASHA = {"name": "Asha Rao", "email": "asha@example.com"}
 
@@ -20,7 +20,7 @@ def path_of(user_id: str) -> str:
 
 @pytest.fixture
 def user_id(organisation: str) -> str:
-    """Somebody whom no other test knows."""
+    """A user id that no other test uses."""
     return f"u-of-{organisation.rpartition('/')[2]}"
 
 
@@ -30,7 +30,7 @@ def asha(client: Any, user_id: str) -> str:
     return user_id
 
 
-def test_a_person_is_told_of_and_told_of_anew(client: Any, asha: str) -> None:
+def test_a_person_is_stored_and_updated(client: Any, asha: str) -> None:
     person = client.get(path_of(asha)).json()
     assert {name: person[name] for name in ("user_id", "erased_at", *ASHA)} == {
         "user_id": asha,
@@ -41,7 +41,7 @@ def test_a_person_is_told_of_and_told_of_anew(client: Any, asha: str) -> None:
     assert client.get(path_of(asha)).json()["name"] == "Asha Rao-Mehta"
 
 
-def test_nobody_told_of_them(client: Any, user_id: str) -> None:
+def test_an_unknown_person(client: Any, user_id: str) -> None:
     assert problem_of(client.get(path_of(user_id))) == "person-unknown"
 
 
@@ -61,7 +61,7 @@ def test_an_erased_person_is_gone_for_good(client: Any, asha: str, ledger_api: L
     assert rows == [(None, None)]
 
 
-def test_who_is_not_known_yet_can_be_erased_ahead(client: Any, user_id: str) -> None:
+def test_an_unknown_person_can_be_erased(client: Any, user_id: str) -> None:
     assert client.delete(path_of(user_id)).status_code == 204
     assert problem_of(client.put(path_of(user_id), json=ASHA)) == "person-erased"
 
@@ -103,7 +103,7 @@ def test_the_system_has_a_name(organisation: str, read: Any, client: Any, ledger
     assert (row["actor"], row["actor_name"]) == (None, "System")
 
 
-def test_a_member_learns_the_names_of_their_own_rows_and_no_other(
+def test_a_member_sees_only_names_in_own_rows(
     client: Any, asha: str, organisation: str, ledger_api: LedgerApi
 ) -> None:
     organisation_id = organisation.rpartition("/")[2]
@@ -135,13 +135,13 @@ def test_a_member_learns_the_names_of_their_own_rows_and_no_other(
         ({"phone": "1"}, "phone"),
     ],
 )
-def test_what_is_wrong_is_named(client: Any, user_id: str, changes: dict[str, Any], field: str) -> None:
+def test_invalid_fields_are_named(client: Any, user_id: str, changes: dict[str, Any], field: str) -> None:
     response = client.put(path_of(user_id), json={**ASHA, **changes})
     assert response.status_code == 422
-    assert faulty_fields(response) == [field]
+    assert invalid_fields(response) == [field]
 
 
-def test_nobody_is_named_in_a_log(
+def test_no_log_contains_a_name(
     client: Any, asha: str, ledger_api: LedgerApi, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)

@@ -16,7 +16,7 @@ from domain.payments.events import (
 )
 from domain.shared.aggregate import EventEnvelope
 from domain.shared.stream_keys import payment_stream
-from tests.integration.api.ledger_api import LedgerApi, faulty_fields, problem_of
+from tests.integration.api.ledger_api import LedgerApi, invalid_fields, problem_of
 from tests.sales import NOON, requested
 
 DETAILS = {
@@ -43,11 +43,11 @@ def billed(client: Any, organisation: str) -> str:
 
 @pytest.fixture
 def paid(ledger_api: LedgerApi, organisation: str) -> str:
-    """The id of a payment of the organisation that is completed, 40 % of which went back."""
+    """The id of a completed payment of the organisation, 40 % of which was refunded."""
     organisation_id = organisation.rpartition("/")[2]
     payment_id = f"payment-of-{organisation_id}"
     common = (NOON, "u-1", "request-1", organisation_id, payment_id)
-    facts = [
+    payment_events = [
         requested(organisation_id=organisation_id, payment_id=payment_id),
         PaymentOrdered(*common, "razorpay", f"order-of-{organisation_id}"),
         PaymentCompleted(*common, "pay_1", 3),
@@ -55,7 +55,7 @@ def paid(ledger_api: LedgerApi, organisation: str) -> str:
         PaymentRefunded(*common, "refund-1", "rfnd_1"),
     ]
     stream = payment_stream(payment_id)
-    events = [EventEnvelope(stream, version, event) for version, event in enumerate(facts, 1)]
+    events = [EventEnvelope(stream, version, event) for version, event in enumerate(payment_events, 1)]
     store: Any = ledger_api.services.ledger.events
     store.append(events, idempotency_key=None, response=b"")
     return payment_id
@@ -66,7 +66,7 @@ class TestBillingDetails:
         on_file = read(f"{organisation}/billing-details")
         assert (on_file["details"], on_file["changed_at"], on_file["changed_by"]) == (None, None, None)
 
-    def test_what_is_put_on_file_is_read_back(self, client: Any, read: Any, organisation: str) -> None:
+    def test_stored_details_are_read_back(self, client: Any, read: Any, organisation: str) -> None:
         untidy = {**DETAILS, "name": " Marathon  Photos Pvt Ltd", "tax_id": "27 aapfu0939f1zv"}
         put = client.put(f"{organisation}/billing-details", json=untidy)
         assert put.status_code == 200, put.text
@@ -87,13 +87,13 @@ class TestBillingDetails:
             ({"surname": "x"}, "surname"),
         ],
     )
-    def test_what_cannot_be_right_is_named(
+    def test_an_invalid_field_is_named(
         self, client: Any, organisation: str, changes: dict[str, Any], field: str
     ) -> None:
         response = client.put(f"{organisation}/billing-details", json={**DETAILS, **changes})
-        assert (response.status_code, faulty_fields(response)) == (422, [field])
+        assert (response.status_code, invalid_fields(response)) == (422, [field])
 
-    def test_all_that_cannot_be_right_is_named_at_once(self, client: Any, organisation: str) -> None:
+    def test_all_invalid_fields_are_named_together(self, client: Any, organisation: str) -> None:
         wrong = {
             **DETAILS,
             "email": "nobody",
@@ -103,7 +103,7 @@ class TestBillingDetails:
         response = client.put(f"{organisation}/billing-details", json=wrong)
         assert (response.status_code, problem_of(response)) == (422, "invalid-request")
         parts = ("lines", "city", "postal_code", "state")
-        assert faulty_fields(response) == ["email", *(f"shipping.{part}" for part in parts)]
+        assert invalid_fields(response) == ["email", *(f"shipping.{part}" for part in parts)]
         assert response.json()["detail"].startswith("email: 'nobody' is no email address")
 
     def test_a_repeat_with_its_key_changes_nothing(self, client: Any, organisation: str) -> None:
@@ -125,14 +125,14 @@ class TestInvoices:
         client.put(f"{organisation}/billing-details", json=DETAILS)
         assert client.post(f"{organisation}/payments/{paid}/invoice").status_code == 200
 
-    def test_who_has_not_paid_gets_none(self, client: Any, billed: str) -> None:
+    def test_an_unpaid_payment_has_no_invoice(self, client: Any, billed: str) -> None:
         response = client.post(f"{billed}/payments/payment-0/invoice")
         assert (response.status_code, problem_of(response)) == (409, "nothing-to-invoice")
 
     def test_from_the_list_to_the_document(self, client: Any, read: Any, billed: str, paid: str) -> None:
         issued = client.post(f"{billed}/payments/{paid}/invoice").json()["invoices"]
         listed = read(f"{billed}/invoices")
-        assert listed["invoices"] == issued[::-1], "latest first"
+        assert listed["invoices"] == issued[::-1], "newest first"
         invoice, note = issued
         assert (invoice["kind"], invoice["title"], invoice["total_minor"]) == (
             "invoice",
@@ -174,9 +174,7 @@ class TestInvoices:
             assert client.get(f"{billed}/invoices/{document['id']}.pdf").content == download.content
 
     @pytest.mark.parametrize("name", ["CL-26-27-999999", "nonsense", "CL-26-27-999999.pdf", ".pdf"])
-    def test_a_number_that_nobody_issued(
-        self, client: Any, billed: str, ledger_api: LedgerApi, name: str
-    ) -> None:
+    def test_an_unknown_number(self, client: Any, billed: str, ledger_api: LedgerApi, name: str) -> None:
         ledger_api.catch_up()
         response = client.get(f"{billed}/invoices/{name}")
         assert (response.status_code, problem_of(response)) == (404, "invoice-unknown")

@@ -1,4 +1,4 @@
-"""What a browser does with pages, over HTTP: follows links, sends forms with hidden fields, reads text."""
+"""A browser without scripts, over HTTP: follows links, sends forms with hidden fields, reads text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HIDDEN_FROM_TEXT = {"script", "style", "title"}
 
 @dataclass
 class Form:
-    """A form of a page: where it goes, and the fields it would send as they stand."""
+    """A form of a page: its action and its current fields."""
 
     action: str
     method: str
@@ -23,7 +23,7 @@ class Form:
 
 
 class Document(HTMLParser):
-    """A page, read: its text, links, forms, and the attributes of its parts by id."""
+    """A parsed page: its text, links, forms, and the attributes of its elements by id."""
 
     def __init__(self, response: Any) -> None:
         super().__init__()
@@ -42,11 +42,11 @@ class Document(HTMLParser):
 
     @property
     def text(self) -> str:
-        """The text of the page, its spaces as one."""
+        """The text of the page, with normalised spaces."""
         return re.sub(r"\s+", " ", " ".join(self._texts)).strip()
 
     def form(self, action: str) -> Form:
-        """Return the one form that goes to an address (before its query)."""
+        """Return the only form whose action has this path."""
         (found,) = [form for form in self.forms if form.action.partition("?")[0] == action]
         return found
 
@@ -96,14 +96,14 @@ class Document(HTMLParser):
 
 
 class Browser:
-    """A browser: it keeps cookies and follows redirects unless told otherwise."""
+    """A browser: it keeps cookies and, except in `raw`, follows redirects."""
 
     def __init__(self, client: Any, api: LedgerApi) -> None:
         self.client = client
         self.api = api
 
     def sign_in(self, subject: str, **claims: Any) -> Browser:
-        """Sign in by a link, as somebody with these roles and organisations."""
+        """Sign in by a link, as a user with these roles and organisations."""
         ticket = self.api.issuer.ticket(subject, **claims)
         page = self.get("/sign-in", ticket=ticket)
         assert page.status in (200, 404), page.text
@@ -114,7 +114,7 @@ class Browser:
         return Document(self.client.get(path, params=query or None, follow_redirects=True))
 
     def raw(self, path: str, **query: Any) -> Any:
-        """Ask without following redirects."""
+        """Get a page without following redirects."""
         return self.client.get(path, params=query or None, follow_redirects=False)
 
     def submit(self, form: Form, press: tuple[str, str] | None = None, **fields: Any) -> Document:
@@ -128,7 +128,7 @@ class Browser:
     def post(
         self, path: str, follow: bool = False, headers: dict[str, str] | None = None, **data: Any
     ) -> Any:
-        """Send a form that no page has shown."""
+        """Send a form that no page contains."""
         sent = {"Origin": f"http://{HOST}", **(headers or {})}
         return self.client.post(path, data=data, headers=sent, follow_redirects=follow)
 

@@ -1,4 +1,4 @@
-"""Browsers without a screen: clients that are signed in to the pages, and what they see."""
+"""Headless browsers that are signed in to the pages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture
 def open_browser(ledger_api: LedgerApi) -> Iterator[Callable[..., Browser]]:
-    """A function that opens a browser of its own; nobody is signed in."""
+    """A function that opens a new browser without a session."""
     with ExitStack() as stack:
 
         def open_one(**changes: Any) -> Browser:
@@ -43,7 +43,7 @@ def studio(client: Any, ledger_api: LedgerApi) -> str:
             "currency": "INR",
         },
     ).raise_for_status()
-    # Somebody whom no other test names: people are of the whole platform.
+    # A user id that no other test uses: people belong to the whole platform.
     ledger_api.charge(organisation_id, "run-1", 4_000, user="u-runner")
     ledger_api.charge(organisation_id, "run-2", 1_200, user="u-runner")
     ledger_api.catch_up()
@@ -64,7 +64,7 @@ def member(open_browser: Callable[..., Browser], studio: str) -> Browser:
 
 @pytest.fixture
 def staff(open_browser: Callable[..., Browser]) -> Browser:
-    """Somebody of staff, signed in."""
+    """A member of staff, signed in."""
     return open_browser().sign_in("s-1", roles=["staff"])
 
 

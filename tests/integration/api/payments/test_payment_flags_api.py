@@ -1,4 +1,4 @@
-"""Money that goes back without credits, and flags of all organisations, over HTTP."""
+"""Refunds without credits, and flags of all organisations, over HTTP."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.api.ledger_api import faulty_fields, problem_of
+from tests.integration.api.ledger_api import invalid_fields, problem_of
 from tests.payment_gateway import InMemoryGateway
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def custom(client: TestClient, organisation: str, gateway: InMemoryGateway) -> Callable[..., str]:
-    """Asks for an amount, has it paid so often and with such an amount, and returns the payment's path."""
+    """A function that requests a custom payment, has it paid, maybe repeatedly, and returns its path."""
 
     def pay(times: int = 1, amount_minor: int | None = None) -> str:
         body = {"amount_minor": 5_000, "remark": "a banner", "gateway": "razorpay"}
@@ -32,7 +32,7 @@ def custom(client: TestClient, organisation: str, gateway: InMemoryGateway) -> C
 
 @pytest.fixture
 def own_flags(read: Callable[..., Any], organisation: str) -> Callable[[], list[Any]]:
-    """Lists the organisation's flags, out of those of all."""
+    """A function that returns the organisation's flags from the list of all."""
 
     def flags() -> list[Any]:
         name = organisation.rpartition("/")[2]
@@ -42,7 +42,7 @@ def own_flags(read: Callable[..., Any], organisation: str) -> Callable[[], list[
     return flags
 
 
-def test_an_amount_goes_back_in_parts(
+def test_an_amount_is_refunded_in_parts(
     client: TestClient, custom: Callable[..., str], read: Callable[..., Any]
 ) -> None:
     path = custom()
@@ -52,26 +52,26 @@ def test_an_amount_goes_back_in_parts(
     assert back.headers["Idempotent-Replayed"] == "true"
     assert read(path)["payment"]["refunded_minor"] == 2_000
     too_much = client.post(f"{path}/refunds", json={"amount_minor": 3_001})
-    assert (problem_of(too_much), faulty_fields(too_much)) == ("refund-exceeds-payment", ["amount_minor"])
+    assert (problem_of(too_much), invalid_fields(too_much)) == ("refund-exceeds-payment", ["amount_minor"])
     assert client.post(f"{path}/refunds", json={"amount_minor": 3_000}).status_code == 201
     assert read(path)["payment"]["refunded_minor"] == 5_000
 
 
-def test_a_refund_is_of_one_thing(client: TestClient, custom: Callable[..., str]) -> None:
+def test_a_refund_has_one_subject(client: TestClient, custom: Callable[..., str]) -> None:
     path = custom()
     both = client.post(f"{path}/refunds", json={"credits": 1, "amount_minor": 1})
-    assert (both.status_code, faulty_fields(both)) == (422, ["amount_minor"])
+    assert (both.status_code, invalid_fields(both)) == (422, ["amount_minor"])
     nothing = client.post(f"{path}/refunds", json={"amount_minor": 0})
-    assert (nothing.status_code, faulty_fields(nothing)) == (422, ["amount_minor"])
+    assert (nothing.status_code, invalid_fields(nothing)) == (422, ["amount_minor"])
     unsaid = client.post(f"{path}/refunds", json={})
-    assert (unsaid.status_code, faulty_fields(unsaid)) == (422, ["amount_minor"])
+    assert (unsaid.status_code, invalid_fields(unsaid)) == (422, ["amount_minor"])
     assert "the payment bought no credits" in unsaid.json()["detail"]
     assert problem_of(client.post(f"{path}/refunds", json={"credits": 1})) == "payment-not-refundable"
     unknown = client.post(f"{path}/refunds", json={"gateway_payment_id": "pay_x"})
     assert problem_of(unknown) == "payment-not-refundable"
 
 
-def test_what_was_paid_twice_is_listed_and_goes_back(
+def test_a_second_payment_is_listed_and_refunded(
     client: TestClient,
     custom: Callable[..., str],
     read: Callable[..., Any],
@@ -90,14 +90,14 @@ def test_what_was_paid_twice_is_listed_and_goes_back(
     assert (payment["flag"], payment["refunded_minor"], payment["open_refunds"]) == (None, 0, 0)
 
 
-def test_somebody_settles_a_flag(
+def test_staff_settle_a_flag(
     client: TestClient, custom: Callable[..., str], own_flags: Callable[[], list[Any]]
 ) -> None:
     path = custom(amount_minor=4_000)
     (flag,) = own_flags()
     body = {name: flag[name] for name in ("flag", "gateway_payment_id", "amount_minor")}
     blank = client.post(f"{path}/flags/settle", json={**body, "note": "  "})
-    assert (blank.status_code, faulty_fields(blank)) == (422, ["note"])
+    assert (blank.status_code, invalid_fields(blank)) == (422, ["note"])
     body["note"] = "The payer keeps it for the next order."
     for _ in range(2):
         settled = client.post(f"{path}/flags/settle", json=body, headers={"Idempotency-Key": "k"})
@@ -107,9 +107,9 @@ def test_somebody_settles_a_flag(
     assert (flag["note"], flag["refund_id"]) == (body["note"], None)
     assert flag["settled_by"] is not None
     again = client.post(f"{path}/flags/settle", json=body)
-    assert (again.status_code, problem_of(again), faulty_fields(again)) == (409, "flag-not-open", ["flag"])
+    assert (again.status_code, problem_of(again), invalid_fields(again)) == (409, "flag-not-open", ["flag"])
     wrong = client.post(f"{path}/flags/settle", json={**body, "note": "", "flag": "x"})
-    assert (wrong.status_code, set(faulty_fields(wrong))) == (422, {"flag", "note"})
+    assert (wrong.status_code, set(invalid_fields(wrong))) == (422, {"flag", "note"})
 
 
 def test_pages_of_flags(client: TestClient, custom: Callable[..., str], read: Callable[..., Any]) -> None:
@@ -119,4 +119,4 @@ def test_pages_of_flags(client: TestClient, custom: Callable[..., str], read: Ca
     found = [flag["payment_id"] for page in (first, rest) for flag in page["flags"]]
     assert found[:3] == [path.rpartition("/")[2] for path in paths[::-1]]
     foreign = client.get("/v1/payment-flags", params={"cursor": "x"})
-    assert (foreign.status_code, faulty_fields(foreign)) == (422, ["cursor"])
+    assert (foreign.status_code, invalid_fields(foreign)) == (422, ["cursor"])

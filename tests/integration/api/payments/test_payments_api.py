@@ -1,4 +1,4 @@
-"""Buying credits over HTTP: quote, pay, come back, refund; and what gateways tell."""
+"""Purchases over HTTP: quote, payment, return, refund; and the webhooks of gateways."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from domain.payments.gateway import AttemptStatus
-from tests.integration.api.ledger_api import LedgerApi, faulty_fields, problem_of
+from tests.integration.api.ledger_api import LedgerApi, invalid_fields, problem_of
 from tests.payment_gateway import SIGNATURE, InMemoryGateway
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def begin(client: TestClient, organisation: str, quote: Callable[..., Any]) -> C
     return pay
 
 
-def test_a_quote_says_what_it_consists_of(quote: Callable[..., Any]) -> None:
+def test_a_quote_has_its_parts(quote: Callable[..., Any]) -> None:
     quoted = quote(1_000, "pro")
     assert [line["item"] for line in quoted["lines"]] == ["pro", "credits"]
     assert quoted["total_minor"] == 22_000
@@ -54,8 +54,8 @@ def test_from_the_quote_to_the_credits(
     assert (begun["status"], begun["total_minor"]) == ("pending", 2_000)
     assert begun["checkout"]["url"].startswith("https://")
     body = gateway.notification_of(gateway.pay(begun["order_id"]))
-    told = client.post("/v1/gateways/razorpay/webhooks", content=body, headers={"X-Signature": SIGNATURE})
-    assert (told.status_code, told.content) == (204, b"")
+    response = client.post("/v1/gateways/razorpay/webhooks", content=body, headers={"X-Signature": SIGNATURE})
+    assert (response.status_code, response.content) == (204, b"")
     assert read(f"{organisation}/balance")["balance"] == 1_200
     payment = read(f"{organisation}/payments/{begun['payment_id']}")["payment"]
     assert (payment["status"], payment["flag"], payment["credits"]) == ("completed", None, 1_000)
@@ -63,27 +63,27 @@ def test_from_the_quote_to_the_credits(
     assert addition["details"]["payment_id"] == payment["gateway_payment_id"]
 
 
-def test_who_is_not_signed_is_not_heard(
+def test_an_unsigned_webhook_is_refused(
     client: TestClient, begin: Callable[..., Any], gateway: InMemoryGateway
 ) -> None:
     body = gateway.notification_of(gateway.pay(begin()["order_id"]))
-    told = client.post("/v1/gateways/razorpay/webhooks", content=body, headers={"X-Signature": "x"})
-    assert (told.status_code, problem_of(told)) == (422, "notice-refused")
+    response = client.post("/v1/gateways/razorpay/webhooks", content=body, headers={"X-Signature": "x"})
+    assert (response.status_code, problem_of(response)) == (422, "notice-refused")
     assert problem_of(client.post("/v1/gateways/cash/webhooks", content=body)) == "gateway-unknown"
     large = client.post("/v1/gateways/razorpay/webhooks", content=b"x" * 65_537)
     assert problem_of(large) == "body-too-large"
 
 
-def test_an_order_of_somebody_else_is_taken_in_and_forgotten(
+def test_a_webhook_of_an_unknown_order_is_accepted_and_ignored(
     client: TestClient, gateway: InMemoryGateway, begin: Callable[..., Any]
 ) -> None:
     body = gateway.notification_of(gateway.pay(begin()["order_id"])).replace(b"order_pay-", b"other_pay-")
-    told = client.post("/v1/gateways/razorpay/webhooks", content=body, headers={"X-Signature": SIGNATURE})
-    assert told.status_code == 204
+    response = client.post("/v1/gateways/razorpay/webhooks", content=body, headers={"X-Signature": SIGNATURE})
+    assert response.status_code == 204
 
 
 @pytest.mark.parametrize("signature", [SIGNATURE, "forged"])
-def test_a_browser_comes_back_from_another_site(
+def test_a_browser_returns_from_another_site(
     ledger_api: LedgerApi,
     organisation: str,
     begin: Callable[..., Any],
@@ -107,7 +107,7 @@ def test_a_browser_comes_back_from_another_site(
 
 
 @pytest.mark.parametrize("payment_id", ["nobody", "..%2F..%2Fevil.example"])
-def test_a_return_leads_to_our_own_page_whatever_it_says(ledger_api: LedgerApi, payment_id: str) -> None:
+def test_a_return_always_redirects_to_our_page(ledger_api: LedgerApi, payment_id: str) -> None:
     with ledger_api.client(headers={}) as browser:
         back = browser.post(f"/credits/payments/{payment_id}/return", follow_redirects=False)
     assert back.status_code == 303
@@ -124,14 +124,14 @@ def test_recheck_asks_the_gateway(
     assert client.post(path, json={}).json()["status"] == "completed"
 
 
-def test_a_payer_gives_up(client: TestClient, organisation: str, begin: Callable[..., Any]) -> None:
+def test_a_payer_abandons_a_payment(client: TestClient, organisation: str, begin: Callable[..., Any]) -> None:
     path = f"{organisation}/payments/{begin()['payment_id']}"
     assert client.post(f"{path}/checkout", json={}).json()["checkout"] is not None
     assert client.post(f"{path}/abandon", json={}).json()["status"] == "abandoned"
     assert client.post(f"{path}/checkout", json={}).json()["checkout"] is None
 
 
-def test_money_goes_back_and_credits_with_it(
+def test_a_refund_takes_credits_back(
     client: TestClient,
     organisation: str,
     begin: Callable[..., Any],
@@ -150,7 +150,7 @@ def test_money_goes_back_and_credits_with_it(
     payment = read(path)["payment"]
     assert (payment["refunded_credits"], payment["refunded_minor"]) == (400, 800)
     too_much = client.post(f"{path}/refunds", json={"credits": 601})
-    assert (problem_of(too_much), faulty_fields(too_much)) == ("refund-exceeds-purchase", ["credits"])
+    assert (problem_of(too_much), invalid_fields(too_much)) == ("refund-exceeds-purchase", ["credits"])
     addition = read(f"{organisation}/transactions", kind="addition")["transactions"][0]
     assert (addition["type"], addition["credits"]) == ("purchase_refund", -400)
 
@@ -167,14 +167,14 @@ def test_a_repeated_request_has_one_payment(
     assert len(read(f"{organisation}/payments")["payments"]) == 1
 
 
-def test_staff_asks_for_an_amount(
+def test_staff_request_a_custom_payment(
     client: TestClient, organisation: str, read: Callable[..., Any], gateway: InMemoryGateway
 ) -> None:
     body = {"amount_minor": 5_000, "remark": "a banner", "gateway": "razorpay"}
     blank = client.post(f"{organisation}/custom-payments", json={**body, "remark": "  "})
-    assert (blank.status_code, faulty_fields(blank)) == (422, ["remark"])
+    assert (blank.status_code, invalid_fields(blank)) == (422, ["remark"])
     refused = client.post(f"{organisation}/custom-payments", json={**body, "amount_minor": 99})
-    assert (refused.status_code, faulty_fields(refused)) == (422, ["amount_minor"])
+    assert (refused.status_code, invalid_fields(refused)) == (422, ["amount_minor"])
     assert "at least USD 1.00 with tax" in refused.json()["detail"]
     begun = client.post(f"{organisation}/custom-payments", json=body)
     assert begun.status_code == 201
@@ -212,19 +212,19 @@ def test_an_admin_pays_an_amount_by_a_quote(
         ({"plan": "pay_as_you_go"}, ["credits"]),
     ],
 )
-def test_all_that_a_plan_lacks_or_has_not_is_named(
+def test_missing_and_superfluous_fields_of_a_plan_are_named(
     client: TestClient, organisation: str, asked: dict[str, Any], fields: list[str]
 ) -> None:
     refused = client.post(f"{organisation}/purchase-quotes", json=asked)
-    assert (refused.status_code, faulty_fields(refused)) == (422, fields)
+    assert (refused.status_code, invalid_fields(refused)) == (422, fields)
 
 
 def test_refusals_name_their_field(client: TestClient, organisation: str, quote: Callable[..., Any]) -> None:
     few = client.post(f"{organisation}/purchase-quotes", json={"credits": 999})
-    assert (few.status_code, faulty_fields(few)) == (422, ["credits"])
+    assert (few.status_code, invalid_fields(few)) == (422, ["credits"])
     body = {"quote_id": "nobody's", "gateway": "razorpay"}
     unknown = client.post(f"{organisation}/payments", json=body)
-    assert (problem_of(unknown), faulty_fields(unknown)) == ("quote-unknown", ["quote_id"])
+    assert (problem_of(unknown), invalid_fields(unknown)) == ("quote-unknown", ["quote_id"])
     body = {"quote_id": quote()["quote_id"], "gateway": "cash"}
     assert problem_of(client.post(f"{organisation}/payments", json=body)) == "gateway-unknown"
     client.put(f"{organisation}/plan", json={"plan": "pro"})
@@ -236,7 +236,7 @@ def test_refusals_name_their_field(client: TestClient, organisation: str, quote:
     assert (closed.status_code, problem_of(closed)) == (409, "billing-is-custom")
 
 
-def test_a_gateway_that_is_down_says_when_to_ask_again(
+def test_an_unavailable_gateway_has_a_retry_after(
     client: TestClient, organisation: str, quote: Callable[..., Any], gateway: InMemoryGateway
 ) -> None:
     body = {"quote_id": quote()["quote_id"], "gateway": "razorpay"}

@@ -1,4 +1,4 @@
-"""Webhook endpoints over HTTP: added with a secret that is shown once, looked at, changed and removed."""
+"""Webhook endpoints over HTTP: added with a secret that is shown once, read, changed and removed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from domain.credits import audit_events
 from domain.webhooks.endpoints import ENDPOINTS_MAX
 from tests.histories import history
-from tests.integration.api.ledger_api import STAFF, LedgerApi, faulty_fields, problem_of
+from tests.integration.api.ledger_api import STAFF, LedgerApi, invalid_fields, problem_of
 
 URL = "https://hooks.example/credits?token=SECRET"
 
@@ -25,7 +25,7 @@ def endpoints(organisation: str) -> str:
 
 @pytest.fixture
 def added(client: Any, endpoints: str) -> dict[str, Any]:
-    """A new endpoint, as who added it sees it."""
+    """A new endpoint, as shown to the user who added it."""
     response = client.post(endpoints, json={"url": URL})
     assert response.status_code == 201, response.text
     made: dict[str, Any] = response.json()
@@ -45,7 +45,7 @@ def test_an_endpoint_is_listed_without_its_secret(client: Any, endpoints: str, a
     assert client.get(endpoints).json() == {"webhook_endpoints": [added]}
 
 
-def test_what_is_done_to_an_endpoint_is_on_record_without_its_address(
+def test_changes_of_an_endpoint_are_events_without_its_url(
     client: Any, one: str, organisation: str, ledger_api: LedgerApi
 ) -> None:
     client.post(f"{one}/secret").raise_for_status()
@@ -68,14 +68,14 @@ def test_what_is_done_to_an_endpoint_is_on_record_without_its_address(
     assert (kept, rows) == ((0,), (0,))
 
 
-def test_a_new_secret_is_another(client: Any, one: str, added: dict[str, Any]) -> None:
+def test_a_rotation_changes_the_secret(client: Any, one: str, added: dict[str, Any]) -> None:
     response = client.post(f"{one}/secret")
     assert response.status_code == 201
     assert response.json().keys() == {"secret"}
     assert response.json()["secret"] != added["secret"]
 
 
-def test_a_test_message_shows_in_the_deliveries(client: Any, one: str) -> None:
+def test_a_test_message_appears_in_the_deliveries(client: Any, one: str) -> None:
     response = client.post(f"{one}/test")
     assert response.status_code == 202
     (delivery,) = client.get(f"{one}/deliveries").json()["deliveries"]
@@ -101,13 +101,13 @@ def test_a_disabled_endpoint_is_enabled_by_hand(
     assert problem_of(client.post(f"{one}/test")) == "webhook-endpoint-disabled"
     enabled = client.post(f"{one}/enable").json()
     assert (enabled["status"], enabled["failing_since"], enabled["disabled_at"]) == ("enabled", None, None)
-    assert events() == before + 1, "enabling one that is enabled is no event"
+    assert events() == before + 1, "enabling an enabled endpoint is no event"
     assert isinstance(
         history(ledger_api.conninfo, organisation.rpartition("/")[2])[-1], audit_events.WebhookEndpointEnabled
     )
 
 
-def test_an_organisation_has_five_however_many_are_added_at_once(client: Any, endpoints: str) -> None:
+def test_concurrent_requests_add_at_most_five(client: Any, endpoints: str) -> None:
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda n: client.post(endpoints, json={"url": f"{URL}&{n}"}), range(9)))
     refused = [each for each in answers if each.status_code != 201]
@@ -122,10 +122,10 @@ def test_an_organisation_has_five_however_many_are_added_at_once(client: Any, en
         *("https://[::1]/", "https://user:pass@hooks.example/", "https://hooks.example:25/", None, 5),
     ],
 )
-def test_an_address_that_may_not_be_called(client: Any, endpoints: str, url: Any) -> None:
+def test_a_url_that_is_not_allowed(client: Any, endpoints: str, url: Any) -> None:
     response = client.post(endpoints, json={"url": url})
     assert response.status_code == 422
-    assert faulty_fields(response) == ["url"]
+    assert invalid_fields(response) == ["url"]
     assert client.get(endpoints).json() == {"webhook_endpoints": []}
 
 
@@ -144,5 +144,5 @@ def test_an_endpoint_of_another_organisation_is_unknown(
     assert client.get(f"{one}/deliveries").status_code == 200
 
 
-def test_an_id_that_is_none(client: Any, endpoints: str) -> None:
-    assert faulty_fields(client.delete(f"{endpoints}/whe_X")) == ["endpoint_id"]
+def test_an_invalid_endpoint_id(client: Any, endpoints: str) -> None:
+    assert invalid_fields(client.delete(f"{endpoints}/whe_X")) == ["endpoint_id"]

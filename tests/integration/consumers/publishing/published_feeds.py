@@ -1,4 +1,4 @@
-"""The publisher as a process would run it, in a thread; and what a reader of its topics finds."""
+"""Runs the publisher in a thread, as a process would, and reads its topics."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def publishing_settings(broker: str, topic_name: Callable[[str], str]) -> Settin
 
 
 class PublisherThread(InThread):
-    """A publisher."""
+    """A publisher in a thread."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class PublisherThread(InThread):
 
 
 class PublishedFeeds:
-    """What the ledger has, and what readers of the topics see of it."""
+    """Compares the ledger with the contents of the topics."""
 
     def __init__(self, settings: Settings, connection: psycopg.Connection[Any], database: str) -> None:
         self.settings = settings
@@ -67,7 +67,7 @@ class PublishedFeeds:
         self._database = database
 
     def project(self) -> None:
-        """Bring the projections to the log's end."""
+        """Advance the projections to the end of the log."""
         with Projector(self._database, ALL_PROJECTIONS) as projector:
             projector.catch_up()
 
@@ -94,7 +94,7 @@ class PublishedFeeds:
         return "" if row is None else str(row[0])
 
     def published(self) -> bool:
-        """Whether both topics stand at the log's end."""
+        """Whether both topics contain the log up to its end."""
         end = self.log_end()
         settings = self.settings
         return {self.position(settings.events_topic), self.position(settings.balances_topic)} == {end}
@@ -112,7 +112,7 @@ class PublishedFeeds:
         return states
 
     def projected(self) -> dict[str, dict[str, Any]]:
-        """Return what the latest record of every organisation should be."""
+        """Return the expected latest record of every organisation."""
         return {
             name: {
                 "organisation_id": name,
@@ -128,7 +128,9 @@ class PublishedFeeds:
         }
 
     def assert_published(self, *, repeats: bool = False) -> None:
-        """Check that every event is told, in order, and that the latest balance of everyone is true."""
+        """Check that every event is published in order, and that the latest balance of every organisation is
+        correct.
+        """
         messages = self.events()
         first: dict[str, int] = {}
         versions: dict[str, int] = {}
@@ -169,7 +171,7 @@ def small_batches(size: int) -> Callable[[Publisher], None]:
 
 
 def recreate_topics(settings: Settings) -> None:
-    """Delete what the publisher writes to, and make it again."""
+    """Delete the publisher's topics, and create them again."""
     with KafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers) as admin:
         admin.delete_topics([settings.events_topic, settings.balances_topic])
     kafka = Kafka(settings)

@@ -1,4 +1,4 @@
-"""All four topics as a broker has them, held against `docs/asyncapi.yaml`."""
+"""Checks the messages of all four topics against `docs/asyncapi.yaml`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ORGANISATION = "org-1"
 
 
 def live(ingest_env: IngestEnvironment) -> None:
-    """Let everything happen to an organisation that no usage message tells of."""
+    """Record all events of an organisation that are not caused by usage messages."""
     ledger = ingest_env.ledger
 
     def hold(run_id: str) -> str:
@@ -67,7 +67,7 @@ def live(ingest_env: IngestEnvironment) -> None:
     ledger.set_low_balance_threshold(ORGANISATION, 200, context=ingest_env.request())
     ledger.settle_hold(ORGANISATION, hold("run-1"), 30, rates=RateCard(), context=ingest_env.request())
     ledger.release_hold(ORGANISATION, hold("run-2"), context=ingest_env.request())
-    hold("run-3")  # lapses when the first usage is charged
+    hold("run-3")  # expires when the first usage is charged
     charges = [
         version
         for (version,) in ingest_env.connection.execute(
@@ -78,7 +78,7 @@ def live(ingest_env: IngestEnvironment) -> None:
 
 
 def administer(ingest_env: IngestEnvironment, purchase: int) -> None:
-    """Let happen what happens around credits: refunds of money, keys, billing details, payments, invoices."""
+    """Record events around credits: refunds of money, keys, billing details, payments, invoices."""
     organisation = ingest_env.ledger.organisation(ORGANISATION)
     refunded = organisation.refund_purchase(
         purchase,
@@ -105,7 +105,7 @@ def administer(ingest_env: IngestEnvironment, purchase: int) -> None:
 
 
 def top_up(organisation: Organisation, context: CommandContext) -> None:
-    """Let auto top-up be switched on and changed, begin, hold back, and be switched off."""
+    """Switch auto top-up on, change it, start a top-up, pause, and switch it off."""
     terms = TopUpTerms(1_000, 1_000_000)
     organisation.switch_on_auto_top_up(terms, payment_id="payment-1", amount_minor_max=2_000, context=context)
     organisation.change_auto_top_up(terms, 2_000, context)
@@ -119,7 +119,7 @@ def charged(service: Service, count: int) -> bool:
 
 
 @pytest.mark.slow
-def test_all_that_goes_over_the_wire_is_described(
+def test_every_sent_message_is_described(
     ingest_env: IngestEnvironment, broker: str, topic_name: Callable[[str], str]
 ) -> None:
     settings = publishing_settings(broker, topic_name).model_copy(
@@ -129,7 +129,7 @@ def test_all_that_goes_over_the_wire_is_described(
     live(ingest_env)
     with Service(settings, ingest_env.service) as service, PublisherThread(settings, ingest_env.service):
         wait_until(lambda: service.owned)
-        for number, photos in enumerate([950, 500], start=1):  # low, then nothing left
+        for number, photos in enumerate([950, 500], start=1):  # low balance, then exhausted
             publish(settings, [usage_record(f"m-{number}", ORGANISATION, photos)])
             wait_until(partial(charged, service, number))
         publish(settings, [KafkaRecord(b"org-1", b"not JSON")])

@@ -1,4 +1,4 @@
-"""The publisher on a real broker and a real database: everything is told, in order, whatever fails."""
+"""The publisher, on a real broker and a real database: it publishes everything in order, whatever fails."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def add_grants(ingest_env: IngestEnvironment, feeds: PublishedFeeds, grants: int = 5) -> None:
-    """Open organisations on first use, let things happen to all of them in turn, and project it."""
+    """Add grants to organisations in turn, opening each on first use, and project them."""
     if not feeds.projected():
         ingest_env.open(*ORGANISATIONS, trial_credits=0)
     for number in range(grants):
@@ -60,14 +60,14 @@ def add_grants(ingest_env: IngestEnvironment, feeds: PublishedFeeds, grants: int
     feeds.project()
 
 
-def test_everything_is_told_once_and_in_order(
+def test_everything_is_published_once_and_in_order(
     ingest_env: IngestEnvironment, feeds: PublishedFeeds, settings: Settings
 ) -> None:
     ingest_env.open("nobody", trial_credits=0)
     add_grants(ingest_env, feeds)
     with PublisherThread(settings, ingest_env.service, prepare=small_batches(10)) as telling:
         wait_until(feeds.published)
-        ingest_env.grant("org-3", 100)  # heard of while it listens
+        ingest_env.grant("org-3", 100)  # notified while it listens
         feeds.project()
         wait_until(feeds.published)
         wait_until(lambda: {each.lag for each in telling.publisher.statuses.values()} == {0})
@@ -111,7 +111,7 @@ def test_holds_are_not_available(
     assert state["processing"] == "paused"
 
 
-def test_a_topic_that_takes_too_little_is_complained_of_until_it_takes_enough(
+def test_a_topic_with_too_small_messages_is_logged_until_it_is_fixed(
     ingest_env: IngestEnvironment, feeds: PublishedFeeds, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     takes = 200
@@ -133,14 +133,14 @@ def test_a_topic_that_takes_too_little_is_complained_of_until_it_takes_enough(
         takes = 1_000_000
         wait_until(feeds.published)
     feeds.assert_published()
-    assert "set its max.message.bytes" in caplog.text
+    assert "set max.message.bytes" in caplog.text
 
 
-# ---------------------------------------------------------------------- between the broker and us
+# ------------------------------------------------------------------- failures after the acknowledgement
 
 
 def failing_once(monkeypatch: pytest.MonkeyPatch, fail: Callable[[], object], topic: str) -> None:
-    """Let something fail once, after the broker took a second batch and before the position moves."""
+    """Make one step fail, after the broker accepted a second batch and before the position moves."""
     advance = publishing_checkpoints.advance
     moves: list[str] = []
 
@@ -196,7 +196,7 @@ def test_a_crash_between_the_acknowledgement_and_the_position(
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["while running", "while stopped"])
-def test_a_broker_that_restarts_with_nothing_is_told_everything_again(
+def test_everything_is_published_again_to_a_broker_without_data(
     ingest_env: IngestEnvironment, own_broker: EmbeddedBroker, topic_name: Callable[[str], str], running: bool
 ) -> None:
     settings = publishing_settings(own_broker.address, topic_name)
@@ -221,14 +221,14 @@ def test_a_broker_that_restarts_with_nothing_is_told_everything_again(
 
 
 def restart(broker: EmbeddedBroker, ingest_env: IngestEnvironment, feeds: PublishedFeeds) -> None:
-    """Restart a broker, which forgets everything, while the ledger goes on."""
+    """Restart a broker, which loses its data, while the ledger continues."""
     broker.stop()
     ingest_env.grant("org-1")
     feeds.project()
     broker.start()
 
 
-def test_topics_made_anew_are_told_everything_again(
+def test_everything_is_published_again_to_recreated_topics(
     ingest_env: IngestEnvironment, feeds: PublishedFeeds, settings: Settings
 ) -> None:
     add_grants(ingest_env, feeds)
@@ -262,7 +262,7 @@ def test_it_waits_for_a_broker_and_stops_while_it_waits(
     feeds.assert_published(repeats=True)
 
 
-def test_events_of_a_newer_version_end_it(ingest_env: IngestEnvironment, settings: Settings) -> None:
+def test_an_event_of_a_newer_version_stops_it(ingest_env: IngestEnvironment, settings: Settings) -> None:
     ingest_env.open("org-1")
     ingest_env.connection.execute(
         "INSERT INTO ledger.events (originator_id, originator_version, topic, state)"
@@ -293,7 +293,7 @@ def test_one_publishes_and_another_stands_by(
     feeds.assert_published()
 
 
-def test_whoever_loses_the_session_is_followed_by_the_other(
+def test_the_standby_takes_over_when_the_session_is_lost(
     ingest_env: IngestEnvironment, feeds: PublishedFeeds, settings: Settings
 ) -> None:
     add_grants(ingest_env, feeds)
@@ -310,14 +310,14 @@ def test_whoever_loses_the_session_is_followed_by_the_other(
 
 
 @pytest.mark.parametrize("ended_by", ["the server", "an operator"])
-def test_a_state_sent_out_of_turn_is_told_again(
+def test_a_state_is_published_again_after_a_late_older_one(
     ingest_env: IngestEnvironment,
     feeds: PublishedFeeds,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     ended_by: str,
 ) -> None:
-    """One sleeps between reading and sending; the other takes over and tells newer states meanwhile."""
+    """One publisher sleeps between reading and sending; the other takes over and publishes newer states."""
     if ended_by == "the server":
         monkeypatch.setattr("projections.engine.leader_election._IDLE_SESSION_TIMEOUT_S", 3)
     ingest_env.open("org-1", trial_credits=1)
@@ -349,15 +349,17 @@ def test_a_state_sent_out_of_turn_is_told_again(
             assert heir.publisher.is_leader
     available = [state["available"] for state in feeds.balances()["org-1"]]
     newer = available.index(6)
-    assert 1 in available[newer:], "the state sent out of turn is not there: nothing was tried"
+    assert 1 in available[newer:], "the late state was never sent: the test did not work"
     assert available[-1] == 6
     feeds.assert_published(repeats=True)
 
 
-def test_a_position_that_another_one_moved_is_not_moved_again(
+def test_a_position_that_another_publisher_moved_is_not_moved(
     ingest_env: IngestEnvironment, feeds: PublishedFeeds, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two at work in spite of the lock: one of them gets on, the other reads the position again."""
+    """Two publishers run in spite of the lock: one of them makes progress, the other reads the position
+    again.
+    """
     monkeypatch.setattr("consumers.publishing.publisher._TAKE_LOCK", "SELECT true")
     add_grants(ingest_env, feeds)
     with (
@@ -369,7 +371,7 @@ def test_a_position_that_another_one_moved_is_not_moved_again(
             add_grants(ingest_env, feeds, grants=2)
         wait_until(lambda: first.publisher.failures + second.publisher.failures > 0)
         wait_until(feeds.published)
-    # One may have been stopped just when it had sent an old state and moved the position back for it.
+    # One may have been stopped just after it had sent an old state and moved the position back for it.
     with PublisherThread(settings, ingest_env.service, name="third"):
         wait_until(feeds.published)
     feeds.assert_published(repeats=True)

@@ -1,4 +1,4 @@
-"""Several writers at once: consumers on their own partitions, consumers in a duel, and the API."""
+"""Concurrent writers: consumers on their own partitions, consumers on the same partitions, and the API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS = ("photo_processing", "ai_image_rotation", "watermark_reprocess", "store_
 
 
 def traffic(partition: int, organisations: list[str], count: int, seed: int) -> list[KafkaRecord]:
-    """Return messages of which some repeat earlier ones."""
+    """Return messages, some of which repeat earlier ones."""
     chance = random.Random(seed)
     records: list[KafkaRecord] = []
     for number in range(count):
@@ -110,8 +110,8 @@ def test_two_consumers_and_the_api_at_once(ingest_env: IngestEnvironment, overla
     assert ingest_env.letters.safe == []
 
 
-def test_a_hot_organisation_with_a_busy_api_starves_nobody(ingest_env: IngestEnvironment) -> None:
-    """Another writer comes in before every single transaction."""
+def test_a_busy_organisation_does_not_starve_the_consumer(ingest_env: IngestEnvironment) -> None:
+    """Another writer commits before every single transaction."""
     ingest_env.open("hot", trial_credits=0)
     partition = ingest_env.partition()
     partition.add(*[usage_record(f"m-{number}", "hot", 2) for number in range(50)])
@@ -122,7 +122,7 @@ def test_a_hot_organisation_with_a_busy_api_starves_nobody(ingest_env: IngestEnv
 
     consume(ingest_env.ingest(hook=grant_before_begin), partition, 5)
     assert ingest_env.recounted().balances == {"hot": 10 - 100}
-    crossings = 2  # credits came, and were gone for good with the first batch
+    crossings = 2  # credits were added, and the first batch used all of them
     assert ingest_env.ledger.organisation("hot").version == 1 + 10 + 50 + crossings
 
 
@@ -138,7 +138,7 @@ def test_another_writer_at_every_moment_before_the_lock(ingest_env: IngestEnviro
     assert ingest_env.recounted().balances == {"a": 99, "b": 96}
 
 
-def test_another_writer_between_two_batches_of_which_one_is_in_flight(ingest_env: IngestEnvironment) -> None:
+def test_another_writer_between_two_batches_in_flight(ingest_env: IngestEnvironment) -> None:
     ingest_env.open("a", "b")
     partition, ingest, ledger = ingest_env.partition(), ingest_env.ingest(), ingest_env.open_ledger()
     partition.add(*[usage_record(str(number), "ab"[number % 2], 3) for number in range(40)])
@@ -151,8 +151,8 @@ def test_another_writer_between_two_batches_of_which_one_is_in_flight(ingest_env
     assert ingest_env.recounted().balances == {"a": 100 + 10 - 60, "b": 40}
 
 
-def test_what_another_consumer_charged_is_a_repeat(ingest_env: IngestEnvironment) -> None:
-    """The topic was given more partitions: a message came again in another one."""
+def test_a_message_that_another_consumer_charged_is_a_repeat(ingest_env: IngestEnvironment) -> None:
+    """The topic got more partitions, and a message was repeated in another one."""
     ingest_env.open("a")
     partitions, ingests = (
         [ingest_env.partition(0), ingest_env.partition(1)],
@@ -166,8 +166,8 @@ def test_what_another_consumer_charged_is_a_repeat(ingest_env: IngestEnvironment
     assert ingests[1].counts.repeats == 1
 
 
-def test_a_duel_over_the_same_partitions_charges_everything_once(ingest_env: IngestEnvironment) -> None:
-    """Two consumers believe that all partitions are theirs; each goes on from what is stored."""
+def test_two_consumers_of_the_same_partitions_charge_everything_once(ingest_env: IngestEnvironment) -> None:
+    """Two consumers both believe that they own all partitions. Each resumes at the stored positions."""
     ingest_env.open(*"abc")
     logs = {number: traffic(number, ["a", "b", "c"], 300, seed=number) for number in range(3)}
     for number in logs:
@@ -203,7 +203,7 @@ def test_a_duel_over_the_same_partitions_charges_everything_once(ingest_env: Ing
 
 
 def test_a_writer_that_ignores_the_lock_is_noticed(ingest_env: IngestEnvironment) -> None:
-    """Someone appends to a history by hand: the version refuses the batch, nothing is written."""
+    """A row is appended without the lock: the version check refuses the batch, and nothing is written."""
     ingest_env.open("a")
     partition = ingest_env.partition()
 

@@ -1,4 +1,4 @@
-"""The dead-letter topic on a real broker: records as they came, with why and where from."""
+"""The dead-letter topic, on a real broker: unchanged records with their reason and origin."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def send(dead_letters: KafkaDeadLetters, letters: Sequence[DeadLetterRecord]) ->
     dead_letters.send(letters)()
 
 
-def test_a_record_arrives_as_it_came_with_its_origin(
+def test_a_record_arrives_unchanged_with_its_origin(
     broker: str, topic: str, dead_letters: KafkaDeadLetters
 ) -> None:
     sent = letter()
@@ -112,7 +112,7 @@ def test_letters_keep_their_order(broker: str, topic: str, dead_letters: KafkaDe
     waits = [dead_letters.send([letter(record_value=str(n).encode()), letter()]) for n in range(20)]
     for wait in waits:
         wait()
-        wait()  # asked again, it is still there once
+        wait()  # after a second wait it is still there once
     assert [record.value for record in records_of(broker, topic, 40)][::2] == [
         str(number).encode() for number in range(20)
     ]
@@ -123,7 +123,7 @@ def test_nothing_to_send_is_safe_at_once(dead_letters: KafkaDeadLetters) -> None
 
 
 def test_a_record_too_large_for_the_client_leaves_its_origin(broker: str, topic: str) -> None:
-    """Compressed it passed through its own topic."""
+    """Its own topic accepted it because it was compressed."""
     dead_letters = KafkaDeadLetters(
         lambda: KafkaProducer(bootstrap_servers=broker, max_request_size=2_000), topic
     )
@@ -193,7 +193,7 @@ def test_a_record_too_large_for_the_broker_leaves_its_origin() -> None:
 
 
 @pytest.mark.parametrize("error", [KafkaTimeoutError(), OSError("no route")])
-def test_a_failed_producer_is_made_anew(error: Exception) -> None:
+def test_a_failed_producer_is_replaced(error: Exception) -> None:
     failing: list[Exception | None] = [error, None]
     producers: list[Producer] = []
 

@@ -1,4 +1,4 @@
-"""A record whose header names are not UTF-8 is read like any other, and stops nobody."""
+"""A record whose header names are not UTF-8 is read like any other, and does not stop the consumer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from infra.kafka.tolerant_records import accept_any_header_name
 
 
 class Name(str):
-    """A header name that goes out as the given bytes."""
+    """A header name that is encoded as the given bytes."""
 
     def __new__(cls, raw: bytes) -> "Name":
         name = super().__new__(cls, raw.decode("latin-1"))

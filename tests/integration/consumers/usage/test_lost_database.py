@@ -1,4 +1,4 @@
-"""Fencing, lost replies and lost sessions: what is in is in once, and the stored positions say what is."""
+"""Fencing, lost replies and lost sessions: every message counts once, and matches the stored positions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.integration.consumers.call_interceptor import call_once
 from tests.integration.consumers.ingest_environment import IngestEnvironment, Partition
 from tests.unit.usage.records import KafkaRecord, usage_record
 
-ATTEMPTS = 3  # each of an ingest's two connections may turn out to be dead once
+ATTEMPTS = 3  # each of an ingest's two connections may be dead once
 
 
 def run_to_the_end(ingest_env: IngestEnvironment, ingest: UsageIngest, partitions: list[Partition]) -> None:
-    """Charge all there is from the stored positions; as the consumer does, try again after a failure."""
+    """Charge all records from the stored positions. After a failure, try again like the consumer."""
     for attempt in range(ATTEMPTS):
         ingest.reset()
         for partition in partitions:
@@ -59,8 +59,8 @@ def test_a_zombie_writes_nothing(ingest_env: IngestEnvironment) -> None:
     assert zombie.counts.charges == 1
 
 
-def test_a_zombie_with_a_batch_in_flight_fails_behind_it(ingest_env: IngestEnvironment) -> None:
-    """The heir takes over between two batches of the zombie: the first is in, the second is not."""
+def test_a_zombie_fails_after_its_batch_in_flight(ingest_env: IngestEnvironment) -> None:
+    """The successor takes over between two batches of the zombie: only the first is committed."""
     ingest_env.open("org-1")
     partition, heir = ingest_env.partition(), ingest_env.ingest()
     partition.add(*[usage_record(f"m-{number}", "org-1") for number in range(4)])
@@ -78,7 +78,7 @@ def test_a_zombie_with_a_batch_in_flight_fails_behind_it(ingest_env: IngestEnvir
     assert ingest_env.charged_ids() == ["m-0", "m-1", "m-2", "m-3"]
 
 
-def test_one_lost_partition_of_several_takes_back_all_moves(ingest_env: IngestEnvironment) -> None:
+def test_one_lost_partition_rolls_back_all_moves(ingest_env: IngestEnvironment) -> None:
     ingest_env.open("org-1")
     kept, lost = ingest_env.partition(0), ingest_env.partition(1)
     kept.add(usage_record("a", "org-1"))
@@ -167,7 +167,7 @@ def test_resending_after_a_lost_reply_without_looking_is_fenced(
 
 
 def mixed_log(ingest_env: IngestEnvironment) -> list[Partition]:
-    """A log whose charging takes every step there is: see `test_every_step_is_taken`."""
+    """A log that needs every step of the ingest: see `test_every_step_is_taken`."""
     ingest_env.open("org-1", "org-2")
     partitions = [ingest_env.partition(0), ingest_env.partition(1)]
     for number in range(3):
@@ -185,7 +185,7 @@ def mixed_log(ingest_env: IngestEnvironment) -> list[Partition]:
 
 
 def scenario(ingest_env: IngestEnvironment, ingest: UsageIngest, partitions: list[Partition]) -> None:
-    """Charge half, let others write, open the unknown organisation, and charge the rest."""
+    """Charge one half, write as other writers, open the unknown organisation, and charge the rest."""
     ingest.submit(*partitions[0].next(3))
     ingest.submit(*partitions[1].next(3))
     ingest.flush()
@@ -234,7 +234,7 @@ def test_every_step_is_taken(ingest_env: IngestEnvironment, monkeypatch: pytest.
 def test_a_lost_session_is_survived_at_every_step(
     ingest_env: IngestEnvironment, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """The server ends every session of the ingest just before it takes a step."""
+    """The server ends every session of the ingest just before a step."""
     monkeypatch.setattr("consumers.usage.ingest.RECENT_KEYS", 1)
     partitions, ingest = mixed_log(ingest_env), ingest_env.ingest(hook=call_once(step, ingest_env.terminate))
     failure: Any = None
@@ -244,7 +244,7 @@ def test_a_lost_session_is_survived_at_every_step(
     except LedgerError as error:
         failure = error
     assert failure is None or type(failure) is StoreUnavailable
-    ingest.reset()  # what was on its way is in, or is not
+    ingest.reset()  # the batch in flight is committed, or it is not
     if "new" not in ingest_env.recounted().versions:
         ingest_env.open("new")
     run_to_the_end(ingest_env, ingest, partitions)
@@ -259,7 +259,7 @@ def check(ingest_env: IngestEnvironment) -> None:
     assert ingest_env.parked() == []
 
 
-def test_a_dead_server_is_unavailable_whatever_is_asked(ingest_env: IngestEnvironment) -> None:
+def test_every_operation_reports_a_dead_server_as_unavailable(ingest_env: IngestEnvironment) -> None:
     store = ingest_env.store()
     ingest_env.open("org-1")
     partition = ingest_env.partition()
@@ -275,7 +275,7 @@ def test_a_dead_server_is_unavailable_whatever_is_asked(ingest_env: IngestEnviro
     ):
         with pytest.raises(StoreUnavailable):
             ask()
-    transaction.rollback()  # nothing to do any more, and says nothing
+    transaction.rollback()  # nothing to do, and no error
     assert store.log_end() > 0
     assert ingest_env.position(partition) == 0
     assert issubclass(StoreUnavailable, StoreError)

@@ -1,4 +1,6 @@
-"""Messages of organisations that are not open yet: kept beside the position, charged once it opens."""
+"""Messages of organisations that are not open yet: parked with the position move, and charged after the
+opening.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,7 @@ def test_parked_messages_survive_a_restart(ingest_env: IngestEnvironment) -> Non
     assert ingest_env.charged_ids() == ["a"]
 
 
-def test_no_memory_of_an_unknown_organisation_is_kept(ingest_env: IngestEnvironment) -> None:
+def test_unknown_organisations_are_not_cached(ingest_env: IngestEnvironment) -> None:
     partition, ingest = ingest_env.partition(), ingest_env.ingest()
     feed(ingest, partition, usage_record("a", "new"))
     ingest_env.open("new")
@@ -70,14 +72,14 @@ STEPS = [
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("known_beside", [False, True])
-def test_an_organisation_that_opens_meanwhile_is_charged(
+def test_an_organisation_that_opens_during_a_batch_is_charged(
     ingest_env: IngestEnvironment, step: str, known_beside: bool
 ) -> None:
     ingest_env.open("org-1")
     partition = ingest_env.partition()
     ingest = ingest_env.ingest(hook=call_once(step, lambda: ingest_env.open("new")))
-    beside = [usage_record("b", "org-1")] if known_beside else []
-    feed(ingest, partition, usage_record("a", "new", 30), *beside)
+    others = [usage_record("b", "org-1")] if known_beside else []
+    feed(ingest, partition, usage_record("a", "new", 30), *others)
     assert set(ingest_env.charged_ids()) == ({"a", "b"} if known_beside else {"a"})
     assert ingest_env.parked() == []
     assert ingest_env.letters.safe == []
@@ -88,12 +90,12 @@ def test_an_organisation_that_opens_after_the_lock_is_taken_finds_its_messages_p
 ) -> None:
     openers: list[Thread] = []
 
-    def open_beside() -> None:
+    def open_concurrently() -> None:
         openers.append(Thread(target=ingest_env.open, args=("new",)))
         openers[0].start()
 
     partition = ingest_env.partition()
-    ingest = ingest_env.ingest(hook=call_once("after begin", open_beside))
+    ingest = ingest_env.ingest(hook=call_once("after begin", open_concurrently))
     feed(ingest, partition, usage_record("a", "new"))
     openers[0].join(10)
     assert ingest_env.parked() == [(0, 0)]
@@ -104,7 +106,7 @@ def test_an_organisation_that_opens_after_the_lock_is_taken_finds_its_messages_p
 @pytest.mark.parametrize(
     "step", ["before parked_with_open_organisation", "after parked_with_open_organisation", "before begin"]
 )
-def test_an_organisation_that_opens_while_parked_ones_are_looked_through(
+def test_an_organisation_that_opens_while_parked_messages_are_read(
     ingest_env: IngestEnvironment, step: str
 ) -> None:
     partition = ingest_env.partition()
@@ -125,7 +127,7 @@ def test_a_repeat_of_a_parked_message_is_parked_once(ingest_env: IngestEnvironme
     feed(ingest, partition, usage_record("a", "new"))
     partition.add(usage_record("b", "new"), usage_record("a", "new"), usage_record("b", "new"))
     ingest.submit(*partition.next(1))
-    ingest.submit(*partition.next())  # behind the batch that parks b
+    ingest.submit(*partition.next())  # after the batch that parks b
     ingest.flush()
     assert ingest_env.parked() == [(0, 0), (0, 3)]
     assert ingest.counts.repeats == 4
@@ -141,7 +143,7 @@ def test_a_conflict_with_a_parked_message_is_a_dead_letter(ingest_env: IngestEnv
     assert ingest_env.letters.reasons() == {(0, 1): CONFLICT, (0, 2): CONFLICT}
 
 
-def test_what_is_parked_decides_which_of_two_bodies_is_wrong(ingest_env: IngestEnvironment) -> None:
+def test_the_parked_body_wins_against_another_body(ingest_env: IngestEnvironment) -> None:
     partition, ingest = ingest_env.partition(), ingest_env.ingest()
     feed(ingest, partition, usage_record("a", "new", 1))
     wrong = usage_record("a", "new", 2)
@@ -161,14 +163,15 @@ def test_a_repeat_that_arrives_after_the_opening_is_charged_once(ingest_env: Ing
     assert ingest_env.letters.safe == []
 
 
-def test_a_parked_message_that_says_something_else_than_the_ledger_is_a_dead_letter(
+def test_a_parked_message_that_conflicts_with_the_ledger_is_a_dead_letter(
     ingest_env: IngestEnvironment,
 ) -> None:
     ingest_env.open("org-1")
     partition, ingest = ingest_env.partition(), ingest_env.ingest()
     record = usage_record("a", "new", 4)
     feed(ingest, partition, usage_record("a", "org-1", 4), usage_record("b", "org-1"), record)
-    # In one batch the conflict is seen at once; parked on its own it is when its organisation opens.
+    # In one batch the conflict is found immediately; if parked alone, it is found when its organisation
+    # opens.
     assert ingest_env.letters.reasons() == {(0, 2): CONFLICT}
     feed(ingest_env.ingest(), partition, record)
     assert ingest_env.parked() == [(0, 3)]
@@ -186,7 +189,7 @@ HEADERS: list[Header] = [("x-raw", b"\xff\x00"), ("empty", b""), ("x-raw", b"aga
 
 
 @pytest.mark.parametrize("mode", ["structured", "binary"])
-def test_after_seven_days_the_record_goes_to_the_dead_letters_as_it_came(
+def test_after_seven_days_the_unchanged_record_is_a_dead_letter(
     ingest_env: IngestEnvironment, mode: str
 ) -> None:
     envelope = usage_event({"id": "a", "subject": "never", "data.event.name": "Mühlenlauf"})
@@ -211,7 +214,7 @@ def test_after_seven_days_the_record_goes_to_the_dead_letters_as_it_came(
     assert letter.rejected_at == ingest_env.now
 
 
-def test_a_header_without_a_value_does_not_get_in_the_way(ingest_env: IngestEnvironment) -> None:
+def test_a_header_without_a_value_is_kept(ingest_env: IngestEnvironment) -> None:
     partition, ingest = ingest_env.partition(), ingest_env.ingest()
     record = usage_record("a", "new")._replace(headers=[("x-null", None)])
     other = record._replace(key=b"other", value=as_json(usage_event({"id": "b", "subject": "other"})))
@@ -223,7 +226,7 @@ def test_a_header_without_a_value_does_not_get_in_the_way(ingest_env: IngestEnvi
     assert list(ingest_env.letters.safe[0].record_headers) == [("x-null", b"")]
 
 
-def test_an_expired_message_that_comes_again_waits_again(ingest_env: IngestEnvironment) -> None:
+def test_an_expired_message_that_is_repeated_is_parked_again(ingest_env: IngestEnvironment) -> None:
     partition, ingest = ingest_env.partition(), ingest_env.ingest()
     feed(ingest, partition, usage_record("a", "new"))
     ingest_env.wait_days(8)
@@ -234,8 +237,8 @@ def test_an_expired_message_that_comes_again_waits_again(ingest_env: IngestEnvir
     assert ingest_env.charged_ids() == ["a"]
 
 
-def test_nothing_expires_whose_organisation_has_opened(ingest_env: IngestEnvironment) -> None:
-    """The consumer was down for a week, and more was parked than one look takes."""
+def test_messages_of_an_open_organisation_do_not_expire(ingest_env: IngestEnvironment) -> None:
+    """The consumer was down for a week, and more messages were parked than one batch has."""
     partition = ingest_env.partition()
     feed(ingest_env.ingest(), partition, *[usage_record(f"a-{number}", "new") for number in range(5)])
     ingest_env.open("new")
@@ -250,7 +253,7 @@ def test_nothing_expires_whose_organisation_has_opened(ingest_env: IngestEnviron
     assert len(ingest_env.charged_ids()) == 5
 
 
-def test_nothing_expires_without_its_letter(ingest_env: IngestEnvironment) -> None:
+def test_nothing_expires_without_its_dead_letter(ingest_env: IngestEnvironment) -> None:
     partition, ingest = ingest_env.partition(), ingest_env.ingest()
     feed(ingest, partition, usage_record("a", "never"))
     ingest_env.wait_days(8)
@@ -295,7 +298,7 @@ def test_parked_messages_are_charged_in_order_and_in_parts(ingest_env: IngestEnv
     assert ingest_env.charged_ids() == ["0-0", "0-1", "1-0", "1-1", "2-0", "2-1"]
 
 
-def test_a_charge_of_a_parked_message_says_when_it_happened_and_when_it_was_recorded(
+def test_a_charge_of_a_parked_message_has_both_times(
     ingest_env: IngestEnvironment,
 ) -> None:
     partition, ingest = ingest_env.partition(), ingest_env.ingest()
@@ -311,9 +314,7 @@ def test_a_charge_of_a_parked_message_says_when_it_happened_and_when_it_was_reco
 
 
 @pytest.mark.parametrize("photos", [30, 150])
-def test_the_parked_message_came_first_even_if_another_comes_before_it_is_charged(
-    ingest_env: IngestEnvironment, photos: int
-) -> None:
+def test_a_parked_message_counts_before_a_later_one(ingest_env: IngestEnvironment, photos: int) -> None:
     partition, ingest = ingest_env.partition(), ingest_env.ingest()
     feed(ingest, partition, usage_record("a", "new", 30))
     ingest_env.open("new", trial_credits=200)

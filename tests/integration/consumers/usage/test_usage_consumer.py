@@ -1,4 +1,4 @@
-"""The usage consumer on a real broker and a real database, as a process would run it."""
+"""The usage consumer, on a real broker and a real database, run as a process would."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_from_the_topic_into_the_ledger(
     assert sum(at.next_offset for at in stored.values()) == 2_003
     assert committed(settings, PARTITIONS) == {number: at.next_offset for number, at in stored.items()}
 
-    # Another process goes on where this one stopped.
+    # Another process resumes where this one stopped.
     publish(settings, messages("b", 300))
     with Service(settings, ingest_env.service) as service:
         wait_until(lambda: charges(ingest_env) == 2_301)
@@ -131,7 +131,7 @@ def test_consumers_share_the_partitions_as_they_come_and_go(
 
 
 def dead_letter_count(ingest_env: IngestEnvironment, settings: Settings) -> int:
-    """Records less charges: nothing here repeats or waits."""
+    """The number of records minus charges: there are no repeats and no parked messages here."""
     stored = ingest_env.positions.positions(settings.usage_topic)
     return sum(at.next_offset for at in stored.values()) - charges(ingest_env)
 
@@ -142,7 +142,7 @@ def dead_letter_count(ingest_env: IngestEnvironment, settings: Settings) -> int:
 def test_other_records_at_the_same_offsets_are_read_from_the_beginning(
     ingest_env: IngestEnvironment, settings: Settings
 ) -> None:
-    """The broker lost its disk and was filled again: the record before our position is another one."""
+    """The broker lost its disk and was filled again: the record before our position is a different one."""
     ingest_env.open("org-1")
     records = [usage_record(f"a-{number}", "org-1") for number in range(10)]
     before, ingest = ingest_env.partition(topic="the log that was lost"), ingest_env.ingest()
@@ -162,7 +162,7 @@ def test_other_records_at_the_same_offsets_are_read_from_the_beginning(
     assert sorted(ingest_env.charged_ids()) == ids("a", 10)
 
 
-def test_a_topic_made_anew_is_read_from_its_beginning(
+def test_a_recreated_topic_is_read_from_its_beginning(
     ingest_env: IngestEnvironment, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("consumers.usage.consumer.OFFSETS_EVERY_S", 0.2)
@@ -174,7 +174,7 @@ def test_a_topic_made_anew_is_read_from_its_beginning(
         delete_topic(settings)
         topic_id = create_topics(settings)
         assert {topic_id} != first_ids
-        # The pipeline sends again what it is not sure of, and goes on.
+        # The pipeline sends unacknowledged messages again, and continues.
         publish(settings, [*messages("old", 20), *messages("new", 60)])
         wait_until(lambda: charges(ingest_env) == 120)
         wait_until(lambda: service.consumer.ingest.counts.repeats >= 20)
@@ -199,7 +199,7 @@ def own_postgres(servers_root: Path) -> Iterator[EmbeddedPostgres]:
         yield server
 
 
-def test_a_broker_that_restarts_with_nothing_is_gone_on_with(
+def test_it_continues_with_a_broker_that_lost_its_data(
     ingest_env: IngestEnvironment,
     own_broker: EmbeddedBroker,
     topic_name: Callable[[str], str],
@@ -217,7 +217,7 @@ def test_a_broker_that_restarts_with_nothing_is_gone_on_with(
         create_topics(settings)
         publish(settings, [*messages("old", 10), *messages("new", 60)])
         wait_until(lambda: charges(ingest_env) == 120)
-        # Refused ones need a producer that works with the new broker.
+        # Refused records need a producer that is connected to the new broker.
         publish(settings, [KafkaRecord(b"key", b"not JSON")])
         assert dead_letters(settings, 1)[0].value == b"not JSON"
         wait_until(lambda: sum(positions(ingest_env, settings).values()) == 71)
@@ -233,7 +233,7 @@ def positions(ingest_env: IngestEnvironment, settings: Settings) -> dict[int, in
     }
 
 
-def test_a_database_that_restarts_is_gone_on_with(
+def test_it_continues_after_a_restart_of_the_database(
     own_postgres: EmbeddedPostgres, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("consumers.usage.consumer.BACKOFF_MAX_S", 0.3)

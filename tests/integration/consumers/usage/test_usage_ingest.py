@@ -1,4 +1,4 @@
-"""Usage into a real ledger: each message once, whatever comes again, and the position past all of it."""
+"""Usage ingest into a real ledger: each message counts once, and the position moves past all records."""
 
 from __future__ import annotations
 
@@ -78,20 +78,20 @@ def test_the_same_id_of_another_source_is_another_message(ingest_env: IngestEnvi
 def at_once(
     ingest_env: IngestEnvironment, ingest: UsageIngest, partition: Partition, **_: Any
 ) -> UsageIngest:
-    """The second comes in the batch of the first."""
+    """The second message is in the batch of the first."""
     return ingest
 
 
 def in_flight(
     ingest_env: IngestEnvironment, ingest: UsageIngest, partition: Partition, **_: Any
 ) -> UsageIngest:
-    """The second comes while the first is on its way."""
+    """The second message comes while the first is in flight."""
     ingest.submit(*partition.next())
     return ingest
 
 
 def recent(ingest_env: IngestEnvironment, ingest: UsageIngest, partition: Partition, **_: Any) -> UsageIngest:
-    """The second comes after the first is in."""
+    """The second message comes after the first is committed."""
     ingest.submit(*partition.next())
     ingest.flush()
     return ingest
@@ -100,7 +100,7 @@ def recent(ingest_env: IngestEnvironment, ingest: UsageIngest, partition: Partit
 def far(
     ingest_env: IngestEnvironment, ingest: UsageIngest, partition: Partition, monkeypatch: pytest.MonkeyPatch
 ) -> UsageIngest:
-    """The second comes after the first was forgotten."""
+    """The second message comes after the first left the recent keys."""
     monkeypatch.setattr("consumers.usage.ingest.RECENT_KEYS", 1)
     partition.add(usage_record("another", "org-1"))
     ingest.submit(*partition.next())
@@ -111,7 +111,7 @@ def far(
 def far_behind_a_batch(
     ingest_env: IngestEnvironment, ingest: UsageIngest, partition: Partition, monkeypatch: pytest.MonkeyPatch
 ) -> UsageIngest:
-    """As `far`, in a batch decided while another one is in flight."""
+    """Like `far`, in a batch that is decided while another one is in flight."""
     ingest = far(ingest_env, ingest, partition, monkeypatch)
     partition.add(usage_record("in flight", "org-1"))
     ingest.submit(*partition.next())
@@ -121,7 +121,7 @@ def far_behind_a_batch(
 def after_a_restart(
     ingest_env: IngestEnvironment, ingest: UsageIngest, partition: Partition, **_: Any
 ) -> UsageIngest:
-    """The second comes to another process."""
+    """The second message comes to another process."""
     ingest.submit(*partition.next())
     ingest.flush()
     ingest.close()
@@ -139,7 +139,7 @@ def test_a_repeat_is_charged_once(
     partition, ingest = ingest_env.partition(), ingest_env.ingest()
     partition.add(usage_record("a", "org-1", 30))
     ingest = way(ingest_env, ingest, partition, monkeypatch=monkeypatch)
-    # Names, user, time and hold do not count; nor does how it is written.
+    # Names, user, time, hold and encoding are not compared.
     again = usage_event({"id": "a", "subject": "org-1", "data.photos": 30, "data.user": None})
     again["time"] = "2027-01-01T00:00:00Z"
     again["data"]["event"]["name"] = "renamed"
@@ -194,10 +194,10 @@ def test_the_same_identity_with_another_body_is_a_dead_letter(
 
 
 @pytest.mark.parametrize("way", [in_flight, recent])
-def test_what_was_there_before_decides_which_of_two_bodies_is_wrong(
+def test_the_recorded_body_wins_against_another_body(
     ingest_env: IngestEnvironment, monkeypatch: pytest.MonkeyPatch, way: Any
 ) -> None:
-    """One batch holds a conflict, then a repeat, then the conflict again."""
+    """One batch has a conflict, then a repeat, then the conflict again."""
     ingest_env.open("org-1", "org-2")
     partition, ingest = ingest_env.partition(), ingest_env.ingest()
     partition.add(usage_record("a", "org-1", 30))
@@ -211,7 +211,7 @@ def test_what_was_there_before_decides_which_of_two_bodies_is_wrong(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_batch_of_nothing_but_repeats_moves_the_position(
+def test_a_batch_of_only_repeats_moves_the_position(
     ingest_env: IngestEnvironment, monkeypatch: pytest.MonkeyPatch, way: Any
 ) -> None:
     ingest_env.open("org-1")
@@ -224,7 +224,7 @@ def test_a_batch_of_nothing_but_repeats_moves_the_position(
     assert ingest_env.charged_ids().count("a") == 1
 
 
-def test_a_batch_of_nothing_but_rejects_moves_the_position(ingest_env: IngestEnvironment) -> None:
+def test_a_batch_of_only_rejects_moves_the_position(ingest_env: IngestEnvironment) -> None:
     partition, ingest = ingest_env.partition(), ingest_env.ingest()
     feed(ingest, partition, KafkaRecord(None, None), KafkaRecord(b"org-1", b"not JSON"))
     ingest.flush()
@@ -232,7 +232,7 @@ def test_a_batch_of_nothing_but_rejects_moves_the_position(ingest_env: IngestEnv
     assert ingest_env.letters.offsets() == [(0, 0), (0, 1)]
 
 
-def test_an_empty_batch_with_a_move_moves(ingest_env: IngestEnvironment) -> None:
+def test_an_empty_batch_moves_the_position(ingest_env: IngestEnvironment) -> None:
     partition, ingest = ingest_env.partition(), ingest_env.ingest()
     partition.add(usage_record("a"))
     moves, _ = partition.next()
@@ -241,7 +241,7 @@ def test_an_empty_batch_with_a_move_moves(ingest_env: IngestEnvironment) -> None
     assert ingest_env.position(partition) == 1
 
 
-def test_after_a_far_repeat_keys_are_looked_up_until_it_is_calm(
+def test_after_a_far_repeat_keys_are_looked_up_for_some_batches(
     ingest_env: IngestEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("consumers.usage.ingest.RECENT_KEYS", 1)
@@ -257,7 +257,7 @@ def test_after_a_far_repeat_keys_are_looked_up_until_it_is_calm(
     ingest.flush()
     assert (
         steps.count("before start_commit") == 4
-    )  # two new ones, one that met a key, and the same without it
+    )  # two new batches, one with a known key, and the same batch without it
     looked_up = []
     for number in range(6):
         steps.clear()
@@ -268,10 +268,10 @@ def test_after_a_far_repeat_keys_are_looked_up_until_it_is_calm(
     assert ingest_env.charged_ids() == ["a", "b", "between", "c", *(f"calm-{number}" for number in range(6))]
 
 
-def test_a_batch_behind_a_failed_one_is_decided_on_what_is_left(
+def test_a_batch_after_a_failed_one_is_decided_again(
     ingest_env: IngestEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The batch in flight meets a repeat; the one behind it was decided as if it had not."""
+    """The batch in flight has a repeat; the next batch was decided without knowing it."""
     monkeypatch.setattr("consumers.usage.ingest.RECENT_KEYS", 1)
     ingest_env.open("org-1", trial_credits=100)
     partition, ingest = ingest_env.partition(), ingest_env.ingest()
@@ -309,7 +309,7 @@ def test_nothing_commits_while_dead_letters_are_unavailable(ingest_env: IngestEn
 
 
 @pytest.mark.parametrize("way", [in_flight, recent, far, far_behind_a_batch, after_a_restart])
-def test_a_conflict_does_not_commit_without_its_letter(
+def test_a_conflict_does_not_commit_without_its_dead_letter(
     ingest_env: IngestEnvironment, monkeypatch: pytest.MonkeyPatch, way: Any
 ) -> None:
     ingest_env.open("org-1")
@@ -338,7 +338,7 @@ def test_a_small_cache_changes_nothing(ingest_env: IngestEnvironment) -> None:
     ingest_env.open(*names)
     large, small = ingest_env.partition(0), ingest_env.partition(1)
     for number in range(400):
-        # Each partition has the same traffic, on organisations both of them know.
+        # Each partition has the same traffic, on the same organisations.
         for partition in (large, small):
             name = names[number * 7 % 50]
             kind = "watermark_reprocess" if number % 3 else "photo_processing"
@@ -361,7 +361,7 @@ def test_a_small_cache_changes_nothing(ingest_env: IngestEnvironment) -> None:
     ]
 
 
-def test_a_small_cache_beside_another_writer(ingest_env: IngestEnvironment) -> None:
+def test_a_small_cache_with_another_writer(ingest_env: IngestEnvironment) -> None:
     names = [f"org-{number}" for number in range(20)]
     ingest_env.open(*names)
     partition, ingest = ingest_env.partition(), ingest_env.ingest(cached_organisations=3)
@@ -406,7 +406,7 @@ def test_snapshots_are_of_committed_versions_and_load_equals_replay(ingest_env: 
 def test_a_failed_batch_leaves_no_snapshot(
     ingest_env: IngestEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch that would pass the mark with a repeat in it, and does not without."""
+    """A batch that would reach the snapshot interval with its repeat, but does not without it."""
     monkeypatch.setattr("consumers.usage.ingest.RECENT_KEYS", 1)
     ingest_env.open("org-1", trial_credits=1_000_000)
     partition, ingest = ingest_env.partition(), ingest_env.ingest()
@@ -432,10 +432,10 @@ def _state(organisation: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("again", [30, 31])
-def test_a_repeat_of_the_batch_in_flight_is_judged_by_what_the_ledger_has(
+def test_a_repeat_of_a_batch_in_flight_is_compared_with_the_ledger(
     ingest_env: IngestEnvironment, again: int
 ) -> None:
-    """The ledger has 30 photos, the batch in flight says 31, and the next batch repeats one of the two."""
+    """The ledger has 30 photos, the batch in flight has 31, and the next batch repeats one of the two."""
     ingest_env.open("org-1")
     partition = ingest_env.partition()
     before = ingest_env.ingest()

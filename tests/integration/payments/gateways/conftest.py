@@ -1,4 +1,4 @@
-"""A sandbox for all tests, and the two production adapters in front of it, over real HTTP."""
+"""A sandbox gateway for all tests, and the two production adapters, over real HTTP."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 LONG_TIMEOUT_S = 5.0
 SHORT_TIMEOUT_S = 0.7
-"""Of tests about slow answers; the machine may be busy."""
+"""For tests of slow responses; the machine may be busy."""
 
 
 @pytest.fixture(scope="session")
 def webhook_listener() -> Iterator[WebhookListener]:
-    """The shop's ear."""
+    """The shop's webhook listener."""
     from tests.integration.payments.gateways.gateway_client import WebhookListener
 
     webhook_listener = WebhookListener()
@@ -37,7 +37,7 @@ def webhook_listener() -> Iterator[WebhookListener]:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the sandbox keeps its keys and its book."""
+    """The folder of the sandbox's keys and records."""
     return tmp_path_factory.mktemp("sandbox")
 
 
@@ -66,7 +66,7 @@ def payer(sandbox: SandboxGateway) -> Iterator[Payer]:
 
 @pytest.fixture(scope="session")
 def session_proxy(sandbox: SandboxGateway) -> Iterator[FaultyProxy]:
-    """The wire between the adapters and the sandbox, for all tests."""
+    """The proxy between the adapters and the sandbox, for all tests."""
     from tests.integration.payments.gateways.faulty_proxy import faulty_proxy_to
 
     with faulty_proxy_to(sandbox.port, slow_s=2 * SHORT_TIMEOUT_S) as proxy:
@@ -75,14 +75,14 @@ def session_proxy(sandbox: SandboxGateway) -> Iterator[FaultyProxy]:
 
 @pytest.fixture
 def proxy(session_proxy: FaultyProxy) -> Iterator[FaultyProxy]:
-    """The wire, whole at the beginning and at the end."""
+    """The proxy, without faults at the beginning and at the end of the test."""
     yield session_proxy
     session_proxy.break_requests()
 
 
 @pytest.fixture(scope="session")
 def adapters(data_dir: Path, session_proxy: FaultyProxy) -> Iterator[dict[str, Any]]:
-    """Both adapters, by name, as the service wires them."""
+    """Both adapters by name, wired as in the service."""
     from infra.embedded.gateway_sandbox.keys import KeyFolder
     from infra.payments.gateways.wiring import open_gateways
     from infra.settings import Settings
@@ -111,8 +111,8 @@ def ledger_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
 def gateway_env(
     ledger_url: str, adapters: dict[str, PaymentGateway], proxy: FaultyProxy, sandbox: SandboxGateway
 ) -> Iterator[GatewayEnvironment]:
-    """A till; at the end every credit it sold is counted again from the gateway's book."""
-    del proxy  # whole again at the end of each test
+    """A gateway environment. At the end, every credit it sold is recounted from the gateway's records."""
+    del proxy  # the proxy has no faults at the end of each test
     from infra.service.composition import open_ledger
     from tests.integration.payments.gateways.gateway_environment import open_gateway_env
 
@@ -125,7 +125,7 @@ def gateway_env(
 
 @pytest.fixture(autouse=True)
 def short_timeout(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let the adapters give up soon where a test is about slow answers."""
+    """Give the adapters a short time-out, for tests of slow responses."""
     from tests.integration.payments.gateways.faulty_proxy import Fault
 
     callspec = getattr(request.node, "callspec", None)
@@ -145,7 +145,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture
 def order_request(proxy: FaultyProxy) -> Callable[..., OrderRequest]:
-    """A function that makes a request for an order no other test has."""
+    """A function that makes a request for a unique order."""
 
     def make(amount_minor: int = 177_000, currency: str = "INR") -> OrderRequest:
         return OrderRequest(

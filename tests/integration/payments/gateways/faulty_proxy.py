@@ -1,4 +1,4 @@
-"""A wire between a client and a server that can be cut, at the moment that hurts."""
+"""A proxy between a client and a server that can break requests at the worst moments."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from enum import Enum, auto
 
 
 class Fault(Enum):
-    """What happens to a request."""
+    """A fault of one request."""
 
     NONE = auto()
     CUT_BEFORE = auto()
-    """The connection breaks before the server sees anything."""
+    """The connection breaks before the server gets the request."""
     CUT_AFTER = auto()
-    """The server does what was asked, and its answer is lost."""
+    """The server executes the request, and its response is lost."""
     SLOW = auto()
-    """The server does what was asked, and its answer takes its time."""
+    """The server executes the request, and its response is slow."""
     HOLD = auto()
-    """The server does what was asked; its answer stays on the wire until that is closed."""
+    """The server executes the request; its response stays in the proxy until the proxy is closed."""
     ERROR_500 = auto()
     TOO_MANY = auto()
     NO_JSON = auto()
-    """A proxy in between shows a page of its own."""
+    """An intermediate proxy responds with its own page."""
 
 
 _ANSWERS = {
@@ -36,7 +36,7 @@ _ANSWERS = {
 
 
 class FaultyProxy:
-    """Forwards connections to a port, and breaks the requests it is told to break."""
+    """Forwards connections to a port, and gives requests the requested faults."""
 
     def __init__(self, port: int, *, slow_s: float) -> None:
         self._port = port
@@ -44,16 +44,16 @@ class FaultyProxy:
         self._faults: list[Fault] = []
         self._closed = threading.Event()
         self.holds = threading.Event()
-        """Set while an answer stays on the wire."""
+        """Set while a response stays in the proxy."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def break_requests(self, *faults: Fault) -> None:
-        """Give the next requests these faults, one each; those after them pass."""
+        """Give each of the next requests one of these faults; later requests pass."""
         self._faults = list(faults)
 
     def run(self) -> None:
-        """Accept until closed."""
+        """Accept connections until closed."""
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
@@ -91,7 +91,7 @@ class FaultyProxy:
 
 @contextmanager
 def faulty_proxy_to(port: int, *, slow_s: float) -> Iterator[FaultyProxy]:
-    """Lend a wire to a server."""
+    """Yield a proxy to a server."""
     proxy = FaultyProxy(port, slow_s=slow_s)
     thread = threading.Thread(target=proxy.run, daemon=True)
     thread.start()
@@ -103,7 +103,7 @@ def faulty_proxy_to(port: int, *, slow_s: float) -> Iterator[FaultyProxy]:
 
 
 def _read_message(connection: socket.socket) -> bytes:
-    """Return one HTTP message with its body; empty at the end of the connection."""
+    """Return one HTTP message with its body, or an empty one at the end of the connection."""
     message = b""
     while b"\r\n\r\n" not in message:
         received = connection.recv(65_536)

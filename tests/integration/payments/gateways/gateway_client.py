@@ -1,4 +1,4 @@
-"""The payer's browser in front of the sandbox, and the shop's ear for webhooks."""
+"""The payer's browser on the sandbox's pages, and the shop's webhook listener."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from domain.payments.gateway import Checkout
 
 
 class Form(HTMLParser):
-    """The form of a page: where it goes, its fields, and where its buttons send it instead."""
+    """The form of a page: its action, its fields, and the actions of its buttons."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -39,19 +39,19 @@ class Form(HTMLParser):
 
 
 class Payer:
-    """A browser without a script, on the gateway's page."""
+    """A browser without scripts, on the gateway's page."""
 
     def __init__(self, sandbox_url: str) -> None:
         self._client = httpx.Client(base_url=sandbox_url)
 
     def open(self, checkout: Checkout) -> Form:
-        """Go to the gateway's page and return its form of choices."""
+        """Open the gateway's page and return its form."""
         answer = self._client.request(checkout.method, checkout.url, data=dict(checkout.fields) or None)
         assert answer.status_code == 200, answer.text
         return Form(answer.text)
 
     def choose(self, checkout: Checkout, outcome: str, amount: int | None = None) -> Form:
-        """Press a button of the gateway's page, and return the form that leads back to the shop."""
+        """Press a button of the gateway's page, and return the form that returns to the shop."""
         page = self.open(checkout)
         button = next(action for action in page.buttons if action.endswith(f"/{outcome}"))
         answer = self._client.post(button, data={"amount": "" if amount is None else str(amount)})
@@ -63,14 +63,14 @@ class Payer:
 
 
 class ReceivedWebhook(NamedTuple):
-    """A webhook as it came over the wire."""
+    """A received webhook request."""
 
     body: bytes
     headers: dict[str, str]
 
 
 class WebhookListener:
-    """Hears webhooks, and answers with `status`."""
+    """Receives webhooks, and responds with `status`."""
 
     def __init__(self) -> None:
         self.received_webhooks: list[ReceivedWebhook] = []
@@ -95,7 +95,7 @@ class WebhookListener:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Listen for a while."""
+        """Run a webhook listener."""
         thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         try:

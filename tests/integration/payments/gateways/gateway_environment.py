@@ -1,4 +1,4 @@
-"""A ledger that sells credits through the sandbox, and an independent count of what it sold."""
+"""A ledger that sells credits through the sandbox, and an independent recount of the sold credits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Sale:
-    """A payment that was begun: what the payer sees of it."""
+    """A started payment, as the payer sees it."""
 
     payment_id: str
     organisation_id: str
@@ -42,7 +42,7 @@ class Sale:
 
 @dataclass
 class GatewayEnvironment:
-    """Sells credits. `sales` are all that were begun here."""
+    """Sells credits. `sales` has all payments that were started here."""
 
     ledger: Ledger
     payments: Payments
@@ -75,30 +75,30 @@ class GatewayEnvironment:
         return quote_id
 
     def begin(self, organisation_id: str, gateway: str, *, quote_id: str, credits_count: int = 1_000) -> Sale:
-        """Begin to pay a quote, and go to the gateway's page."""
-        standing = self.payments.begin(
+        """Start the payment of a quote, and open the gateway's page."""
+        result = self.payments.begin(
             organisation_id,
             quote_id,
             gateway,
             payment_id=f"{quote_id}-{int(datetime.now(UTC).timestamp())}",
             context=self.request(),
         )
-        assert standing.checkout is not None
-        payment_id = standing.payment.terms.payment_id
-        sale = Sale(payment_id, organisation_id, standing.checkout, credits_count)
+        assert result.checkout is not None
+        payment_id = result.payment.terms.payment_id
+        sale = Sale(payment_id, organisation_id, result.checkout, credits_count)
         self.sales.append(sale)
         return sale
 
     def sell(self, gateway: str, credits_count: int = 1_000, currency: Currency = Currency.USD) -> Sale:
-        """Begin to sell credits to a new organisation."""
+        """Start a sale of credits to a new organisation."""
         organisation_id = self.open(currency)
         quote_id = self.quote(organisation_id, credits_count)
         return self.begin(organisation_id, gateway, quote_id=quote_id, credits_count=credits_count)
 
     def sell_custom(self, gateway: str, amount_minor: int) -> Sale:
-        """Ask a new organisation for an amount, which adds no credits."""
+        """Request a custom payment from a new organisation. It adds no credits."""
         organisation_id = self.open(Currency.USD)
-        standing = self.payments.begin_custom(
+        result = self.payments.begin_custom(
             organisation_id,
             amount_minor,
             "as agreed",
@@ -106,8 +106,8 @@ class GatewayEnvironment:
             payment_id=f"custom-{next(_numbers)}-{int(datetime.now(UTC).timestamp())}",
             context=self.request(),
         )
-        assert standing.checkout is not None
-        sale = Sale(standing.payment.terms.payment_id, organisation_id, standing.checkout, 0)
+        assert result.checkout is not None
+        sale = Sale(result.payment.terms.payment_id, organisation_id, result.checkout, 0)
         self.sales.append(sale)
         return sale
 
@@ -121,18 +121,18 @@ class GatewayEnvironment:
         return self.ledger.organisation(sale.organisation_id).balance
 
     def differences(self, gateway: str, first: date | None = None, last: date | None = None) -> Counter[str]:
-        """Return how often the gateway and the ledger differ, by kind."""
+        """Return the number of differences between the gateway and the ledger, by kind."""
         ProjectionRunner(self.conninfo, ALL_PROJECTIONS).catch_up()
         now = datetime.now(UTC)
         with psycopg.connect(self.conninfo, autocommit=True) as connection:
             reconciler = Reconciler(self.payments.gateways[gateway], self.ledger.runner.store, connection)
-            # The sandbox settles at once, so all may be asked for, however young it is.
+            # The sandbox settles immediately, so even the newest payments can be compared.
             later = now + timedelta(days=30)
             found = reconciler.differences(first or now.date() - timedelta(days=1), last or now.date(), later)
         return Counter(difference.kind.value for difference in found)
 
     def assert_every_credit_was_paid_for(self, state: SandboxState) -> None:
-        """Count again what was paid, from the gateway's book alone, and compare it with the balances."""
+        """Recount the payments from the gateway's records alone, and compare them with the balances."""
         for sale in self.sales:
             order = next(order for order in state.contents.orders if order.receipt == sale.payment_id)
             paid = [
@@ -149,7 +149,7 @@ class GatewayEnvironment:
 def open_gateway_env(
     ledger: Ledger, gateways: Mapping[str, PaymentGateway], conninfo: str
 ) -> GatewayEnvironment:
-    """Return a till on a ledger."""
+    """Open a gateway environment on a ledger."""
 
     def return_urls(payment_id: str) -> ReturnUrls:
         back = f"{MERCHANT_URL}/credits/payments/{payment_id}/return"

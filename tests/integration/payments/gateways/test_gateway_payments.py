@@ -1,7 +1,8 @@
-"""From the wish to pay to credits: the sandbox, the production adapters and the ledger, over real HTTP.
+"""Payments from the quote to the credits: the sandbox, the production adapters and the ledger, over real
+HTTP.
 
-Whatever is lost, repeated, late or out of order: every credit was paid for, once, and the money that did not
-become credits is named by the reconciliation.
+Messages may be lost, repeated, late or out of order: every credit is paid for exactly once, and the
+reconciliation reports money that did not become credits.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ WITHIN_S = 10.0
 def webhooks(
     webhook_listener: WebhookListener, sandbox: SandboxGateway, gateway_env: GatewayEnvironment
 ) -> Callable[[Sale], list[ReceivedWebhook]]:
-    """A function that returns the webhooks about a sale, all delivered."""
+    """A function that returns the webhooks of a sale, after all are delivered."""
 
     def about(sale: Sale) -> list[ReceivedWebhook]:
         deadline = time.monotonic() + WITHIN_S
@@ -77,7 +78,7 @@ def test_paid(gateway_env: GatewayEnvironment, payer: Payer, gateway: str, curre
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
-def test_a_quote_has_one_order_however_many_pay_it_at_once(
+def test_concurrent_payments_of_a_quote_open_one_order(
     gateway_env: GatewayEnvironment, payer: Payer, sandbox: SandboxGateway, gateway: str
 ) -> None:
     organisation_id = gateway_env.open(Currency.USD)
@@ -95,14 +96,14 @@ def test_a_quote_has_one_order_however_many_pay_it_at_once(
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
-def test_the_bank_refuses(gateway_env: GatewayEnvironment, payer: Payer, gateway: str) -> None:
+def test_a_refusal_of_the_bank(gateway_env: GatewayEnvironment, payer: Payer, gateway: str) -> None:
     sale = gateway_env.sell(gateway)
     payment = gateway_env.handle_return(sale, payer.choose(sale.checkout, "fail").fields)
     assert payment.status is PaymentStatus.FAILED
     assert gateway_env.balance(sale) == 0
 
 
-def test_the_bank_refuses_and_the_payer_tries_again(gateway_env: GatewayEnvironment, payer: Payer) -> None:
+def test_a_second_attempt_after_a_refusal(gateway_env: GatewayEnvironment, payer: Payer) -> None:
     sale = gateway_env.sell("razorpay")
     failed = payer.choose(sale.checkout, "fail")
     paid = payer.choose(sale.checkout, "pay")
@@ -117,7 +118,7 @@ def test_the_payer_cancels(gateway_env: GatewayEnvironment, payer: Payer, gatewa
     sale = gateway_env.sell(gateway)
     back = payer.choose(sale.checkout, "cancel")
     payment = gateway_env.handle_return(sale, back.fields)
-    if payment.status is PaymentStatus.PENDING:  # Razorpay knows nothing of it: the shop does
+    if payment.status is PaymentStatus.PENDING:  # Razorpay does not report it: the shop records it
         payment = gateway_env.payments.abandon(
             sale.organisation_id, sale.payment_id, context=gateway_env.request()
         ).payment
@@ -126,7 +127,7 @@ def test_the_payer_cancels(gateway_env: GatewayEnvironment, payer: Payer, gatewa
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
-def test_left_pending_until_it_is_asked_for(
+def test_a_pending_payment_completes_by_a_recheck(
     gateway_env: GatewayEnvironment, payer: Payer, sandbox: SandboxGateway, gateway: str
 ) -> None:
     sale = gateway_env.sell(gateway)
@@ -140,7 +141,7 @@ def test_left_pending_until_it_is_asked_for(
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
-def test_paid_after_everybody_gave_it_up(
+def test_an_abandoned_payment_that_is_paid_late(
     gateway_env: GatewayEnvironment, payer: Payer, sandbox: SandboxGateway, gateway: str
 ) -> None:
     sale = gateway_env.sell(gateway)
@@ -154,7 +155,9 @@ def test_paid_after_everybody_gave_it_up(
     assert_completed(gateway_env, sale)
 
 
-def test_paid_twice_counts_once_and_the_rest_is_named(gateway_env: GatewayEnvironment, payer: Payer) -> None:
+def test_a_payment_paid_twice_counts_once_and_is_flagged(
+    gateway_env: GatewayEnvironment, payer: Payer
+) -> None:
     before = gateway_env.differences("razorpay")
     sale = gateway_env.sell("razorpay")
     gateway_env.handle_return(sale, payer.choose(sale.checkout, "twice").fields)
@@ -169,7 +172,7 @@ def test_paid_twice_counts_once_and_the_rest_is_named(gateway_env: GatewayEnviro
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
-def test_another_amount_is_failed_flagged_and_named(
+def test_another_amount_fails_and_is_flagged(
     gateway_env: GatewayEnvironment, payer: Payer, gateway: str
 ) -> None:
     before = gateway_env.differences(gateway)
@@ -185,7 +188,7 @@ def test_another_amount_is_failed_flagged_and_named(
 
 
 def refund_unexpected_payments(gateway_env: GatewayEnvironment, sale: Sale) -> None:
-    """Give all back that an attempt took which pays for nothing, ask twice, and see its flag settled."""
+    """Refund an attempt that bought nothing, with a repeated request, and check that its flag is settled."""
     ((_, attempt, amount_minor),) = gateway_env.payment(sale).open_flags
     for _ in range(2):
         gateway_env.refunds.refund(
@@ -206,9 +209,9 @@ def test_webhooks_in_any_order_and_any_number(
 ) -> None:
     sale = gateway_env.sell("razorpay")
     payer.choose(sale.checkout, "pay")
-    told = webhooks(sale)
-    assert len(told) == 3
-    for order in itertools.permutations(told):
+    received = webhooks(sale)
+    assert len(received) == 3
+    for order in itertools.permutations(received):
         for webhook in (*order, *order):
             handle_webhook(gateway_env, webhook)
     assert_completed(gateway_env, sale)
@@ -223,26 +226,26 @@ def test_the_webhook_and_the_return_race(
 ) -> None:
     sale = gateway_env.sell("razorpay")
     back = payer.choose(sale.checkout, "pay")
-    told = webhooks(sale)
+    received = webhooks(sale)
     if first == "return":
         gateway_env.handle_return(sale, back.fields)
         assert_completed(gateway_env, sale)
-    for webhook in told:
+    for webhook in received:
         handle_webhook(gateway_env, webhook)
-        if webhook is told[1]:
+        if webhook is received[1]:
             assert_completed(gateway_env, sale)
     gateway_env.handle_return(sale, back.fields)
     assert_completed(gateway_env, sale)
 
 
-def test_all_at_once(
+def test_all_messages_concurrently(
     gateway_env: GatewayEnvironment, payer: Payer, webhooks: Callable[[Sale], list[ReceivedWebhook]]
 ) -> None:
     sale = gateway_env.sell("razorpay")
     back = payer.choose(sale.checkout, "pay")
-    told = webhooks(sale)
+    received = webhooks(sale)
     steps: list[Callable[[], Any]] = [
-        lambda webhook=webhook: handle_webhook(gateway_env, webhook) for webhook in told
+        lambda webhook=webhook: handle_webhook(gateway_env, webhook) for webhook in received
     ]  # type: ignore[misc]
     steps += [lambda: gateway_env.handle_return(sale, back.fields)] * 2
     steps += [lambda: gateway_env.tracking.recheck(sale.payment_id, context=gateway_env.request())] * 2
@@ -271,7 +274,7 @@ def test_a_forged_webhook_and_a_return_of_another_payment_change_nothing(
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
 @pytest.mark.parametrize("fault", [Fault.CUT_BEFORE, Fault.CUT_AFTER, Fault.SLOW, Fault.ERROR_500])
-def test_the_gateway_is_down_while_an_order_is_opened_then_back(
+def test_the_gateway_is_down_while_an_order_is_opened(
     gateway_env: GatewayEnvironment,
     payer: Payer,
     *,
@@ -287,7 +290,7 @@ def test_the_gateway_is_down_while_an_order_is_opened_then_back(
         gateway_env.begin(organisation_id, gateway, quote_id=quote_id)
     orders = [order for order in sandbox.state.contents.orders if order.receipt.startswith(quote_id)]
     if gateway == "payglocal" and orders:
-        # Nobody has seen the way to its page, so nobody can pay it; a new quote starts a new one.
+        # Nobody got the link to its page, so nobody can pay it; a new quote starts a new payment.
         quote_id = gateway_env.quote(organisation_id)
     sale = gateway_env.begin(organisation_id, gateway, quote_id=quote_id)
     gateway_env.handle_return(sale, payer.choose(sale.checkout, "pay").fields)
@@ -295,7 +298,7 @@ def test_the_gateway_is_down_while_an_order_is_opened_then_back(
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
-def test_the_gateway_is_down_when_the_payer_comes_back(
+def test_the_gateway_is_down_when_the_payer_returns(
     gateway_env: GatewayEnvironment, payer: Payer, proxy: FaultyProxy, gateway: str
 ) -> None:
     sale = gateway_env.sell(gateway)
@@ -310,7 +313,7 @@ def test_the_gateway_is_down_when_the_payer_comes_back(
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
 @pytest.mark.parametrize("fault", [Fault.CUT_BEFORE, Fault.CUT_AFTER, Fault.SLOW])
-def test_money_goes_back_once_whatever_is_lost(
+def test_a_refund_happens_once_with_lost_responses(
     gateway_env: GatewayEnvironment, payer: Payer, proxy: FaultyProxy, gateway: str, fault: Fault
 ) -> None:
     before = gateway_env.differences(gateway)
@@ -325,7 +328,7 @@ def test_money_goes_back_once_whatever_is_lost(
         refund_id=refund_id,
         context=gateway_env.request(),
     )
-    assert asked.payment.open_refunds, "the credits are gone, the money is on its way"
+    assert asked.payment.open_refunds, "the credits are taken back, the money is pending"
     assert gateway_env.balance(sale) == 1_500
     for _ in range(2):
         gateway_env.tracking.follow_up(sale.payment_id, context=gateway_env.request())
@@ -335,7 +338,7 @@ def test_money_goes_back_once_whatever_is_lost(
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
-def test_parts_that_go_back_at_once_go_back_once(
+def test_concurrent_partial_refunds_happen_once(
     gateway_env: GatewayEnvironment,
     payer: Payer,
     sandbox: SandboxGateway,
@@ -378,7 +381,7 @@ def test_parts_that_go_back_at_once_go_back_once(
     assert gateway_env.differences(gateway) == before
 
 
-def test_a_purchase_that_staff_recorded_is_no_unknown_payment(
+def test_a_purchase_recorded_by_staff_is_a_known_payment(
     gateway_env: GatewayEnvironment, payer: Payer, adapters: dict[str, PaymentGateway], order_request: Any
 ) -> None:
     before = gateway_env.differences("razorpay")
@@ -397,15 +400,15 @@ def test_a_purchase_that_staff_recorded_is_no_unknown_payment(
     assert gateway_env.differences("razorpay") == before
 
 
-def test_money_that_the_ledger_never_heard_of_is_named(
+def test_a_payment_unknown_to_the_ledger_is_reported(
     gateway_env: GatewayEnvironment, payer: Payer, adapters: dict[str, PaymentGateway], order_request: Any
 ) -> None:
     before = gateway_env.differences("razorpay")
     sale = gateway_env.sell("razorpay")
-    payer.choose(sale.checkout, "pay")  # no webhook arrives, the browser never comes back
+    payer.choose(sale.checkout, "pay")  # no webhook arrives, and the browser never returns
     payer.choose(adapters["razorpay"].open_order(order_request()).checkout, "pay")
     assert gateway_env.differences("razorpay") - before == {"not_completed": 1, "unknown_payment": 1}
     gateway_env.tracking.follow_up(sale.payment_id, context=gateway_env.request())
     assert gateway_env.differences("razorpay") - before == {"unknown_payment": 1}
     long_ago = gateway_env.request().at.date() - timedelta(days=30)
-    assert not gateway_env.differences("razorpay", long_ago, long_ago), "it was not taken then"
+    assert not gateway_env.differences("razorpay", long_ago, long_ago), "it was not captured then"

@@ -1,6 +1,6 @@
-"""What the ledger may rely on of any gateway: each test runs against both adapters, over real HTTP.
+"""The contract of the gateway port: each test runs against both adapters, over real HTTP.
 
-The sandbox at the other end speaks the gateways' own wire formats; a wire in between breaks on demand.
+The sandbox uses the gateways' own wire formats; a proxy in between breaks requests on demand.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ Make = Callable[..., OrderRequest]
 
 @pytest.fixture(params=["razorpay", "payglocal"])
 def gateway(adapters: dict[str, PaymentGateway], request: pytest.FixtureRequest) -> PaymentGateway:
-    """One adapter after the other."""
+    """Each adapter in turn."""
     return adapters[request.param]
 
 
 def changed(text: str) -> str:
-    """Return a text with one character in the middle changed."""
+    """Return a text with one changed character in the middle."""
     middle = len(text) // 2
     return text[:middle] + ("a" if text[middle] != "a" else "b") + text[middle + 1 :]
 
 
 class TestChargingAgain:
-    """What a gateway may do with a card whose owner agreed to it. PayGlocal keeps none."""
+    """Charges of a stored card, with the owner's agreement. PayGlocal stores no cards."""
 
     @pytest.fixture
     def razorpay(self, adapters: dict[str, PaymentGateway]) -> PaymentGateway:
@@ -61,7 +61,7 @@ class TestChargingAgain:
 
     @pytest.fixture
     def saved_card(self, razorpay: PaymentGateway, payer: Payer, order_request: Make) -> str:
-        """The payment of a card that may be charged 1,770 rupees again."""
+        """The payment whose card is stored and may be charged 1,770 rupees."""
         owner = CardOwner("Asha Rao", "asha@example.com", "+919000090000")
         request = msgspec.structs.replace(order_request(), mandate_minor=177_000, payer=owner)
         opened = razorpay.open_order(request)
@@ -73,7 +73,7 @@ class TestChargingAgain:
     def charge_of(self, order_id: str, mandate: str, amount_minor: int = 177_000) -> ChargeRequest:
         return ChargeRequest(order_id, amount_minor, "INR", "1,000 credits", mandate)
 
-    def test_a_card_that_was_kept_is_charged_once_for_an_order(
+    def test_a_stored_card_is_charged_once_per_order(
         self, razorpay: PaymentGateway, saved_card: str, order_request: Make
     ) -> None:
         order_id = razorpay.open_order(order_request()).order_id
@@ -83,7 +83,7 @@ class TestChargingAgain:
         assert (first.status, first.amount_minor) == (AttemptStatus.CAPTURED, 177_000)
         assert razorpay.attempts(order_id) == [first]
 
-    def test_a_refusal_of_its_bank_is_an_attempt_that_failed(
+    def test_a_refusal_of_the_bank_is_a_failed_attempt(
         self, razorpay: PaymentGateway, saved_card: str, order_request: Make, sandbox: SandboxGateway
     ) -> None:
         sandbox.state.set_card_outcome(sandbox.state.contents.cards[-1], "failed")
@@ -92,7 +92,7 @@ class TestChargingAgain:
         assert (attempt.status, attempt.reason) == (AttemptStatus.FAILED, "payment_failed")
         assert razorpay.charge(self.charge_of(order_id, saved_card)) == attempt
 
-    def test_a_bank_that_takes_its_time_is_waited_for(
+    def test_a_slow_bank_is_a_pending_attempt(
         self, razorpay: PaymentGateway, saved_card: str, order_request: Make, sandbox: SandboxGateway
     ) -> None:
         sandbox.state.set_card_outcome(sandbox.state.contents.cards[-1], "created")
@@ -104,14 +104,14 @@ class TestChargingAgain:
         sandbox.state.change_status(payment, "captured")
         assert razorpay.charge(self.charge_of(order_id, saved_card)).status is AttemptStatus.CAPTURED
 
-    def test_more_than_its_owner_agreed_to_is_refused(
+    def test_more_than_the_owner_agreed_to_is_refused(
         self, razorpay: PaymentGateway, saved_card: str, order_request: Make
     ) -> None:
         order_id = razorpay.open_order(order_request(177_001)).order_id
         with pytest.raises(GatewayRefused):
             razorpay.charge(self.charge_of(order_id, saved_card, 177_001))
 
-    def test_a_card_that_was_not_kept_is_not_charged(
+    def test_a_card_that_was_not_stored_is_not_charged(
         self, razorpay: PaymentGateway, payer: Payer, order_request: Make
     ) -> None:
         opened = razorpay.open_order(order_request())
@@ -123,7 +123,7 @@ class TestChargingAgain:
         assert refused.value.details["code"] == "CARD_NOT_KEPT"
         razorpay.forget_card(paid.gateway_payment_id)
 
-    def test_a_card_that_is_forgotten_is_not_charged_any_more(
+    def test_a_deleted_card_is_not_charged(
         self, razorpay: PaymentGateway, saved_card: str, order_request: Make
     ) -> None:
         razorpay.forget_card(saved_card)
@@ -133,13 +133,13 @@ class TestChargingAgain:
             razorpay.charge(self.charge_of(order_id, saved_card))
 
     @pytest.mark.parametrize("fault", ALL_FAULTS)
-    def test_whatever_is_lost_it_is_charged_once(
+    def test_it_is_charged_once_with_lost_responses(
         self, razorpay: PaymentGateway, saved_card: str, order_request: Make, proxy: FaultyProxy, fault: Fault
     ) -> None:
         order_id = razorpay.open_order(order_request()).order_id
         proxy.break_requests(
             Fault.NONE, Fault.NONE, fault
-        )  # it looks for the order's payments and the card first
+        )  # the first requests look up the order's payments and the card
         with pytest.raises(GatewayUnavailable):
             razorpay.charge(self.charge_of(order_id, saved_card))
         proxy.break_requests()
@@ -147,7 +147,7 @@ class TestChargingAgain:
         assert razorpay.attempts(order_id) == [attempt]
         assert attempt.status is AttemptStatus.CAPTURED
 
-    def test_payglocal_keeps_no_card(self, adapters: dict[str, PaymentGateway]) -> None:
+    def test_payglocal_stores_no_card(self, adapters: dict[str, PaymentGateway]) -> None:
         payglocal = adapters["payglocal"]
         assert not payglocal.supports_recurring_charges
         payglocal.forget_card("gl_o-1")
@@ -156,7 +156,7 @@ class TestChargingAgain:
 
 
 class TestPaying:
-    def test_what_is_paid_is_captured_in_full(
+    def test_a_payment_is_captured_in_full(
         self, gateway: PaymentGateway, payer: Payer, order_request: Make
     ) -> None:
         request = order_request(200_000, "USD")
@@ -179,7 +179,7 @@ class TestPaying:
             payer.choose(opened.checkout, "pay")
             assert [each.amount_minor for each in gateway.attempts(opened.order_id)] == [amount_minor]
 
-    def test_a_refusal_of_the_bank_fails_and_says_why(
+    def test_a_refusal_of_the_bank_fails_with_a_reason(
         self, gateway: PaymentGateway, payer: Payer, order_request: Make
     ) -> None:
         opened = gateway.open_order(order_request())
@@ -190,7 +190,7 @@ class TestPaying:
         assert attempt.reason in {"payment_failed", "ISSUER_DECLINE"}
         assert gateway.attempts(opened.order_id) == [attempt]
 
-    def test_what_is_not_decided_is_pending_until_it_is(
+    def test_an_undecided_payment_is_pending(
         self, gateway: PaymentGateway, payer: Payer, order_request: Make, sandbox: SandboxGateway
     ) -> None:
         opened = gateway.open_order(order_request())
@@ -204,7 +204,7 @@ class TestPaying:
 
         assert [a.status for a in gateway.attempts(opened.order_id)] == [AttemptStatus.CAPTURED]
 
-    def test_what_is_paid_late_is_captured_in_the_end(
+    def test_a_late_payment_is_captured(
         self, gateway: PaymentGateway, payer: Payer, order_request: Make, sandbox: SandboxGateway
     ) -> None:
         opened = gateway.open_order(order_request())
@@ -219,7 +219,7 @@ class TestPaying:
 
         assert [a.status for a in gateway.attempts(opened.order_id)] == [AttemptStatus.CAPTURED]
 
-    def test_another_amount_shows_as_what_it_is(
+    def test_another_amount_is_reported(
         self, gateway: PaymentGateway, payer: Payer, order_request: Make
     ) -> None:
         opened = gateway.open_order(order_request(177_000))
@@ -231,18 +231,18 @@ class TestPaying:
 class TestReturns:
     @pytest.fixture
     def paid(self, gateway: PaymentGateway, payer: Payer, order_request: Make) -> Form:
-        """The way back of a payment."""
+        """The return of a payment."""
         return payer.choose(gateway.open_order(order_request()).checkout, "pay")
 
-    def test_a_replayed_return_is_the_same_notice(self, gateway: PaymentGateway, paid: Form) -> None:
+    def test_a_replayed_return_is_the_same_notification(self, gateway: PaymentGateway, paid: Form) -> None:
         assert gateway.verify_return(paid.fields) == gateway.verify_return(paid.fields)
 
-    def test_a_changed_field_is_refused_whichever_it_is(self, gateway: PaymentGateway, paid: Form) -> None:
+    def test_any_changed_field_is_refused(self, gateway: PaymentGateway, paid: Form) -> None:
         for name, value in paid.fields.items():
             with pytest.raises(InvalidWebhookSignature):
                 gateway.verify_return({**paid.fields, name: changed(value)})
 
-    def test_a_missing_field_is_refused_whichever_it_is(self, gateway: PaymentGateway, paid: Form) -> None:
+    def test_any_missing_field_is_refused(self, gateway: PaymentGateway, paid: Form) -> None:
         for name in paid.fields:
             with pytest.raises(InvalidWebhookSignature):
                 gateway.verify_return({key: value for key, value in paid.fields.items() if key != name})
@@ -263,22 +263,22 @@ class TestReturns:
             notification = gateway.verify_return({"error[code]": "X", "error[metadata]": invented})
         except InvalidWebhookSignature:
             return
-        assert notification.attempt == paid, "what counts is what the gateway says when asked"
+        assert notification.attempt == paid, "the gateway's API decides"
 
 
 class TestOrders:
-    def test_an_order_of_nothing_is_refused_in_the_gateways_words(
+    def test_an_order_without_an_amount_is_refused_with_the_gateways_reason(
         self, gateway: PaymentGateway, order_request: Make
     ) -> None:
         with pytest.raises(GatewayRefused) as refusal:
             gateway.open_order(order_request(0))
         assert refusal.value.details["code"] in {"BAD_REQUEST_ERROR", "GL-400-002"}
 
-    def test_an_order_nobody_opened_has_no_attempts_to_tell_of(self, gateway: PaymentGateway) -> None:
+    def test_an_unknown_order_has_no_attempts(self, gateway: PaymentGateway) -> None:
         with pytest.raises(GatewayRefused):
             gateway.attempts("order_of_nobody/../x")
 
-    def test_asked_again_it_is_the_same_order_and_the_same_page(
+    def test_a_repeated_request_returns_the_same_order_and_page(
         self, gateway: PaymentGateway, payer: Payer, order_request: Make
     ) -> None:
         request = order_request()
@@ -290,7 +290,7 @@ class TestOrders:
         assert len(gateway.attempts(opened.order_id)) == 1
 
     @pytest.mark.parametrize("fault", ALL_FAULTS)
-    def test_without_an_answer_nothing_is_known_and_asking_again_never_opens_two(
+    def test_a_repeat_after_a_lost_response_never_opens_two_orders(
         self,
         gateway: PaymentGateway,
         order_request: Make,
@@ -299,18 +299,18 @@ class TestOrders:
         fault: Fault,
     ) -> None:
         request = order_request()
-        proxy.break_requests(Fault.NONE, fault)  # the first request looks whether the order is there
+        proxy.break_requests(Fault.NONE, fault)  # the first request checks whether the order exists
         with pytest.raises(GatewayUnavailable):
             gateway.open_order(request)
         opened = gateway.open_order(request)
         (order,) = [each for each in sandbox.state.contents.orders if each.receipt == request.payment_id]
         assert opened.order_id == order.id
-        if opened.checkout is None:  # nobody will see the way to its page any more
+        if opened.checkout is None:  # nobody will get the link to its page any more
             assert gateway.name == "payglocal"
             assert fault in {Fault.CUT_AFTER, Fault.SLOW}
 
     @pytest.mark.parametrize("fault", ALL_FAULTS)
-    def test_a_gateway_that_is_down_is_no_answer_about_a_payment(
+    def test_an_unavailable_gateway_is_not_an_answer_about_a_payment(
         self, gateway: PaymentGateway, payer: Payer, order_request: Make, proxy: FaultyProxy, fault: Fault
     ) -> None:
         opened = gateway.open_order(order_request())
@@ -322,7 +322,7 @@ class TestOrders:
             gateway.verify_return(back.fields)
         assert [a.status for a in gateway.attempts(opened.order_id)] == [AttemptStatus.CAPTURED]
 
-    def test_what_goes_wrong_shows_no_secret(
+    def test_errors_contain_no_secret(
         self, gateway: PaymentGateway, order_request: Make, proxy: FaultyProxy, data_dir: Any, capfd: Any
     ) -> None:
         from infra.embedded.gateway_sandbox.keys import KeyFolder
@@ -351,7 +351,7 @@ class TestRefunds:
         assert payment is not None
         return sandbox.state.refunded_minor(payment)
 
-    def test_asked_twice_it_is_paid_back_once(
+    def test_a_repeated_refund_happens_once(
         self, gateway: PaymentGateway, sandbox: SandboxGateway, payment_id: str
     ) -> None:
         request = GatewayRefundRequest(f"refund-1-{payment_id}", payment_id, 50_010, "INR")
@@ -360,7 +360,7 @@ class TestRefunds:
         assert gateway.refund(request) == first
         assert self.refunded(sandbox, payment_id) == 50_010
 
-    def test_parts_add_up_and_more_than_was_paid_is_refused(
+    def test_partial_refunds_cannot_exceed_the_payment(
         self, gateway: PaymentGateway, sandbox: SandboxGateway, payment_id: str
     ) -> None:
         gateway.refund(GatewayRefundRequest(f"part-1-{payment_id}", payment_id, 100_000, "INR"))
@@ -377,7 +377,7 @@ class TestRefunds:
         assert self.refunded(sandbox, payment_id) == 2_000
 
     @pytest.mark.parametrize("fault", ALL_FAULTS)
-    def test_without_an_answer_asking_again_pays_back_once(
+    def test_a_repeat_after_a_lost_response_refunds_once(
         self,
         gateway: PaymentGateway,
         sandbox: SandboxGateway,
@@ -386,13 +386,13 @@ class TestRefunds:
         fault: Fault,
     ) -> None:
         request = GatewayRefundRequest(f"again-{payment_id}", payment_id, 10_000, "INR")
-        proxy.break_requests(Fault.NONE, fault)  # the first request looks whether the refund is there
+        proxy.break_requests(Fault.NONE, fault)  # the first request checks whether the refund exists
         with pytest.raises(GatewayUnavailable):
             gateway.refund(request)
         assert gateway.refund(request).status is RefundStatus.DONE
         assert self.refunded(sandbox, payment_id) == 10_000
 
-    def test_what_was_never_paid_is_not_paid_back(
+    def test_an_unpaid_order_cannot_be_refunded(
         self, gateway: PaymentGateway, payer: Payer, order_request: Make
     ) -> None:
         opened = gateway.open_order(order_request())
@@ -401,7 +401,7 @@ class TestRefunds:
         with pytest.raises(GatewayRefused):
             gateway.refund(GatewayRefundRequest("refund-of-nothing", failed.gateway_payment_id, 100, "INR"))
 
-    def test_short_and_strange_refund_ids_do_as_well(
+    def test_short_and_unusual_refund_ids_are_accepted(
         self, gateway: PaymentGateway, sandbox: SandboxGateway, payment_id: str
     ) -> None:
         request = GatewayRefundRequest(f"ü {payment_id[-2:]}", payment_id, 500, "INR")

@@ -1,4 +1,4 @@
-"""`creditledger reconcile`, as an operator runs it."""
+"""`creditledger reconcile`, run as an operator does."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TODAY = datetime.now(UTC).date()
 
 @pytest.fixture
 def environment(ledger_url: str, data_dir: Path, sandbox: SandboxGateway, tmp_path: Path) -> dict[str, str]:
-    """What the command is told."""
+    """Environment variables of the command."""
     return {
         **KeyFolder(data_dir).settings(sandbox.url),
         "DATABASE_URL": ledger_url,
@@ -51,12 +51,12 @@ def reconcile(environment: dict[str, str], *arguments: str) -> subprocess.Comple
     )
 
 
-def test_it_prints_a_line_per_difference_and_fails_if_there_is_one(
+def test_it_prints_one_line_per_difference_and_fails(
     gateway_env: GatewayEnvironment, payer: Payer, environment: dict[str, str]
 ) -> None:
     sale = gateway_env.sell("payglocal")
     payer.choose(sale.checkout, "pay")
-    gateway_env.differences("payglocal")  # brings the projections up to date
+    gateway_env.differences("payglocal")  # updates the projections
     order_id = gateway_env.payment(sale).order_id
 
     done = reconcile(
@@ -64,7 +64,7 @@ def test_it_prints_a_line_per_difference_and_fails_if_there_is_one(
     )
 
     assert done.returncode == 1, done.stderr
-    told = [msgspec.json.decode(line) for line in done.stdout.splitlines()]
+    lines = [msgspec.json.decode(line) for line in done.stdout.splitlines()]
     assert {
         "kind": "not_completed",
         "payment_id": sale.payment_id,
@@ -73,11 +73,11 @@ def test_it_prints_a_line_per_difference_and_fails_if_there_is_one(
         "gateway_payment_id": order_id,
         "currency": "USD",
         "gateway": 2_000,
-    } in told
+    } in lines
     gateway_env.tracking.follow_up(sale.payment_id, context=gateway_env.request())
 
 
-def test_without_a_difference_it_is_silent(
+def test_it_prints_nothing_without_differences(
     gateway_env: GatewayEnvironment, environment: dict[str, str]
 ) -> None:
     assert not gateway_env.differences("razorpay", TODAY - timedelta(days=90), TODAY - timedelta(days=80))
@@ -100,7 +100,7 @@ def test_without_a_difference_it_is_silent(
         ("razorpay", ("2026-11-02", "2026-11-01"), "--from is later than --to"),
     ],
 )
-def test_what_it_cannot_do_it_says(
+def test_invalid_arguments_are_explained(
     environment: dict[str, str], gateway: str, days: tuple[str, str], sentence: str
 ) -> None:
     settings = Settings.model_validate({name.lower(): value for name, value in environment.items()})
@@ -109,7 +109,7 @@ def test_what_it_cannot_do_it_says(
         payment_commands.reconcile(settings, Namespace(gateway=gateway, first=first, last=last))
 
 
-def test_nothing_is_compared_with_projections_that_stay_behind(
+def test_nothing_is_compared_while_projections_are_behind(
     gateway_env: GatewayEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconciling, "PROJECTED_WITHIN_S", 0.0)
@@ -120,7 +120,7 @@ def test_nothing_is_compared_with_projections_that_stay_behind(
             Reconciler(gateway, store, connection).differences(TODAY, TODAY, datetime.now(UTC))
 
 
-def test_a_gateway_that_does_not_answer_is_no_list_without_differences(
+def test_an_unavailable_gateway_is_an_error(
     environment: dict[str, str], gateway_env: GatewayEnvironment
 ) -> None:
     gateway_env.differences("razorpay")
@@ -129,4 +129,4 @@ def test_a_gateway_that_does_not_answer_is_no_list_without_differences(
         *("--gateway", "razorpay", "--from", str(TODAY), "--to", str(TODAY)),
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert "razorpay gives no answer" in done.stderr
+    assert "razorpay does not answer" in done.stderr

@@ -1,4 +1,4 @@
-"""What only Razorpay has: webhooks, cancelling without a trace, capture, several payments of one order."""
+"""Features of Razorpay only: webhooks, cancellation without a record, capture, several payments per order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WITHIN_S = 10.0
 
 @pytest.fixture
 def razorpay(adapters: dict[str, Any]) -> RazorpayGateway:
-    """The adapter."""
+    """The Razorpay adapter."""
     gateway: RazorpayGateway = adapters["razorpay"]
     return gateway
 
@@ -41,7 +41,7 @@ def razorpay(adapters: dict[str, Any]) -> RazorpayGateway:
 def received_webhooks(
     webhook_listener: WebhookListener, sandbox: SandboxGateway
 ) -> Iterator[Callable[[str], list[ReceivedWebhook]]]:
-    """A function that returns the webhooks of an order once the sandbox has none left to deliver."""
+    """A function that returns the webhooks of an order, after the sandbox has delivered all of them."""
 
     def about(order_id: str) -> list[ReceivedWebhook]:
         deadline = time.monotonic() + WITHIN_S
@@ -55,7 +55,7 @@ def received_webhooks(
     sandbox.webhook_sender.sends_newest_first = False
 
 
-def test_webhooks_tell_what_the_api_tells(
+def test_webhooks_agree_with_the_api(
     razorpay: RazorpayGateway,
     payer: Payer,
     order_request: Make,
@@ -74,13 +74,13 @@ def test_webhooks_tell_what_the_api_tells(
     }
     assert len({notification.notification_id for notification in notices}) == 3
     [attempt] = razorpay.attempts(opened.order_id)
-    told = {notification.kind: notification.attempt for notification in notices}
-    assert told["payment.captured"] == told["order.paid"] == attempt
-    assert told["payment.authorized"] is not None
-    assert told["payment.authorized"].status is AttemptStatus.PENDING
+    by_kind = {notification.kind: notification.attempt for notification in notices}
+    assert by_kind["payment.captured"] == by_kind["order.paid"] == attempt
+    assert by_kind["payment.authorized"] is not None
+    assert by_kind["payment.authorized"].status is AttemptStatus.PENDING
 
 
-def test_a_webhook_counts_only_as_its_bytes_came(
+def test_a_changed_webhook_is_refused(
     razorpay: RazorpayGateway,
     payer: Payer,
     order_request: Make,
@@ -105,7 +105,7 @@ def test_a_webhook_counts_only_as_its_bytes_came(
         razorpay.verify_webhook(failed.body, {**failed.headers, "x-razorpay-signature": "0" * 64})
 
 
-def test_signed_webhooks_about_something_else_are_no_attempts(
+def test_signed_webhooks_of_other_kinds_are_not_attempts(
     razorpay: RazorpayGateway, sandbox: SandboxGateway
 ) -> None:
     def read(body: bytes) -> Any:
@@ -121,7 +121,7 @@ def test_signed_webhooks_about_something_else_are_no_attempts(
             read(nonsense)
 
 
-def test_a_webhook_comes_until_it_is_taken_under_the_same_id(
+def test_a_webhook_is_repeated_with_the_same_id_until_it_is_accepted(
     razorpay: RazorpayGateway,
     payer: Payer,
     order_request: Make,
@@ -141,7 +141,7 @@ def test_a_webhook_comes_until_it_is_taken_under_the_same_id(
     assert len({razorpay.verify_webhook(each.body, each.headers).notification_id for each in again}) == 1
 
 
-def test_a_payer_who_cancels_leaves_no_trace(
+def test_a_cancellation_leaves_no_record(
     razorpay: RazorpayGateway, payer: Payer, order_request: Make
 ) -> None:
     request = order_request()
@@ -151,7 +151,7 @@ def test_a_payer_who_cancels_leaves_no_trace(
     assert razorpay.attempts(opened.order_id) == []
 
 
-def test_money_that_is_only_reserved_is_taken(
+def test_an_authorised_payment_is_captured(
     razorpay: RazorpayGateway, payer: Payer, order_request: Make, sandbox: SandboxGateway
 ) -> None:
     opened = razorpay.open_order(order_request())
@@ -166,7 +166,7 @@ def test_money_that_is_only_reserved_is_taken(
     assert sandbox.state.paid_minor(order) == 177_000
 
 
-def test_of_two_reservations_one_is_taken(
+def test_of_two_authorised_payments_one_is_captured(
     razorpay: RazorpayGateway, payer: Payer, order_request: Make
 ) -> None:
     opened = razorpay.open_order(order_request())
@@ -208,7 +208,7 @@ def test_the_same_payment_id_over_another_amount_is_refused(
     assert refusal.value.details["code"] == "ORDER_DIFFERS"
 
 
-def test_wrong_keys_are_no_answer_about_a_payment(
+def test_wrong_keys_are_not_an_answer_about_a_payment(
     razorpay: RazorpayGateway, payer: Payer, order_request: Make, sandbox: SandboxGateway
 ) -> None:
     opened = razorpay.open_order(order_request())

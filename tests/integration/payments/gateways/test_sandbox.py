@@ -1,4 +1,4 @@
-"""The sandbox itself: what it keeps, who may reach it, and what people see."""
+"""The sandbox itself: its stored data, its access rules, and its pages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from infra.embedded.gateway_sandbox.server import SandboxGateway
 from tests.integration.payments.gateways.gateway_client import Form, Payer
 
 
-def test_its_keys_are_for_its_own_user_and_stay(tmp_path: Path) -> None:
+def test_its_keys_are_private_and_persistent(tmp_path: Path) -> None:
     folder = KeyFolder(tmp_path)
     keys = folder.keys()
     assert KeyFolder(tmp_path).keys() == keys
@@ -25,10 +25,10 @@ def test_its_keys_are_for_its_own_user_and_stay(tmp_path: Path) -> None:
         assert not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO), path
 
 
-def test_its_book_and_its_undelivered_webhooks_survive_it(
+def test_its_records_and_undelivered_webhooks_survive_a_restart(
     tmp_path: Path, data_dir: Path, adapters: dict[str, PaymentGateway], order_request: Any
 ) -> None:
-    del adapters  # only the settings are borrowed
+    del adapters  # only the settings are reused
     from infra.payments.gateways.wiring import open_gateways
     from infra.settings import Settings
 
@@ -48,7 +48,7 @@ def test_its_book_and_its_undelivered_webhooks_survive_it(
     assert KeyFolder(tmp_path).port() == port
     with (again := sandbox()).serving():
         assert made["razorpay"].attempts(paid.order_id)[0].status is AttemptStatus.CAPTURED
-        assert {delivery.event_id for delivery in again.state.contents.outbox}, "nobody took them"
+        assert {delivery.event_id for delivery in again.state.contents.outbox}, "no listener accepted them"
         late = again.state.payments_of(left.order_id)[0]
         late.captures_at = time.time() - 1
         deadline = time.monotonic() + 10
@@ -59,13 +59,13 @@ def test_its_book_and_its_undelivered_webhooks_survive_it(
         gateway.close()
 
 
-def test_it_says_so_when_its_port_is_taken(sandbox: SandboxGateway, tmp_path: Path) -> None:
+def test_a_taken_port_is_an_error(sandbox: SandboxGateway, tmp_path: Path) -> None:
     second = SandboxGateway(tmp_path, port=sandbox.port, webhook_url="http://127.0.0.1:9/nobody")
     with pytest.raises(EmbeddedServerError, match=str(sandbox.port)), second.serving():
-        pytest.fail("it serves on a port of another")
+        pytest.fail("it serves on a taken port")
 
 
-def test_what_was_left_pending_is_decided_in_the_list_of_orders(
+def test_a_pending_payment_is_decided_in_the_list_of_orders(
     sandbox: SandboxGateway, payer: Payer, adapters: dict[str, PaymentGateway], order_request: Any
 ) -> None:
     razorpay = adapters["razorpay"]
@@ -78,11 +78,11 @@ def test_what_was_left_pending_is_decided_in_the_list_of_orders(
         assert action in shown
         assert httpx.post(sandbox.url + action).status_code == 303
         assert [a.status for a in razorpay.attempts(opened.order_id)] == [status]
-        assert httpx.post(sandbox.url + action).status_code == 409, "decided is decided"
+        assert httpx.post(sandbox.url + action).status_code == 409, "a decision is final"
 
 
 @pytest.mark.parametrize("outcome", ["pending", "late"])
-def test_the_way_back_is_about_the_payment_before_anything_is_decided(
+def test_the_return_names_a_pending_payment(
     payer: Payer, adapters: dict[str, PaymentGateway], order_request: Any, outcome: str
 ) -> None:
     request = order_request()
@@ -99,7 +99,7 @@ def test_the_way_back_is_about_the_payment_before_anything_is_decided(
     )
 
 
-def test_an_order_is_paid_once_however_often_the_button_is_pressed(
+def test_repeated_presses_of_the_button_pay_once(
     sandbox: SandboxGateway, payer: Payer, adapters: dict[str, PaymentGateway], order_request: Any
 ) -> None:
     for gateway in adapters.values():
@@ -110,7 +110,7 @@ def test_an_order_is_paid_once_however_often_the_button_is_pressed(
         assert len(gateway.attempts(opened.order_id)) == 1
 
 
-def test_what_a_shop_writes_is_shown_as_text(
+def test_text_of_the_shop_is_escaped(
     payer: Payer, adapters: dict[str, PaymentGateway], order_request: Any, sandbox: SandboxGateway
 ) -> None:
     opened = adapters["razorpay"].open_order(order_request())
@@ -122,7 +122,7 @@ def test_what_a_shop_writes_is_shown_as_text(
 
 
 @pytest.mark.parametrize("path", ["/sandbox/orders/none/pay", "/sandbox/payments/none/capture"])
-def test_what_is_not_there_is_not_found(sandbox: SandboxGateway, path: str) -> None:
+def test_an_unknown_page_is_404(sandbox: SandboxGateway, path: str) -> None:
     assert httpx.post(sandbox.url + path).status_code == 404
 
 

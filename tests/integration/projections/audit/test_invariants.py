@@ -1,4 +1,4 @@
-"""The check of a live system finds books that do not add up, and nothing in sound ones."""
+"""The check of a live system finds inconsistent data, and has no findings for consistent data."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def checks(ledger: Ledger) -> set[str]:
     return {finding.check for finding in invariants.check(ledger.connection)}
 
 
-def test_sound_books_have_no_findings(ledger: Ledger, account: Account) -> None:
+def test_consistent_data_has_no_findings(ledger: Ledger, account: Account) -> None:
     assert checks(ledger) == set()
 
 
-def test_an_empty_database_is_sound(ledger: Ledger) -> None:
+def test_an_empty_database_has_no_findings(ledger: Ledger) -> None:
     assert checks(ledger) == set()
 
 
-def test_projections_may_be_behind_and_apart(ledger: Ledger, account: Account) -> None:
+def test_projections_may_be_behind_and_at_different_positions(ledger: Ledger, account: Account) -> None:
     account.charge(5)
     ledger.append(account)
     with Projector(ledger.service, [BalanceProjection()]) as projector:
@@ -88,7 +88,7 @@ def test_a_forged_log_is_found(ledger: Ledger, account: Account) -> None:
 def keep(
     ledger: Ledger, snapshot: EventEnvelope, topic: str = "organisation_snapshot.v1", **forged: Any
 ) -> None:
-    """Store a snapshot, as it is or with other fields."""
+    """Store a snapshot, unchanged or with other fields."""
     assert isinstance(snapshot.event, OrganisationSnapshot)
     state = CODEC.encode(msgspec.structs.replace(snapshot.event, **forged))
     ledger.connection.execute(
@@ -111,7 +111,7 @@ def found_in(ledger: Ledger) -> list[Finding]:
     return invariants.check(ledger.connection)
 
 
-def test_true_snapshots_have_no_findings(ledger: Ledger, account: Account) -> None:
+def test_correct_snapshots_have_no_findings(ledger: Ledger, account: Account) -> None:
     account.charge(7, "run-90", rate_millionths=300_000)
     account.charge(7, "run-91", rate_millionths=300_000)
     account.charge(7, "run-90", rate_millionths=300_000)
@@ -154,7 +154,7 @@ def test_a_forged_snapshot_is_found(
     }
 
 
-def test_snapshots_that_cannot_be_true_are_found(ledger: Ledger, account: Account) -> None:
+def test_impossible_snapshots_are_found(ledger: Ledger, account: Account) -> None:
     taken = snapshots(account)
     keep(ledger, taken[0], topic="credits_granted.v1")
     keep(ledger, taken[1], topic="nonsense.v1")

@@ -1,4 +1,4 @@
-"""The comparison with the log finds what sums alone cannot, names it, and leaves nothing behind."""
+"""The comparison with the log finds errors that sums cannot find, and leaves no tables behind."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ def compared(ledger: Ledger) -> list[Finding]:
     return found
 
 
-def test_sound_books_have_no_findings(ledger: Ledger, account: Account) -> None:
+def test_consistent_data_has_no_findings(ledger: Ledger, account: Account) -> None:
     assert compared(ledger) == []
 
 
-def test_an_empty_database_is_sound(ledger: Ledger) -> None:
+def test_an_empty_database_has_no_findings(ledger: Ledger) -> None:
     assert compared(ledger) == []
 
 
-def test_projections_may_be_behind_and_apart(ledger: Ledger, account: Account) -> None:
+def test_projections_may_be_behind_and_at_different_positions(ledger: Ledger, account: Account) -> None:
     account.charge(5)
     ledger.append(account)
     with Projector(ledger.service, [BalanceProjection()]) as projector:
@@ -185,7 +185,7 @@ def test_a_lost_primary_key_is_found(ledger: Ledger, account: Account) -> None:
 
 @contextmanager
 def in_background(work: Any) -> Iterator[None]:
-    """Run in another thread; its error is raised at the end."""
+    """Run in another thread, and raise its error at the end."""
     errors: list[BaseException] = []
 
     def guarded() -> None:
@@ -230,7 +230,7 @@ def test_nothing_is_found_while_a_writer_and_a_runner_work(ledger: Ledger, accou
 
 
 @pytest.mark.parametrize("step", ["analyze", "_fold", "_differing"])
-def test_an_interrupted_comparison_leaves_nothing(
+def test_an_interrupted_comparison_leaves_no_tables(
     ledger: Ledger, account: Account, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     def interrupted(*_: object) -> None:
@@ -245,7 +245,7 @@ def test_an_interrupted_comparison_leaves_nothing(
     assert compared(ledger) == []
 
 
-def test_what_a_killed_one_left_is_cleared_away(
+def test_the_tables_of_a_killed_comparison_are_dropped(
     ledger: Ledger, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -279,7 +279,7 @@ def test_a_rebuild_and_a_comparison_refuse_each_other(
     ledger.assert_projected()
 
 
-def test_positions_that_are_never_free_make_it_give_up(
+def test_it_gives_up_if_the_positions_are_never_free(
     ledger: Ledger, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(row_comparison, "_HOLD_TIMEOUT", "50ms")

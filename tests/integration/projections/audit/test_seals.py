@@ -1,4 +1,4 @@
-"""A seal that was kept elsewhere finds out whoever changes history, with all rights there are."""
+"""A seal that is stored elsewhere reveals every change of the history, even by a superuser."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def kept(latest: Seal) -> ExternalSeal:
 
 
 def recount(rows: list[tuple]) -> bytes:
-    """Return the last link, reckoned from the rows alone, as the documentation of the chain says."""
+    """Return the last link, computed from the rows alone, as the chain's documentation describes."""
     link = b"\0" * 32
     for position, stream, version, key, refers_to, topic, state in rows:
         row = struct.pack(">q16sq", position, stream.bytes, version)
@@ -44,7 +44,7 @@ def recount(rows: list[tuple]) -> bytes:
     return link
 
 
-def test_a_seal_is_what_its_description_says(ledger: Ledger, account: Account) -> None:
+def test_a_seal_matches_its_description(ledger: Ledger, account: Account) -> None:
     rows = ledger.connection.execute(
         "SELECT notification_id, originator_id, originator_version, dedupe_key, refers_to, topic, state"
         " FROM ledger.events ORDER BY notification_id"
@@ -57,7 +57,7 @@ def test_an_empty_log_has_no_seal(ledger: Ledger) -> None:
     assert check_seals(ledger.connection) == []
 
 
-def test_sealing_again_goes_on_from_the_last_seal(ledger: Ledger, account: Account) -> None:
+def test_sealing_again_resumes_at_the_last_seal(ledger: Ledger, account: Account) -> None:
     first = sealed(ledger)
     assert sealed(ledger) == first
     account.charge(5)
@@ -89,9 +89,7 @@ def test_sealing_in_pieces_makes_no_difference(
     ],
 )
 @pytest.mark.parametrize("seals", ["left alone", "taken away", "made anew"])
-def test_whoever_owns_the_database_is_found_out(
-    ledger: Ledger, account: Account, forgery: str, seals: str
-) -> None:
+def test_changes_by_a_superuser_are_found(ledger: Ledger, account: Account, forgery: str, seals: str) -> None:
     before = kept(sealed(ledger))
     forge(ledger, forgery, cover_up=seals != "left alone")
     if seals == "made anew":
@@ -102,13 +100,15 @@ def test_whoever_owns_the_database_is_found_out(
     assert found[0].detail.startswith(str(before))
 
 
-def test_seals_in_the_database_find_out_who_forgot_them(ledger: Ledger, account: Account) -> None:
+def test_seals_in_the_database_reveal_changes_that_do_not_update_them(
+    ledger: Ledger, account: Account
+) -> None:
     sealed(ledger)
     forge(ledger, "DELETE FROM ledger.events WHERE topic = 'charge_refunded.v1'", cover_up=False)
     assert [finding.check for finding in check_seals(ledger.connection)] == ["seal"]
 
 
-def test_what_came_after_a_seal_may_grow(ledger: Ledger, account: Account) -> None:
+def test_the_log_may_grow_after_a_seal(ledger: Ledger, account: Account) -> None:
     before = kept(sealed(ledger))
     account.charge(7)
     ledger.append(account)
@@ -116,7 +116,7 @@ def test_what_came_after_a_seal_may_grow(ledger: Ledger, account: Account) -> No
 
 
 @pytest.mark.parametrize("change", ["UPDATE ledger.seals SET events = 0", "DELETE FROM ledger.seals"])
-def test_seals_are_facts(ledger: Ledger, account: Account, change: str) -> None:
+def test_seals_cannot_be_changed(ledger: Ledger, account: Account, change: str) -> None:
     sealed(ledger)
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="facts"):
         ledger.connection.execute(change.encode())
@@ -129,7 +129,7 @@ def test_the_service_may_seal_and_check(ledger: Ledger, account: Account) -> Non
 
 
 @pytest.mark.parametrize("text", ["", "7", "7:abc", "x:" + "0" * 64, "7:" + "g" * 64, "-7:" + "0" * 64])
-def test_what_is_no_seal(text: str) -> None:
+def test_an_invalid_seal(text: str) -> None:
     with pytest.raises(ValueError, match=r"seal|hexadecimal"):
         ExternalSeal.parse(text)
 

@@ -1,4 +1,4 @@
-"""The runs of a photo event: all of them, once, whatever else the organisation did."""
+"""The runs of a photo event: each is listed once, whatever other runs the organisation has."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def runs_of(ledger: Ledger, event_id: int, limit: int) -> list[list[str]]:
 
 
 @pytest.fixture
-def events_side_by_side(story: Callable[[Account], None]) -> None:
-    """Event 1 has every third of twelve runs, and is the second event of two more."""
+def overlapping_events(story: Callable[[Account], None]) -> None:
+    """Event 1 has every third of twelve runs, and is the second event of two more runs."""
     account = Account(trial_credits=200)
     for number in range(12):
         at = START + timedelta(minutes=number)
@@ -39,16 +39,16 @@ def events_side_by_side(story: Callable[[Account], None]) -> None:
     story(account)
 
 
-@pytest.mark.usefixtures("events_side_by_side")
+@pytest.mark.usefixtures("overlapping_events")
 def test_runs_of_an_event_are_listed_once_and_newest_first(ledger: Ledger) -> None:
     assert runs_of(ledger, 1, 10) == [["run-09", "run-08", "run-06", "run-03", "run-01", "run-00"]]
     assert runs_of(ledger, 1, 4) == [["run-09", "run-08", "run-06", "run-03"], ["run-01", "run-00"]]
     assert runs_of(ledger, 3, 10) == [["run-11", "run-08", "run-05", "run-02"]]
 
 
-@pytest.mark.usefixtures("events_side_by_side")
+@pytest.mark.usefixtures("overlapping_events")
 @pytest.mark.parametrize("looked_at", [1, 2, 3])
-def test_none_is_missing_where_a_page_does_not_look_through_all_that_have_several_events(
+def test_no_run_is_missing_if_a_page_examines_only_some_multi_event_runs(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, looked_at: int
 ) -> None:
     monkeypatch.setattr(detail_queries, "RUNS_SCANNED_MAX", looked_at)

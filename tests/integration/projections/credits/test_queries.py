@@ -1,4 +1,4 @@
-"""What the views return at their edges: pages, cursors, unknown names, and how much they read."""
+"""Edge cases of the queries: pages, cursors, unknown ids, and the number of rows they read."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_charges_of_a_run_are_read_in_bounded_pages(ledger: Ledger, monkeypatch:
     assert charges[0].actor == "u-17"
 
 
-def test_additions_tell_what_their_type_knows(ledger: Ledger) -> None:
+def test_additions_have_the_details_of_their_type(ledger: Ledger) -> None:
     account = Account()
     account.purchase(1_000)
     charge = account.charge(10)
@@ -134,7 +134,7 @@ def test_a_summary_compares_months_at_the_same_day(ledger: Ledger) -> None:
     account = Account(time_zone="Asia/Kolkata")
     for month, day, photos in [(6, 10, 1), (6, 30, 2), (5, 10, 4), (5, 31, 8), (7, 31, 16), (8, 1, 32)]:
         account.charge(photos, f"run-{month}", at=datetime(2026, month, day, tzinfo=UTC))
-    account.charge(64, "run-7", at=datetime(2026, 8, 1, tzinfo=UTC))  # of July's run, but not in July
+    account.charge(64, "run-7", at=datetime(2026, 8, 1, tzinfo=UTC))  # used by July's run, but not in July
     ledger.append(account)
     ledger.project()
 
@@ -148,7 +148,7 @@ def test_a_summary_compares_months_at_the_same_day(ledger: Ledger) -> None:
     assert compared(datetime(2026, 7, 31, 18, 30, tzinfo=UTC))[0] == (32, 32, True)
 
 
-def test_answers_carry_the_position_they_are_true_at(ledger: Ledger, account: Account) -> None:
+def test_results_have_their_position(ledger: Ledger, account: Account) -> None:
     end = len(ledger.log)
     account.charge(1)
     ledger.append(account)
@@ -161,12 +161,12 @@ def test_answers_carry_the_position_they_are_true_at(ledger: Ledger, account: Ac
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_unknown_organisations_are_named_so(ledger: Ledger, view: str) -> None:
+def test_unknown_organisations(ledger: Ledger, view: str) -> None:
     with pytest.raises(OrganisationNotFound):
         VIEWS[view](ledger.connection, "nobody")
 
 
-def test_unknown_runs_are_named_so(ledger: Ledger, account: Account) -> None:
+def test_unknown_runs(ledger: Ledger, account: Account) -> None:
     with pytest.raises(RunNotFound):
         credit_queries.transaction_charges(ledger.connection, ORG, "nothing", None, 10)
 
@@ -195,7 +195,7 @@ def test_an_organisation_without_usage_has_empty_pages(ledger: Ledger) -> None:
         ("to_day", lambda connection: credit_queries.daily_usage(connection, ORG, JULY, date(2028, 6, 30))),
     ],
 )
-def test_what_cannot_be_asked_is_refused_by_name(
+def test_an_invalid_parameter_is_named(
     ledger: Ledger, account: Account, field: str, read: Callable[[Connection], object]
 ) -> None:
     with pytest.raises(InvalidInput) as refused:
@@ -203,7 +203,7 @@ def test_what_cannot_be_asked_is_refused_by_name(
     assert refused.value.field == field
 
 
-def test_the_work_of_a_view_does_not_grow_with_the_history(ledger: Ledger) -> None:
+def test_the_cost_of_a_query_does_not_grow_with_the_history(ledger: Ledger) -> None:
     account = Account(trial_credits=200)
     for number in range(200):
         account.charge(1, "run-88", event_id=number, at=START + timedelta(days=number % 90))
@@ -212,7 +212,7 @@ def test_the_work_of_a_view_does_not_grow_with_the_history(ledger: Ledger) -> No
     ledger.append(account)
     ledger.project(batch_size=5_000)
     ledger.connection.execute("ANALYZE")
-    # With one organisation in it, a small table is read as a whole; with many it is not.
+    # PostgreSQL scans a small table with one organisation completely; with many it does not.
     ledger.connection.execute("SET enable_seqscan = off")
 
     for name, read in VIEWS.items():
@@ -222,15 +222,15 @@ def test_the_work_of_a_view_does_not_grow_with_the_history(ledger: Ledger) -> No
 
 
 def tuples_read(ledger: Ledger) -> int:
-    """Return how many tuples the connection has read since its statistics were last sent away."""
+    """Return how many tuples the connection has read since its statistics were last reported."""
     with ledger.connection.transaction():
         ledger.connection.execute("SELECT pg_stat_clear_snapshot()")
         query = "SELECT sum(seq_tup_read + idx_tup_fetch)::bigint FROM pg_stat_xact_user_tables"
         return int(ledger.one(query))
 
 
-def test_what_belongs_to_no_photo_event_is_shown_under_none(ledger: Ledger) -> None:
-    """Event 0 is no event: its credits are on the card and in the list, and no line of the attribution."""
+def test_usage_without_a_photo_event_is_listed_under_no_event(ledger: Ledger) -> None:
+    """Event id 0 means no event: its credits are on the card and in the list, but not in the attribution."""
     account = Account(trial_credits=200)
     account.charge(5, "run-1", event_id=0, event_name="")
     account.charge(7, "run-2", event_id=0, event_name="")

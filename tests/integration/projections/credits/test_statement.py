@@ -1,4 +1,4 @@
-"""What the projected tables say of everyday stories, and of the moments where months are decided."""
+"""The projected tables for everyday histories, and at the boundaries of months."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -90,7 +90,7 @@ def test_days_of_new_york_when_clocks_change(ledger: Ledger, story: Story) -> No
     assert [day.credits for day in days] == [0, 2, 1]
 
 
-def test_a_zone_change_leaves_past_months_and_open_runs_alone(ledger: Ledger, story: Story) -> None:
+def test_a_zone_change_does_not_affect_past_months_and_open_runs(ledger: Ledger, story: Story) -> None:
     account = Account(time_zone="Asia/Kolkata")
     at = datetime(2026, 7, 31, 20, tzinfo=UTC)  # 1 August in Kolkata, 31 July in New York
     account.charge(10, "first", at=at)
@@ -115,7 +115,7 @@ def test_zero_credit_messages_are_hidden_until_their_run_is_charged(ledger: Ledg
     assert credit_queries.balance(ledger.connection, "org-4711").version == 5
 
 
-def test_a_refund_is_an_addition_and_lowers_no_card(ledger: Ledger, story: Story) -> None:
+def test_a_refund_is_an_addition_and_does_not_change_cards(ledger: Ledger, story: Story) -> None:
     account = Account(trial_credits=200)
     charge = account.charge(80)
     story(account)

@@ -1,4 +1,4 @@
-"""One log holds several aggregates: what reads the histories of organisations passes over the others."""
+"""One log contains several aggregates: readers of organisations' histories skip the others."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PAYMENT_EVENTS = [
 
 @pytest.fixture
 def account(ledger: Ledger) -> Account:
-    """An organisation between whose events those of its payment lie."""
+    """An organisation. The events of its payment are between its own events."""
     account = Account("org-4711", trial_credits=200)
     ledger.append(account)
     ledger.append_events(PAYMENT_EVENTS[:3])
@@ -50,15 +50,13 @@ def account(ledger: Ledger) -> Account:
     return account
 
 
-def test_every_fact_of_an_organisation_moves_its_balance_row_and_no_other_fact_does() -> None:
+def test_only_events_of_organisations_change_balance_rows() -> None:
     assert balance._FOLDS.keys() == ORGANISATION_EVENT_CLASSES
     assert not ORGANISATION_EVENT_CLASSES & set(PAYMENT_EVENT_TYPES.values())
     assert not ORGANISATION_EVENT_TYPES.keys() & PAYMENT_EVENT_TYPES.keys()
 
 
-def test_what_is_projected_of_organisations_is_as_if_there_were_no_payments(
-    ledger: Ledger, account: Account
-) -> None:
+def test_payments_do_not_affect_projections_of_organisations(ledger: Ledger, account: Account) -> None:
     ledger.project(batch_size=2)
     ledger.assert_projected()
     assert ledger.one("SELECT count(*) FROM projections.balances") == 1
@@ -77,17 +75,17 @@ def test_the_whole_log_replays_to_organisations(ledger: Ledger, account: Account
     assert replayed.events == len(account.history) + len(PAYMENT_EVENTS)
 
 
-def test_events_of_payments_are_told_under_their_organisation(ledger: Ledger, account: Account) -> None:
-    told = [json.loads(value) for value in _messages(EventFeed("events"), ledger.connection)]
-    assert len(told) == len(account.history) + len(PAYMENT_EVENTS)
-    assert {message["subject"] for message in told} == {"org-4711"}
-    of_payment = [message for message in told if ".payment_" in message["type"]]
+def test_events_of_payments_are_published_with_their_organisation(ledger: Ledger, account: Account) -> None:
+    sent = [json.loads(value) for value in _messages(EventFeed("events"), ledger.connection)]
+    assert len(sent) == len(account.history) + len(PAYMENT_EVENTS)
+    assert {message["subject"] for message in sent} == {"org-4711"}
+    of_payment = [message for message in sent if ".payment_" in message["type"]]
     assert [message["id"] for message in of_payment] == [
         f"{payment_stream('payment-1')}/{version}" for version in range(1, len(PAYMENT_EVENTS) + 1)
     ]
 
 
-def test_a_payment_tells_no_balance(ledger: Ledger, account: Account) -> None:
+def test_a_payment_publishes_no_balance(ledger: Ledger, account: Account) -> None:
     ledger.project()
     feed = BalanceFeed("balances")
     position = ledger.one("SELECT max(notification_id) FROM ledger.events") - len(PAYMENT_EVENTS[3:])
@@ -95,7 +93,7 @@ def test_a_payment_tells_no_balance(ledger: Ledger, account: Account) -> None:
     assert list(_messages(feed, ledger.connection, after=position)) == []
 
 
-def test_every_fact_of_another_aggregate_says_which_organisation_it_is_about() -> None:
+def test_every_event_of_another_aggregate_has_its_organisation_id() -> None:
     for topic in PAYMENT_EVENT_TYPES:
         assert msgspec.structs.asdict(EVENTS[topic])["organisation_id"] == "org-4711"  # type: ignore[arg-type]
 

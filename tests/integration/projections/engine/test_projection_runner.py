@@ -1,4 +1,4 @@
-"""The runner wakes up for writers, outlives the database's restarts, and stops when told."""
+"""The runner wakes up for writers, survives restarts of the database, and stops on request."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def wait_until(condition: Callable[[], bool]) -> float:
     """Return the seconds it took for a condition to hold."""
     started = time.monotonic()
     while not condition():
-        assert time.monotonic() - started < PATIENCE_S, "it never came about"
+        assert time.monotonic() - started < PATIENCE_S, "the condition never became true"
         time.sleep(0.005)
     return time.monotonic() - started
 
@@ -71,12 +71,12 @@ def test_it_wakes_when_a_writer_commits(ledger: Ledger) -> None:
             delays_s.append(wait_until(reached(ledger, ledger.append(account))))
         wait_until(lambda: runner.progress().lag == 0)
 
-    # Well below the half second of the poll that would find the events anyway.
+    # Well below the poll interval of half a second, which would find the events anyway.
     assert sorted(delays_s)[len(delays_s) // 2] < 0.25
     ledger.assert_projected()
 
 
-def test_it_finds_events_nobody_told_of(ledger: Ledger) -> None:
+def test_it_finds_events_without_a_notification(ledger: Ledger) -> None:
     account = Account()
     with running(ledger):
         wait_until(reached(ledger, ledger.append(account)))
@@ -92,7 +92,7 @@ def test_it_finds_events_nobody_told_of(ledger: Ledger) -> None:
     ledger.assert_projected()
 
 
-def test_runners_at_once_apply_every_event_once(ledger: Ledger) -> None:
+def test_concurrent_runners_apply_every_event_once(ledger: Ledger) -> None:
     account = Account(trial_credits=200)
     with ExitStack() as runners:
         for _ in range(2):
@@ -104,7 +104,7 @@ def test_runners_at_once_apply_every_event_once(ledger: Ledger) -> None:
     ledger.assert_projected()
 
 
-def test_it_outlives_lost_connections_and_a_database_that_is_away(ledger: Ledger) -> None:
+def test_it_survives_lost_connections_and_an_unavailable_database(ledger: Ledger) -> None:
     account = Account(trial_credits=200)
     with running(ledger), psycopg.connect(server_of(ledger), autocommit=True) as server:
         for number in range(60):
@@ -120,7 +120,7 @@ def test_it_outlives_lost_connections_and_a_database_that_is_away(ledger: Ledger
     ledger.assert_projected()
 
 
-def test_an_event_of_a_newer_version_ends_it(ledger: Ledger) -> None:
+def test_an_event_of_a_newer_version_stops_it(ledger: Ledger) -> None:
     ledger.connection.execute(
         "INSERT INTO ledger.events (originator_id, originator_version, topic, state)"
         " VALUES (gen_random_uuid(), 1, 'from_the_future.v1', '[]')"

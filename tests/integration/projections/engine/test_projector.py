@@ -1,4 +1,4 @@
-"""Batches are applied exactly once, whatever is interrupted and whoever else is at work."""
+"""Batches are applied exactly once, with interruptions and with concurrent projectors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Lost(Exception):
 
 
 class CrashingConnection:
-    """Passes statements on to a connection until it loses it, before or after one of them."""
+    """Forwards statements to a connection, and loses it before or after one of them."""
 
     def __init__(self, connection: psycopg.Connection[Any], statements: int) -> None:
         self._connection = connection
@@ -41,7 +41,7 @@ class CrashingConnection:
 
 
 def grown(accounts: list[Account]) -> list[Account]:
-    """Let something happen to accounts: many kinds of events, runs that go on."""
+    """Add events of many kinds to accounts, and continue their runs."""
     for number, account in enumerate(accounts):
         charge = account.charge(10 + number, at=START + timedelta(days=20 * number))
         account.charge(5, "run-89", event_id=7, at=START + timedelta(days=20))
@@ -119,7 +119,7 @@ def test_a_projector_of_an_older_generation_writes_nothing(ledger: Ledger, accou
     assert position_of(ledger) == 0
 
 
-def test_projectors_at_once_apply_each_batch_once(ledger: Ledger, accounts: list[Account]) -> None:
+def test_concurrent_projectors_apply_each_batch_once(ledger: Ledger, accounts: list[Account]) -> None:
     for _ in range(15):
         grown(accounts)
     end = ledger.append(*accounts)
@@ -144,9 +144,7 @@ def test_projectors_at_once_apply_each_batch_once(ledger: Ledger, accounts: list
     ledger.assert_projected()
 
 
-def test_a_projection_that_is_behind_is_brought_to_the_others_first(
-    ledger: Ledger, accounts: list[Account]
-) -> None:
+def test_a_projection_that_is_behind_catches_up_first(ledger: Ledger, accounts: list[Account]) -> None:
     with Projector(ledger.service, [BalanceProjection()]) as ahead:
         ahead.catch_up(up_to=5)
 
@@ -155,13 +153,13 @@ def test_a_projection_that_is_behind_is_brought_to_the_others_first(
         assert first is not None
         assert [checkpoint.projection for checkpoint in first.checkpoints] == ["statement"]
         assert (first.position, first.up_to) == (0, 5)
-        # Five events for the one behind, then all that is left for both.
+        # Five events for the projection that is behind, then all others for both.
         assert both.catch_up() == len(ledger.log)
 
     ledger.assert_projected()
 
 
-def test_gaps_in_the_ids_are_passed_over(ledger: Ledger, accounts: list[Account]) -> None:
+def test_gaps_in_the_ids_are_skipped(ledger: Ledger, accounts: list[Account]) -> None:
     ledger.connection.execute(
         "SELECT nextval('ledger.events_notification_id_seq') FROM generate_series(1, 50)"
     )
@@ -173,7 +171,7 @@ def test_gaps_in_the_ids_are_passed_over(ledger: Ledger, accounts: list[Account]
     ledger.assert_projected()
 
 
-def test_an_event_of_a_newer_version_stops_the_projection_where_it_stands(
+def test_an_event_of_a_newer_version_stops_the_projection_before_it(
     ledger: Ledger, accounts: list[Account]
 ) -> None:
     ledger.project()

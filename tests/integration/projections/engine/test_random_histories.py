@@ -22,7 +22,7 @@ from tests.integration.projections.recount import projected, recount
 ZONES = ("Asia/Kolkata", "America/New_York", "UTC")
 RATES = (1_000_000, 100_000, 333_333, 2_000_000, 0)
 
-# Around the ends of months and the hours in which clocks change.
+# Near the ends of months and the hours of clock changes.
 TURNS = (
     datetime(2026, 12, 31, 18, 30, tzinfo=UTC),
     datetime(2026, 11, 1, 6, tzinfo=UTC),
@@ -64,7 +64,7 @@ others = st.one_of(
     st.tuples(st.just("plan"), accounts, st.sampled_from([None, TURNS[0]])),
     st.tuples(st.just("project"), accounts, st.just(None)),
 )
-# one_of would flatten its choices and make charges one in eight; most steps are to be charges.
+# Most steps must be charges. one_of would flatten its choices and make only one in eight a charge.
 steps = st.lists(
     st.integers(0, 7).flatmap(lambda number: others if number == 0 else charges), min_size=20, max_size=60
 )
@@ -89,7 +89,7 @@ def take(step: tuple[str, int, object], account: Account) -> None:
 
 
 def refund(account: Account, number: int) -> None:
-    """Refund some of one of the charges that have credits left, if there is one."""
+    """Refund a part of a charge that still has unrefunded credits, if there is one."""
     refundable: list[EventEnvelope] = [
         envelope
         for envelope in account.history

@@ -1,4 +1,4 @@
-"""A rebuild makes the same rows from the log while everyone goes on working."""
+"""A rebuild makes the same rows from the log, while readers and writers continue."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def account(ledger: Ledger) -> Account:
 
 @contextmanager
 def repeating(action: Any) -> Iterator[None]:
-    """Repeat an action in another thread; its error is raised at the end."""
+    """Repeat an action in another thread, and raise its error at the end."""
     stop = threading.Event()
     errors: list[BaseException] = []
 
@@ -92,7 +92,7 @@ def test_one_projection_can_be_rebuilt_alone(ledger: Ledger, account: Account) -
     ledger.assert_projected()
 
 
-def test_nobody_notices_a_rebuild_under_way(ledger: Ledger, account: Account) -> None:
+def test_readers_and_writers_continue_during_a_rebuild(ledger: Ledger, account: Account) -> None:
     runner = ProjectionRunner(ledger.service, ALL_PROJECTIONS, batch_size=20)
     live = threading.Thread(target=runner.run)
     live.start()
@@ -162,7 +162,7 @@ def test_an_interrupted_rebuild_can_be_started_again(
     assert generations(ledger) == [2] * len(ALL)
 
 
-def test_a_long_reader_makes_it_wait_and_then_give_up(
+def test_it_waits_for_a_long_reader_and_then_gives_up(
     ledger: Ledger, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rebuilding, "_SWAP_ATTEMPTS", 2)

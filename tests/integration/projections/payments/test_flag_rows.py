@@ -1,4 +1,4 @@
-"""The list of flags: what is open across organisations, what was settled, and how it stays fast."""
+"""The list of flags of all organisations: open and settled flags, and its speed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MANY = 20_000
 
 @pytest.fixture
 def shops(ledger: Ledger) -> Iterator[list[PaymentEnvironment]]:
-    """Two organisations with money that moved oddly: one of it settled by staff, one gone back."""
+    """Two organisations with flags: one was settled by staff, one by a refund."""
     with closing(open_ledger(ledger.service)) as opened:
         shops = [PaymentEnvironment(opened, "org-1"), PaymentEnvironment(opened, "org-2")]
         for payment_env in shops:
@@ -47,8 +47,8 @@ def key_of(payment_env: PaymentEnvironment, ledger: Ledger, amount_minor: int) -
     return row["payment_id"], FlagKey(Flag.AMOUNT_DIFFERS, row["gateway_payment_id"], amount_minor)
 
 
-def deal_with(shops: list[PaymentEnvironment], ledger: Ledger) -> None:
-    """Settle one flag, and give the money of another back."""
+def settle_flags(shops: list[PaymentEnvironment], ledger: Ledger) -> None:
+    """Settle one flag, and refund the money of another."""
     ledger.project()
     payment_id, key = key_of(shops[0], ledger, 2)
     shops[0].payments.settle_flag("org-1", payment_id, key, "kept", context=shops[0].request())
@@ -71,8 +71,8 @@ ALL = [
 ]
 
 
-def test_open_ones_first_and_the_latest_first(ledger: Ledger, shops: list[PaymentEnvironment]) -> None:
-    deal_with(shops, ledger)
+def test_open_flags_first_and_newest_first(ledger: Ledger, shops: list[PaymentEnvironment]) -> None:
+    settle_flags(shops, ledger)
     page = flag_queries.flags(ledger.connection, None, 100)
     assert listed(page) == ALL
     assert page.next_cursor is None
@@ -89,8 +89,8 @@ def test_open_ones_first_and_the_latest_first(ledger: Ledger, shops: list[Paymen
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
-def test_pages_are_the_list(ledger: Ledger, shops: list[PaymentEnvironment], size: int) -> None:
-    deal_with(shops, ledger)
+def test_pages_contain_the_whole_list(ledger: Ledger, shops: list[PaymentEnvironment], size: int) -> None:
+    settle_flags(shops, ledger)
     found, cursor = [], None
     while True:
         page = flag_queries.flags(ledger.connection, cursor, size)
@@ -107,10 +107,8 @@ def test_a_cursor_of_another_list_is_refused(ledger: Ledger) -> None:
         flag_queries.flags(ledger.connection, "bm90IGEgY3Vyc29y", 1)
 
 
-def test_a_batch_may_hold_all_that_happened_to_a_flag(
-    ledger: Ledger, shops: list[PaymentEnvironment]
-) -> None:
-    deal_with(shops, ledger)
+def test_one_batch_may_raise_and_settle_a_flag(ledger: Ledger, shops: list[PaymentEnvironment]) -> None:
+    settle_flags(shops, ledger)
     before = flag_rows(ledger)
     rebuild(ledger.owner, projections_named(["payment_flags"]))
     assert flag_rows(ledger) == before
@@ -127,10 +125,8 @@ def test_a_batch_may_hold_all_that_happened_to_a_flag(
         "UPDATE projections.payment_flags SET amount_minor = 7 WHERE amount_minor = 1",
     ],
 )
-def test_a_row_that_says_otherwise_is_found(
-    ledger: Ledger, shops: list[PaymentEnvironment], harm: str
-) -> None:
-    deal_with(shops, ledger)
+def test_a_changed_row_is_found(ledger: Ledger, shops: list[PaymentEnvironment], harm: str) -> None:
+    settle_flags(shops, ledger)
     ledger.connection.execute(harm.encode())
     assert {finding.check for finding in invariants.check(ledger.connection)} == {"flag"}
 
@@ -144,7 +140,7 @@ def test_a_flag_that_was_never_raised_is_not_settled(ledger: Ledger, shops: list
         ledger.project()
 
 
-def test_the_list_is_read_from_its_indexes_however_much_is_settled(
+def test_the_list_is_read_from_its_indexes_with_many_settled_flags(
     ledger: Ledger, shops: list[PaymentEnvironment]
 ) -> None:
     ledger.project()

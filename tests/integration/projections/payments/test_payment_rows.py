@@ -1,4 +1,4 @@
-"""Rows of payments: each says what the payment's own history says, and checks find it if one does not."""
+"""Rows of payments: each matches the payment's history, and the checks find a row that does not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.integration.projections.conftest import Ledger
 
 @pytest.fixture
 def payment_env(ledger: Ledger) -> Iterator[PaymentEnvironment]:
-    """Payments that went every way."""
+    """Payments with every outcome."""
     with closing(open_ledger(ledger.service)) as opened:
         payment_env = PaymentEnvironment(opened)
         payment_env.refund(payment_env.buy(), 400)
@@ -49,9 +49,9 @@ def rows(ledger: Ledger) -> list[dict[str, Any]]:
     return cursor.execute(query).fetchall()
 
 
-def test_a_row_says_what_has_become_of_its_payment(ledger: Ledger, payment_env: PaymentEnvironment) -> None:
-    told = {(row["kind"], row["status"], row["flag"]) for row in rows(ledger)}
-    assert told == {
+def test_a_row_has_the_status_of_its_payment(ledger: Ledger, payment_env: PaymentEnvironment) -> None:
+    states = {(row["kind"], row["status"], row["flag"]) for row in rows(ledger)}
+    assert states == {
         ("credits", "refunded", None),
         ("pro", "completed", None),
         ("credits", "failed", Flag.AMOUNT_DIFFERS.value),
@@ -64,12 +64,12 @@ def test_a_row_says_what_has_become_of_its_payment(ledger: Ledger, payment_env: 
     assert (refunded["amount_minor"], refunded["tax_minor"], refunded["created_at"]) == (150_000, 27_000, NOW)
 
 
-def test_rows_agree_with_the_log(ledger: Ledger, payment_env: PaymentEnvironment) -> None:
+def test_rows_match_the_log(ledger: Ledger, payment_env: PaymentEnvironment) -> None:
     assert invariants.check(ledger.connection) == []
     assert compare_with_log(ledger.owner) == []
 
 
-def test_rows_are_built_anew_as_they_were(ledger: Ledger, payment_env: PaymentEnvironment) -> None:
+def test_a_rebuild_makes_the_same_rows(ledger: Ledger, payment_env: PaymentEnvironment) -> None:
     before = rows(ledger)
     rebuild(ledger.owner, projections_named(["payments"]))
     assert rows(ledger) == before
@@ -84,8 +84,6 @@ def test_rows_are_built_anew_as_they_were(ledger: Ledger, payment_env: PaymentEn
         "UPDATE projections.payments SET payment_id = 'x' WHERE status = 'pending'",
     ],
 )
-def test_a_row_that_says_otherwise_is_found(
-    ledger: Ledger, payment_env: PaymentEnvironment, harm: str
-) -> None:
+def test_a_changed_row_is_found(ledger: Ledger, payment_env: PaymentEnvironment, harm: str) -> None:
     ledger.connection.execute(harm.encode())
     assert {finding.check for finding in invariants.check(ledger.connection)} == {"payment"}

@@ -1,4 +1,6 @@
-"""What gateways say, in the ledger's words: every status, and what must never be taken for a no."""
+"""Conversion of gateway messages: every status, and invalid responses, which must never count as a failed
+payment.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ PAYMENT = {"id": "pay_1", "amount": 100, "currency": "INR", "order_id": "order_1
 
 
 @pytest.mark.parametrize(
-    ("told", "status"),
+    ("given", "status"),
     [
         ({"status": "created"}, AttemptStatus.PENDING),
         ({"status": "authorized"}, AttemptStatus.PENDING),
@@ -24,24 +26,24 @@ PAYMENT = {"id": "pay_1", "amount": 100, "currency": "INR", "order_id": "order_1
         ({"status": "something_new"}, AttemptStatus.PENDING),
     ],
 )
-def test_a_payment_of_razorpay(told: dict[str, object], status: AttemptStatus) -> None:
-    assert entities.read({**PAYMENT, **told}, entities.Payment).attempt().status is status
+def test_a_payment_of_razorpay(given: dict[str, object], status: AttemptStatus) -> None:
+    assert entities.read({**PAYMENT, **given}, entities.Payment).attempt().status is status
 
 
 @pytest.mark.parametrize("wrong", [{"amount": "100"}, {"amount": 1.5}, {"id": None}, {"currency": 7}])
-def test_an_answer_of_another_shape_is_no_answer(wrong: dict[str, object]) -> None:
+def test_a_response_of_another_shape_is_invalid(wrong: dict[str, object]) -> None:
     with pytest.raises(GatewayUnavailable):
         entities.read({**PAYMENT, "status": "captured", **wrong}, entities.Payment)
 
 
-def test_settlements_that_are_neither_payments_nor_refunds_are_passed_over() -> None:
+def test_settlements_other_than_payments_and_refunds_are_skipped() -> None:
     item = {"entity_id": "adj_1", "amount": 5, "currency": "INR", "created_at": 1_700_000_000}
-    for kind in ("adjustment", "transfer", "refund"):  # a refund that names no payment is none of ours
+    for kind in ("adjustment", "transfer", "refund"):  # a refund without a payment is not ours
         assert entities.read({**item, "type": kind}, entities.SettledEntity).line() is None
 
 
 @pytest.mark.parametrize(
-    ("told", "status"),
+    ("given", "status"),
     [
         ("INPROGRESS", AttemptStatus.PENDING),
         ("AUTHORIZED", AttemptStatus.PENDING),
@@ -54,30 +56,30 @@ def test_settlements_that_are_neither_payments_nor_refunds_are_passed_over() -> 
         ("SOMETHING_NEW", AttemptStatus.PENDING),
     ],
 )
-def test_a_transaction_of_payglocal(told: str, status: AttemptStatus) -> None:
+def test_a_transaction_of_payglocal(given: str, status: AttemptStatus) -> None:
     answer = _read_response(
-        b'{"gid":"gl_1","status":"%s","data":{"totalAmount":"17.70","txnCurrency":"USD"}}' % told.encode()
+        b'{"gid":"gl_1","status":"%s","data":{"totalAmount":"17.70","txnCurrency":"USD"}}' % given.encode()
     )
     attempt = _attempt("gl_1", answer)
     assert (attempt.status, attempt.amount_minor, attempt.currency) == (status, 1_770, "USD")
 
 
-def test_payglocals_older_names_of_amount_and_currency_are_read_too() -> None:
+def test_payglocals_older_field_names_are_read() -> None:
     answer = _read_response(b'{"gid":"gl_1","status":"X","data":{"Amount":"3999.50","Currency":"USD"}}')
     assert (_attempt("gl_1", answer).amount_minor, _attempt("gl_1", answer).currency) == (399_950, "USD")
 
 
 @pytest.mark.parametrize(
-    ("told", "minor"), [("48", 4_800), ("48.5", 4_850), (48, 4_800), ("0.07", 7), (1.1, 110)]
+    ("given", "minor"), [("48", 4_800), ("48.5", 4_850), (48, 4_800), ("0.07", 7), (1.1, 110)]
 )
-def test_amounts_are_read_exactly(told: str | float, minor: int) -> None:
-    assert _minor(told) == minor
+def test_amounts_are_read_exactly(given: str | float, minor: int) -> None:
+    assert _minor(given) == minor
 
 
-@pytest.mark.parametrize("told", [None, "", "1.005", "NaN", "Infinity", "1e400", "twelve"])
-def test_what_is_no_amount_is_no_answer(told: str | None) -> None:
+@pytest.mark.parametrize("given", [None, "", "1.005", "NaN", "Infinity", "1e400", "twelve"])
+def test_an_invalid_amount_is_an_invalid_response(given: str | None) -> None:
     with pytest.raises(GatewayUnavailable):
-        _minor(told)
+        _minor(given)
 
 
 def test_refunds_of_payglocal() -> None:

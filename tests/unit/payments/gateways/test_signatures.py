@@ -1,4 +1,4 @@
-"""Signatures against vectors that others made: Razorpay's own client's tests, and openssl."""
+"""Signatures against independent vectors: from the tests of Razorpay's client, and from openssl."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from infra.payments.gateways.razorpay import RazorpayGateway
 
 RETURNED = {"razorpay_order_id": "fake_order_id", "razorpay_payment_id": "fake_payment_id"}
 RETURN_SIGNATURE = "b2335e3b0801106b84a7faff035df56ecffde06918c9ddd1f0fafbb37a51cc89"
-"""Of the tests of Razorpay's Python client, for the key secret `key_secret`."""
+"""From the tests of Razorpay's Python client, for the key secret `key_secret`."""
 BODY = (
     b'{"event":"payment.captured","payload":{"payment":{"entity":{"id":"pay_1","status":"captured",'
     b'"amount":177000,"currency":"INR","order_id":"order_1","captured":true}}}}'
@@ -43,7 +43,7 @@ BODY_SIGNATURE = "b5f4265c6d5cd6f815f047c14384339706a470967f2a1c7c2374487f9ff375
 
 @pytest.fixture
 def razorpay() -> RazorpayGateway:
-    """An adapter with the vectors' secrets, and no gateway behind it."""
+    """An adapter with the vectors' secrets, without a gateway."""
     return RazorpayGateway(
         "key_id",
         "key_secret",
@@ -55,18 +55,18 @@ def razorpay() -> RazorpayGateway:
     )
 
 
-def test_a_return_signed_by_razorpay_is_believed(razorpay: RazorpayGateway) -> None:
+def test_a_return_signed_by_razorpay_is_accepted(razorpay: RazorpayGateway) -> None:
     claimed = razorpay._returned_ids({**RETURNED, "razorpay_signature": RETURN_SIGNATURE})
     assert claimed == ("fake_order_id", "fake_payment_id")
 
 
 @pytest.mark.parametrize("signature", ["", RETURN_SIGNATURE[:-1] + "8", RETURN_SIGNATURE.upper(), "é"])
-def test_a_return_signed_otherwise_is_refused(razorpay: RazorpayGateway, signature: str) -> None:
+def test_a_return_with_a_wrong_signature_is_refused(razorpay: RazorpayGateway, signature: str) -> None:
     with pytest.raises(InvalidWebhookSignature):
         razorpay.verify_return({**RETURNED, "razorpay_signature": signature})
 
 
-def test_a_webhook_is_read_as_its_bytes_came(razorpay: RazorpayGateway) -> None:
+def test_a_webhook_is_verified_on_its_raw_bytes(razorpay: RazorpayGateway) -> None:
     headers = {"x-razorpay-signature": BODY_SIGNATURE, "x-razorpay-event-id": "evt_1"}
     attempt = Attempt("pay_1", "order_1", AttemptStatus.CAPTURED, 177_000, "INR")
     assert razorpay.verify_webhook(BODY, headers) == GatewayNotification("evt_1", "payment.captured", attempt)
@@ -154,7 +154,7 @@ def test_a_token_of_another_key_or_algorithm_is_refused(our_key: RSAKey, their_k
             tokens.verify(forged)
 
 
-def test_what_is_no_key_is_named_without_its_contents(tmp_path: Path) -> None:
+def test_an_invalid_key_is_named_without_its_contents(tmp_path: Path) -> None:
     with pytest.raises(InvalidKey, match="cannot be read"):
         read_key(tmp_path / "missing.pem")
     broken = tmp_path / "broken.pem"
@@ -164,4 +164,4 @@ def test_what_is_no_key_is_named_without_its_contents(tmp_path: Path) -> None:
     assert "secret contents" not in str(wrong.value)
     key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
     broken.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
-    assert read_key(broken).is_private, "the older form of PEM does as well"
+    assert read_key(broken).is_private, "the older PEM format is accepted too"

@@ -1,4 +1,4 @@
-"""Which gateways there are, from the settings alone; what is missing is named."""
+"""The gateways from the settings; missing variables are named."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def test_a_missing_variable_is_named(variables: dict[str, str], missing: str) ->
         open_gateways(Settings(**given))
 
 
-def test_a_file_that_is_no_key_is_named(variables: dict[str, str], tmp_path: Path) -> None:
+def test_an_invalid_key_file_is_named(variables: dict[str, str], tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.touch()
     with pytest.raises(InvalidSetting, match=r"PAYGLOCAL_PRIVATE_KEY.*empty\.pem"):
         open_gateways(Settings(**variables | {"payglocal_private_key": str(empty)}))
 
 
-def test_secrets_of_gateways_never_show(variables: dict[str, str]) -> None:
+def test_secrets_of_gateways_are_never_shown(variables: dict[str, str]) -> None:
     shown = repr(Settings(**variables))
     assert variables["razorpay_key_secret"] not in shown
     assert variables["razorpay_webhook_secret"] not in shown
@@ -70,7 +70,7 @@ def test_a_gateway_is_reached_over_tls_or_on_this_machine(url: str) -> None:
         Settings(razorpay_url=url)
 
 
-def test_a_currency_that_nothing_is_sold_in_is_named() -> None:
+def test_an_unsupported_currency_is_named() -> None:
     with pytest.raises(ValidationError, match="EUR is not one of USD, INR"):
         Settings(payglocal_currencies="USD,EUR")
 

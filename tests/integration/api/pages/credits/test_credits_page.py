@@ -1,4 +1,4 @@
-"""The Credits page: what it says, to whom, and that its numbers are the API's."""
+"""The Credits page: its contents by role, and its numbers, which equal the API's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.integration.api.pages.browser import Browser
 
 @pytest.fixture
 def api(client: Any, studio: str) -> Any:
-    """A function that asks the JSON API about the studio."""
+    """A function that gets the studio's data from the JSON API."""
 
     def get(path: str, **query: Any) -> Any:
         response = client.get(f"/v1/organisations/{studio}/{path}", params=query)
@@ -25,7 +25,7 @@ def api(client: Any, studio: str) -> Any:
     return get
 
 
-def test_its_numbers_are_those_of_the_api(member: Browser, api: Any) -> None:
+def test_its_numbers_equal_those_of_the_api(member: Browser, api: Any) -> None:
     text = member.get("/credits").text
     assert api("balance")["available"] == 120_000
     assert "Available Credits 1,20,000" in text
@@ -46,7 +46,7 @@ def test_a_run_is_a_row_with_its_event(member: Browser, api: Any) -> None:
     assert "Photo Processing 2 5,200" in event.text
 
 
-def test_purchases_are_the_other_tab(member: Browser) -> None:
+def test_the_other_tab_lists_purchases(member: Browser) -> None:
     page = member.get(member.get("/credits").links["Purchase History"])
     assert "+1,25,000" in page.text
     assert "Gateway Razorpay Payment ID pay_studio" in page.text
@@ -54,7 +54,7 @@ def test_purchases_are_the_other_tab(member: Browser) -> None:
     assert "Free Credits" in page.text
 
 
-def test_the_price_is_masked_until_shown_and_that_is_remembered(
+def test_the_price_is_masked_until_shown_and_the_choice_is_stored(
     member: Browser, open_browser: Any, studio: str
 ) -> None:
     page = member.get("/credits")
@@ -103,9 +103,7 @@ def test_custom_billing_hides_the_purchase(
     assert "Purchase Credits" not in admin.get("/credits").links
 
 
-def test_an_organisation_without_usage_is_told_so(
-    open_browser: Any, organisation: str, ledger_api: LedgerApi
-) -> None:
+def test_an_organisation_without_usage(open_browser: Any, organisation: str, ledger_api: LedgerApi) -> None:
     ledger_api.catch_up()
     name = organisation.rpartition("/")[2]
     page = open_browser().sign_in("u-9", organisations={name: "member"}).get("/credits")
@@ -114,16 +112,16 @@ def test_an_organisation_without_usage_is_told_so(
     assert "No events yet. Enter the number of photos that you expect." in page.text
 
 
-def test_pausing_is_said_first(member: Browser, studio: str, ledger_api: LedgerApi) -> None:
+def test_paused_processing_is_shown_first(member: Browser, studio: str, ledger_api: LedgerApi) -> None:
     assert "Processing is paused" not in member.get("/credits").text
     ledger_api.charge(studio, "run-3", 120_000)
     ledger_api.catch_up()
     assert "Processing is paused. No credits are available" in member.get("/credits").text
 
 
-def test_a_top_up_is_suggested_for_the_photos_typed_in(member: Browser) -> None:
+def test_a_top_up_is_recommended_for_a_number_of_photos(member: Browser) -> None:
     fits = member.get("/credits", photos="10,000").text
-    assert "10,000 photos and 10 % in reserve: 11,000 credits" in fits
+    assert "10,000 photos. With a reserve of 10 %, you need 11,000 credits" in fits
     assert "You have enough credits: 1,09,000 would remain" in fits
     lacks = member.get("/credits", photos="200000").text
     assert "Top up 1,00,000" in lacks
@@ -131,7 +129,7 @@ def test_a_top_up_is_suggested_for_the_photos_typed_in(member: Browser) -> None:
     assert "Enter a whole number of photos" in member.get("/credits", photos="many").text
 
 
-def test_lists_are_read_page_by_page(member: Browser, studio: str, ledger_api: LedgerApi) -> None:
+def test_lists_have_pages(member: Browser, studio: str, ledger_api: LedgerApi) -> None:
     for number in range(30):
         ledger_api.charge(studio, f"more-{number}", 1, datetime.now(UTC) - timedelta(hours=1 + number))
     ledger_api.catch_up()
@@ -143,11 +141,11 @@ def test_lists_are_read_page_by_page(member: Browser, studio: str, ledger_api: L
     assert "Older" not in older.links
 
 
-def test_a_foreign_cursor_is_an_error_page(member: Browser) -> None:
+def test_a_cursor_of_another_list_is_an_error_page(member: Browser) -> None:
     assert member.get("/credits", cursor="nonsense").status == 422
 
 
-def test_the_subscription_tab_says_it_word_for_word(member: Browser) -> None:
+def test_the_subscription_tab_has_the_agreed_text(member: Browser) -> None:
     text = member.get("/credits/subscription").text
     assert "Pay As You Go" in text
     assert "Flexible usage-based pricing with no commitment." in text
@@ -164,12 +162,12 @@ def test_a_plan_that_ends_is_announced(
         assert "Expires on" in member.get(path).text
 
 
-def test_the_balance_opens_to_what_it_consists_of(member: Browser) -> None:
+def test_the_balance_opens_to_its_parts(member: Browser) -> None:
     page = member.get("/credits/balance")
     assert "Purchased +1,25,000" in page.text
     assert "Free Credits and Admin Grants +200" in page.text
     assert "Used −5,200" in page.text
-    assert "Purchase •••• 1,25,000 1,20,000" in page.text  # the free lot went first
+    assert "Purchase •••• 1,25,000 1,20,000" in page.text  # the free lot was drawn first
 
 
 def test_a_run_opens_to_its_lots(member: Browser) -> None:
@@ -186,12 +184,12 @@ def test_a_month_opens_to_its_events(member: Browser) -> None:
     assert member.get("/credits/months/1999-01").status == 404
 
 
-def test_an_event_nobody_ran_is_unknown(member: Browser) -> None:
+def test_an_event_without_runs_is_unknown(member: Browser) -> None:
     assert member.get("/credits/events/77").status == 404
 
 
 @pytest.mark.parametrize("plan", ["pay_as_you_go", "pro", "enterprise"])
-def test_who_has_chosen_is_not_told_to_compare(
+def test_no_plan_comparison_after_a_choice(
     member: Browser, client: Any, studio: str, ledger_api: LedgerApi, plan: str
 ) -> None:
     middle = datetime.now(UTC).replace(day=15)

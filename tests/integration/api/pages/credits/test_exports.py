@@ -1,4 +1,4 @@
-"""Both lists as files."""
+"""Exports of both lists."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_every_run_is_in_the_file(
     assert lines[0]["event_ids"] == [1042]
 
 
-def test_purchases_carry_their_payment(member: Browser) -> None:
+def test_purchases_have_their_payment(member: Browser) -> None:
     (bought, free) = rows_of(member.raw("/credits/export/purchases.csv"))
     assert (bought["type"], bought["gateway"], bought["order_id"]) == ("Purchase", "Razorpay", "order_7")
     assert (bought["amount_minor"], bought["tax_minor"], bought["currency"]) == ("18750000", "3375000", "INR")
@@ -58,7 +58,7 @@ def test_no_cell_is_a_formula(member: Browser, studio: str, ledger_api: LedgerAp
         )
     for row in rows_of(member.raw("/credits/export/usage.csv")):
         assert row["event"] == f"'{formula}"
-        assert int(row["credits"]) < 0  # numbers of ours stay numbers
+        assert int(row["credits"]) < 0  # our own numbers stay numbers
 
 
 @pytest.mark.parametrize("name", ["usage.xml", "people.csv", "usage.csv.jsonl"])
@@ -66,6 +66,6 @@ def test_there_are_no_other_files(member: Browser, name: str) -> None:
     assert member.raw(f"/credits/export/{name}").status_code in (404, 422)
 
 
-def test_strangers_get_no_file(member: Browser, organisation: str) -> None:
+def test_members_of_other_organisations_get_no_file(member: Browser, organisation: str) -> None:
     foreign = member.raw("/credits/export/usage.csv", organisation=organisation.rpartition("/")[2])
     assert foreign.status_code == 404

@@ -1,4 +1,4 @@
-"""Signing in to the pages: by a link or a token, once, for a time, and without doing others' bidding."""
+"""Sign-in to the pages: by a link or a token, once, for a limited time, and protected against other sites."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pages_of(api: LedgerApi, **changes: Any) -> PageServices:
     return PageServices(**{**known, **changes})
 
 
-def test_a_link_signs_in_and_leads_on(open_browser: Open, ledger_api: LedgerApi, studio: str) -> None:
+def test_a_link_signs_in_and_redirects(open_browser: Open, ledger_api: LedgerApi, studio: str) -> None:
     ticket = ledger_api.issuer.ticket("u-1", organisations={studio: "member"})
     browser = open_browser()
     response = browser.raw("/sign-in", ticket=ticket, next="/credits/subscription")
@@ -43,12 +43,14 @@ def test_a_link_works_once(open_browser: Open, ledger_api: LedgerApi, studio: st
 
 
 @pytest.mark.parametrize("lasts", [timedelta(hours=-1), timedelta(minutes=-5)])
-def test_a_link_works_for_a_time(open_browser: Open, ledger_api: LedgerApi, lasts: timedelta) -> None:
+def test_a_link_expires(open_browser: Open, ledger_api: LedgerApi, lasts: timedelta) -> None:
     ticket = ledger_api.issuer.ticket("s-1", roles=["staff"], lifetime=lasts)
     assert "expired" in open_browser().get("/sign-in", ticket=ticket).text
 
 
-def test_a_ticket_opens_no_api_and_a_token_is_no_ticket(open_browser: Open, ledger_api: LedgerApi) -> None:
+def test_a_ticket_is_not_a_token_and_a_token_is_not_a_ticket(
+    open_browser: Open, ledger_api: LedgerApi
+) -> None:
     ticket = ledger_api.issuer.ticket("s-1", roles=["staff"])
     with ledger_api.client(headers={"Authorization": f"Bearer {ticket}"}) as client:
         assert client.get("/v1/organisations/org-1/balance").status_code == 401
@@ -68,13 +70,13 @@ def test_there_are_no_links_where_the_issuer_is_not_embedded(
 
 def test_a_token_signs_in(open_browser: Open, ledger_api: LedgerApi, studio: str) -> None:
     browser = open_browser()
-    form = browser.get("/credits").form("/sign-in")  # who is not signed in is led there
+    form = browser.get("/credits").form("/sign-in")  # a visitor is redirected there
     token = ledger_api.issuer.token("u-1", organisations={studio: "admin"})
     page = browser.submit(form, token=token)
     assert "Available Credits" in page.text
 
 
-def test_what_was_asked_for_is_there_after_signing_in(
+def test_the_requested_page_opens_after_sign_in(
     open_browser: Open, ledger_api: LedgerApi, studio: str
 ) -> None:
     browser = open_browser()
@@ -98,7 +100,7 @@ def test_programs_have_no_pages(open_browser: Open, ledger_api: LedgerApi) -> No
     assert browser.raw("/credits").headers["location"].startswith("/sign-in")
 
 
-def test_a_cookie_opens_no_api(member: Browser, studio: str) -> None:
+def test_a_cookie_does_not_authenticate_for_the_api(member: Browser, studio: str) -> None:
     assert member.raw(f"/v1/organisations/{studio}/balance").status_code == 401
 
 
@@ -138,7 +140,7 @@ def test_signing_out_ends_the_session_everywhere(member: Browser, open_browser: 
     assert "Sign in to Credit Ledger" in stolen.get("/credits").text
 
 
-def test_a_session_ends_by_itself(ledger_api: LedgerApi, open_browser: Open, member: Browser) -> None:
+def test_a_session_expires(ledger_api: LedgerApi, open_browser: Open, member: Browser) -> None:
     def later() -> datetime:
         return datetime.now(UTC) + SESSION_LIFETIME
 
@@ -149,7 +151,7 @@ def test_a_session_ends_by_itself(ledger_api: LedgerApi, open_browser: Open, mem
     assert browser.raw("/credits").headers["location"].startswith("/sign-in")
 
 
-def test_a_new_sign_in_ends_the_session_before_it(
+def test_a_new_sign_in_ends_the_previous_session(
     member: Browser, open_browser: Open, ledger_api: LedgerApi
 ) -> None:
     before = open_browser()
@@ -171,7 +173,7 @@ def test_a_new_sign_in_ends_the_session_before_it(
         "",
     ],
 )
-def test_nobody_is_led_elsewhere(
+def test_redirects_stay_on_the_site(
     open_browser: Open, ledger_api: LedgerApi, studio: str, elsewhere: str
 ) -> None:
     ticket = ledger_api.issuer.ticket("u-1", organisations={studio: "member"})
@@ -196,7 +198,7 @@ class TestForms:
         response = member.post("/credits/preferences", headers={"Origin": origin}, csrf=member.csrf_token)
         assert response.status_code == 403
 
-    def test_a_form_is_a_form(self, member: Browser) -> None:
+    def test_other_content_types_are_refused(self, member: Browser) -> None:
         sent = member.client.post("/credits/preferences", json={}, headers={"Origin": f"http://{HOST}"})
         assert sent.status_code == 415
         twice = member.client.post(
@@ -206,13 +208,13 @@ class TestForms:
         )
         assert twice.status_code == 422
 
-    def test_a_form_after_the_session_leads_to_signing_in(self, open_browser: Open) -> None:
+    def test_a_form_after_the_session_redirects_to_sign_in(self, open_browser: Open) -> None:
         response = open_browser().post("/credits/preferences", csrf="x")
         assert (response.status_code, response.headers["location"]) == (303, "/sign-in")
 
 
 class TestSignInSite:
-    """The platform's own sign-in page, on its own site, sends people here with a token."""
+    """The platform's own sign-in page, on another site, sends users here with a token."""
 
     SITE = "https://app.example"
 
@@ -231,5 +233,5 @@ class TestSignInSite:
     def test_no_other_site_may(self, browser: Browser, ledger_api: LedgerApi) -> None:
         assert self._send(browser, ledger_api, "/sign-in", "https://evil.example").status_code == 403
 
-    def test_and_nothing_else(self, browser: Browser, ledger_api: LedgerApi) -> None:
+    def test_it_may_not_send_other_forms(self, browser: Browser, ledger_api: LedgerApi) -> None:
         assert self._send(browser, ledger_api, "/credits/preferences", self.SITE).status_code == 403

@@ -1,4 +1,4 @@
-"""The page of auto top-up: switched on with a purchase, changed, and in words what holds it back today."""
+"""The auto top-up page: switching on with a purchase, changes, and the reason why it pauses today."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def switch_on(
     threshold: str = "2,00,000",
     per_day: str = "1",
 ) -> Document:
-    """Make the purchase that switches it on, let it be paid, and return the page after it."""
+    """Make and pay the purchase that switches it on, and return the next page."""
     page = admin.get(PATH)
     review = admin.submit(
         page.form(f"{PATH}/switch-on"), threshold=threshold, credits="1,000", per_day=per_day
@@ -44,12 +44,12 @@ def switch_on(
 
 @pytest.fixture
 def details(admin: Browser) -> None:
-    """The billing details that a kept card needs."""
+    """The billing details that a stored card needs."""
     admin.submit(admin.get("/credits/billing").form("/credits/billing"), **DETAILS)
 
 
 def top_up(studio: str, ledger_api: LedgerApi) -> bool:
-    """Do for the organisation what `creditledger worker` does, and tell whether a top-up began."""
+    """Do for the organisation what `creditledger worker` does, and return whether a top-up started."""
     services = ledger_api.services
     request = CommandContext(services.clock(), None, "test")
     begun = services.top_ups.begin(studio, id_for_gateway("top", services.new_id()), context=request)
@@ -70,7 +70,7 @@ def test_it_is_switched_on_with_a_purchase(
     assert "Today 0 of 1" in page.text
 
 
-def test_what_was_too_small_is_said(
+def test_a_top_up_that_was_too_small_is_explained(
     admin: Browser, studio: str, gateway: InMemoryGateway, ledger_api: LedgerApi
 ) -> None:
     switch_on(admin, gateway, ledger_api)
@@ -83,7 +83,7 @@ def test_what_was_too_small_is_said(
     assert "Credits by auto top-up 1,000 credits" in admin.get("/credits/billing").text
 
 
-def test_a_refused_card_is_said(
+def test_a_refused_card_is_explained(
     admin: Browser, studio: str, gateway: InMemoryGateway, ledger_api: LedgerApi
 ) -> None:
     switch_on(admin, gateway, ledger_api, per_day="3")
@@ -126,7 +126,7 @@ def test_it_is_changed_and_switched_off(
         ),
     ],
 )
-def test_mistakes_are_said_beside_the_form(
+def test_errors_are_shown_next_to_the_form(
     admin: Browser, fields: dict[str, str], field_errors: list[str]
 ) -> None:
     wrong = {"threshold": "200", "credits": "1,000", "per_day": "1"} | fields
@@ -136,7 +136,7 @@ def test_mistakes_are_said_beside_the_form(
         assert fault in page.text
 
 
-def test_more_than_was_agreed_to_is_refused_in_words(
+def test_more_than_was_agreed_to_is_refused_with_a_reason(
     admin: Browser, gateway: InMemoryGateway, ledger_api: LedgerApi
 ) -> None:
     page = switch_on(admin, gateway, ledger_api)
@@ -144,20 +144,20 @@ def test_more_than_was_agreed_to_is_refused_in_words(
     assert "these cost more than was agreed to" in refused.text
 
 
-def test_who_may_not_buy_sees_and_changes_nothing(member: Browser) -> None:
+def test_a_member_sees_no_form_and_changes_nothing(member: Browser) -> None:
     page = member.get(PATH)
     assert "An admin of your organisation can switch on auto top-up." in page.text
     assert "switch-on" not in page.response.text
 
 
-def test_without_billing_details_they_are_asked_for_first(admin: Browser, client: Any, studio: str) -> None:
+def test_billing_details_are_required_first(admin: Browser, client: Any, studio: str) -> None:
     client.delete(f"/v1/organisations/{studio}/billing-details").raise_for_status()
     page = admin.get(PATH)
     assert "Add your billing details" in page.links
     assert "switch-on" not in page.response.text
 
 
-def test_a_quote_that_has_expired_leads_back(
+def test_an_expired_quote_redirects_to_the_form(
     admin: Browser, ledger_api: LedgerApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     review = admin.submit(
@@ -166,7 +166,7 @@ def test_a_quote_that_has_expired_leads_back(
     assert review.links["Back"].startswith(PATH)
 
 
-def test_where_no_gateway_keeps_cards_it_is_not_offered(
+def test_it_is_not_offered_without_a_gateway_that_stores_cards(
     admin: Browser, gateway: InMemoryGateway, monkeypatch: pytest.MonkeyPatch, ledger_api: LedgerApi
 ) -> None:
     for each in ledger_api.services.payments.gateways.values():

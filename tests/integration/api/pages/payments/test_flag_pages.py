@@ -1,4 +1,4 @@
-"""What staff see and do about money that moved oddly, and about fees and custom payments."""
+"""Pages of staff for flags, and for refunds of fees and custom payments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.payment_gateway import InMemoryGateway
 
 
 def link_to_refund(page: Document, payment_id: str) -> str:
-    """Return where a list leads to for a payment's money to go back."""
+    """Return the link to the refund page in a list."""
     links = re.findall(r'href="([^"]*/refund-payment[^"]*)"', page.response.text)
     (found,) = [unescape(link) for link in links if payment_id in link]
     return found
@@ -33,7 +33,7 @@ def whole_list(browser: Browser) -> str:
 
 
 def custom(staff: Browser, studio: str, ledger_api: LedgerApi, gateway: InMemoryGateway) -> str:
-    """Ask for 5,000 rupees, have them paid, and return the payment."""
+    """Request a custom payment of 5,000 rupees, have it paid, and return it."""
     form = staff.get("/credits/staff/custom-payment", organisation=studio).form(
         "/credits/staff/custom-payment"
     )
@@ -41,14 +41,14 @@ def custom(staff: Browser, studio: str, ledger_api: LedgerApi, gateway: InMemory
     order_id = next(reversed(gateway.orders))
     attempt = gateway.pay(order_id)
     services = ledger_api.services
-    standing = services.payment_tracking.record_attempt(
+    result = services.payment_tracking.record_attempt(
         "razorpay", attempt, CommandContext(services.clock(), None, "test")
     )
     ledger_api.catch_up()
-    return standing.payment.terms.payment_id
+    return result.payment.terms.payment_id
 
 
-def test_a_custom_payment_goes_back_after_a_look_at_what_that_does(
+def test_a_custom_payment_is_refunded_after_a_preview(
     staff: Browser, admin: Browser, studio: str, ledger_api: LedgerApi, gateway: InMemoryGateway
 ) -> None:
     payment_id = custom(staff, studio, ledger_api, gateway)
@@ -73,7 +73,7 @@ def test_a_custom_payment_goes_back_after_a_look_at_what_that_does(
     assert "Partly refunded" in admin.get("/credits/billing", payment=payment_id).text
 
 
-def test_the_preview_says_what_becomes_of_the_plan(
+def test_the_preview_shows_the_end_of_the_plan(
     staff: Browser, admin: Browser, studio: str, ledger_api: LedgerApi, gateway: InMemoryGateway
 ) -> None:
     review = choose(admin, plan="pro", credits="0")
@@ -89,7 +89,7 @@ def test_the_preview_says_what_becomes_of_the_plan(
     assert "Pay As You Go" in admin.get("/credits/subscription").text
 
 
-def test_what_was_paid_twice_is_listed_and_given_back(
+def test_a_second_payment_is_listed_and_refunded(
     staff: Browser, admin: Browser, studio: str, ledger_api: LedgerApi, gateway: InMemoryGateway
 ) -> None:
     page = begin(admin)
@@ -112,7 +112,7 @@ def test_what_was_paid_twice_is_listed_and_given_back(
     assert "Completed" in billing.text
 
 
-def test_auditors_look_and_change_nothing(
+def test_auditors_can_only_read(
     auditor: Browser, admin: Browser, studio: str, ledger_api: LedgerApi, gateway: InMemoryGateway
 ) -> None:
     pay(begin(admin), gateway, ledger_api, amount_minor=100)
@@ -122,15 +122,15 @@ def test_auditors_look_and_change_nothing(
     assert not [form for form in listed.forms if "settle" in form.action]
 
 
-def test_odd_money_is_reached_from_its_payment_too(
+def test_a_payment_links_to_its_flag(
     staff: Browser, admin: Browser, studio: str, ledger_api: LedgerApi, gateway: InMemoryGateway
 ) -> None:
     pay(begin(admin), gateway, ledger_api, amount_minor=100)
     page = staff.get(staff.get("/credits/billing", organisation=studio).links["Refund attempt"])
     assert "The paid amount differs from the requested amount" in page.text
-    assert "Asked for ₹1,770.00" in page.text
+    assert "Requested ₹1,770.00" in page.text
     review = staff.submit(page.form("/credits/staff/refund-payment"))
-    assert "₹1.00, all that pay_" in review.text
+    assert "The whole amount of pay_" in review.text
 
 
 @pytest.mark.parametrize("note", ["Kept for the next order", "", "  "])

@@ -1,4 +1,4 @@
-"""Billing, the purchase wizard, and what staff do with payments, over HTTP with a gateway in memory."""
+"""Billing, the purchase wizard, and payment pages of staff, over HTTP with an in-memory gateway."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DETAILS = {
 
 
 def choose(browser: Browser, plan: str = "pay_as_you_go", credits: str = "1,000") -> Document:
-    """Go through the wizard's first two steps, and return the third, or the second with its faults."""
+    """Go through the wizard's first two steps, and return the third, or the second with its errors."""
     plans = browser.get("/credits/purchase")
     amount = browser.submit(plans.form("/credits/purchase"), plan=plan)
     return browser.submit(amount.form("/credits/purchase"), credits=credits)
@@ -38,7 +38,7 @@ def begin(browser: Browser) -> Document:
 
 
 def pay(page: Document, gateway: InMemoryGateway, ledger_api: LedgerApi, **how: Any) -> str:
-    """Let the gateway take the money, or not, tell of it, and return the payment's id."""
+    """Let the gateway accept or refuse the payment and send its webhook; return the payment's id."""
     payment_id = page.form("/credits/billing/abandon").fields["payment"]
     attempt = gateway.pay(gateway.order_ids[payment_id], **how)
     ledger_api.services.payment_tracking.record_attempt(
@@ -67,9 +67,7 @@ def test_a_purchase_in_four_steps(admin: Browser, gateway: InMemoryGateway, ledg
     assert "Add billing details" in back.links
 
 
-def test_a_quote_is_paid_once_however_often_the_form_is_sent(
-    admin: Browser, gateway: InMemoryGateway
-) -> None:
+def test_a_form_that_is_sent_twice_makes_one_payment(admin: Browser, gateway: InMemoryGateway) -> None:
     form = choose(admin).form("/credits/purchase/payment")
     before = len(gateway.orders)
     pages = [admin.submit(form, gateway="razorpay") for _ in range(2)]
@@ -87,14 +85,14 @@ def test_a_quote_is_paid_once_however_often_the_form_is_sent(
         ("1,000,000,000,000", "at most INR 10,000,000,000, tax included"),
     ],
 )
-def test_an_amount_that_cannot_be_is_said_so(admin: Browser, credits: str, fault: str) -> None:
+def test_an_invalid_number_of_credits_is_explained(admin: Browser, credits: str, fault: str) -> None:
     page = choose(admin, credits=credits)
     assert page.status == 422
     assert fault in page.text
     assert "Review" in page.text
 
 
-def test_a_review_is_a_page_to_come_back_to(
+def test_a_review_can_be_reloaded(
     admin: Browser, open_browser: Any, organisation: str, ledger_api: LedgerApi
 ) -> None:
     form = admin.get("/credits/purchase", plan="pay_as_you_go").form("/credits/purchase")
@@ -108,7 +106,7 @@ def test_a_review_is_a_page_to_come_back_to(
     assert open_browser().sign_in("u-8", organisations={name: "admin"}).get(review).status == 422
 
 
-def test_a_review_that_holds_no_more_leads_back_to_what_was_chosen(
+def test_an_expired_review_redirects_to_the_choice(
     admin: Browser, open_browser: Any, studio: str, ledger_api: LedgerApi
 ) -> None:
     form = admin.get("/credits/purchase", plan="pay_as_you_go").form("/credits/purchase")
@@ -118,7 +116,7 @@ def test_a_review_that_holds_no_more_leads_back_to_what_was_chosen(
     assert later.get(review).form("/credits/purchase").fields["credits"] == "1234"
 
 
-def test_pro_may_come_alone(admin: Browser) -> None:
+def test_pro_without_credits(admin: Browser) -> None:
     review = choose(admin, plan="pro", credits="")
     assert "Pro Subscription, 365 days ₹10,000.00 GST 18 % ₹1,800.00 To pay ₹11,800.00" in review.text
 
@@ -146,7 +144,7 @@ def test_a_custom_payment_in_four_steps(
     assert "Custom Payment Banner at the finish ₹1,47,500.59 GST ₹22,500.09" in back
 
 
-def test_what_was_typed_is_there_again_and_the_remark_in_no_address(admin: Browser) -> None:
+def test_input_is_kept_and_the_remark_is_in_no_url(admin: Browser) -> None:
     form = admin.get("/credits/purchase", plan="custom").form("/credits/purchase")
     sent = admin.post(form.action, **{**form.fields, "amount": "1,250.5", "remark": "for Asha"})
     review = admin.get(sent.headers["location"])
@@ -169,7 +167,7 @@ def test_what_was_typed_is_there_again_and_the_remark_in_no_address(admin: Brows
         ("8,474,576,271.20", "x", ["Amount: this is more than one payment can be of"]),
     ],
 )
-def test_an_amount_or_a_remark_that_cannot_be_is_said_so(
+def test_an_invalid_amount_or_remark_is_explained(
     admin: Browser, amount: str, remark: str, field_errors: list[str]
 ) -> None:
     page = choose_custom(admin, amount=amount, remark=remark)
@@ -179,7 +177,7 @@ def test_an_amount_or_a_remark_that_cannot_be_is_said_so(
     ]
     for fault in field_errors:
         assert fault in page.text
-    assert page.form("/credits/purchase").fields["amount"] == amount, "what was typed stays"
+    assert page.form("/credits/purchase").fields["amount"] == amount, "the input is kept"
 
 
 def test_pro_is_not_sold_twice(admin: Browser, client: Any, studio: str, ledger_api: LedgerApi) -> None:
@@ -193,9 +191,7 @@ def test_pro_is_not_sold_twice(admin: Browser, client: Any, studio: str, ledger_
     assert admin.post("/credits/purchase", **sent).status_code == 400
 
 
-def test_who_is_billed_by_agreement_is_told_before_anything_is_chosen(
-    admin: Browser, client: Any, studio: str
-) -> None:
+def test_custom_billing_is_explained_before_any_choice(admin: Browser, client: Any, studio: str) -> None:
     client.put(f"/v1/organisations/{studio}/plan", json={"plan": "enterprise"}).raise_for_status()
     for query in ({}, {"plan": "pro"}, {"plan": "custom"}, {"credits": "2000"}):
         refused = admin.get("/credits/purchase", **query)
@@ -210,7 +206,7 @@ def test_who_is_billed_by_agreement_is_told_before_anything_is_chosen(
 @pytest.mark.parametrize(
     "path", ["/credits/purchase", "/credits/purchase/payment", "/credits/billing", "/credits/billing/abandon"]
 )
-def test_who_is_no_admin_buys_nothing(
+def test_only_admins_buy(
     request: pytest.FixtureRequest, studio: str, who: str, path: str, gateway: InMemoryGateway
 ) -> None:
     browser: Browser = request.getfixturevalue(who)
@@ -221,7 +217,7 @@ def test_who_is_no_admin_buys_nothing(
     assert "Purchase Credits" not in browser.get("/credits", organisation=studio).links
 
 
-def test_a_pending_payment_is_rechecked_or_given_up(
+def test_a_pending_payment_is_rechecked_or_abandoned(
     admin: Browser, gateway: InMemoryGateway, ledger_api: LedgerApi
 ) -> None:
     payment_id = begin(admin).form("/credits/billing/abandon").fields["payment"]
@@ -243,13 +239,13 @@ def test_a_pending_payment_is_rechecked_or_given_up(
     assert "Nothing was charged." in back
 
 
-def test_who_gives_up_at_the_gateway_is_taken_back(
+def test_a_payer_who_cancels_at_the_gateway_returns(
     admin: Browser, member: Browser, ledger_api: LedgerApi, open_browser: Any
 ) -> None:
     payment_id = begin(admin).form("/credits/billing/abandon").fields["payment"]
     path = f"/credits/payments/{payment_id}/cancelled"
     ledger_api.catch_up()
-    assert "Pending" in member.get(path).text, "a member gives nothing up"
+    assert "Pending" in member.get(path).text, "a member cannot abandon a payment"
     assert open_browser().sign_in("u-8", organisations={"another": "admin"}).get(path).status == 404
     led = admin.raw(path)
     ledger_api.catch_up()
@@ -257,17 +253,22 @@ def test_who_gives_up_at_the_gateway_is_taken_back(
     assert admin.get("/credits/payments/nobody-has-this/cancelled").status == 404
 
 
-def test_a_refused_payment_says_why(admin: Browser, gateway: InMemoryGateway, ledger_api: LedgerApi) -> None:
+def test_a_refused_payment_shows_the_reason(
+    admin: Browser, gateway: InMemoryGateway, ledger_api: LedgerApi
+) -> None:
     payment_id = pay(begin(admin), gateway, ledger_api, status=AttemptStatus.FAILED, reason="CARD_DECLINED")
     assert "card declined" in admin.get("/credits/billing", payment=payment_id).text
 
 
-def test_money_that_bought_nothing_is_named_with_what_becomes_of_it(
+def test_flagged_money_is_shown_with_its_refund(
     admin: Browser, gateway: InMemoryGateway, ledger_api: LedgerApi
 ) -> None:
     other = pay(begin(admin), gateway, ledger_api, amount_minor=177_100)
     text = admin.get("/credits/billing", payment=other).text
-    said = "he paid amount differs from the requested amount: ₹1,771.00. This money bought nothing and is refunded"
+    said = (
+        "he paid amount differs from the requested amount: ₹1,771.00."
+        " This money bought nothing and is refunded"
+    )
     assert text.count(said) == 2, "in the notice, and in the row"
 
     page = begin(admin)
@@ -297,7 +298,7 @@ def test_invoices_come_with_billing_details(
     form = admin.get("/credits/billing").form("/credits/billing")
     wrong = admin.submit(form, **{**DETAILS, "tax_id": "29AAGCB7383J1Z9"})
     assert wrong.status == 422
-    assert wrong.form("/credits/billing").fields["address.city"] == "Bengaluru", "what was typed stays"
+    assert wrong.form("/credits/billing").fields["address.city"] == "Bengaluru", "the input is kept"
     assert "tax id" in wrong.text.lower()
     sent = admin.post("/credits/billing", **{**form.fields, **DETAILS})
     assert sent.status_code == 303
@@ -309,7 +310,7 @@ def test_invoices_come_with_billing_details(
     assert "attachment" in pdf.headers["content-disposition"]
 
 
-def test_all_that_is_wrong_with_billing_details_is_told_at_once_beside_its_field(admin: Browser) -> None:
+def test_all_errors_of_billing_details_are_shown_next_to_their_fields(admin: Browser) -> None:
     form = admin.get("/credits/billing").form("/credits/billing")
     del form.fields["shipping_same"]
     wrong = admin.submit(form, **{"email": "nobody", "phone": "call me", "address.line_2": "x" * 81})
@@ -332,7 +333,7 @@ def test_all_that_is_wrong_with_billing_details_is_told_at_once_beside_its_field
     assert "A city is needed" in wrong.text
 
 
-def test_a_form_tells_the_truth_of_the_country_that_is_chosen(admin: Browser) -> None:
+def test_a_form_has_the_labels_of_the_chosen_country(admin: Browser) -> None:
     page = admin.get("/credits/billing")
     assert "required" in page.parts["field-address.postal_code"]
     assert page.form("/credits/billing").fields["address.country"] == "IN"
@@ -342,7 +343,7 @@ def test_a_form_tells_the_truth_of_the_country_that_is_chosen(admin: Browser) ->
     assert "required" not in abroad.parts["field-address.postal_code"]
 
 
-def test_a_state_of_india_is_chosen_and_another_one_typed(admin: Browser) -> None:
+def test_states_of_india_are_a_list_and_others_are_free_text(admin: Browser) -> None:
     form = admin.get("/credits/billing").form("/credits/billing")
     in_india = {**DETAILS, "address.state": "California"}
     assert admin.post("/credits/billing", **{**form.fields, **in_india}).status_code == 303
@@ -356,7 +357,7 @@ def test_a_state_of_india_is_chosen_and_another_one_typed(admin: Browser) -> Non
     assert (form.fields["address.state"], form.fields["address.gst_state"]) == ("California", "")
 
 
-def test_a_mistake_beside_another_shipping_address_keeps_the_form(admin: Browser) -> None:
+def test_an_error_with_another_shipping_address_keeps_the_form(admin: Browser) -> None:
     form = admin.get("/credits/billing").form("/credits/billing")
     del form.fields["shipping_same"]
     typed = {
@@ -392,7 +393,7 @@ def test_staff_refund_a_payment(
         assert event in review.text
     assert "1,000 credits are taken back, and ₹1,770.00 is refunded through Razorpay." in review.text
     ledger_api.catch_up()
-    assert "Refunded" not in admin.get("/credits/billing").text, "nothing goes back before it is confirmed"
+    assert "Refunded" not in admin.get("/credits/billing").text, "nothing is refunded before the confirmation"
     form = review.form("/credits/staff/refund-payment")
     staff.post(form.action, **form.fields)
     ledger_api.catch_up()
@@ -419,7 +420,9 @@ def test_a_payment_is_refunded_in_parts(
         assert ("Refund" in billing.links) is is_more
 
 
-def test_staff_ask_for_an_amount(staff: Browser, admin: Browser, studio: str, ledger_api: LedgerApi) -> None:
+def test_staff_request_a_custom_payment(
+    staff: Browser, admin: Browser, studio: str, ledger_api: LedgerApi
+) -> None:
     form = staff.get("/credits/staff/custom-payment", organisation=studio).form(
         "/credits/staff/custom-payment"
     )

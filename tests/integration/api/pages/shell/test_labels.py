@@ -1,4 +1,4 @@
-"""Pages speak to people: days as they write them, no codes, and no advice against itself."""
+"""Texts of the pages: readable dates, no codes, and no contradictory advice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.integration.api.pages.payments.test_payment_pages import begin, pay
 from tests.payment_gateway import InMemoryGateway
 
 
-def test_the_end_of_a_plan_is_a_day_as_people_write_it(
+def test_the_end_of_a_plan_is_a_readable_date(
     admin: Browser, studio: str, client: Any, ledger_api: LedgerApi
 ) -> None:
     ends_at = datetime.now(UTC) + timedelta(days=9)
@@ -35,7 +35,7 @@ def test_the_moment_of_a_dead_letter() -> None:
 
 
 @pytest.mark.parametrize("plan", ["pro", "enterprise"])
-def test_who_has_pro_or_more_is_not_told_of_pay_as_you_go(
+def test_no_pay_as_you_go_advice_with_pro_or_custom_billing(
     member: Browser, studio: str, client: Any, ledger_api: LedgerApi, plan: str
 ) -> None:
     client.put(f"/v1/organisations/{studio}/plan", json={"plan": plan}).raise_for_status()
@@ -48,7 +48,7 @@ def test_who_has_pro_or_more_is_not_told_of_pay_as_you_go(
         assert advice not in text
 
 
-def test_a_spike_names_its_event(member: Browser, studio: str, ledger_api: LedgerApi) -> None:
+def test_a_spike_has_the_name_of_its_event(member: Browser, studio: str, ledger_api: LedgerApi) -> None:
     now = datetime.now(UTC)
     for days in (31, 62, 93):
         ledger_api.charge(studio, f"before-{days}", 10, now - timedelta(days=days))
@@ -58,7 +58,7 @@ def test_a_spike_names_its_event(member: Browser, studio: str, ledger_api: Ledge
     assert page.links["City Marathon 2026"].startswith("/credits/events/1042")
 
 
-def test_one_credit_is_one(member: Browser, studio: str, ledger_api: LedgerApi) -> None:
+def test_singular_for_one_credit(member: Browser, studio: str, ledger_api: LedgerApi) -> None:
     ledger_api.charge(studio, "run-of-one", 1)
     ledger_api.catch_up()
     event = member.get("/credits/events/1042")
@@ -67,13 +67,13 @@ def test_one_credit_is_one(member: Browser, studio: str, ledger_api: LedgerApi) 
     assert "Why 1 credit " in text
 
 
-def test_gst_is_told_before_anything_is_chosen(admin: Browser) -> None:
+def test_gst_is_shown_before_any_choice(admin: Browser) -> None:
     text = admin.get("/credits/purchase").text
     assert "₹1.50 each plus 18 % GST" in text
     assert "₹10,000.00 plus 18 % GST" in text
 
 
-def test_what_failed_can_be_bought_again(
+def test_a_failed_purchase_can_be_repeated(
     admin: Browser, gateway: InMemoryGateway, ledger_api: LedgerApi
 ) -> None:
     pay(begin(admin), gateway, ledger_api, status=AttemptStatus.FAILED)
@@ -82,18 +82,18 @@ def test_what_failed_can_be_bought_again(
     assert "credits=1000" in page.links["Buy again"]
 
 
-def test_codes_of_gateways_have_words() -> None:
+def test_gateway_codes_have_labels() -> None:
     assert labels.reason("CUSTOMER_CANCELLED") == "cancelled by the payer"
     assert labels.reason("GATEWAY_TIMED_OUT") == "gateway timed out"
 
 
-def test_a_number_of_photos_without_end_is_a_fault_of_its_field(member: Browser) -> None:
+def test_a_huge_number_of_photos_is_an_error_of_its_field(member: Browser) -> None:
     page = member.get("/credits", photos="9" * 60)
     assert page.status == 200
     assert "Enter a whole number of photos" in page.text
 
 
-def test_a_broken_address_is_told_without_names_of_types(member: Browser) -> None:
+def test_an_invalid_url_is_explained_without_type_names(member: Browser) -> None:
     page = member.get("/credits", tab="nonsense")
     assert page.status == 422
     assert "Invalid request" in page.text
@@ -101,7 +101,7 @@ def test_a_broken_address_is_told_without_names_of_types(member: Browser) -> Non
     assert "should be 'usage' or 'purchases'" in page.text
 
 
-def test_who_may_not_is_told_who_may(member: Browser) -> None:
+def test_a_refusal_names_the_required_role(member: Browser) -> None:
     page = member.get("/credits/purchase")
     assert page.status == 403
     assert "Your role does not allow this" in page.text
@@ -110,13 +110,13 @@ def test_who_may_not_is_told_who_may(member: Browser) -> None:
 
 
 @pytest.mark.parametrize("ticket", ["garbage", "a.b.c"])
-def test_a_broken_link_is_told_in_plain_words(open_browser: Any, ticket: str) -> None:
+def test_a_broken_link_is_explained_in_plain_words(open_browser: Any, ticket: str) -> None:
     page = open_browser().get("/sign-in", ticket=ticket)
     assert page.status == 401
     assert "JWT" not in page.text
     assert "request a new one" in page.text or "does not use sign-in links" in page.text
 
 
-def test_an_organisation_is_found_however_it_is_typed(staff: Browser, studio: str) -> None:
+def test_organisation_search_ignores_case(staff: Browser, studio: str) -> None:
     assert studio in staff.get("/credits/organisations", find=studio[:-1].title()).text
     assert "begins with" in staff.get("/credits/organisations", find="No-Such").text

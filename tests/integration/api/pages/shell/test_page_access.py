@@ -1,6 +1,6 @@
-"""Who may open which page: every page and every form, for everybody, about their own and about another's.
+"""Access to pages: every page and form, for every kind of user, for the own and for another organisation.
 
-The table says it a second time, in words of its own; a page that is not in it fails.
+The table is a second, independent statement of the permissions. A page that is not in it fails.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def ask(browser: Browser, name: str, organisation_id: str | None, token: str) ->
 
 
 @pytest.mark.parametrize("who", READERS.split())
-def test_everybody_opens_what_is_theirs(
+def test_users_open_exactly_their_pages(
     request: pytest.FixtureRequest, studio: str, who: str, subtests: pytest.Subtests
 ) -> None:
     browser: Browser = request.getfixturevalue(who)
@@ -118,7 +118,7 @@ def test_another_organisation_is_unknown_on_every_page(
             assert "Organisation unknown" in foreign.text
 
 
-def test_who_is_not_signed_in_is_asked_to_everywhere(
+def test_every_page_redirects_visitors_to_sign_in(
     open_browser: Any, studio: str, subtests: pytest.Subtests
 ) -> None:
     browser = open_browser()

@@ -1,4 +1,4 @@
-"""What pages let nobody do: see another organisation, run foreign script, frame them, or be someone else."""
+"""Security of the pages: other organisations, scripts of other sites, frames, and forged forms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOSTILE = "<script>alert('x')</script>\"'>{{7*7}}"
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_pages_are_locked_down(member: Browser, path: str) -> None:
+def test_pages_have_security_headers(member: Browser, path: str) -> None:
     page = member.get(path)
     assert page.status == 200
     policy = page.response.headers["content-security-policy"]
@@ -35,12 +35,12 @@ def test_pages_are_locked_down(member: Browser, path: str) -> None:
     assert all(source.startswith("/assets/") for source in page.scripts)
 
 
-def test_every_form_that_changes_something_carries_the_token(member: Browser) -> None:
+def test_every_post_form_has_the_token(member: Browser) -> None:
     for form in member.get("/credits").forms:
         assert form.method == "get" or form.fields["csrf"] == member.csrf_token
 
 
-def test_strangers_and_unknown_organisations_look_alike(member: Browser, organisation: str) -> None:
+def test_other_and_unknown_organisations_have_the_same_page(member: Browser, organisation: str) -> None:
     foreign = member.get("/credits", organisation=organisation.rpartition("/")[2])
     unknown = member.get("/credits", organisation="nobody-has-this")
     assert foreign.status == unknown.status == 404
@@ -51,7 +51,7 @@ def test_strangers_and_unknown_organisations_look_alike(member: Browser, organis
     assert without_request(foreign.text) == without_request(unknown.text)
 
 
-def test_who_is_of_many_chooses(
+def test_a_user_of_many_organisations_chooses_one(
     open_browser: Callable[..., Browser], studio: str, organisation: str, ledger_api: LedgerApi
 ) -> None:
     ledger_api.catch_up()
@@ -63,7 +63,7 @@ def test_who_is_of_many_chooses(
     assert "Purchase Credits" not in browser.get("/credits", organisation=other).text
 
 
-def test_who_is_of_none_is_told(open_browser: Callable[..., Browser]) -> None:
+def test_a_user_without_an_organisation(open_browser: Callable[..., Browser]) -> None:
     assert "You do not belong to an organisation" in open_browser().sign_in("u-6").get("/credits").text
 
 
@@ -76,7 +76,7 @@ def test_staff_and_auditors_find_every_organisation(
         assert "No organisation" in browser.get("/credits/organisations", find="zzz%_").text
 
 
-def test_what_people_type_is_text(client: object, staff: Browser, studio: str) -> None:
+def test_typed_text_is_escaped(client: object, staff: Browser, studio: str) -> None:
     page = staff.get("/credits/organisations", find=HOSTILE)
     assert "alert('x')" in page.text
     assert page.scripts == staff.get("/credits/organisations").scripts
@@ -91,14 +91,14 @@ def test_an_error_is_a_page(member: Browser) -> None:
     assert "content-security-policy" in page.response.headers
 
 
-def test_an_address_that_is_no_page_says_so(open_browser: Callable[..., Browser]) -> None:
+def test_an_unknown_path_has_an_error_page(open_browser: Callable[..., Browser]) -> None:
     page = open_browser().get("/credits/nothing/here")
     assert page.status == 404
     assert "The page /credits/nothing/here does not exist" in page.text
     assert "content-security-policy" in page.response.headers
 
 
-def test_assets_are_kept_and_named_by_their_content(member: Browser) -> None:
+def test_assets_are_cached_and_named_by_their_content(member: Browser) -> None:
     (script,) = member.get("/credits").scripts
     response = member.raw(script)
     assert response.headers["content-type"].startswith("text/javascript")

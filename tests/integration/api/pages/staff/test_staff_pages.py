@@ -1,4 +1,4 @@
-"""What staff do on the pages, and nobody else."""
+"""The pages of staff, which nobody else may use."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_credits_are_added_with_a_reason(
         ({"credits": "5", "reason": "x", "kind": "bribe"}, "choose one of the options"),
     ],
 )
-def test_a_form_says_what_is_wrong_and_keeps_what_was_typed(
+def test_a_form_shows_errors_and_keeps_the_input(
     staff: Browser, studio: str, fields: dict[str, str], fault: str
 ) -> None:
     form = staff.get("/credits/staff/grant", organisation=studio).form("/credits/staff/grant")
@@ -92,7 +92,7 @@ def test_price_and_plan_are_changed(staff: Browser, studio: str, ledger_api: Led
     assert "31 Mar 2027" in staff.get("/credits/subscription", organisation=studio).text
 
 
-def test_a_plan_is_not_given_an_end_that_is_past(
+def test_a_plan_cannot_end_in_the_past(
     staff: Browser, studio: str, client: Any, ledger_api: LedgerApi
 ) -> None:
     form = staff.get("/credits/staff/terms", organisation=studio).form("/credits/staff/plan")
@@ -103,9 +103,7 @@ def test_a_plan_is_not_given_an_end_that_is_past(
     assert balance_of(client, studio)["plan"] != "pro"
 
 
-def test_a_decimal_comma_is_no_separator_of_thousands(
-    staff: Browser, studio: str, client: Any, ledger_api: LedgerApi
-) -> None:
+def test_a_decimal_comma_is_refused(staff: Browser, studio: str, client: Any, ledger_api: LedgerApi) -> None:
     before = balance_of(client, studio)
     terms = staff.get("/credits/staff/terms", organisation=studio).form("/credits/staff/price")
     grant = staff.get("/credits/staff/grant", organisation=studio).form("/credits/staff/grant")
@@ -124,7 +122,7 @@ def sent(form: Any, **fields: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("who", ["admin", "member", "auditor"])
 @pytest.mark.parametrize("posted", STAFF_POSTS, ids=lambda posted: posted[0])
-def test_nobody_else_may(
+def test_other_users_are_refused(
     request: pytest.FixtureRequest, client: Any, studio: str, who: str, posted: tuple[str, dict[str, str]]
 ) -> None:
     path, fields = posted
@@ -154,7 +152,7 @@ def test_dead_letters_are_for_staff_and_auditors(member: Browser, staff: Browser
 
 @pytest.fixture
 def comparing(ledger_api: LedgerApi, open_browser: Any) -> Any:
-    """A function that opens the pages of a service whose reconciliation answers so, as an auditor."""
+    """A function that opens the pages as an auditor, with a fake reconciliation."""
 
     def open_pages(reconcile: Any) -> Browser:
         pages = pages_of(ledger_api, gateways=("razorpay",), reconcile=reconcile)
@@ -199,16 +197,16 @@ def test_differences_of_a_gateway_are_shown_with_their_money(comparing: Any) -> 
         assert shown in page.text
 
 
-def test_a_gateway_is_compared_only_when_it_is_asked_for(comparing: Any) -> None:
+def test_a_gateway_is_compared_only_on_request(comparing: Any) -> None:
     def reconcile(*_: object) -> list[Difference]:
-        pytest.fail("nobody asked")
+        pytest.fail("nobody requested it")
 
     browser = comparing(reconcile)
     for query in ("", "?gateway=cash", "?gateway=razorpay&first=2026-11-02&last=2026-11-01"):
         assert browser.get(f"/credits/reconciliation{query}").status == 200
 
 
-def test_a_gateway_that_does_not_answer_is_not_a_gateway_without_differences(comparing: Any) -> None:
+def test_an_unavailable_gateway_is_not_shown_as_equal(comparing: Any) -> None:
     def reconcile(*_: object) -> list[Difference]:
         raise GatewayUnavailable("razorpay does not answer: ConnectError")
 

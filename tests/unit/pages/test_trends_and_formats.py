@@ -1,4 +1,4 @@
-"""What the cards tell, what is suggested, and how numbers are written: pure functions of the pages."""
+"""Trends, recommendations and number formats: pure functions of the pages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NOW = datetime(2026, 11, 22, 9, 15, tzinfo=UTC)
 
 
 def months(*used: int, to_same_point: tuple[int, int] = (0, 0)) -> list[MonthUsage]:
-    """Return the cards of these credits, the current month first."""
+    """Return month cards with these credits, the current month first."""
     points = [*to_same_point, *used[2:]]
     return [
         MonthUsage(date(2026, 11 - number, 1), credits, 1, credits, 1, points[number], number == 0)
@@ -50,26 +50,26 @@ def months(*used: int, to_same_point: tuple[int, int] = (0, 0)) -> list[MonthUsa
         ((10, 100, 180, 120), Pattern.MIXED),
     ],
 )
-def test_the_cards_have_a_reading(used: tuple[int, int, int, int], pattern: Pattern) -> None:
+def test_the_cards_have_a_trend(used: tuple[int, int, int, int], pattern: Pattern) -> None:
     assert read_trend(months(*used)).pattern is pattern
 
 
-def test_a_running_month_that_falls_behind_is_no_growth() -> None:
+def test_a_current_month_that_is_behind_is_no_growth() -> None:
     assert read_trend(months(50, 121, 110, 100, to_same_point=(50, 90))).pattern is not Pattern.GROWING
     assert read_trend(months(95, 121, 110, 100, to_same_point=(95, 90))).pattern is Pattern.GROWING
 
 
-def test_a_spike_is_named() -> None:
+def test_a_spike_is_detected() -> None:
     assert read_trend(months(10, 100, 400, 100)).month == date(2026, 9, 1)
 
 
-def test_the_running_month_is_compared_with_the_same_point() -> None:
+def test_the_current_month_is_compared_at_the_same_day() -> None:
     assert same_point_change(months(60, 500, 1, 1, to_same_point=(60, 40))) == pytest.approx(0.5)
     assert same_point_change(months(60, 500, 1, 1, to_same_point=(60, 0))) is None
 
 
-def test_an_outlier_is_far_above_what_is_usual() -> None:
-    assert outlier_threshold([100] * 9) is None, "too few are known"
+def test_an_outlier_is_far_above_usual_usage() -> None:
+    assert outlier_threshold([100] * 9) is None, "too few events are known"
     usual = [80, 90, 100, 110, 120] * 4
     threshold = outlier_threshold(usual)
     assert threshold is not None
@@ -96,12 +96,12 @@ def test_a_top_up_covers_the_next_event_and_a_tenth(
     assert found.cost_minor == suggested * 2
 
 
-def test_nothing_is_suggested_from_nothing() -> None:
+def test_no_recommendation_without_usage() -> None:
     assert top_up(0, None, [], 20_000, 1_000) is None
 
 
 @pytest.mark.parametrize(("used", "is_recommended"), [(7_999, False), (8_000, True), (20_000, True)])
-def test_pro_is_worth_a_look_near_its_fee(used: int, is_recommended: bool) -> None:
+def test_pro_is_recommended_near_its_fee(used: int, is_recommended: bool) -> None:
     assert compare_with_pro(used, 20_000, Currency.USD, PUBLISHED_PRICES).is_recommended is is_recommended
 
 
@@ -115,10 +115,10 @@ def test_bars_fit_the_chart(highest: int) -> None:
         assert bar.y >= 0
         assert bar.y + bar.height == pytest.approx(chart.baseline)
     assert chart.lines[-1][0] >= highest
-    assert chart.bars[-1].label, "today is named"
+    assert chart.bars[-1].label, "the current day is labelled"
 
 
-def test_numbers_read_as_in_the_place() -> None:
+def test_numbers_have_the_format_of_the_country() -> None:
     indian, american = formats_of(Currency.INR, "Asia/Kolkata"), formats_of(Currency.USD, "America/New_York")
     assert (indian.number(1_250_000), american.number(1_250_000)) == ("12,50,000", "1,250,000")
     assert (indian.money(12_345_650), american.money(12_345_650)) == ("₹1,23,456.50", "$123,456.50")
@@ -133,20 +133,20 @@ def test_numbers_read_as_in_the_place() -> None:
     assert indian.rate(100_000) == "0.1"
 
 
-def test_numbers_are_as_fresh_as_the_views() -> None:
-    def positions(standing: int, log_end: int) -> Positions:
+def test_freshness_of_the_projections() -> None:
+    def positions(position: int, log_end: int) -> Positions:
         moved_at = datetime(2026, 11, 22, 9, 14, 50, tzinfo=UTC)
-        return Positions([ProjectionPosition("balance", standing, 1, moved_at)], log_end)
+        return Positions([ProjectionPosition("balance", position, 1, moved_at)], log_end)
 
     assert Freshness.of(positions(7, 7), NOW) == Freshness(NOW, 7, 0, 0)
     behind = Freshness.of(positions(5, 7), NOW)
     assert (behind.events_behind, behind.seconds_behind) == (2, 10)
     assert behind.is_late
-    assert not Freshness(NOW, 5, 2, 4).is_late, "usage is always under way"
+    assert not Freshness(NOW, 5, 2, 4).is_late, "usage always changes"
     assert not Freshness(NOW, 7, 0, 0).is_late
 
 
-def test_everything_has_a_name() -> None:
+def test_every_enum_value_has_a_label() -> None:
     assert labels.TRANSACTION_TYPES.keys() == set(TransactionType)
     assert labels.USAGE_TYPES.keys() == set(UsageType)
     assert labels.PLANS.keys() == set(Plan)

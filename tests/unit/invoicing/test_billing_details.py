@@ -1,4 +1,4 @@
-"""Billing details: what is accepted, and in which form it is kept."""
+"""Billing details: accepted values, and their normalised form."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ BENGALURU = Address("IN", "Karnataka", "Bengaluru", "560001", ("12 MG Road", "4t
 BERLIN = Address("DE", "", "Berlin", "10115", ("Invalidenstraße 1",))
 DETAILS = BillingDetails("Marathon Photos Pvt Ltd", "accounts@marathon.example", BENGALURU)
 
-# Of listed companies, as on their invoices, and of python-stdnum's and a payment gateway's documentation.
+# From invoices of listed companies, and from the documentation of python-stdnum and a payment gateway.
 REAL_GSTINS = [
     "27AAPFU0939F1ZV",
     "29AAGCB7383J1Z4",
@@ -37,13 +37,13 @@ def in_bengaluru(**changes: Any) -> Address:
     return msgspec.structs.replace(BENGALURU, **changes)
 
 
-def test_what_is_right_is_kept_as_it_is() -> None:
+def test_valid_details_are_unchanged() -> None:
     assert validated(DETAILS) == DETAILS
     full = details(phone="+91 80 4718 0000", tax_id=GSTIN_OF_KARNATAKA, shipping=BERLIN)
     assert validated(full) == full
 
 
-def test_spaces_case_and_codes_are_tidied() -> None:
+def test_spaces_case_and_codes_are_normalised() -> None:
     tidied = validated(
         details(
             name="  Marathon   Photos Pvt Ltd ",
@@ -90,13 +90,13 @@ def test_outside_india_states_and_postal_codes_are_free() -> None:
         ({"shipping": in_bengaluru(state="")}, "shipping.state"),
     ],
 )
-def test_what_cannot_be_right_is_refused_by_its_field(changes: dict[str, Any], field: str) -> None:
+def test_an_invalid_value_is_refused_with_its_field(changes: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
         validated(details(**changes))
     assert refusal.value.field == field
 
 
-def test_all_that_cannot_be_right_is_refused_at_once() -> None:
+def test_all_invalid_values_are_refused_together() -> None:
     nothing = Address("IN", "", "", "", ("",))
     with pytest.raises(InvalidInput) as refusal:
         validated(BillingDetails("", "", nothing, phone="call me", tax_id="29", shipping=nothing))
@@ -109,7 +109,7 @@ def test_all_that_cannot_be_right_is_refused_at_once() -> None:
     ]
 
 
-def test_what_is_needed_is_said_in_words() -> None:
+def test_a_missing_value_has_a_readable_message() -> None:
     with pytest.raises(InvalidInput) as refusal:
         validated(details(name="", address=in_bengaluru(postal_code="", state="", lines=())))
     assert [why for _, why in refusal.value.field_errors] == [
@@ -120,7 +120,7 @@ def test_what_is_needed_is_said_in_words() -> None:
     ]
 
 
-def test_a_gstin_is_not_held_against_a_state_that_is_none() -> None:
+def test_a_gstin_is_not_compared_with_an_invalid_state() -> None:
     with pytest.raises(InvalidInput) as refusal:
         validated(details(tax_id=GSTIN_OF_KARNATAKA, address=in_bengaluru(state="Bavaria")))
     assert refusal.value.field_errors == (
@@ -129,12 +129,12 @@ def test_a_gstin_is_not_held_against_a_state_that_is_none() -> None:
 
 
 @pytest.mark.parametrize("address", [BENGALURU, Address("AE", "", "Dubai", "", ("1 Road",))])
-def test_what_is_left_blank_is_not_there(address: Address) -> None:
+def test_a_blank_value_is_none(address: Address) -> None:
     kept = validated(details(phone=" ", tax_id=" ", address=address))
     assert (kept.phone, kept.tax_id) == (None, None)
 
 
-def test_a_gstin_of_another_state_says_which() -> None:
+def test_a_gstin_of_another_state_names_it() -> None:
     with pytest.raises(InvalidInput, match=r"of Maharashtra \(27\), the address of Karnataka \(29\)"):
         validated(details(tax_id="27AAPFU0939F1ZV"))
 
@@ -149,7 +149,7 @@ def test_real_gstins_pass(gstin: str) -> None:
     place=st.integers(0, 14),
     character=st.sampled_from("0123456789ABCXYZ"),
 )
-def test_a_mistyped_character_never_passes(gstin: str, place: int, character: str) -> None:
+def test_a_mistyped_character_is_always_found(gstin: str, place: int, character: str) -> None:
     mistyped = f"{gstin[:place]}{character}{gstin[place + 1 :]}"
     if mistyped != gstin:
         with pytest.raises(InvalidInput, match="is no GSTIN"):

@@ -1,4 +1,4 @@
-"""Paths, prices, subscriptions and words for schemas."""
+"""Paths, prices, moments, and texts for schemas."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from api.http.schema_text import example_of, type_of
         (b"/", "/"),
     ],
 )
-def test_a_path_is_written_in_one_way(raw, canonical):
+def test_a_path_has_one_spelling(raw, canonical):
     assert canonical_path({"path": "/other", "raw_path": raw}) == canonical
 
 
-def test_a_server_that_gives_no_raw_path():
+def test_a_server_without_a_raw_path():
     assert canonical_path({"path": "/a b/ü"}) == "/a%20b/%C3%BC"
 
 
@@ -82,7 +82,7 @@ def test_a_moment_is_read_in_utc(text, moment):
         None,
     ],
 )
-def test_what_is_no_moment(text):
+def test_an_invalid_moment(text):
     with pytest.raises(ValidationError):
         TypeAdapter(Instant).validate_python(text)
 
@@ -100,7 +100,7 @@ def test_what_is_no_moment(text):
         ({"const": "ready"}, '"ready"'),
     ],
 )
-def test_types_in_words(schema, words):
+def test_types_are_described_in_words(schema, words):
     assert type_of(schema) == words
 
 

@@ -1,4 +1,4 @@
-"""How actors are shown."""
+"""Display names of actors."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from domain.identity.people import ActorNames
     ("user_id", "shown"),
     [("u-1", "Asha Rao"), ("u-2", "erased person"), ("u-3", "u-3"), (None, "System")],
 )
-def test_a_name_in_place_of_an_id(user_id: str | None, shown: str) -> None:
+def test_a_name_replaces_an_id(user_id: str | None, shown: str) -> None:
     assert ActorNames({"u-1": "Asha Rao", "u-2": None}).of(user_id) == shown

@@ -1,4 +1,4 @@
-"""How deliveries are signed, and when they are tried again."""
+"""Signatures of deliveries, and times of retries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.credits.builders import NOON
 
 
 def test_a_published_example_of_the_format() -> None:
-    """Published where the format comes from (docs.svix.com, verifying webhooks by hand)."""
+    """Published by the authors of the format (docs.svix.com, verifying webhooks manually)."""
     headers = signed_headers(
         ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
         "msg_p5jXN8AQM9LWM0D4loKWxJek",
@@ -40,7 +40,7 @@ def test_each_live_secret_signs() -> None:
     assert both == alone
 
 
-def test_retries_come_ever_more_seldom_for_five_days() -> None:
+def test_retries_become_less_frequent_for_five_days() -> None:
     at, attempts, pauses_s = NOON, 0, []
     while True:
         attempts += 1
@@ -53,13 +53,13 @@ def test_retries_come_ever_more_seldom_for_five_days() -> None:
     assert FAILURE_PERIOD_MAX <= at - NOON < FAILURE_PERIOD_MAX + timedelta(hours=8)
 
 
-def test_jitter_makes_a_pause_up_to_a_fifth_longer() -> None:
+def test_jitter_makes_a_delay_up_to_a_fifth_longer() -> None:
     assert retry_at(NOON, attempts=2, created_at=NOON, jitter=1) == NOON + timedelta(seconds=24)
     assert endpoint_paused_until(NOON, failures=2, jitter=0.5) == NOON + timedelta(seconds=2.2)
 
 
 @pytest.mark.parametrize(("failures", "seconds"), [(1, 1), (4, 8), (10, 300), (1_000, 300)])
-def test_an_endpoint_rests_after_failures(failures: int, seconds: int) -> None:
+def test_an_endpoint_is_paused_after_failures(failures: int, seconds: int) -> None:
     assert endpoint_paused_until(NOON, failures=failures, jitter=0) == NOON + timedelta(seconds=seconds)
 
 
@@ -67,7 +67,7 @@ def test_an_endpoint_rests_after_failures(failures: int, seconds: int) -> None:
     ("next_attempt_at", "delivered_at", "status"),
     [(NOON, None, "pending"), (None, NOON, "delivered"), (None, None, "given_up")],
 )
-def test_what_has_become_of_a_delivery(
+def test_the_status_of_a_delivery(
     next_attempt_at: datetime | None, delivered_at: datetime | None, status: str
 ) -> None:
     delivery = Delivery("msg_1", "x", NOON, 1, NOON, 500, "it answered 500", next_attempt_at, delivered_at)

@@ -1,4 +1,4 @@
-"""The keys that make every message count once, for ever: these bytes must never change."""
+"""Dedupe keys: these bytes must never change, so that every message counts once forever."""
 
 from hashlib import blake2b
 from uuid import UUID
@@ -23,11 +23,11 @@ def digest(source: str, message_id: str, size: int) -> bytes:
         ("", "", "7025e075d5e2f6cde3cc051a31f07660"),
     ],
 )
-def test_keys_written_once_are_found_for_ever(source: str, message_id: str, key: str) -> None:
+def test_stored_keys_never_change(source: str, message_id: str, key: str) -> None:
     assert dedupe_key(source, message_id).hex() == key
 
 
-def test_a_uuid_keeps_its_time_in_front() -> None:
+def test_a_key_starts_with_the_time_of_a_uuid() -> None:
     key = dedupe_key(WORKER, MESSAGE_ID)
     assert key[:6] == UUID(MESSAGE_ID).bytes[:6]
     assert key[6:] == digest(WORKER, MESSAGE_ID, 10)
@@ -58,7 +58,7 @@ def test_later_uuids_sort_after_earlier_ones() -> None:
         pytest.param("m" * 128, id="the longest"),
     ],
 )
-def test_any_other_id_is_hashed_whole(message_id: str) -> None:
+def test_any_other_id_is_hashed_completely(message_id: str) -> None:
     assert dedupe_key(WORKER, message_id) == digest(WORKER, message_id, 16)
 
 
@@ -86,7 +86,7 @@ def test_a_key_has_sixteen_bytes(message_id: str) -> None:
     assert len(dedupe_key(WORKER, message_id)) == KEY_BYTES == 16
 
 
-def test_a_stream_is_named_by_the_platforms_own_id() -> None:
+def test_a_stream_is_derived_from_the_platforms_id() -> None:
     assert stream_id("org-4711") == UUID("9da2e03a-8e69-5589-8fbb-a49d6e7d9d6d")
     assert stream_id("org-4711") != stream_id("ORG-4711")
     assert stream_id("org-é") != stream_id("org-e")

@@ -1,4 +1,4 @@
-"""How the auditor reads records: each way to break the contract, and what must not be refused."""
+"""How the auditor reads records: all ways to break the contract, and valid edge cases."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def event(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("encode", [structured, binary])
-def test_both_modes_say_the_same(encode: Any) -> None:
+def test_both_modes_give_the_same_message(encode: Any) -> None:
     assert read_message(record(encode(EVENT))) == Message(
         "/photo-processing/worker-7",
         "0198f0c2-7a3b-7c4d-8e5f-0123456789ab",
@@ -66,7 +66,7 @@ def test_both_modes_say_the_same(encode: Any) -> None:
 
 
 @pytest.mark.parametrize(("flaw", "field"), MALFORMED_ENCODERS.values(), ids=MALFORMED_ENCODERS)
-def test_each_flaw_is_blamed_on_its_field(flaw: MalformedEncoder, field: str | None) -> None:
+def test_each_flaw_names_its_field(flaw: MalformedEncoder, field: str | None) -> None:
     with pytest.raises(Malformed) as refused:
         read_message(record(flaw(copy.deepcopy(EVENT))))
     assert refused.value.field == field
@@ -88,7 +88,7 @@ def test_each_flaw_is_blamed_on_its_field(flaw: MalformedEncoder, field: str | N
         {"data": {"hold_id": "h" * 128}},
     ],
 )
-def test_what_is_on_the_edge_is_within(changes: dict[str, Any]) -> None:
+def test_values_at_their_bounds_are_valid(changes: dict[str, Any]) -> None:
     assert read_message(record(structured(event(**changes))))
 
 
@@ -98,7 +98,7 @@ def test_a_record_of_full_size_is_read() -> None:
     assert read_message(Record(0, 0, key, value + b" " * (65_536 - len(value)), headers))
 
 
-def test_the_first_of_an_identity_wins_and_others_repeat_or_contradict_it() -> None:
+def test_the_first_record_of_an_identity_wins() -> None:
     verdicts = judge(
         [
             record(structured(event(data={"photos": 6})), offset=2),
@@ -130,12 +130,12 @@ def test_the_first_of_an_identity_wins_and_others_repeat_or_contradict_it() -> N
         {"data": {"event": {"id": 1043, "name": "Médaille d'or 🥇"}}},
     ],
 )
-def test_whatever_affects_the_charge_makes_a_conflict(other: dict[str, Any]) -> None:
+def test_a_changed_field_that_affects_the_charge_is_a_conflict(other: dict[str, Any]) -> None:
     verdicts = judge([record(structured(EVENT)), record(structured(event(**other)), offset=1)])
     assert list(verdicts.refused) == [(0, 1)]
 
 
-def test_traffic_without_a_first_is_not_judged() -> None:
+def test_an_identity_in_two_partitions_cannot_be_judged() -> None:
     with pytest.raises(ValueError, match="two partitions"):
         judge([record(structured(EVENT)), record(structured(EVENT), partition=1)])
 

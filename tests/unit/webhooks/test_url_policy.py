@@ -1,4 +1,4 @@
-"""Where deliveries may go."""
+"""The URLs that deliveries may go to."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def test_the_host_header(url: str, authority: str) -> None:
         ("https://[::ffff:93.184.216.34]/", "public internet"),
     ],
 )
-def test_what_may_not_be_called(url: str, words: str) -> None:
+def test_a_url_that_is_not_allowed(url: str, words: str) -> None:
     with pytest.raises(InvalidInput, match=words) as refused:
         check_url(url, allow_private=False)
     assert refused.value.field == "url"
 
 
-def test_for_trying_out_private_addresses_and_plain_http_may_be_allowed() -> None:
+def test_private_addresses_and_plain_http_may_be_allowed() -> None:
     assert check_url("http://127.0.0.1:9000/x", allow_private=True) == WebhookTarget(
         "127.0.0.1", 9000, "/x", False
     )
@@ -95,10 +95,10 @@ def test_public_addresses(address: str) -> None:
         *("2001:db8::1", "2002:a00:1::1", "3fff::1", "100::1"),
     ],
 )
-def test_addresses_that_only_we_can_reach_or_that_hide_one(address: str) -> None:
+def test_private_addresses_and_ranges_that_embed_one(address: str) -> None:
     assert not is_public(address)
 
 
-def test_a_name_is_no_address() -> None:
+def test_a_name_is_not_an_address() -> None:
     with pytest.raises(ValueError, match="example"):
         is_public("example.com")

@@ -1,4 +1,4 @@
-"""The price book: which prices are in force when."""
+"""The price book: the prices in force at a moment."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -34,7 +34,7 @@ def test_the_published_prices() -> None:
     assert (dollars.tax_per_cent, rupees.tax_per_cent) == (0, 18)
 
 
-def test_an_edition_is_in_force_from_the_very_moment_it_names() -> None:
+def test_an_edition_is_in_force_from_its_moment_on() -> None:
     book = PriceBook([edition(currencies=inr(credit_price_millionths=1_750_000), minimum_credits=500)])
     before, after = book.at(NEW_YEAR - MOMENT), book.at(NEW_YEAR)
     assert (before.version, before.minimum_credits) == ("published-1", 1_000)
@@ -43,7 +43,7 @@ def test_an_edition_is_in_force_from_the_very_moment_it_names() -> None:
     assert after.of(Currency.INR).credit_price_millionths == 1_750_000
 
 
-def test_what_an_edition_leaves_out_stays_as_it_was() -> None:
+def test_an_edition_keeps_what_it_does_not_change() -> None:
     book = PriceBook(
         [
             edition("april", APRIL, currencies=inr(tax_per_cent=12)),  # listed first, in force last
@@ -61,7 +61,7 @@ def test_what_an_edition_leaves_out_stays_as_it_was() -> None:
     assert april.of(Currency.USD) == PriceBook().at(NOON).of(Currency.USD)
 
 
-def test_an_edition_is_found_by_the_version_that_a_payment_names() -> None:
+def test_an_edition_is_found_by_its_version() -> None:
     book = PriceBook([edition("2027", currencies=inr(tax_per_cent=12))])
     assert book.edition("2027").of(Currency.INR).tax_per_cent == 12
     assert book.edition("published-1").of(Currency.INR).tax_per_cent == 18
