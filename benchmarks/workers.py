@@ -20,7 +20,7 @@ from benchmarks.traffic import Traffic, organisation_ids
 from domain.credits.events import GrantKind
 from domain.shared.command_context import CommandContext
 from infra.event_store.usage_store import PostgresUsageStore
-from infra.service.composition import open_ledger, usage_consumer
+from infra.service.composition import credits_of, open_ledger, usage_consumer
 from infra.service.process import stop_on_signals, tune_for_throughput
 from infra.service.telemetry import log_to_stderr
 from infra.settings import Settings
@@ -66,10 +66,11 @@ def grant(task: Task) -> Report:
     organisations = task["organisations"]
     grants = 0
     with open_ledger(task["database"]) as ledger:
+        commands = credits_of(ledger).commands
         ledger.organisation(organisations[0])  # connect
         _report_ready()
         while not stop.wait(1 / len(organisations)):
-            ledger.grant(
+            commands.grant(
                 organisations[grants % len(organisations)],
                 1,
                 kind=GrantKind.ADMIN,

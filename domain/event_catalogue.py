@@ -13,7 +13,8 @@ import msgspec
 
 from domain.credits import audit_events, auto_top_up_events
 from domain.credits import events as credit_events
-from domain.credits.organisation import Organisation, OrganisationSnapshot
+from domain.credits.organisation import Organisation
+from domain.credits.organisation_state import OrganisationSnapshot
 from domain.invoicing import events as invoice_events
 from domain.payments import events as payment_events
 from domain.payments.payment import Payment

@@ -19,10 +19,9 @@ from api.http.views import Position, View
 from domain.credits.auto_top_up import (
     THRESHOLD_MAX,
     TOP_UPS_PER_DAY_MAX,
-    HeldReason,
-    OffReason,
     TopUpTerms,
 )
+from domain.credits.auto_top_up_events import HeldReason, OffReason
 from domain.credits.errors import AutoTopUpNotOn
 from domain.payments.events import PaymentStatus
 from projections.credits import auto_top_up_queries

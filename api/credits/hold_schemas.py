@@ -9,8 +9,9 @@ from pydantic import BaseModel, Field
 from api.http.bodies import Body
 from api.http.fields import EVENT_NAME_PATTERN, Identifier, Instant
 from api.http.views import Position, View
+from domain.credits.command_result import CommandResult
+from domain.credits.hold_commands import HOLD_DURATION_DEFAULT, Quote
 from domain.credits.holds import HOLD_DURATION_MAX, PHOTOS_MAX, HoldMode
-from domain.credits.ledger import HOLD_DURATION_DEFAULT, CommandResult, Quote
 from domain.credits.limits import CREDITS_MAX
 from domain.pricing.rate_card import UsageType
 from domain.shared.command_runner import RecordedResult

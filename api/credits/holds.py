@@ -13,8 +13,8 @@ from api.http.fields import HoldId, OrganisationId, PageLimit
 from api.http.problems import invalid, responses
 from api.http.responses import COMMON_PROBLEMS, DEFAULT_PAGE_LIMIT, read_responses, write_responses
 from api.http.routes import ReadRoute, StrictRoute
+from domain.credits import hold_commands
 from domain.credits.holds import HoldRequest, check_requested_photos
-from domain.credits.ledger import Ledger
 from domain.pricing.rate_card import RateCard, credits_for
 from projections.credits import queries as credit_queries
 from projections.credits.holds import HoldStatus
@@ -58,7 +58,7 @@ def place_hold(
         "" if photo_event is None else photo_event.name,
         body.user,
     )
-    result = write.ledger.place_hold(
+    result = write.services.holds.place_hold(
         organisation_id,
         hold_request,
         duration=timedelta(seconds=body.expires_in_s),
@@ -86,7 +86,7 @@ def settle_hold(
     of the hold is released. A total below the photos that messages reported returns no credits: refund the
     charges instead.
     """
-    result = write.ledger.settle_hold(
+    result = write.services.holds.settle_hold(
         organisation_id,
         hold_id,
         body.photos,
@@ -111,7 +111,7 @@ def release_hold(
     organisation_id: OrganisationId, hold_id: HoldId, body: schemas.ReleaseHold, write: Write
 ) -> schemas.HoldRecorded:
     """Release the remaining credits of a hold. Charges that used the hold stay."""
-    result = write.ledger.release_hold(
+    result = write.services.holds.release_hold(
         organisation_id,
         hold_id,
         context=write.request,
@@ -169,7 +169,7 @@ def quote(organisation_id: OrganisationId, body: schemas.WantedUsage, read: Read
     """
     now = read.services.clock()
     credits_count = requested_credits(body, read.services.rates, now)
-    quoted, position = read.history(Ledger.quote, organisation_id, credits_count, at=now)
+    quoted, position = read.history(hold_commands.quote, organisation_id, credits_count, at=now)
     return schemas.QuotedCost.of(quoted, position)
 
 

@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field
 
 from api.http.bodies import Body
 from api.http.fields import Credits, Gateway, Identifier, Instant, PriceMillionths, Reason, Version
-from domain.credits import ledger
-from domain.credits.ledger import TRIAL_CREDITS
+from domain.credits.command_result import CommandResult
+from domain.credits.commands import TRIAL_CREDITS
 from domain.credits.limits import CREDITS_MAX
 from domain.pricing.plans import Plan
 from domain.shared.command_runner import RecordedResult
@@ -144,7 +144,7 @@ class Recorded(BaseModel):
     )
 
     @classmethod
-    def of(cls, result: RecordedResult[ledger.CommandResult]) -> Recorded:
+    def of(cls, result: RecordedResult[CommandResult]) -> Recorded:
         recorded = result.value
         return cls(
             organisation_id=recorded.organisation_id,

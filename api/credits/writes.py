@@ -10,9 +10,9 @@ from api.http.dependencies import Write, WriteRequest
 from api.http.fields import OrganisationId
 from api.http.responses import write_responses
 from api.http.routes import StrictRoute
-from domain.credits import ledger
+from domain.credits.command_result import CommandResult
+from domain.credits.commands import TRIAL_CREDITS
 from domain.credits.events import GrantKind
-from domain.credits.ledger import TRIAL_CREDITS
 from domain.shared.command_runner import RecordedResult
 
 router = APIRouter(prefix="/v1/organisations/{organisation_id}", route_class=StrictRoute)
@@ -35,7 +35,7 @@ def open_organisation(
     Usage that was reported before the opening is charged afterwards.
     A second request fails, unless it repeats the first request with the same `Idempotency-Key`.
     """
-    result = write.ledger.open_organisation(
+    result = write.services.commands.open_organisation(
         organisation_id,
         time_zone=body.time_zone,
         currency=body.currency,
@@ -58,7 +58,7 @@ def open_organisation(
 )
 def grant_credits(organisation_id: OrganisationId, body: write_schemas.Grant, write: Write) -> Recorded:
     """Grant credits without a payment. They pay an overdraft first."""
-    result = write.ledger.grant(
+    result = write.services.commands.grant(
         organisation_id,
         body.credits,
         kind=GrantKind(body.kind),
@@ -86,7 +86,7 @@ def record_purchase(organisation_id: OrganisationId, body: write_schemas.Purchas
     A payment adds its credits only once, even if requests have different `Idempotency-Key`s. The first
     purchase moves an organisation from Trial to Pay As You Go.
     """
-    result = write.ledger.record_purchase(
+    result = write.services.commands.record_purchase(
         organisation_id,
         body.credits,
         payment_id=body.payment_id,
@@ -113,7 +113,7 @@ def refund_charge(organisation_id: OrganisationId, body: write_schemas.Refund, w
 
     An open overdraft is paid first. A refund is an addition: it does not lower the usage of a month.
     """
-    result = write.ledger.refund_charge(
+    result = write.services.commands.refund_charge(
         organisation_id,
         body.charge,
         body.credits,
@@ -134,7 +134,7 @@ def refund_charge(organisation_id: OrganisationId, body: write_schemas.Refund, w
 )
 def change_price(organisation_id: OrganisationId, body: write_schemas.PriceChange, write: Write) -> Recorded:
     """Set the price of one credit. Past purchases keep their price."""
-    result = write.ledger.change_price(
+    result = write.services.commands.change_price(
         organisation_id,
         body.price_millionths,
         context=write.request,
@@ -153,7 +153,7 @@ def change_price(organisation_id: OrganisationId, body: write_schemas.PriceChang
 )
 def change_plan(organisation_id: OrganisationId, body: write_schemas.PlanChange, write: Write) -> Recorded:
     """Move the organisation to another plan, with or without an expiry."""
-    result = write.ledger.change_plan(
+    result = write.services.commands.change_plan(
         organisation_id,
         body.plan,
         expires_at=body.expires_at,
@@ -175,7 +175,7 @@ def change_time_zone(
     organisation_id: OrganisationId, body: write_schemas.TimeZoneChange, write: Write
 ) -> Recorded:
     """Count later charges in the days and months of another time zone. Past charges do not change."""
-    result = write.ledger.change_time_zone(
+    result = write.services.commands.change_time_zone(
         organisation_id,
         body.time_zone,
         context=write.request,
@@ -199,7 +199,7 @@ def set_low_balance_threshold(
 
     The ledger records an event when fewer credits are available. 0 means never.
     """
-    result = write.ledger.set_low_balance_threshold(
+    result = write.services.commands.set_low_balance_threshold(
         organisation_id,
         body.credits,
         context=write.request,
@@ -208,7 +208,7 @@ def set_low_balance_threshold(
     return _recorded(write, result)
 
 
-def _recorded(write: WriteRequest, result: RecordedResult[ledger.CommandResult]) -> Recorded:
+def _recorded(write: WriteRequest, result: RecordedResult[CommandResult]) -> Recorded:
     """Return the response of a command, and set its position and replay headers."""
     write.set_headers(result)
     return Recorded.of(result)

@@ -19,7 +19,9 @@ from api.http.bodies import Body
 from api.http.fields import IdempotencyKeyHeader, MinPosition
 from api.http.page_services import PageServices
 from api.http.rate_limits import RateLimits
+from domain.credits.commands import CreditCommands
 from domain.credits.errors import OrganisationNotFound
+from domain.credits.hold_commands import HoldCommands
 from domain.credits.ledger import Ledger
 from domain.identity.people import People
 from domain.identity.principals import ApiKeys, Identify, Principal
@@ -47,6 +49,8 @@ class Services:
     """Everything that the API needs from outside. The composition root builds it."""
 
     ledger: Ledger
+    commands: CreditCommands
+    holds: HoldCommands
     read_connection: Callable[[], AbstractContextManager[Connection]]
     """Borrows a connection for reads from the pool. Raises psycopg.OperationalError or StoreUnavailable."""
     identify: Identify
@@ -231,7 +235,6 @@ class WriteRequest:
         idempotency_key: IdempotencyKeyHeader = None,
     ) -> None:
         self.services = services
-        self.ledger = services.ledger
         self.request = context
         self._http = http
         self._response = response

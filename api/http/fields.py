@@ -11,7 +11,7 @@ from fastapi import Header, Path, Query
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from domain.credits.ledger import ORGANISATION_ID_MAX_LENGTH
+from domain.credits.commands import ORGANISATION_ID_MAX_LENGTH
 from domain.credits.limits import CREDITS_MAX
 from domain.shared.money import PRICE_MILLIONTHS_MAX
 

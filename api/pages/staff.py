@@ -21,8 +21,8 @@ from api.pages.shell.forms import IDEMPOTENCY_FIELD, Form, FormResult, form_resu
 from api.pages.shell.page import Page, PageDep
 from api.pages.shell.rendering import render
 from api.pages.shell.routing import PageRoute, redirect
+from domain.credits.command_result import CommandResult
 from domain.credits.events import GrantKind
-from domain.credits.ledger import CommandResult
 from domain.credits.limits import CREDITS_MAX
 from domain.payments.gateway import id_for_gateway
 from domain.payments.repository import PaymentResult
@@ -51,7 +51,7 @@ def post_grant(page: PageDep) -> Response:
     """Grant credits."""
 
     def grant(form: Form) -> RecordedResult[CommandResult]:
-        return page.services.ledger.grant(
+        return page.services.commands.grant(
             page.organisation_id,
             form.whole_number("credits", 1, CREDITS_MAX),
             kind=form.choice("kind", GrantKind),
@@ -74,7 +74,7 @@ def post_refund(page: PageDep, run: _RunId, charge: _Version) -> Response:
     """Refund a charge: some credits, or all that were not refunded yet."""
 
     def refund(form: Form) -> RecordedResult[CommandResult]:
-        return page.services.ledger.refund_charge(
+        return page.services.commands.refund_charge(
             page.organisation_id,
             charge,
             form.whole_number("credits", 1, CREDITS_MAX) if form.fields.get("credits", "").strip() else None,
@@ -129,7 +129,7 @@ def post_price(page: PageDep) -> Response:
     """Set the price of one credit from now on."""
 
     def change(form: Form) -> RecordedResult[CommandResult]:
-        return page.services.ledger.change_price(
+        return page.services.commands.change_price(
             page.organisation_id,
             form.price_millionths("price", PRICE_MILLIONTHS_MAX),
             context=form.request,
@@ -149,7 +149,7 @@ def post_plan(page: PageDep) -> Response:
         expires_at = _end_of_day(form.text("last_day", 10, required=False), zone)
         idempotency_key = form.idempotency_key(page.organisation_id)
         try:
-            return page.services.ledger.change_plan(
+            return page.services.commands.change_plan(
                 page.organisation_id,
                 plan,
                 expires_at=expires_at,

@@ -1,82 +1,68 @@
-"""Facts of an organisation's history that change no credits: who opened or closed a way in, or a way out, or
-changed who invoices are made out to.
+"""Events that change no credits: who created or removed an access, a webhook endpoint or billing details.
 
-Ids and digests only. A key's id is its visible prefix; an endpoint's address may hold secrets, so all that is
-kept of it is a digest.
+They hold ids and digests only. A key's id is its visible prefix; an endpoint's address may contain secrets,
+so the event has a digest of it.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, ClassVar
+from typing import Final, get_args
 
-import msgspec
-
-if TYPE_CHECKING:
-    from domain.credits.organisation import Organisation
+from domain.shared.aggregate import EventHeader
 
 
-class _AuditEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    recorded_at: datetime
-    actor: str | None
-    cause: str
-
-    balance_delta: ClassVar[int] = 0
-
-    def apply(self, organisation: Organisation) -> None:
-        pass
-
-
-class ApiKeyIssued(_AuditEvent, frozen=True, array_like=True, gc=False):
-    """A program of the organisation may read it, with this key."""
+class ApiKeyIssued(EventHeader, frozen=True):
+    """A program of the organisation may read its data with this key."""
 
     key_id: str
 
 
-class ApiKeyRevoked(_AuditEvent, frozen=True, array_like=True, gc=False):
-    """A key is refused from now on."""
+class ApiKeyRevoked(EventHeader, frozen=True):
+    """An API key was revoked: requests with it are refused."""
 
     key_id: str
 
 
-class WebhookEndpointAdded(_AuditEvent, frozen=True, array_like=True, gc=False):
-    """The organisation hears of its credits at an address; `url_digest` is SHA-256 of it, in hex."""
+class WebhookEndpointAdded(EventHeader, frozen=True):
+    """Events of the organisation are sent to an address; `url_digest` is its SHA-256, in hex."""
 
     endpoint_id: str
     url_digest: str
 
 
-class WebhookEndpointRemoved(_AuditEvent, frozen=True, array_like=True, gc=False):
-    """Nothing is sent to an endpoint any more, and its address is forgotten."""
+class WebhookEndpointRemoved(EventHeader, frozen=True):
+    """An endpoint was removed: nothing is sent to it, and its address was deleted."""
 
     endpoint_id: str
 
 
-class WebhookSecretRotated(_AuditEvent, frozen=True, array_like=True, gc=False):
-    """An endpoint's deliveries are signed with a new secret, and for a while with the one before as well."""
+class WebhookSecretRotated(EventHeader, frozen=True):
+    """An endpoint has a new secret. For some time its deliveries are signed with the old one too."""
 
     endpoint_id: str
 
 
-class WebhookEndpointDisabled(_AuditEvent, frozen=True, array_like=True, gc=False):
-    """Nothing is sent to an endpoint until it is enabled: all attempts since `failing_since` had failed, or
-    the receiver said that it is gone.
+class WebhookEndpointDisabled(EventHeader, frozen=True):
+    """Nothing is sent to an endpoint until it is enabled again.
+
+    All attempts since `failing_since` had failed, or the receiver answered that it is gone.
     """
 
     endpoint_id: str
     failing_since: datetime
 
 
-class WebhookEndpointEnabled(_AuditEvent, frozen=True, array_like=True, gc=False):
-    """What happens from now on is sent to an endpoint again."""
+class WebhookEndpointEnabled(EventHeader, frozen=True):
+    """Events from now on are sent to an endpoint again."""
 
     endpoint_id: str
 
 
-class BillingDetailsChanged(_AuditEvent, frozen=True, array_like=True, gc=False):
-    """Who invoices are made out to is somebody else. The details lie beside the log.
+class BillingDetailsChanged(EventHeader, frozen=True):
+    """The recipient of invoices changed. The details themselves are not in the log.
 
-    `digest` is of the details and a salt that is kept with them; None: they were erased.
+    `digest` is of the details and a salt that is stored with them; None: they were erased.
     """
 
     digest: str | None
@@ -92,3 +78,4 @@ AuditEvent = (
     | WebhookEndpointEnabled
     | BillingDetailsChanged
 )
+AUDIT_EVENT_TYPES: Final[tuple[type[EventHeader], ...]] = get_args(AuditEvent)

@@ -1,7 +1,7 @@
-"""Auto top-up: credits that are bought by themselves when few are left, and the brake on it.
+"""Auto top-up: the ledger buys credits by itself when few are left, within limits.
 
-Off unless somebody switches it on, with a purchase of theirs whose card may be charged again. What the brake
-allows is decision 0011: so many attempts a day, one at a time, never for more money than was agreed to.
+It is off until somebody switches it on with a purchase; the card of that purchase is charged again. Decision
+0011 sets the limits: a number of attempts a day, one at a time, never for more money than was agreed to.
 """
 
 from __future__ import annotations
@@ -12,30 +12,39 @@ from typing import Final
 
 import msgspec
 
+from domain.credits.auto_top_up_events import (
+    AutoTopUpBegun,
+    AutoTopUpHeld,
+    AutoTopUpSwitchedOff,
+    HeldReason,
+    OffReason,
+)
+from domain.credits.errors import AutoTopUpNotOn
 from domain.shared.calendar import local_day
+from domain.shared.command_context import HeaderFields
 from domain.shared.errors import InvalidInput
 
 TOP_UPS_PER_DAY_MAX: Final = 10
 """Top-ups a day that can be allowed at most."""
 CONSECUTIVE_FAILURES_MAX: Final = 3
-"""After so many payments in a row that failed, on as many days, auto top-up switches itself off."""
+"""After this number of failed payments in a row, on as many days, auto top-up switches itself off."""
 THRESHOLD_MAX: Final = 1_000_000_000_000
 _ZONE_CHANGE_WINDOW: Final = timedelta(hours=24)
 _ATTEMPT_RETENTION: Final = timedelta(days=3)
 
 
 class TopUpTerms(msgspec.Struct, frozen=True):
-    """What somebody wants: so many credits whenever fewer than `threshold` are available, so often a day."""
+    """Buy `credits` whenever fewer than `threshold` are available, at most `per_day` times a day."""
 
     credits: int
     threshold: int
     per_day: int = 1
 
     def check(self) -> None:
-        """Check what prices do not say.
+        """Check the threshold and the number a day; prices limit the credits.
 
         Raises:
-            InvalidInput: threshold outside 1 to `THRESHOLD_MAX`, or per_day outside 1 to `TOP_UPS_PER_DAY_MAX`.
+            InvalidInput: threshold outside 1 to `THRESHOLD_MAX`, or per_day to `TOP_UPS_PER_DAY_MAX`.
         """
         if not 1 <= self.threshold <= THRESHOLD_MAX:
             raise InvalidInput("threshold", f"the threshold must be between 1 and {THRESHOLD_MAX:,}")
@@ -43,8 +52,12 @@ class TopUpTerms(msgspec.Struct, frozen=True):
             raise InvalidInput("per_day", f"a day may have 1 to {TOP_UPS_PER_DAY_MAX} top-ups")
 
 
+TopUpDecision = AutoTopUpBegun | AutoTopUpHeld | AutoTopUpSwitchedOff
+"""The events that low credits can lead to."""
+
+
 class LastTopUpStatus(StrEnum):
-    """What has become of the payment of the last top-up."""
+    """The status of the payment of the last top-up."""
 
     NONE = "none"
     UNDER_WAY = "under_way"
@@ -52,62 +65,19 @@ class LastTopUpStatus(StrEnum):
     FAILED = "failed"
 
 
-class HeldReason(StrEnum):
-    """Why no top-up begins although credits are low."""
-
-    LIMIT_REACHED = "limit_reached"
-    """The day has had as many as it may."""
-    PAYMENT_FAILED = "payment_failed"
-    """The card was refused: it is tried again tomorrow."""
-    TOO_SMALL = "too_small"
-    """What was bought left the balance below its threshold: more of the same would not mend that."""
-
-
-class OffReason(StrEnum):
-    """Why auto top-up was switched off."""
-
-    ASKED = "asked"
-    PAYMENTS_FAILED = "payments_failed"
-    """The card was refused `CONSECUTIVE_FAILURES_MAX` times."""
-    PRICE_ROSE = "price_rose"
-    """A top-up would cost more than was agreed to when it was switched on."""
-    NOT_FOR_SALE = "not_for_sale"
-    """So many credits can no longer be bought, or the organisation is billed by agreement now."""
-
-
 class TopUpAttempt(msgspec.Struct, frozen=True, array_like=True):
-    """A top-up that was begun: when, and on which day of which zone."""
+    """A top-up that was started: when, and on which day of which zone."""
 
     at: datetime
     day: date
     time_zone: str
 
 
-class StartTopUp(msgspec.Struct, frozen=True):
-    """The answer to low credits: buy. It is the `number`-th of its day, after `failures` in a row."""
-
-    day: date
-    number: int
-    failures: int
-
-
-class HoldTopUp(msgspec.Struct, frozen=True):
-    """The answer to low credits: not today."""
-
-    reason: HeldReason
-    day: date
-
-
-class SwitchOffTopUp(msgspec.Struct, frozen=True):
-    """The answer to low credits: no more, until somebody switches it on again."""
-
-    reason: OffReason
-
-
 class AutoTopUp(msgspec.Struct, frozen=True):
-    """Where an organisation's auto top-up stands. What was begun counts on when it is switched off and on.
+    """The auto top-up of an organisation. Its attempts still count after it is switched off and on again.
 
-    `card_of` is the payment whose card is charged, `amount_minor_max` the most it may be charged a time, with tax.
+    It decides; the organisation records. `card_of` is the payment whose card is charged, `amount_minor_max`
+    the most it may charge each time, with tax.
     """
 
     is_on: bool
@@ -119,29 +89,50 @@ class AutoTopUp(msgspec.Struct, frozen=True):
     failures: int = 0
     held_on: date | None = None
 
-    def decide(
-        self, now: datetime, time_zone: str, last: LastTopUpStatus, total_minor: int
-    ) -> StartTopUp | HoldTopUp | SwitchOffTopUp | None:
-        """Return what to do about low credits; None: wait, or it was said before.
+    def is_needed(self, available: int) -> bool:
+        """Tell whether it is on and credits are low."""
+        return self.is_on and available < self.terms.threshold
+
+    def check_total(self, total_minor: int) -> None:
+        """Check what a top-up on new terms would cost now.
+
+        Raises:
+            InvalidInput: more than the agreed maximum.
+        """
+        if total_minor > self.amount_minor_max:
+            raise InvalidInput(
+                "credits", "these cost more than was agreed to: switch auto top-up on anew for them"
+            )
+
+    def start(
+        self, header: HeaderFields, payment_id: str, time_zone: str, last: LastTopUpStatus, total_minor: int
+    ) -> TopUpDecision | None:
+        """Decide what to do about low credits; None: wait, or the reason is recorded already.
 
         `total_minor` is what the top-up would cost now, tax included.
         """
+        now = header[0]
         failures = self.failures + 1 if last is LastTopUpStatus.FAILED else 0
-        today, begun = local_day(time_zone, now), self.count_started_today(now, time_zone)
+        today, started = local_day(time_zone, now), self.count_started_today(now, time_zone)
         if last is LastTopUpStatus.UNDER_WAY:
             return None
         if total_minor > self.amount_minor_max:
-            return SwitchOffTopUp(OffReason.PRICE_ROSE)
+            return AutoTopUpSwitchedOff(*header, OffReason.PRICE_ROSE)
         if failures >= CONSECUTIVE_FAILURES_MAX:
-            return SwitchOffTopUp(OffReason.PAYMENTS_FAILED)
-        if failures and begun:
-            return self._hold_once_a_day(HeldReason.PAYMENT_FAILED, today)
-        if begun >= self.terms.per_day:
-            return self._hold_once_a_day(HeldReason.LIMIT_REACHED, today)
-        return None if self.held_on == today else StartTopUp(today, begun + 1, failures)
+            return AutoTopUpSwitchedOff(*header, OffReason.PAYMENTS_FAILED)
+        if failures and started:
+            return self._hold_once_a_day(header, HeldReason.PAYMENT_FAILED, today)
+        if started >= self.terms.per_day:
+            return self._hold_once_a_day(header, HeldReason.LIMIT_REACHED, today)
+        begun = AutoTopUpBegun(*header, payment_id, self.terms.credits, today, started + 1, failures)
+        return None if self.held_on == today else begun
+
+    def complete(self, header: HeaderFields, time_zone: str) -> AutoTopUpHeld | None:
+        """Decide what to do if credits are still low after a top-up was paid: start no other on this day."""
+        return self._hold_once_a_day(header, HeldReason.TOO_SMALL, local_day(time_zone, header[0]))
 
     def count_started_today(self, now: datetime, time_zone: str) -> int:
-        """Count the attempts of the day; after a change of zone, whatever was begun within 24 hours."""
+        """Count the attempts of the day; after a change of zone, those of the last 24 hours too."""
         today = local_day(time_zone, now)
         return sum(
             attempt.day == today
@@ -151,11 +142,22 @@ class AutoTopUp(msgspec.Struct, frozen=True):
         )
 
     def with_attempt(self, attempt: TopUpAttempt, payment_id: str, failures: int) -> AutoTopUp:
-        """Return it after a top-up was begun; attempts too old to count are forgotten."""
+        """Return it after a top-up was started; attempts that are too old to count are dropped."""
         recent = [each for each in self.attempts if attempt.at - each.at < _ATTEMPT_RETENTION]
         return msgspec.structs.replace(
             self, attempts=(*recent, attempt), last_payment_id=payment_id, failures=failures
         )
 
-    def _hold_once_a_day(self, reason: HeldReason, today: date) -> HoldTopUp | None:
-        return None if self.held_on == today else HoldTopUp(reason, today)
+    def _hold_once_a_day(self, header: HeaderFields, reason: HeldReason, today: date) -> AutoTopUpHeld | None:
+        return None if self.held_on == today else AutoTopUpHeld(*header, reason, today, self.terms.per_day)
+
+
+def running(auto_top_up: AutoTopUp | None) -> AutoTopUp:
+    """Return auto top-up if it is on.
+
+    Raises:
+        AutoTopUpNotOn: it is not.
+    """
+    if auto_top_up is None or not auto_top_up.is_on:
+        raise AutoTopUpNotOn
+    return auto_top_up

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from domain.credits.limits import CREDITS_MAX
 from domain.credits.usage import PhotoEvent
 from domain.pricing.rate_card import UsageType
 from domain.shared.errors import InvalidInput
@@ -71,6 +72,10 @@ class Hold(msgspec.Struct, frozen=True, array_like=True):
         return PhotoEvent(self.event_id, self.event_name)
 
 
+SettlementKey = tuple[str, UsageType]
+"""Run id and usage type."""
+
+
 class Settlement(msgspec.Struct, frozen=True, array_like=True):
     """Photos of a settled run that were charged ahead of the messages that will report them."""
 
@@ -78,6 +83,18 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True):
     usage_type: UsageType
     photos: int
     settled_at: datetime
+
+
+def check_hold(wanted: HoldRequest, duration: timedelta) -> None:
+    """Check what is requested, and for how long.
+
+    Raises:
+        InvalidInput: credits outside 0 to `CREDITS_MAX`, or a duration outside a second to a day.
+    """
+    if not 0 <= wanted.credits <= CREDITS_MAX:
+        raise InvalidInput("credits", f"credits must be between 0 and {CREDITS_MAX:,}")
+    if not timedelta(0) < duration <= HOLD_DURATION_MAX:
+        raise InvalidInput("expires_in_s", "a hold lasts between a second and a day")
 
 
 def check_photos(photos: int) -> None:

@@ -45,6 +45,11 @@ class LotAllocation(msgspec.Struct, frozen=True, array_like=True, gc=False):
     credits: int
 
 
+def copy_lots(lots: Sequence[Lot]) -> list[Lot]:
+    """Return copies that can change without the originals."""
+    return [Lot(lot.kind, lot.number, lot.size, lot.remaining) for lot in lots]
+
+
 def plan_draws(lots: Sequence[Lot], credits_count: int) -> tuple[tuple[LotAllocation, ...], int]:
     """Return which lots, in spend order, cover a charge, and the overdraft that none of them covers."""
     draws = []

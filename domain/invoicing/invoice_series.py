@@ -102,8 +102,7 @@ class InvoiceSeries(Aggregate):
         self.name = name
         self.time_zone = time_zone
         if last is not None:
-            self.version = last.originator_version
-            self.last_recorded_at = last.event.recorded_at
+            self._start_at(last)
 
     def next_header(self, at: datetime) -> DocumentHeader:
         """Return the header of the next document. Dates never go back within a series."""

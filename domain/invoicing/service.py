@@ -15,7 +15,8 @@ from typing import Final
 import msgspec
 
 from domain.credits.audit_events import BillingDetailsChanged
-from domain.credits.ledger import CommandResult, Ledger
+from domain.credits.command_result import CommandResult
+from domain.credits.commands import CreditCommands
 from domain.invoicing.billing_details import BillingDetails, billing_details_digest, validated
 from domain.invoicing.document_builder import credit_note_of, invoice_of
 from domain.invoicing.documents import (
@@ -51,10 +52,15 @@ class Invoicing:
     """Commands on billing details and invoices of all organisations."""
 
     def __init__(
-        self, ledger: Ledger, document_store: BillingDocumentStore, seller: Seller, invoice_text: InvoiceText
+        self,
+        commands: CreditCommands,
+        document_store: BillingDocumentStore,
+        seller: Seller,
+        invoice_text: InvoiceText,
     ) -> None:
-        self._ledger = ledger
-        self._store = ledger.runner.store
+        self._commands = commands
+        self._ledger = commands.ledger
+        self._store = commands.ledger.runner.store
         self._document_store = document_store
         self._seller = seller
         self._invoice_text = invoice_text
@@ -152,7 +158,7 @@ class Invoicing:
         idempotency_key: IdempotencyKey | None = None,
     ) -> RecordedResult[CommandResult]:
         event = BillingDetailsChanged(*context.event_header, digest)
-        return self._ledger.record_audit_event(organisation_id, event, idempotency_key=idempotency_key)
+        return self._commands.record_audit_event(organisation_id, event, idempotency_key=idempotency_key)
 
     def _documents(self, payment_id: str) -> list[InvoiceDocument]:
         return [decode_document(stored) for stored in self._document_store.documents_of(payment_id)]

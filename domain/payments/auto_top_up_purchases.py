@@ -7,7 +7,8 @@ from contextlib import suppress
 
 import msgspec
 
-from domain.credits.auto_top_up import AutoTopUp, LastTopUpStatus, OffReason, TopUpTerms
+from domain.credits.auto_top_up import AutoTopUp, LastTopUpStatus, TopUpTerms
+from domain.credits.auto_top_up_events import OffReason
 from domain.credits.organisation import Organisation
 from domain.payments.errors import BilledByAgreement, GatewayNotFound
 from domain.payments.gateway import GatewayError

@@ -138,7 +138,7 @@ def check_can_buy(organisation: Organisation, plan: PurchasePlan, now: datetime)
     """
     if organisation.plan is Plan.ENTERPRISE:
         raise BilledByAgreement
-    if plan is PurchasePlan.PRO and not organisation.can_buy_pro(now):
+    if plan is PurchasePlan.PRO and not organisation.subscription.can_buy_pro(now):
         raise ProAlreadyActive
 
 

@@ -214,7 +214,9 @@ class PaymentRefunds:
                 assert payment.purchase is not None
                 (taken,) = [
                     envelope.event
-                    for envelope in self._repository.store.refunds_of(organisation.id, payment.purchase)
+                    for envelope in self._repository.charge_history.refunds_of(
+                        organisation.id, payment.purchase
+                    )
                     if isinstance(envelope.event, PurchaseRefunded)
                     and envelope.event.refund_id == requested_refund.refund_id
                 ]
@@ -232,7 +234,7 @@ def _request_fee_refund(
     """Request a refund of the fee. If none of it is left, end the subscription that the payment started."""
     until = pro_until(payment)
     is_all = amount_minor == payment.refundable_fee_minor
-    ends = until if is_all and until is not None and organisation.is_subscription_ending_at(until) else None
+    ends = until if is_all and until is not None and organisation.subscription.is_ending_at(until) else None
     requested_refund = payment.request_fee_refund(refund_id, amount_minor, context, pro_until=ends)
     if ends is not None:
         organisation.change_plan(Plan.PAY_AS_YOU_GO, None, context)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from domain.credits.charge_history import ChargeHistory
 from domain.credits.ledger import Ledger
 from domain.payments.errors import GatewayNotFound, PaymentNotFound
 from domain.payments.gateway import Checkout, PaymentGateway
@@ -40,8 +41,11 @@ class PaymentReference(msgspec.Struct, frozen=True):
 class PaymentRepository:
     """Loads payments from the log and runs their decisions; finds the gateways that they use."""
 
-    def __init__(self, ledger: Ledger, gateways: Mapping[str, PaymentGateway]) -> None:
+    def __init__(
+        self, ledger: Ledger, gateways: Mapping[str, PaymentGateway], charge_history: ChargeHistory
+    ) -> None:
         self.ledger = ledger
+        self.charge_history = charge_history
         self.gateways = gateways
         self.runner = ledger.runner
         self.store = ledger.runner.store

@@ -6,6 +6,9 @@ from datetime import datetime
 
 import msgspec
 
+HeaderFields = tuple[datetime, str | None, str]
+"""The first fields of every event, see `domain.shared.aggregate.EventHeader`."""
+
 
 class CommandContext(msgspec.Struct, frozen=True):
     """The actor, time and cause of a command.
@@ -18,6 +21,6 @@ class CommandContext(msgspec.Struct, frozen=True):
     cause: str
 
     @property
-    def event_header(self) -> tuple[datetime, str | None, str]:
+    def event_header(self) -> HeaderFields:
         """The first fields of every event that the command records: see `aggregate.EventHeader`."""
         return self.at, self.actor, self.cause

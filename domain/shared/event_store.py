@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Final
@@ -12,7 +12,6 @@ from uuid import UUID
 import msgspec
 from eventsourcing.persistence import EventStore as LibraryEventStore
 
-from domain.pricing.rate_card import UsageType
 from domain.shared.aggregate import EventEnvelope
 
 EVENTS_CHANNEL: Final = "ledger_events"
@@ -94,11 +93,3 @@ class EventStore(LibraryEventStore[UUID], ABC):
     @abstractmethod
     def find_by_dedupe_key(self, key: bytes) -> EventEnvelope | None:
         """Return the event that has a dedupe key."""
-
-    @abstractmethod
-    def refunds_of(self, stream: UUID, charge: int) -> list[EventEnvelope]:
-        """Return all refunds of a charge, or of a purchase, oldest first."""
-
-    @abstractmethod
-    def photos_reported(self, stream: UUID, run_id: str, version: int) -> Mapping[UsageType, int]:
-        """Return a run's billable photos by usage type, in a history up to a version."""

@@ -29,6 +29,7 @@ from infra.migrations.migrate import migrate
 from infra.payments.auto_top_up_worker import AutoTopUpWorker
 from infra.payments.payment_worker import PaymentWorker
 from infra.service.composition import (
+    credits_of,
     open_invoicing,
     open_ledger,
     open_payments,
@@ -149,7 +150,8 @@ def worker(settings: Settings, _: argparse.Namespace) -> int:
         closing(open_ledger(url, prices=prices, pool_size=4)) as ledger,
         open_payments(settings, ledger) as payments,
     ):
-        payment_worker = PaymentWorker(payments.tracking, ledger, url, utc_now)
+        credit = credits_of(ledger)
+        payment_worker = PaymentWorker(payments.tracking, credit.commands, url, utc_now)
         registry = CollectorRegistry()
         top_ups = AutoTopUpWorker(payments.top_ups, payments.tracking, url, utc_now, new_id)
         registry.register(payment_metrics(payment_worker))
@@ -158,10 +160,10 @@ def worker(settings: Settings, _: argparse.Namespace) -> int:
         log.info("processing holds, payments, top-ups and invoices")
         run_in_threads(
             [
-                HoldExpiryWorker(ledger, url, utc_now).run,
+                HoldExpiryWorker(credit.holds, url, utc_now).run,
                 payment_worker.run,
                 top_ups.run,
-                InvoiceWorker(open_invoicing(settings, ledger), utc_now).run,
+                InvoiceWorker(open_invoicing(settings, credit.commands), utc_now).run,
                 SnapshotRetentionWorker(url).run,
             ],
             stop,

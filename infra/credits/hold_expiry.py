@@ -16,7 +16,7 @@ from typing import Final
 from psycopg.rows import tuple_row
 
 from domain.credits.errors import OrganisationNotFound
-from domain.credits.ledger import Ledger
+from domain.credits.hold_commands import HoldCommands
 from domain.shared.command_context import CommandContext
 from infra.polling import run_periodically
 from projections.connection import Connection
@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 class HoldExpiryWorker:
     """Expires due holds once a second. One thread uses an instance; any number of instances may run."""
 
-    def __init__(self, ledger: Ledger, conninfo: str, clock: Callable[[], datetime]) -> None:
-        self._ledger = ledger
+    def __init__(self, holds: HoldCommands, conninfo: str, clock: Callable[[], datetime]) -> None:
+        self._holds = holds
         self._conninfo = conninfo
         self._clock = clock
 
@@ -56,7 +56,7 @@ class HoldExpiryWorker:
         rows = connection.cursor(row_factory=tuple_row).execute(_DUE, (now, _BATCH_LIMIT)).fetchall()
         for (organisation_id,) in rows:
             try:
-                self._ledger.expire_holds(organisation_id, context=CommandContext(now, None, _CAUSE))
+                self._holds.expire_holds(organisation_id, context=CommandContext(now, None, _CAUSE))
             except OrganisationNotFound:
                 log.exception(
                     "a hold of organisation %s is projected, but the log does not have the organisation",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, NoReturn
 from uuid import UUID
 
-import msgspec
 from eventsourcing.application import Application
 from eventsourcing.persistence import (
     AggregateRecorder,
@@ -28,8 +26,6 @@ from eventsourcing.utils import Environment
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
-from domain.credits.events import UsageCharged, is_billable
-from domain.pricing.rate_card import UsageType
 from domain.shared.aggregate import EventEnvelope
 from domain.shared.errors import IdempotencyConflict, InvariantViolation
 from domain.shared.event_store import EVENTS_CHANNEL, EventStore, IdempotencyKey, StoredResponse
@@ -53,33 +49,8 @@ _SELECT_SNAPSHOTS: Final = """
                   WHERE e.originator_id = s.originator_id AND e.originator_version = s.originator_version)
     ORDER BY s.originator_version {order} LIMIT %s
 """
-_SELECT_REFUNDS: Final = """
-    SELECT originator_id, originator_version, topic, state FROM ledger.events
-    WHERE originator_id = %s AND refers_to = %s ORDER BY originator_version
-"""
 _SELECT_BY_DEDUPE_KEY: Final = """
     SELECT originator_id, originator_version, topic, state FROM ledger.events WHERE dedupe_key = %s
-"""
-# A run's charges lie between these two versions, or after the last version that is surely projected.
-_SELECT_RUN: Final = """
-    SELECT balances.version, run.first_version, run.last_version
-    FROM projections.balances
-    JOIN projections.positions AS balance ON balance.projection = 'balance'
-    JOIN projections.positions AS statement
-        ON statement.projection = 'statement' AND statement."position" >= balance."position"
-    LEFT JOIN projections.transactions AS run
-        ON run.stream = balances.stream AND run.kind = 'usage' AND run.reference = %(run_id)s
-    WHERE balances.stream = %(stream)s
-"""
-_SELECT_EVENTS_OF_RUN: Final = """
-    SELECT originator_id, originator_version, topic, state FROM ledger.events
-    WHERE originator_id = %(stream)s AND originator_version BETWEEN %(first)s AND %(last)s
-        AND position(%(run)s IN state) > 0
-    UNION ALL
-    SELECT originator_id, originator_version, topic, state FROM ledger.events
-    WHERE originator_id = %(stream)s
-        AND originator_version > %(projected)s AND originator_version <= %(version)s
-        AND position(%(run)s IN state) > 0
 """
 _INSERT_SNAPSHOT: Final = """
     INSERT INTO ledger.snapshots (originator_id, originator_version, topic, state)
@@ -214,36 +185,6 @@ class LedgerRecorder(_Reader, PostgresApplicationRecorder):
             raise IdempotencyConflict
         return StoredResponse(answer, position)
 
-    def select_refunds(self, originator_id: UUID, charge: int) -> Sequence[StoredEvent]:
-        """Return the refunds of a charge or purchase, in version order."""
-        with (
-            self.datastore.get_connection() as connection,
-            connection.cursor(binary=True, row_factory=tuple_row) as cursor,
-        ):
-            cursor.execute(_SELECT_REFUNDS, (originator_id, charge), prepare=True)
-            return [StoredEvent(*row) for row in cursor]
-
-    def select_events_of_run(self, originator_id: UUID, run_id: str, version: int) -> Sequence[StoredEvent]:
-        """Return events up to a version that include all charges of a run, also those not projected yet."""
-        with (
-            self.datastore.get_connection() as connection,
-            connection.cursor(binary=True, row_factory=tuple_row) as cursor,
-        ):
-            parameters = {"stream": originator_id, "run_id": run_id}
-            row = cursor.execute(_SELECT_RUN, parameters, prepare=True).fetchone()
-            projected, first, last = (0, None, None) if row is None else row
-            projected = min(projected, version)
-            bounds = {
-                "stream": originator_id,
-                "run": msgspec.json.encode(run_id),  # as in the stored events of the run
-                "first": 1 if first is None else first,
-                "last": 0 if last is None else min(last, projected),
-                "projected": projected,
-                "version": version,
-            }
-            cursor.execute(_SELECT_EVENTS_OF_RUN, bounds)
-            return [StoredEvent(*row) for row in cursor]
-
 
 class SnapshotRecorder(_Reader):
     """Stores snapshots. Storing the same snapshot twice has no effect."""
@@ -305,19 +246,6 @@ class LedgerEventStore(EventStore):
         """See `domain.shared.event_store.EventStore.find_by_dedupe_key`."""
         row = self.recorder.select_by_dedupe_key(key)
         return None if row is None else self.mapper.to_domain_event(row)
-
-    def refunds_of(self, stream: UUID, charge: int) -> list[EventEnvelope]:
-        """See `domain.shared.event_store.EventStore.refunds_of`."""
-        return [self.mapper.to_domain_event(row) for row in self.recorder.select_refunds(stream, charge)]
-
-    def photos_reported(self, stream: UUID, run_id: str, version: int) -> Mapping[UsageType, int]:
-        """See `domain.shared.event_store.EventStore.photos_reported`."""
-        photos: Counter[UsageType] = Counter()
-        for row in self.recorder.select_events_of_run(stream, run_id, version):
-            event = self.mapper.to_domain_event(row).event
-            if isinstance(event, UsageCharged) and event.run_id == run_id and is_billable(event):
-                photos[event.usage_type] += event.new_photos
-        return photos
 
 
 def event_store_of(ledger: Application[UUID]) -> LedgerEventStore:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from eventsourcing.postgres import PostgresSubscription
 
 from domain.shared.event_store import EVENTS_CHANNEL
-from infra.event_store.datastore import as_store_errors
-
-if TYPE_CHECKING:
-    from infra.event_store.recorder import LedgerRecorder
+from infra.event_store.datastore import LedgerDatastore, as_store_errors
 
 _STOP_CHECK_INTERVAL_S: Final = 0.1
 
@@ -22,16 +19,16 @@ class LedgerSubscription(PostgresSubscription):
     Iteration raises StoreUnavailable if the database is lost. Then subscribe again after the last position.
     """
 
-    _recorder: LedgerRecorder
-
     def _listen(self) -> None:
         """Run in the library's listening thread.
 
         The library's method holds a pooled connection during the whole subscription and returns it while it
         still listens. It also misses events that are committed between its first query and its LISTEN.
         """
+        datastore = self._recorder.datastore
+        assert isinstance(datastore, LedgerDatastore)
         try:
-            with as_store_errors(), closing(self._recorder.datastore.connect()) as connection:
+            with as_store_errors(), closing(datastore.connect()) as connection:
                 connection.execute(f"LISTEN {EVENTS_CHANNEL}")
                 self._has_been_notified.set()
                 while not self._has_been_stopped and not self._thread_error:

@@ -21,7 +21,7 @@ from typing import Final
 from psycopg.rows import class_row, tuple_row
 
 from domain.credits.audit_events import ApiKeyIssued, ApiKeyRevoked
-from domain.credits.ledger import Ledger
+from domain.credits.commands import CreditCommands
 from domain.identity.principals import (
     API_KEYS_MAX,
     ApiKey,
@@ -66,11 +66,11 @@ class PostgresApiKeys:
         self,
         connect: Callable[[], AbstractContextManager[Connection]],
         clock: Callable[[], datetime],
-        ledger: Ledger,
+        commands: CreditCommands,
     ) -> None:
         self._connect = connect
         self._clock = clock
-        self._ledger = ledger
+        self._commands = commands
 
     def issue(self, organisation_id: str, name: str, context: CommandContext) -> tuple[ApiKey, str]:
         """Create a key. Return its description and the key itself, which is not stored.
@@ -81,10 +81,10 @@ class PostgresApiKeys:
         """
         key_id = secrets.token_hex(6)
         key = f"clk_{key_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
-        issued = ApiKeyIssued(context.at, context.actor, context.cause, key_id)
+        issued = ApiKeyIssued(*context.event_header, key_id)
         # The write lock prevents two concurrent requests from exceeding the limit.
-        with shared_transaction(self._ledger) as connection:
-            self._ledger.record_audit_event(organisation_id, issued)
+        with shared_transaction(self._commands.ledger) as connection:
+            self._commands.record_audit_event(organisation_id, issued)
             counted = connection.cursor(row_factory=tuple_row).execute(_COUNT, [organisation_id])
             if counted.fetchall()[0][0] >= API_KEYS_MAX:
                 raise ApiKeysExhausted(f"the organisation has {API_KEYS_MAX} active keys; revoke one first")
@@ -112,9 +112,9 @@ class PostgresApiKeys:
             ApiKeyNotFound: the organisation has no active key with this id.
             OrganisationNotFound, StoreUnavailable.
         """
-        revoked = ApiKeyRevoked(context.at, context.actor, context.cause, key_id)
-        with shared_transaction(self._ledger) as connection:
-            self._ledger.record_audit_event(organisation_id, revoked)
+        revoked = ApiKeyRevoked(*context.event_header, key_id)
+        with shared_transaction(self._commands.ledger) as connection:
+            self._commands.record_audit_event(organisation_id, revoked)
             values = [context.at, context.actor, key_id, organisation_id]
             if not connection.execute(_REVOKE, values).rowcount:
                 raise ApiKeyNotFound(f"the organisation has no active key {key_id}")

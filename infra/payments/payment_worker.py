@@ -23,7 +23,7 @@ from typing import Any, Final
 import msgspec
 from psycopg.rows import tuple_row
 
-from domain.credits.ledger import Ledger
+from domain.credits.commands import CreditCommands
 from domain.payments.gateway import GatewayUnavailable
 from domain.payments.tracking import PaymentTracking
 from domain.shared.command_context import CommandContext
@@ -72,12 +72,16 @@ class PaymentWorker:
     """Follows up due payments every few seconds. Other threads may read `payment_counts` and `failures`."""
 
     def __init__(
-        self, tracking: PaymentTracking, ledger: Ledger, conninfo: str, clock: Callable[[], datetime]
+        self,
+        tracking: PaymentTracking,
+        commands: CreditCommands,
+        conninfo: str,
+        clock: Callable[[], datetime],
     ) -> None:
         self.payment_counts = PaymentCounts()
         self.failures = 0
         self._tracking = tracking
-        self._ledger = ledger
+        self._commands = commands
         self._conninfo = conninfo
         self._clock = clock
         self._rechecked_at: dict[str, datetime] = {}
@@ -132,7 +136,7 @@ class PaymentWorker:
 
     def _end_subscriptions(self, rows: list[tuple[Any, ...]], now: datetime) -> None:
         for (organisation_id,) in rows:
-            self._ledger.expire_pro(organisation_id, context=CommandContext(now, None, _CAUSE))
+            self._commands.expire_pro(organisation_id, context=CommandContext(now, None, _CAUSE))
 
     def _count(self, row: tuple[Any, ...] | None, now: datetime) -> None:
         assert row is not None

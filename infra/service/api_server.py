@@ -25,7 +25,7 @@ from infra.identity.sessions import PostgresSessions
 from infra.identity.tokens import Authenticator, TokenVerifier
 from infra.kafka.dead_letters import latest_dead_letters
 from infra.payments.reconciliation import make_reconciliation
-from infra.service.composition import open_invoicing, open_ledger, open_payments, ticket_verifier
+from infra.service.composition import credits_of, open_invoicing, open_ledger, open_payments, ticket_verifier
 from infra.settings import Settings, load_price_book, load_rate_card
 from infra.webhooks.endpoints import PostgresWebhookEndpoints
 
@@ -69,7 +69,8 @@ def api_services(settings: Settings, database_url: str, verifier: TokenVerifier)
         open=True,
     )
     ledger = open_ledger(database_url, prices=load_price_book(settings.price_book))
-    keys = PostgresApiKeys(pool.connection, utc_now, ledger)
+    credit = credits_of(ledger)
+    keys = PostgresApiKeys(pool.connection, utc_now, credit.commands)
     tickets = ticket_verifier(settings)
     pages = PageServices(
         sessions=PostgresSessions(pool.connection, utc_now),
@@ -98,14 +99,16 @@ def api_services(settings: Settings, database_url: str, verifier: TokenVerifier)
                 refunds=payment_services.refunds,
                 top_ups=payment_services.top_ups,
                 ledger=ledger,
+                commands=credit.commands,
+                holds=credit.holds,
                 read_connection=pool.connection,
                 identify=Authenticator(verifier, keys),
                 api_keys=keys,
                 webhooks=PostgresWebhookEndpoints(
-                    pool.connection, ledger, allow_private=settings.webhook_allow_private
+                    pool.connection, credit.commands, allow_private=settings.webhook_allow_private
                 ),
                 people=PostgresPeople(pool.connection),
-                invoicing=open_invoicing(settings, ledger),
+                invoicing=open_invoicing(settings, credit.commands),
                 print_invoice=_print_invoice,
                 limits=rate_limits(
                     settings.api_requests_per_minute, settings.api_organisation_requests_per_minute

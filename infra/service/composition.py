@@ -18,6 +18,8 @@ from consumers.publishing.publisher import Publisher
 from consumers.usage.consumer import UsageConsumer
 from consumers.usage.dead_letters import KafkaDeadLetters
 from consumers.usage.ingest import UsageIngest
+from domain.credits.commands import CreditCommands
+from domain.credits.hold_commands import HoldCommands
 from domain.credits.ledger import Ledger
 from domain.invoicing.service import Invoicing
 from domain.payments.auto_top_up_purchases import AutoTopUpPurchases
@@ -30,6 +32,7 @@ from domain.payments.service import Payments
 from domain.payments.tracking import PaymentTracking
 from domain.pricing.price_book import PriceBook
 from infra.clock import utc_now
+from infra.credits.charge_history import PostgresChargeHistory
 from infra.event_store.datastore import LedgerDatastore
 from infra.event_store.kafka_positions import PostgresKafkaPositions
 from infra.event_store.library_settings import UnsupportedSetting, check_settings
@@ -75,6 +78,20 @@ def _check_library_settings() -> None:
 
 
 @dataclass(frozen=True)
+class CreditServices:
+    """The commands on credits, all on one ledger."""
+
+    commands: CreditCommands
+    holds: HoldCommands
+
+
+def credits_of(ledger: Ledger) -> CreditServices:
+    """Return the commands on credits."""
+    charge_history = PostgresChargeHistory(ledger)
+    return CreditServices(CreditCommands(ledger, charge_history), HoldCommands(ledger, charge_history))
+
+
+@dataclass(frozen=True)
 class PaymentServices:
     """The commands on payments, all on one repository."""
 
@@ -89,7 +106,7 @@ def payments_of(
 ) -> PaymentServices:
     """Return the commands on payments through some gateways. `return_urls` maps a payment id to its URLs."""
     quote_store = PostgresQuoteStore(ledger)
-    repository = PaymentRepository(ledger, gateways)
+    repository = PaymentRepository(ledger, gateways, PostgresChargeHistory(ledger))
     orders = PaymentOrders(repository, quote_store, return_urls)
     refunds = PaymentRefunds(repository, quote_store)
     top_ups = AutoTopUpPurchases(repository)
@@ -169,14 +186,14 @@ def _embedded_keys(settings: Settings) -> StaticKeys:
         raise InvalidSetting(f"EMBEDDED_ISSUER_KEYS: {path} cannot be used: {error}") from error
 
 
-def open_invoicing(settings: Settings, ledger: Ledger) -> Invoicing:
-    """Return the invoicing service, on the connections of a ledger.
+def open_invoicing(settings: Settings, commands: CreditCommands) -> Invoicing:
+    """Return the invoicing service, on the connections of the ledger.
 
     Raises:
         InvalidSetting: a setting of the seller is missing or invalid.
     """
-    documents = PostgresBillingDocumentStore(event_store_of(ledger).recorder.datastore)
-    return Invoicing(ledger, documents, seller_of(settings), EnglishInvoiceText())
+    documents = PostgresBillingDocumentStore(event_store_of(commands.ledger).recorder.datastore)
+    return Invoicing(commands, documents, seller_of(settings), EnglishInvoiceText())
 
 
 @contextmanager
@@ -219,7 +236,7 @@ def webhook_deliverer(settings: Settings, database_url: str) -> Iterator[Webhook
     ledger = open_ledger(database_url, pool_size=2)
     connect = partial(psycopg.connect, database_url, autocommit=True)
     allow_private = settings.webhook_allow_private
-    endpoints = PostgresWebhookEndpoints(connect, ledger, allow_private=allow_private)
+    endpoints = PostgresWebhookEndpoints(connect, credits_of(ledger).commands, allow_private=allow_private)
     try:
         yield WebhookDeliverer(
             database_url, endpoints, HttpSender(allow_private=allow_private), utc_now, random.random

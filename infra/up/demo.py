@@ -8,6 +8,7 @@ from functools import partial
 
 import psycopg
 
+from domain.credits.commands import CreditCommands
 from domain.credits.errors import OrganisationAlreadyOpen
 from domain.credits.events import GrantKind
 from domain.credits.ledger import Ledger
@@ -16,7 +17,7 @@ from domain.shared.event_store import IdempotencyKey
 from domain.shared.money import Currency
 from infra.clock import utc_now
 from infra.identity.people import PostgresPeople
-from infra.service.composition import open_ledger
+from infra.service.composition import credits_of, open_ledger
 from infra.simulator.demo import (
     DEMO_ORGANISATIONS,
     DEMO_PEOPLE,
@@ -33,10 +34,11 @@ def open_demo(database_url: str) -> bool:
     """Open the missing demo organisations. Return whether none of them has usage yet."""
     _add_people(database_url)
     ledger = open_ledger(database_url)
+    commands = credits_of(ledger).commands
     try:
         now = utc_now()
         for organisation in DEMO_ORGANISATIONS:
-            _open(ledger, organisation, now)
+            _open(commands, organisation, now)
         return not any(_has_usage(ledger, organisation) for organisation in DEMO_ORGANISATIONS)
     finally:
         ledger.close()
@@ -51,10 +53,10 @@ def _add_people(database_url: str) -> None:
             people.put(user_id, name, None, utc_now())
 
 
-def _open(ledger: Ledger, organisation: DemoOrganisation, now: datetime) -> None:
+def _open(commands: CreditCommands, organisation: DemoOrganisation, now: datetime) -> None:
     # An earlier start may have stopped half-way. The idempotency key records each addition once.
     with suppress(OrganisationAlreadyOpen):
-        ledger.open_organisation(
+        commands.open_organisation(
             organisation.id,
             time_zone=organisation.time_zone,
             currency=Currency(organisation.currency),
@@ -62,17 +64,17 @@ def _open(ledger: Ledger, organisation: DemoOrganisation, now: datetime) -> None
             context=_context(organisation.opened_at(now), "open"),
         )
     for number, addition in enumerate(organisation.additions):
-        _add(ledger, organisation, addition, number, now)
+        _add(commands, organisation, addition, number, now)
 
 
 def _add(
-    ledger: Ledger, organisation: DemoOrganisation, addition: Addition, number: int, now: datetime
+    commands: CreditCommands, organisation: DemoOrganisation, addition: Addition, number: int, now: datetime
 ) -> None:
     cause = f"demo-addition-{number}"
     idempotency_key = IdempotencyKey(f"demo {organisation.id}", cause, b"demo")
     context = _context(addition.at(organisation.time_zone, now), cause)
     if addition.kind is AdditionKind.PURCHASE:
-        ledger.record_purchase(
+        commands.record_purchase(
             organisation.id,
             addition.credits,
             payment_id=addition.payment_id,
@@ -82,7 +84,7 @@ def _add(
             idempotency_key=idempotency_key,
         )
     else:
-        ledger.grant(
+        commands.grant(
             organisation.id,
             addition.credits,
             kind=GrantKind(addition.kind.value),

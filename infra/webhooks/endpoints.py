@@ -23,7 +23,7 @@ from domain.credits.audit_events import (
     WebhookEndpointRemoved,
     WebhookSecretRotated,
 )
-from domain.credits.ledger import Ledger
+from domain.credits.commands import CreditCommands
 from domain.shared.command_context import CommandContext
 from domain.shared.stream_keys import stream_id
 from domain.webhooks.endpoints import (
@@ -93,22 +93,22 @@ class PostgresWebhookEndpoints:
     def __init__(
         self,
         connect: Callable[[], AbstractContextManager[Connection]],
-        ledger: Ledger,
+        commands: CreditCommands,
         *,
         allow_private: bool,
     ) -> None:
         self._connect = connect
-        self._ledger = ledger
+        self._commands = commands
         self._allow_private = allow_private
 
     def add(self, organisation_id: str, url: str, context: CommandContext) -> tuple[Endpoint, str]:
         check_url(url, allow_private=self._allow_private)
         endpoint_id, secret = f"whe_{secrets.token_hex(6)}", _new_secret()
         digest = sha256(url.encode()).hexdigest()
-        with shared_transaction(self._ledger) as connection:
-            added = self._ledger.record_audit_event(
+        with shared_transaction(self._commands.ledger) as connection:
+            added = self._commands.record_audit_event(
                 organisation_id,
-                WebhookEndpointAdded(context.at, context.actor, context.cause, endpoint_id, digest),
+                WebhookEndpointAdded(*context.event_header, endpoint_id, digest),
             )
             counted = connection.cursor(row_factory=tuple_row).execute(_COUNT, [organisation_id])
             if counted.fetchall()[0][0] >= ENDPOINTS_MAX:
@@ -125,28 +125,28 @@ class PostgresWebhookEndpoints:
             return _endpoints(connection, _OF_ORGANISATION, [organisation_id])
 
     def remove(self, organisation_id: str, endpoint_id: str, context: CommandContext) -> None:
-        removed = WebhookEndpointRemoved(context.at, context.actor, context.cause, endpoint_id)
-        with shared_transaction(self._ledger) as connection:
-            self._ledger.record_audit_event(organisation_id, removed)
+        removed = WebhookEndpointRemoved(*context.event_header, endpoint_id)
+        with shared_transaction(self._commands.ledger) as connection:
+            self._commands.record_audit_event(organisation_id, removed)
             _expect_one(connection.execute(_REMOVE, [organisation_id, endpoint_id]), endpoint_id)
 
     def rotate_secret(self, organisation_id: str, endpoint_id: str, context: CommandContext) -> str:
         secret = _new_secret()
-        rotated = WebhookSecretRotated(context.at, context.actor, context.cause, endpoint_id)
-        with shared_transaction(self._ledger) as connection:
-            self._ledger.record_audit_event(organisation_id, rotated)
+        rotated = WebhookSecretRotated(*context.event_header, endpoint_id)
+        with shared_transaction(self._commands.ledger) as connection:
+            self._commands.record_audit_event(organisation_id, rotated)
             values = [secret, context.at + OLD_SECRET_VALIDITY, organisation_id, endpoint_id]
             _expect_one(connection.execute(_ROTATE, values), endpoint_id)
         return secret
 
     def enable(self, organisation_id: str, endpoint_id: str, context: CommandContext) -> Endpoint:
-        with shared_transaction(self._ledger) as connection:
+        with shared_transaction(self._commands.ledger) as connection:
             endpoint = _one(connection, organisation_id, endpoint_id)
             if endpoint.disabled_at is None:
                 return endpoint
-            enabled = self._ledger.record_audit_event(
+            enabled = self._commands.record_audit_event(
                 organisation_id,
-                audit_events.WebhookEndpointEnabled(context.at, context.actor, context.cause, endpoint_id),
+                audit_events.WebhookEndpointEnabled(*context.event_header, endpoint_id),
             )
             (endpoint,) = _endpoints(connection, _ENABLE, [enabled.position, endpoint_id])
         return endpoint
@@ -157,7 +157,7 @@ class PostgresWebhookEndpoints:
         Raises:
             StoreUnavailable.
         """
-        with shared_transaction(self._ledger) as connection:
+        with shared_transaction(self._commands.ledger) as connection:
             row = (
                 connection.cursor(row_factory=tuple_row)
                 .execute(_DISABLE, [context.at, endpoint_id])
@@ -167,11 +167,9 @@ class PostgresWebhookEndpoints:
                 return False
             organisation_id, failing_since = row
             connection.execute(_CANCEL_PENDING, [endpoint_id])
-            self._ledger.record_audit_event(
+            self._commands.record_audit_event(
                 organisation_id,
-                audit_events.WebhookEndpointDisabled(
-                    context.at, context.actor, context.cause, endpoint_id, failing_since
-                ),
+                audit_events.WebhookEndpointDisabled(*context.event_header, endpoint_id, failing_since),
             )
         return True
 

@@ -12,7 +12,8 @@ import msgspec
 from psycopg.rows import tuple_row
 
 from domain.credits.events import ChargeRefunded, OrganisationOpened, UsageCharged
-from domain.credits.organisation import Organisation, OrganisationSnapshot, evolve
+from domain.credits.organisation import Organisation, evolve
+from domain.credits.organisation_state import OrganisationSnapshot
 from domain.event_catalogue import NON_ORGANISATION_TOPICS, EventCodec
 from domain.shared.aggregate import DomainEvent, EventEnvelope
 from domain.shared.errors import InvariantViolation, LedgerError

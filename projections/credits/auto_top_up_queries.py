@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from msgspec import convert
 
-from domain.credits.auto_top_up import HeldReason, OffReason
+from domain.credits.auto_top_up_events import HeldReason, OffReason
 from domain.payments.events import PaymentStatus
 from domain.shared.calendar import local_day
 from projections.connection import Connection

@@ -8,13 +8,14 @@ from typing import Any, Final
 
 import msgspec
 
-from domain.credits.auto_top_up import HeldReason, OffReason
 from domain.credits.auto_top_up_events import (
     AutoTopUpBegun,
     AutoTopUpChanged,
     AutoTopUpHeld,
     AutoTopUpSwitchedOff,
     AutoTopUpSwitchedOn,
+    HeldReason,
+    OffReason,
 )
 from domain.shared.errors import InvariantViolation
 from projections.connection import Connection

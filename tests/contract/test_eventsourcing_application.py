@@ -27,7 +27,7 @@ from domain.shared.stream_keys import payment_stream, stream_id
 from infra.event_store.mapper import dedupe_key_of
 from infra.event_store.recorder import event_store_of
 from infra.event_store.usage_store import PostgresUsageStore
-from infra.service.composition import open_ledger
+from infra.service.composition import credits_of, open_ledger
 from tests.histories import Account
 from tests.sales import invoice, make_sale, series
 from tests.unit.payments.payment_builders import CREDITS, completed, requested
@@ -83,8 +83,8 @@ def positions(recordings: list[Recording[Any]]) -> list[int]:
 
 class TestRepository:
     def test_an_organisation_is_as_its_commands_see_it(self, ledger: Ledger) -> None:
-        ledger.open_organisation(ORG, context=REQUEST)
-        ledger.grant(ORG, 50, kind=GrantKind.ADMIN, reason="goodwill", context=REQUEST)
+        credits_of(ledger).commands.open_organisation(ORG, context=REQUEST)
+        credits_of(ledger).commands.grant(ORG, 50, kind=GrantKind.ADMIN, reason="goodwill", context=REQUEST)
         found = ledger.repository.get(STREAM)
         assert type(found) is Organisation
         assert state_of(found) == state_of(ledger.organisation(ORG))
@@ -282,8 +282,10 @@ class TestSubscribe:
                 ledger.save(account.organisation)
 
             def commands() -> None:
-                ledger.grant(ORG, 50, kind=GrantKind.ADMIN, reason="goodwill", context=REQUEST)
-                ledger.change_price(ORG, 2_000_000, context=REQUEST)
+                credits_of(ledger).commands.grant(
+                    ORG, 50, kind=GrantKind.ADMIN, reason="goodwill", context=REQUEST
+                )
+                credits_of(ledger).commands.change_price(ORG, 2_000_000, context=REQUEST)
 
             def usage() -> None:
                 found = ledger.organisation(ORG)

@@ -20,7 +20,7 @@ from domain.shared.command_context import CommandContext
 from domain.shared.stream_keys import stream_id
 from infra.event_store.library_settings import REFUSED_SETTINGS, UnsupportedSetting
 from infra.event_store.recorder import event_store_of
-from infra.service.composition import open_ledger, usage_consumer
+from infra.service.composition import credits_of, open_ledger, usage_consumer
 from infra.settings import InvalidSetting, Settings
 
 ORG = "org-4711"
@@ -96,12 +96,12 @@ def test_the_ledger_runs_on_no_other_persistence_module() -> None:
 def test_snapshots_may_be_switched_off(service_database: str, migrated_database: str, enabled: str) -> None:
     with Ledger(environment(service_database, IS_SNAPSHOTTING_ENABLED=enabled)) as ledger:
         now = CommandContext(datetime(2026, 7, 1, tzinfo=UTC), "u-1", "request-1")
-        ledger.open_organisation(ORG, context=now, trial_credits=0)
+        credits_of(ledger).commands.open_organisation(ORG, context=now, trial_credits=0)
         organisation = ledger.organisation(ORG)
         while organisation.version < SNAPSHOT_EVERY - 1:
             organisation.grant(1, GrantKind.ADMIN, "", now)
         ledger.save(organisation)
-        ledger.grant(ORG, 1, kind=GrantKind.ADMIN, reason="", context=now)
+        credits_of(ledger).commands.grant(ORG, 1, kind=GrantKind.ADMIN, reason="", context=now)
         restored: Any = ledger.repository.get(stream_id(ORG))
         assert restored.balance == SNAPSHOT_EVERY - 1
     with psycopg.connect(migrated_database) as connection:

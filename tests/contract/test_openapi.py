@@ -70,6 +70,8 @@ def document() -> dict[str, Any]:
     store: Any = None
     services = Services(
         ledger=ledger,
+        commands=store,
+        holds=store,
         read_connection=_nothing,
         identify=_nothing,
         api_keys=store,

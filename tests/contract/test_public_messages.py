@@ -17,7 +17,7 @@ from consumers.publishing.ordered_producer import PRODUCER_BATCH_BYTES
 from consumers.publishing.public_balances import public_balance
 from consumers.publishing.public_events import LIST_MAX, PUBLIC_MAPPINGS, public_event
 from domain.credits.lots import Lot, LotAllocation, LotKind
-from domain.credits.organisation import OrganisationSnapshot
+from domain.credits.organisation_state import OrganisationSnapshot
 from domain.event_catalogue import CURRENT_TYPES, EventCodec
 from domain.shared.aggregate import DomainEvent
 from domain.shared.errors import UnknownEventType

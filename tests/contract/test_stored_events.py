@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from domain.credits.auto_top_up import HeldReason, OffReason
+from domain.credits.auto_top_up_events import HeldReason, OffReason
 from domain.credits.events import CreditsGranted, GrantKind
 from domain.event_catalogue import CURRENT_TYPES, UPCASTERS, EventCodec
 from domain.payments.events import Flag, PaymentKind

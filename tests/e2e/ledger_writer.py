@@ -12,15 +12,16 @@ from hashlib import sha256
 from random import Random
 from threading import Event, Thread
 
+from domain.credits.command_result import CommandResult
 from domain.credits.events import GrantKind
-from domain.credits.ledger import CommandResult, Ledger
+from domain.credits.ledger import Ledger
 from domain.shared.command_context import CommandContext
 from domain.shared.command_runner import RecordedResult
 from domain.shared.errors import StoreUnavailable
 from domain.shared.event_store import IdempotencyKey
 from domain.shared.money import Currency
 from infra.clock import new_id, utc_now
-from infra.service.composition import open_ledger
+from infra.service.composition import credits_of, open_ledger
 from tests.auditor.accounts import Account, Addition
 from tests.e2e.traffic import Organisation
 
@@ -57,7 +58,7 @@ class LedgerWriter:
         """Open organisations with their trial credits."""
         for each in organisations:
             self._retry_until_answered(
-                lambda idempotency_key, each=each: self._ledger.open_organisation(  # type: ignore[misc]
+                lambda idempotency_key, each=each: credits_of(self._ledger).commands.open_organisation(  # type: ignore[misc]
                     each.id,
                     context=_request(),
                     time_zone=each.time_zone,
@@ -107,7 +108,7 @@ class LedgerWriter:
 
         def add(idempotency_key: IdempotencyKey) -> RecordedResult[CommandResult]:
             if kind == "purchase":
-                return self._ledger.record_purchase(
+                return credits_of(self._ledger).commands.record_purchase(
                     organisation_id,
                     credits_count,
                     payment_id=payment_id,
@@ -116,7 +117,7 @@ class LedgerWriter:
                     context=_request(),
                     idempotency_key=idempotency_key,
                 )
-            return self._ledger.grant(
+            return credits_of(self._ledger).commands.grant(
                 organisation_id,
                 credits_count,
                 kind=GrantKind.ADMIN if kind == "admin_grant" else GrantKind.PROMOTIONAL,

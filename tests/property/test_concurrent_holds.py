@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from domain.credits.command_result import CommandResult
 from domain.credits.errors import HoldClosed, InsufficientCredits, RefundExceedsCharge
 from domain.credits.events import (
     ChargeRefunded,
@@ -25,10 +26,11 @@ from domain.credits.events import (
     UsageCharged,
 )
 from domain.credits.holds import HoldMode, HoldRequest
-from domain.credits.ledger import CommandResult, Ledger
+from domain.credits.ledger import Ledger
 from domain.pricing.rate_card import RateCard, UsageType
 from domain.shared.command_context import CommandContext
 from domain.shared.event_store import IdempotencyKey
+from infra.service.composition import credits_of
 from projections.engine.runner import ProjectionRunner
 from projections.registry import ALL_PROJECTIONS
 from tests.integration.consumers.ingest_environment import IngestEnvironment
@@ -89,7 +91,7 @@ class Writer:
         try:
             self.twice(
                 step,
-                lambda idempotency_key: self.ledger.place_hold(
+                lambda idempotency_key: credits_of(self.ledger).holds.place_hold(
                     ORG, wanted, context=self.request(step), idempotency_key=idempotency_key
                 ),
             )
@@ -109,7 +111,7 @@ class Writer:
             photos = self.rnd.randrange(30)
             self.twice(
                 step,
-                lambda idempotency_key: self.ledger.settle_hold(
+                lambda idempotency_key: credits_of(self.ledger).holds.settle_hold(
                     ORG,
                     hold_id,
                     photos,
@@ -121,17 +123,17 @@ class Writer:
         else:
             self.twice(
                 step,
-                lambda idempotency_key: self.ledger.release_hold(
+                lambda idempotency_key: credits_of(self.ledger).holds.release_hold(
                     ORG, hold_id, context=self.request(step), idempotency_key=idempotency_key
                 ),
             )
         with pytest.raises(HoldClosed):
-            self.ledger.release_hold(ORG, hold_id, context=self.request(step))
+            credits_of(self.ledger).holds.release_hold(ORG, hold_id, context=self.request(step))
 
     def grant(self, step: int) -> None:
         self.twice(
             step,
-            lambda idempotency_key: self.ledger.grant(
+            lambda idempotency_key: credits_of(self.ledger).commands.grant(
                 ORG,
                 5,
                 kind=GrantKind.ADMIN,
@@ -144,7 +146,7 @@ class Writer:
     def purchase(self, step: int) -> None:
         self.twice(
             step,
-            lambda idempotency_key: self.ledger.record_purchase(
+            lambda idempotency_key: credits_of(self.ledger).commands.record_purchase(
                 ORG,
                 9,
                 payment_id=f"pay-{self.number}-{step}",
@@ -165,7 +167,7 @@ class Writer:
         with suppress(RefundExceedsCharge):
             self.twice(
                 step,
-                lambda idempotency_key: self.ledger.refund_charge(
+                lambda idempotency_key: credits_of(self.ledger).commands.refund_charge(
                     ORG,
                     charge.originator_version,
                     1,

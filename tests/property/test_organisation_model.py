@@ -279,7 +279,7 @@ class OrganisationMachine(RuleBasedStateMachine):
                 unit_price_millionths=org.price_millionths,
                 cost=Cost(2 * number, 0),
                 currency=Currency.USD,
-                request=self.request(),
+                context=self.request(),
             )
         )
         self.purse.add(PAID, envelope.originator_version, number)
@@ -478,7 +478,7 @@ class OrganisationMachine(RuleBasedStateMachine):
                 earlier_refunds=earlier,
                 opened_lots=opened_lots,
                 reason="blurred",
-                request=self.request(),
+                context=self.request(),
             )
         )
 

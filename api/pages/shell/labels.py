@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from api.credits.subscription import PLAN_NAMES
-from domain.credits.auto_top_up import HeldReason, OffReason
+from domain.credits.auto_top_up_events import HeldReason, OffReason
 from domain.payments.events import Flag, PaymentKind, PaymentStatus
 from domain.pricing.rate_card import UsageType
 from projections.credits.read_models import TransactionType

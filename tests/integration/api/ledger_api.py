@@ -32,7 +32,7 @@ from infra.identity.sessions import PostgresSessions
 from infra.identity.signing_keys import StaticKeys
 from infra.identity.tokens import Authenticator, TokenVerifier
 from infra.invoicing.pdf import render_pdf
-from infra.service.composition import open_invoicing, payments_of
+from infra.service.composition import credits_of, open_invoicing, payments_of
 from infra.settings import Settings
 from infra.webhooks.endpoints import PostgresWebhookEndpoints
 from projections.engine.runner import ProjectionRunner
@@ -140,7 +140,8 @@ def ledger_api(conninfo: str) -> Iterator[LedgerApi]:
 
 def _services(ledger: Ledger, pool: ConnectionPool[Any], issuer: EmbeddedIssuer) -> Services:
     tokens = TokenVerifier(StaticKeys(issuer.jwks()), issuer=ISSUER, audience=AUDIENCE)
-    keys = PostgresApiKeys(pool.connection, lambda: datetime.now(UTC), ledger)
+    credit = credits_of(ledger)
+    keys = PostgresApiKeys(pool.connection, lambda: datetime.now(UTC), credit.commands)
     payment_services = payments_of(
         ledger,
         {"razorpay": InMemoryGateway()},
@@ -148,12 +149,14 @@ def _services(ledger: Ledger, pool: ConnectionPool[Any], issuer: EmbeddedIssuer)
     )
     return Services(
         ledger=ledger,
+        commands=credit.commands,
+        holds=credit.holds,
         read_connection=lambda: pool.connection(timeout=5),
         identify=Authenticator(tokens, keys),
         api_keys=keys,
-        webhooks=PostgresWebhookEndpoints(pool.connection, ledger, allow_private=False),
+        webhooks=PostgresWebhookEndpoints(pool.connection, credit.commands, allow_private=False),
         people=PostgresPeople(pool.connection),
-        invoicing=open_invoicing(Settings(), ledger),
+        invoicing=open_invoicing(Settings(), credit.commands),
         print_invoice=render_pdf,
         payments=payment_services.payments,
         payment_tracking=payment_services.tracking,

@@ -27,6 +27,7 @@ from domain.pricing.rate_card import UsageType
 from domain.shared.command_context import CommandContext
 from infra.embedded.broker import EmbeddedBroker
 from infra.migrations.migrate import migrate
+from infra.service.composition import credits_of
 from tests.integration.api.ledger_api import LedgerApi, ledger_api
 from tests.integration.consumers.service import wait_until
 from tests.servers import new_database
@@ -247,7 +248,7 @@ class TestHolds:
         api, between = flaky
         ledger = api.services.ledger
         now = api.services.clock()
-        ledger.open_organisation("org/1", context=CommandContext(now, None, "r"))
+        credits_of(ledger).commands.open_organisation("org/1", context=CommandContext(now, None, "r"))
         service = api.bearer("pipeline-1", roles=["service"])
         holds = Holds(between.url, headers=lambda: service)
         between.losses = 2

@@ -21,7 +21,7 @@ from domain.shared.errors import DeadLettersUnavailable
 from infra.event_store.datastore import LedgerDatastore
 from infra.event_store.kafka_positions import PostgresKafkaPositions
 from infra.event_store.usage_store import PostgresUsageStore
-from infra.service.composition import open_ledger
+from infra.service.composition import credits_of, open_ledger
 from tests.integration.consumers.call_interceptor import CallInterceptor, Hook
 from tests.integration.consumers.recount import RecountedLedger, recount_ledger
 from tests.unit.usage.records import TOPIC, KafkaRecord
@@ -122,12 +122,12 @@ class IngestEnvironment:
 
     def open(self, *organisation_ids: str, trial_credits: int = 100, ledger: Ledger | None = None) -> None:
         for organisation_id in organisation_ids:
-            (ledger or self.ledger).open_organisation(
+            credits_of(ledger or self.ledger).commands.open_organisation(
                 organisation_id, context=self.request(), trial_credits=trial_credits
             )
 
     def grant(self, organisation_id: str, credits_count: int = 5, ledger: Ledger | None = None) -> None:
-        (ledger or self.ledger).grant(
+        credits_of(ledger or self.ledger).commands.grant(
             organisation_id,
             credits_count,
             kind=GrantKind.ADMIN,

@@ -12,8 +12,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from domain.credits.auto_top_up import HeldReason, OffReason, TopUpTerms
-from domain.credits.auto_top_up_events import AutoTopUpBegun, AutoTopUpHeld, AutoTopUpSwitchedOff
+from domain.credits.auto_top_up import TopUpTerms
+from domain.credits.auto_top_up_events import (
+    AutoTopUpBegun,
+    AutoTopUpHeld,
+    AutoTopUpSwitchedOff,
+    HeldReason,
+    OffReason,
+)
 from domain.credits.errors import AutoTopUpAlreadyOn, AutoTopUpNotOn
 from domain.invoicing.ports import StoredBillingDetails
 from domain.payments.errors import BilledByAgreement, BillingDetailsMissing, GatewayNotFound
@@ -28,7 +34,7 @@ from infra.event_store.recorder import event_store_of
 from infra.invoicing.document_store import PostgresBillingDocumentStore
 from infra.payments.auto_top_up_worker import AutoTopUpWorker
 from infra.payments.payment_worker import PaymentWorker
-from infra.service.composition import open_ledger
+from infra.service.composition import credits_of, open_ledger
 from projections.credits.auto_top_up_queries import AutoTopUpStatus, auto_top_up
 from projections.engine.runner import ProjectionRunner
 from projections.registry import ALL_PROJECTIONS
@@ -52,7 +58,7 @@ class AutoTopUpEnvironment:
         self._numbers = count(1)
         self.worker = self.another_worker()
         self._payments = PaymentWorker(
-            payment_env.tracking, payment_env.ledger, conninfo, lambda: payment_env.now
+            payment_env.tracking, credits_of(payment_env.ledger).commands, conninfo, lambda: payment_env.now
         )
 
     def put_details(self) -> None:
@@ -248,7 +254,9 @@ class TestToppingUp:
 
     def test_it_uses_the_current_price(self, top_up_env: AutoTopUpEnvironment) -> None:
         top_up_env.switch_on()
-        top_up_env.payment_env.ledger.change_price(ORG, 1_000_000, context=top_up_env.payment_env.request())
+        credits_of(top_up_env.payment_env.ledger).commands.change_price(
+            ORG, 1_000_000, context=top_up_env.payment_env.request()
+        )
         top_up_env.spend(900)
         top_up_env.after(seconds=2)
         assert top_up_env.last.terms.total_minor == 118_000
@@ -365,7 +373,9 @@ class TestFailures:
 
     def test_a_price_that_rose_is_not_charged(self, top_up_env: AutoTopUpEnvironment) -> None:
         top_up_env.switch_on()
-        top_up_env.payment_env.ledger.change_price(ORG, 1_600_000, context=top_up_env.payment_env.request())
+        credits_of(top_up_env.payment_env.ledger).commands.change_price(
+            ORG, 1_600_000, context=top_up_env.payment_env.request()
+        )
         top_up_env.spend(900)
         assert top_up_env.after(seconds=2) == 0
         assert top_up_env.status.off_reason is OffReason.PRICE_ROSE

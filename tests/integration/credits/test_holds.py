@@ -12,16 +12,20 @@ import psycopg
 import pytest
 
 from consumers.usage.ingest import UsageIngest
+from domain.credits import hold_commands
+from domain.credits.command_result import CommandResult, HoldResult
 from domain.credits.errors import HoldClosed, HoldConflict, HoldNotFound, InsufficientCredits
 from domain.credits.events import HoldExpired, HoldPlaced, UsageCharged
 from domain.credits.holds import HoldMode, HoldRequest
-from domain.credits.ledger import CommandResult, HoldResult, Ledger
+from domain.credits.ledger import Ledger
 from domain.pricing.rate_card import RateCard, UsageType
 from domain.shared.command_context import CommandContext
 from domain.shared.command_runner import RecordedResult
 from domain.shared.errors import InvalidInput
 from domain.shared.event_store import IdempotencyKey
+from infra.credits.charge_history import PostgresChargeHistory
 from infra.credits.hold_expiry import HoldExpiryWorker
+from infra.service.composition import credits_of
 from projections.engine.runner import ProjectionRunner
 from projections.registry import ALL_PROJECTIONS
 from tests.integration.consumers.ingest_environment import IngestEnvironment, Partition
@@ -50,7 +54,7 @@ def place(
     usage_type = options.pop("usage_type", UsageType.PHOTO_PROCESSING)
     ledger: Ledger = options.pop("ledger", ingest_env.ledger)
     wanted = HoldRequest(run_id, credits_count, mode, usage_type, None, True, 1042, "Marathon", None)
-    return ledger.place_hold(ORG, wanted, context=request(ingest_env), **options)
+    return credits_of(ledger).holds.place_hold(ORG, wanted, context=request(ingest_env), **options)
 
 
 def hold_of(result: RecordedResult[CommandResult]) -> HoldResult:
@@ -61,7 +65,7 @@ def hold_of(result: RecordedResult[CommandResult]) -> HoldResult:
 def settle(
     ingest_env: IngestEnvironment, hold_id: str, photos: int, **options: Any
 ) -> RecordedResult[CommandResult]:
-    return ingest_env.ledger.settle_hold(
+    return credits_of(ingest_env.ledger).holds.settle_hold(
         ORG, hold_id, photos, rates=RATES, context=request(ingest_env), **options
     )
 
@@ -97,7 +101,7 @@ class TestCommands:
         hold_id = hold_of(place(ingest_env, "run-88", 60)).hold_id
         with pytest.raises(HoldConflict):
             place(ingest_env, "run-88", 61)
-        released = ingest_env.ledger.release_hold(ORG, hold_id, context=request(ingest_env))
+        released = credits_of(ingest_env.ledger).holds.release_hold(ORG, hold_id, context=request(ingest_env))
         assert (hold_of(released).status, hold_of(released).released) == ("released", 60)
         with pytest.raises(HoldClosed):
             place(ingest_env, "run-88", 60)
@@ -108,7 +112,7 @@ class TestCommands:
     @pytest.mark.parametrize("hold_id", ["hold-1", "hold-99", "hold-0", "hold--1", "hold-3 ", "x", "hold-٣"])
     def test_an_unknown_hold(self, ingest_env: IngestEnvironment, hold_id: str) -> None:
         with pytest.raises(HoldNotFound):
-            ingest_env.ledger.release_hold(ORG, hold_id, context=request(ingest_env))
+            credits_of(ingest_env.ledger).holds.release_hold(ORG, hold_id, context=request(ingest_env))
 
     def test_a_hold_of_credits_is_settled_with_the_type_of_its_messages(
         self, ingest_env: IngestEnvironment
@@ -139,14 +143,19 @@ class TestCommands:
     def test_a_quote_changes_nothing(self, ingest_env: IngestEnvironment) -> None:
         place(ingest_env, "run-88", 30, duration=timedelta(minutes=1))
         version = ingest_env.ledger.organisation(ORG).version
-        quote = ingest_env.ledger.quote(ORG, 110, at=ingest_env.now)
+        quote = hold_commands.quote(ingest_env.ledger, ORG, 110, at=ingest_env.now)
         assert [(draw.lot, draw.kind, draw.credits) for draw in quote.draws] == [(2, "free", 100)]
         assert (quote.overdraft, quote.available, quote.available_after) == (10, 70, -40)
-        assert ingest_env.ledger.quote(ORG, 0, at=ingest_env.now + timedelta(minutes=1)).available == 100
+        assert (
+            hold_commands.quote(ingest_env.ledger, ORG, 0, at=ingest_env.now + timedelta(minutes=1)).available
+            == 100
+        )
         assert ingest_env.ledger.organisation(ORG).version == version
 
     def test_a_threshold(self, ingest_env: IngestEnvironment) -> None:
-        result = ingest_env.ledger.set_low_balance_threshold(ORG, 50, context=request(ingest_env))
+        result = credits_of(ingest_env.ledger).commands.set_low_balance_threshold(
+            ORG, 50, context=request(ingest_env)
+        )
         assert result.value.balance == 100
         assert ingest_env.ledger.organisation(ORG).low_balance_threshold == 50
 
@@ -252,15 +261,17 @@ class TestUsagePath:
         ingest_env.connection.execute(
             "UPDATE projections.positions SET position = 0 WHERE projection = 'statement'"
         )
-        store: Any = ingest_env.ledger.events
+        history = PostgresChargeHistory(ingest_env.ledger)
         stream = ingest_env.ledger.organisation(ORG).id
-        assert store.photos_reported(stream, "run-88", 3) == {UsageType.PHOTO_PROCESSING: 10}
-        assert store.photos_reported(stream, "run-88", 2) == {}
+        assert history.photos_reported(stream, "run-88", 3) == {UsageType.PHOTO_PROCESSING: 10}
+        assert history.photos_reported(stream, "run-88", 2) == {}
 
 
 class TestExpiry:
     def hold_expiry_worker(self, ingest_env: IngestEnvironment) -> HoldExpiryWorker:
-        return HoldExpiryWorker(ingest_env.ledger, ingest_env.service, lambda: ingest_env.now)
+        return HoldExpiryWorker(
+            credits_of(ingest_env.ledger).holds, ingest_env.service, lambda: ingest_env.now
+        )
 
     def expire_due(self, ingest_env: IngestEnvironment) -> int:
         with psycopg.connect(ingest_env.service, autocommit=True) as connection:

@@ -14,6 +14,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
+from domain.credits.command_result import CommandResult
 from domain.credits.errors import (
     ChargeNotFound,
     CurrencyMismatch,
@@ -23,7 +24,7 @@ from domain.credits.errors import (
     RefundExceedsCharge,
 )
 from domain.credits.events import GrantKind
-from domain.credits.ledger import SNAPSHOT_EVERY, CommandResult, Ledger, replay
+from domain.credits.ledger import SNAPSHOT_EVERY, Ledger, replay
 from domain.credits.organisation import Organisation
 from domain.event_catalogue import EventCodec
 from domain.pricing.plans import Plan
@@ -41,6 +42,8 @@ from domain.shared.errors import (
 from domain.shared.event_store import IdempotencyKey
 from domain.shared.money import Currency
 from domain.shared.stream_keys import stream_id
+from infra.credits.charge_history import PostgresChargeHistory
+from infra.service.composition import credits_of
 from tests.usage_reports import usage_report
 
 ORG = "org-4711"
@@ -85,7 +88,7 @@ def idempotency_key(key: str = "key-1", asked: bytes = b"what was asked") -> Ide
 def grant(
     ledger: Ledger, credits_count: int, at: datetime = NOON, idempotency_key: IdempotencyKey | None = None
 ) -> RecordedResult[CommandResult]:
-    return ledger.grant(
+    return credits_of(ledger).commands.grant(
         ORG,
         credits_count,
         kind=GrantKind.ADMIN,
@@ -98,7 +101,7 @@ def grant(
 def purchase(
     ledger: Ledger, payment_id: str = "pay-1", idempotency_key: IdempotencyKey | None = None
 ) -> RecordedResult[CommandResult]:
-    return ledger.record_purchase(
+    return credits_of(ledger).commands.record_purchase(
         ORG,
         1_000,
         payment_id=payment_id,
@@ -141,7 +144,7 @@ def refund(
     credits_count: int | None = None,
     idempotency_key: IdempotencyKey | None = None,
 ) -> RecordedResult[CommandResult]:
-    return ledger.refund_charge(
+    return credits_of(ledger).commands.refund_charge(
         ORG, number, credits_count, reason="blurred", context=request(), idempotency_key=idempotency_key
     )
 
@@ -175,7 +178,7 @@ def miss_the_first_response(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> 
 
 class TestOpening:
     def test_an_organisation_opens_with_trial_credits_at_the_default_price(self, ledger: Ledger) -> None:
-        result = ledger.open_organisation(
+        result = credits_of(ledger).commands.open_organisation(
             ORG, context=request(), currency=Currency.INR, time_zone="Asia/Kolkata"
         )
         assert result == RecordedResult(recorded(ORG, 2, 200, 200), 2, repeated=False)
@@ -183,31 +186,39 @@ class TestOpening:
         assert (organisation.price_millionths, organisation.time_zone) == (1_500_000, "Asia/Kolkata")
 
     def test_a_price_of_its_own(self, ledger: Ledger) -> None:
-        ledger.open_organisation(ORG, context=request(), price_millionths=0, trial_credits=0)
+        credits_of(ledger).commands.open_organisation(
+            ORG, context=request(), price_millionths=0, trial_credits=0
+        )
         organisation = ledger.organisation(ORG)
         assert (organisation.price_millionths, organisation.balance) == (0, 0)
 
     def test_it_opens_once(self, ledger: Ledger) -> None:
-        ledger.open_organisation(ORG, context=request())
+        credits_of(ledger).commands.open_organisation(ORG, context=request())
         with pytest.raises(OrganisationAlreadyOpen):
-            ledger.open_organisation(ORG, context=request())
+            credits_of(ledger).commands.open_organisation(ORG, context=request())
         with pytest.raises(OrganisationAlreadyOpen):
-            ledger.open_organisation(ORG, context=request(), idempotency_key=idempotency_key())
+            credits_of(ledger).commands.open_organisation(
+                ORG, context=request(), idempotency_key=idempotency_key()
+            )
         assert ledger.organisation(ORG).version == 2
 
     def test_a_repeated_request_opens_it_once_and_gets_the_same_response(self, ledger: Ledger) -> None:
-        first = ledger.open_organisation(ORG, context=request(), idempotency_key=idempotency_key())
-        again = ledger.open_organisation(ORG, context=request(), idempotency_key=idempotency_key())
+        first = credits_of(ledger).commands.open_organisation(
+            ORG, context=request(), idempotency_key=idempotency_key()
+        )
+        again = credits_of(ledger).commands.open_organisation(
+            ORG, context=request(), idempotency_key=idempotency_key()
+        )
         assert (again.value, again.position, again.repeated) == (first.value, first.position, True)
 
     @pytest.mark.parametrize("organisation_id", ["", "x" * 65, "org\n1", "org\0", "\ud800"])
     def test_bad_ids_are_refused(self, ledger: Ledger, organisation_id: str) -> None:
         with pytest.raises(InvalidInput, match="1 to 64 printable characters"):
-            ledger.open_organisation(organisation_id, context=request())
+            credits_of(ledger).commands.open_organisation(organisation_id, context=request())
 
     @pytest.mark.parametrize("organisation_id", ["x" * 64, "organisation ✓", "4711"])
     def test_any_other_id_is_accepted(self, ledger: Ledger, organisation_id: str) -> None:
-        ledger.open_organisation(organisation_id, context=request())
+        credits_of(ledger).commands.open_organisation(organisation_id, context=request())
         assert ledger.organisation(organisation_id).organisation_id == organisation_id
 
     def test_every_command_needs_an_open_organisation(self, ledger: Ledger) -> None:
@@ -215,9 +226,9 @@ class TestOpening:
             lambda: grant(ledger, 1),
             lambda: purchase(ledger),
             lambda: refund(ledger, 1),
-            lambda: ledger.change_price(ORG, 1, context=request()),
-            lambda: ledger.change_plan(ORG, Plan.PRO, context=request()),
-            lambda: ledger.change_time_zone(ORG, "UTC", context=request()),
+            lambda: credits_of(ledger).commands.change_price(ORG, 1, context=request()),
+            lambda: credits_of(ledger).commands.change_plan(ORG, Plan.PRO, context=request()),
+            lambda: credits_of(ledger).commands.change_time_zone(ORG, "UTC", context=request()),
             lambda: ledger.organisation(ORG),
             lambda: ledger.organisation_as_of(ORG, NOON),
         ]
@@ -229,7 +240,7 @@ class TestOpening:
 @pytest.fixture
 def opened(ledger: Ledger) -> Ledger:
     """The ledger with one organisation, opened at noon with 200 free credits."""
-    ledger.open_organisation(ORG, context=request())
+    credits_of(ledger).commands.open_organisation(ORG, context=request())
     return ledger
 
 
@@ -238,13 +249,13 @@ class TestCommands:
         assert grant(opened, 50) == RecordedResult(recorded(ORG, 3, 250, 50), 3, repeated=False)
 
     def test_a_purchase_at_the_price_of_the_moment(self, opened: Ledger) -> None:
-        opened.change_price(ORG, 15_000, context=request())
+        credits_of(opened).commands.change_price(ORG, 15_000, context=request())
         assert purchase(opened).value == recorded(ORG, 4, 1_200, 1_000, 1_500, 0, "USD")
         assert opened.organisation(ORG).plan is Plan.PAY_AS_YOU_GO
 
     def test_a_payment_in_another_currency(self, opened: Ledger) -> None:
         with pytest.raises(CurrencyMismatch):
-            opened.record_purchase(
+            credits_of(opened).commands.record_purchase(
                 ORG,
                 1_000,
                 payment_id="pay-1",
@@ -256,10 +267,10 @@ class TestCommands:
 
     def test_changes_of_price_plan_and_zone(self, opened: Ledger) -> None:
         in_a_year = NOON + timedelta(days=365)
-        opened.change_price(ORG, 15_000, context=request())
-        opened.change_plan(ORG, Plan.PRO, expires_at=in_a_year, context=request())
-        opened.change_plan(ORG, Plan.PRO, context=request())
-        result = opened.change_time_zone(ORG, "Asia/Kolkata", context=request())
+        credits_of(opened).commands.change_price(ORG, 15_000, context=request())
+        credits_of(opened).commands.change_plan(ORG, Plan.PRO, expires_at=in_a_year, context=request())
+        credits_of(opened).commands.change_plan(ORG, Plan.PRO, context=request())
+        result = credits_of(opened).commands.change_time_zone(ORG, "Asia/Kolkata", context=request())
         organisation = opened.organisation(ORG)
         assert result.value == recorded(ORG, 6, 200)
         assert (organisation.price_millionths, organisation.plan_expires_at) == (15_000, None)
@@ -267,15 +278,22 @@ class TestCommands:
 
     def test_the_end_of_a_plan_needs_its_zone(self, opened: Ledger) -> None:
         with pytest.raises(InvalidInput, match="needs its zone") as refusal:
-            opened.change_plan(ORG, Plan.PRO, expires_at=datetime(2027, 1, 1), context=request())  # noqa: DTZ001
+            credits_of(opened).commands.change_plan(
+                ORG,
+                Plan.PRO,
+                expires_at=datetime(2027, 1, 1),  # noqa: DTZ001
+                context=request(),
+            )
         assert refusal.value.field == "expires_at"
 
     def test_a_plan_does_not_end_before_it_begins(self, opened: Ledger) -> None:
         asked = request()
         with pytest.raises(InvalidInput, match="have ended already") as refusal:
-            opened.change_plan(ORG, Plan.PRO, expires_at=asked.at, context=asked)
+            credits_of(opened).commands.change_plan(ORG, Plan.PRO, expires_at=asked.at, context=asked)
         assert refusal.value.field == "expires_at"
-        opened.change_plan(ORG, Plan.PRO, expires_at=asked.at + timedelta(seconds=1), context=asked)
+        credits_of(opened).commands.change_plan(
+            ORG, Plan.PRO, expires_at=asked.at + timedelta(seconds=1), context=asked
+        )
 
     def test_a_refused_command_writes_nothing(self, opened: Ledger, sql: Any) -> None:
         with pytest.raises(InvalidInput):
@@ -462,14 +480,14 @@ class TestConcurrency:
     ) -> None:
         number = charge(opened, 200, "m-1")
         attempts = conflict_before_append(opened, monkeypatch, times=OPTIMISTIC_ATTEMPTS)
-        look_up = opened._store.refunds_of
+        look_up = PostgresChargeHistory.refunds_of
 
-        def refunds_of(stream: Any, charge_number: int) -> list[EventEnvelope]:
+        def refunds_of(history: Any, stream: Any, charge_number: int) -> list[EventEnvelope]:
             if len(attempts) == OPTIMISTIC_ATTEMPTS:
                 raise RefundExceedsCharge
-            return look_up(stream, charge_number)
+            return look_up(history, stream, charge_number)
 
-        monkeypatch.setattr(opened.events, "refunds_of", refunds_of)
+        monkeypatch.setattr(PostgresChargeHistory, "refunds_of", refunds_of)
         with pytest.raises(RefundExceedsCharge):
             refund(opened, number)
         monkeypatch.undo()

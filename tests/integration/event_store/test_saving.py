@@ -8,7 +8,7 @@ import pytest
 
 from domain.credits.ledger import SNAPSHOT_EVERY, Ledger
 from domain.shared.errors import InvariantViolation
-from infra.service.composition import open_ledger
+from infra.service.composition import credits_of, open_ledger
 from tests.unit.credits.builders import grant, opened, request
 
 ORG = "org-4711"
@@ -26,7 +26,10 @@ def test_commands_continue_from_what_was_saved(ledger: Ledger) -> None:
         grant(organisation, 1)
     recordings = ledger.save(organisation)
     assert recordings[-1].notification.id == SNAPSHOT_EVERY + 1
-    assert ledger.change_price(ORG, 30_000, context=request()).value.balance == SNAPSHOT_EVERY
+    assert (
+        credits_of(ledger).commands.change_price(ORG, 30_000, context=request()).value.balance
+        == SNAPSHOT_EVERY
+    )
 
 
 def test_what_does_not_add_up_is_not_saved(ledger: Ledger) -> None:

@@ -14,7 +14,7 @@ from domain.credits.events import GrantKind
 from domain.shared.stream_keys import stream_id
 from infra.event_store import snapshot_retention
 from infra.event_store.snapshot_retention import SnapshotRetentionWorker
-from infra.service.composition import open_ledger
+from infra.service.composition import credits_of, open_ledger
 from tests.histories import Account, append
 
 ORG = "org-4711"
@@ -64,7 +64,9 @@ def test_loads_are_unchanged(
     with closing(open_ledger(service_database)) as ledger:
         account = Account(ORG)
         for _ in range(60):
-            ledger.grant(ORG, 1, kind=GrantKind.ADMIN, reason="goodwill", context=account.request())
+            credits_of(ledger).commands.grant(
+                ORG, 1, kind=GrantKind.ADMIN, reason="goodwill", context=account.request()
+            )
         before = [ledger.organisation(ORG, version=version) for version in range(1, 63)]
         assert SnapshotRetentionWorker(service_database).delete_old_snapshots(connection) > 0
     with closing(open_ledger(service_database)) as ledger:

@@ -28,6 +28,7 @@ from domain.shared.stream_keys import stream_id
 from infra.event_store.datastore import TAKE_WRITE_LOCK
 from infra.event_store.mapper import dedupe_key_of
 from infra.event_store.usage_store import PostgresUsageStore, PostgresUsageTransaction
+from infra.service.composition import credits_of
 from tests.histories import START, Account, append
 from tests.unit.credits.builders import request
 
@@ -318,8 +319,10 @@ def test_catching_up_starts_at_each_organisations_version(
 def test_recorded_finds_charges_by_key(
     store: PostgresUsageStore, ledger: Ledger, connection: psycopg.Connection[Any]
 ) -> None:
-    ledger.open_organisation("org-1", context=request())
-    ledger.record_purchase("org-1", 5, payment_id="p", order_id="o", gateway="g", context=request())
+    credits_of(ledger).commands.open_organisation("org-1", context=request())
+    credits_of(ledger).commands.record_purchase(
+        "org-1", 5, payment_id="p", order_id="o", gateway="g", context=request()
+    )
     account = Account("org-2")
     account.charge(1)
     opened, charge = account.collect()
@@ -350,7 +353,7 @@ def test_parked_messages_of_open_and_unknown_organisations(store: PostgresUsageS
     transaction = store.begin(())
     transaction.park([known, unknown], [stream_id("known"), stream_id("unknown")])
     commit(transaction)
-    ledger.open_organisation("known", context=request())
+    credits_of(ledger).commands.open_organisation("known", context=request())
     later = START.replace(year=2030)
     assert store.parked_with_open_organisation(10) == [known]
     assert store.parked_before(later, 10) == [unknown]
@@ -418,8 +421,8 @@ def test_no_server_is_unavailable() -> None:
 
 
 def test_the_service_cannot_change_events(store: PostgresUsageStore, ledger: Ledger) -> None:
-    ledger.open_organisation("org-1", context=request())
-    ledger.grant("org-1", 1, kind=GrantKind.ADMIN, reason="", context=request())
+    credits_of(ledger).commands.open_organisation("org-1", context=request())
+    credits_of(ledger).commands.grant("org-1", 1, kind=GrantKind.ADMIN, reason="", context=request())
     store.log_end()
     for statement in (
         "UPDATE ledger.events SET topic = ''",

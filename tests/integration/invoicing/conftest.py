@@ -25,7 +25,7 @@ from domain.shared.money import Currency
 from domain.shared.stream_keys import payment_stream
 from infra.invoicing.document_store import PostgresBillingDocumentStore
 from infra.invoicing.wording import EnglishInvoiceText
-from infra.service.composition import open_ledger
+from infra.service.composition import credits_of, open_ledger
 from tests.sales import NOON, SELLER, requested
 
 ORG = "org-4711"
@@ -86,13 +86,13 @@ class InvoicingEnvironment:
 
 def invoicing_of(ledger: Ledger) -> Invoicing:
     documents = PostgresBillingDocumentStore(ledger.events.recorder.datastore)  # type: ignore[attr-defined]
-    return Invoicing(ledger, documents, SELLER, EnglishInvoiceText())
+    return Invoicing(credits_of(ledger).commands, documents, SELLER, EnglishInvoiceText())
 
 
 @pytest.fixture
 def invoicing_env(service_database: str, migrated_database: str) -> Iterator[InvoicingEnvironment]:
     ledger = open_ledger(service_database)
-    ledger.open_organisation(ORG, context=request(), currency=Currency.INR)
+    credits_of(ledger).commands.open_organisation(ORG, context=request(), currency=Currency.INR)
     with psycopg.connect(migrated_database, autocommit=True) as connection:
         yield InvoicingEnvironment(ledger, invoicing_of(ledger), connection)
     ledger.close()

@@ -17,6 +17,7 @@ from domain.shared.errors import StoreUnavailable
 from infra.invoicing.document_store import PostgresBillingDocumentStore
 from infra.invoicing.invoice_worker import InvoiceWorker
 from infra.migrations.migrate import migrations
+from infra.service.composition import credits_of
 from projections.audit.row_comparison import compare_with_log
 from projections.engine.runner import ProjectionRunner
 from projections.registry import ALL_PROJECTIONS
@@ -167,7 +168,7 @@ def test_purchases_recorded_by_staff_have_no_invoice(
     invoicing_env: InvoicingEnvironment, due: Callable[[], list[str]]
 ) -> None:
     invoicing_env.invoicing.change_billing_details(ORG, DETAILS, context=request())
-    invoicing_env.ledger.record_purchase(
+    credits_of(invoicing_env.ledger).commands.record_purchase(
         ORG, 1_000, payment_id="by-hand", order_id="o", gateway="razorpay", context=request()
     )
     assert due() == []

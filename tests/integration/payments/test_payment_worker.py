@@ -18,7 +18,7 @@ from infra.payments.payment_worker import (
     PaymentCounts,
     PaymentWorker,
 )
-from infra.service.composition import open_ledger
+from infra.service.composition import credits_of, open_ledger
 from projections.engine.runner import ProjectionRunner
 from projections.registry import ALL_PROJECTIONS
 from tests.integration.payments.test_payments import ORG, PRO, PaymentEnvironment
@@ -32,7 +32,7 @@ class WorkerEnvironment:
     ) -> None:
         self.payment_env = payment_env
         self.worker = PaymentWorker(
-            payment_env.tracking, payment_env.ledger, conninfo, lambda: payment_env.now
+            payment_env.tracking, credits_of(payment_env.ledger).commands, conninfo, lambda: payment_env.now
         )
         self._conninfo = conninfo
         self._connection = connection

@@ -45,7 +45,7 @@ from domain.shared.event_store import IdempotencyKey
 from domain.shared.money import Currency
 from infra.event_store.recorder import event_store_of
 from infra.payments.payment_records import PostgresQuoteStore
-from infra.service.composition import open_ledger, payments_of
+from infra.service.composition import credits_of, open_ledger, payments_of
 from tests.payment_gateway import SIGNATURE, InMemoryGateway
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -71,7 +71,9 @@ class PaymentEnvironment:
         self.top_ups = services.top_ups
         self.now = NOW
         self._numbers = count(1)
-        ledger.open_organisation(name, currency=Currency.INR, trial_credits=0, context=self.request())
+        credits_of(ledger).commands.open_organisation(
+            name, currency=Currency.INR, trial_credits=0, context=self.request()
+        )
 
     def request(self) -> CommandContext:
         return CommandContext(self.now, "u-1", "request-1")
@@ -148,7 +150,9 @@ class PaymentEnvironment:
         return self.ledger.organisation(self.name).plan
 
     def change_plan(self, plan: Plan, expires_at: datetime | None = None) -> None:
-        self.ledger.change_plan(self.name, plan, expires_at=expires_at, context=self.request())
+        credits_of(self.ledger).commands.change_plan(
+            self.name, plan, expires_at=expires_at, context=self.request()
+        )
 
 
 @pytest.fixture
@@ -170,9 +174,9 @@ class TestQuotes:
         assert terms.price_version == "published-1"
 
     def test_the_organisations_own_price_wins(self, payment_env: PaymentEnvironment) -> None:
-        payment_env.ledger.change_price(ORG, 1_000_000, context=payment_env.request())
+        credits_of(payment_env.ledger).commands.change_price(ORG, 1_000_000, context=payment_env.request())
         assert payment_env.quote(1_000).terms.amount_minor == 100_000
-        payment_env.ledger.change_price(ORG, 0, context=payment_env.request())
+        credits_of(payment_env.ledger).commands.change_price(ORG, 0, context=payment_env.request())
         assert payment_env.quote(1_000).terms.amount_minor == 150_000
 
     @pytest.mark.parametrize(("credits_count", "items"), [(0, ["pro"]), (1_000, ["pro", "credits"])])
@@ -201,7 +205,7 @@ class TestQuotes:
             payment_env.quote(5_650_000_000, plan)
         assert refusal.value.field == "credits"
         assert payment_env.begin(payment_env.quote(5_649_000_000 - 10_000, plan)).checkout is not None
-        payment_env.ledger.change_price(ORG, 1, context=payment_env.request())
+        credits_of(payment_env.ledger).commands.change_price(ORG, 1, context=payment_env.request())
         with pytest.raises(InvalidInput):
             payment_env.quote(10**12 + 1, plan)
 
@@ -259,7 +263,7 @@ class TestQuotes:
 
     def test_a_payment_uses_its_quote_after_changes(self, payment_env: PaymentEnvironment) -> None:
         quoted = payment_env.quote()
-        payment_env.ledger.change_price(ORG, 9_000_000, context=payment_env.request())
+        credits_of(payment_env.ledger).commands.change_price(ORG, 9_000_000, context=payment_env.request())
         assert payment_env.begin(quoted).payment.terms.total_minor == 177_000
 
     def test_a_quote_expires(self, payment_env: PaymentEnvironment) -> None:
@@ -335,7 +339,7 @@ class TestBeginning:
 
     def test_payments_of_other_organisations_are_unknown(self, payment_env: PaymentEnvironment) -> None:
         payment_id = payment_env.order().terms.payment_id
-        payment_env.ledger.open_organisation("org-2", context=payment_env.request())
+        credits_of(payment_env.ledger).commands.open_organisation("org-2", context=payment_env.request())
         with pytest.raises(PaymentNotFound):
             payment_env.payments.abandon("org-2", payment_id, context=payment_env.request())
         with pytest.raises(PaymentNotFound):
@@ -371,7 +375,7 @@ class TestCompleting:
         assert (organisation.plan, organisation.balance) == (Plan.PRO, 1_000)
         assert organisation.plan_expires_at == NOW + timedelta(days=365)
         payment_env.now += timedelta(days=365)
-        payment_env.ledger.expire_pro(ORG, context=payment_env.request())
+        credits_of(payment_env.ledger).commands.expire_pro(ORG, context=payment_env.request())
         assert payment_env.plan is Plan.PAY_AS_YOU_GO
 
     def test_pro_that_was_added_meanwhile_is_flagged_and_the_credits_are_added(
@@ -388,7 +392,7 @@ class TestCompleting:
     def test_credits_recorded_by_staff_are_not_added_again(self, payment_env: PaymentEnvironment) -> None:
         payment = payment_env.order()
         attempt = payment_env.gateway.pay(str(payment.order_id))
-        payment_env.ledger.record_purchase(
+        credits_of(payment_env.ledger).commands.record_purchase(
             ORG,
             1_000,
             payment_id=attempt.gateway_payment_id,

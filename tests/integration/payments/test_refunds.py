@@ -22,6 +22,7 @@ from domain.pricing.plans import Plan
 from domain.shared.errors import InvalidInput
 from domain.shared.event_store import IdempotencyKey
 from infra.payments.payment_records import PostgresQuoteStore
+from infra.service.composition import credits_of
 from tests.integration.payments.test_payments import (
     NOW,
     ORG,
@@ -164,7 +165,7 @@ class TestFees:
     ) -> None:
         payment = payment_env.order()
         paid = payment_env.gateway.pay(str(payment.order_id))
-        payment_env.ledger.record_purchase(
+        credits_of(payment_env.ledger).commands.record_purchase(
             ORG,
             1_000,
             payment_id=paid.gateway_payment_id,
@@ -275,7 +276,7 @@ class TestSettling:
 
     def test_flags_of_other_organisations_are_unknown(self, payment_env: PaymentEnvironment) -> None:
         payment, _ = twice(payment_env)
-        payment_env.ledger.open_organisation("org-2", context=payment_env.request())
+        credits_of(payment_env.ledger).commands.open_organisation("org-2", context=payment_env.request())
         with pytest.raises(PaymentNotFound):
             self.settle(payment_env, payment, organisation_id="org-2")
 

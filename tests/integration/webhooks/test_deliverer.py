@@ -13,6 +13,7 @@ import pytest
 
 from domain.credits.audit_events import WebhookEndpointDisabled
 from domain.webhooks.endpoints import FAILURE_PERIOD_MAX, OLD_SECRET_VALIDITY
+from infra.service.composition import credits_of
 from infra.service.telemetry import webhook_metrics
 from infra.webhooks import outbox
 from tests.histories import history
@@ -41,7 +42,7 @@ def test_low_exhausted_replenished_and_purchases_are_sent_in_order(
     webhook_env.purchase("pay-before")  # there is no endpoint yet, so this is not sent
     receiver = listen()
     _, secret = webhook_env.add(receiver)
-    webhook_env.ledger.set_low_balance_threshold(ORG, 50, context=webhook_env.request())
+    credits_of(webhook_env.ledger).commands.set_low_balance_threshold(ORG, 50, context=webhook_env.request())
     webhook_env.charge(1_080)
     webhook_env.charge(30)
     webhook_env.grant(100)

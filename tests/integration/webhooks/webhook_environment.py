@@ -16,7 +16,7 @@ from domain.credits.ledger import Ledger
 from domain.shared.command_context import CommandContext
 from domain.shared.money import Currency
 from domain.webhooks.endpoints import Delivery, Endpoint
-from infra.service.composition import open_ledger
+from infra.service.composition import credits_of, open_ledger
 from infra.webhooks.deliverer import WebhookDeliverer
 from infra.webhooks.endpoints import PostgresWebhookEndpoints
 from infra.webhooks.http_sender import HttpSender
@@ -37,7 +37,9 @@ class WebhookEnvironment:
         self.now = datetime(2026, 11, 1, 9, tzinfo=UTC)
         self.ledger: Ledger = open_ledger(service)
         connecting: Any = partial(psycopg.connect, service, autocommit=True)
-        self.endpoints = PostgresWebhookEndpoints(connecting, self.ledger, allow_private=True)
+        self.endpoints = PostgresWebhookEndpoints(
+            connecting, credits_of(self.ledger).commands, allow_private=True
+        )
         self._charges = 0
         self.open(ORG)
 
@@ -45,7 +47,7 @@ class WebhookEnvironment:
         return CommandContext(self.now, "u-admin", "request-1")
 
     def open(self, organisation_id: str) -> None:
-        self.ledger.open_organisation(
+        credits_of(self.ledger).commands.open_organisation(
             organisation_id, context=self.request(), trial_credits=100, currency=Currency.INR
         )
 
@@ -53,7 +55,7 @@ class WebhookEnvironment:
         return self.endpoints.add(organisation_id, receiver.url, self.request())
 
     def purchase(self, payment_id: str, organisation_id: str = ORG) -> None:
-        self.ledger.record_purchase(
+        credits_of(self.ledger).commands.record_purchase(
             organisation_id,
             1_000,
             payment_id=payment_id,
@@ -63,7 +65,9 @@ class WebhookEnvironment:
         )
 
     def grant(self, credits_count: int) -> None:
-        self.ledger.grant(ORG, credits_count, kind=GrantKind.ADMIN, reason="x", context=self.request())
+        credits_of(self.ledger).commands.grant(
+            ORG, credits_count, kind=GrantKind.ADMIN, reason="x", context=self.request()
+        )
 
     def charge(self, photos: int) -> None:
         """Charge photos, as the usage consumer would."""

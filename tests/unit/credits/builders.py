@@ -8,6 +8,7 @@ from typing import Any
 
 from domain.credits.events import ChargeRefunded, GrantKind, UsageCharged
 from domain.credits.organisation import Organisation
+from domain.credits.organisation_state import OrganisationState
 from domain.credits.refund_allocation import lot_opened_by
 from domain.credits.usage import UsageReport
 from domain.pricing.price_book import PUBLISHED_PRICES
@@ -116,7 +117,7 @@ def lots_of(organisation: Organisation) -> list[tuple[int, int]]:
 def state_of(organisation: Organisation) -> dict[str, Any]:
     """Return the whole state of an organisation, without uncollected events."""
     under_way = ("_pending", "_available_before")
-    names = {*Aggregate.__slots__, *Organisation.__slots__} - {*under_way}
+    names = {*Aggregate.__slots__, *OrganisationState.__slots__} - {*under_way}
     state = {name: getattr(organisation, name) for name in names}
     state["lots"] = [(lot.kind, lot.number, lot.size, lot.remaining) for lot in organisation.lots]
     state["run_totals"] = [

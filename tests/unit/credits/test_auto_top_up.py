@@ -12,9 +12,7 @@ from domain.credits.auto_top_up import (
     CONSECUTIVE_FAILURES_MAX,
     THRESHOLD_MAX,
     TOP_UPS_PER_DAY_MAX,
-    HeldReason,
     LastTopUpStatus,
-    OffReason,
     TopUpTerms,
 )
 from domain.credits.auto_top_up_events import (
@@ -22,9 +20,11 @@ from domain.credits.auto_top_up_events import (
     AutoTopUpHeld,
     AutoTopUpSwitchedOff,
     AutoTopUpSwitchedOn,
+    HeldReason,
+    OffReason,
 )
 from domain.credits.errors import AutoTopUpNotOn
-from domain.credits.organisation import Organisation
+from domain.credits.organisation import Organisation, evolve
 from domain.shared.errors import InvalidInput
 from tests.unit.credits.builders import charge, grant, opened, request, state_of
 
@@ -265,7 +265,7 @@ def test_its_history_and_its_snapshot_give_the_same_state() -> None:
     begun(buyer.top_up())
     buyer.top_up(LastTopUpStatus.FAILED)
     organisation = buyer.organisation
-    restored = organisation.snapshot().event.restore(organisation.version)
+    restored = evolve(None, organisation.snapshot())
     assert state_of(restored) == state_of(organisation)
     assert state_of(organisation.fork()) == state_of(organisation)
 

@@ -422,7 +422,7 @@ class TestSnapshots:
         snapshot = opened().snapshot()
         assert snapshot.event.balance_delta == 0
         with pytest.raises(InvariantViolation, match="not part of a history"):
-            snapshot.event.apply(opened())
+            EventEnvelope(snapshot.originator_id, 2, snapshot.event).mutate(opened())
 
 
 class TestForks:

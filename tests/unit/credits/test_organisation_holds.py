@@ -26,7 +26,8 @@ from domain.credits.holds import (
     check_requested_photos,
 )
 from domain.credits.limits import CREDITS_MAX
-from domain.credits.organisation import RUN_TOTAL_RETENTION, Organisation, evolve
+from domain.credits.organisation import Organisation, evolve
+from domain.credits.run_totals import RUN_TOTAL_RETENTION
 from domain.pricing.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType
 from domain.shared.errors import InvalidInput, InvariantViolation
 from tests.unit.credits.builders import (

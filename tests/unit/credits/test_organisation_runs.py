@@ -3,7 +3,8 @@
 from datetime import timedelta
 
 from domain.credits.events import GrantKind
-from domain.credits.organisation import RUN_TOTAL_RETENTION, Organisation, evolve
+from domain.credits.organisation import Organisation, evolve
+from domain.credits.run_totals import RUN_TOTAL_RETENTION
 from domain.pricing.rate_card import WHOLE_CREDIT_MILLIONTHS, UsageType
 from tests.unit.credits.builders import NOON, TENTH, charged, opened, request, usage
 

@@ -10,10 +10,12 @@ import msgspec
 
 from domain.credits import audit_events, auto_top_up_events
 from domain.credits import events as credit_events
-from domain.credits.auto_top_up import AutoTopUp, HeldReason, OffReason, TopUpAttempt, TopUpTerms
+from domain.credits.auto_top_up import AutoTopUp, TopUpAttempt, TopUpTerms
+from domain.credits.auto_top_up_events import HeldReason, OffReason
 from domain.credits.holds import Hold, HoldMode, HoldRequest, Settlement
 from domain.credits.lots import Lot, LotAllocation, LotKind
-from domain.credits.organisation import OrganisationSnapshot, RunTotal
+from domain.credits.organisation_state import OrganisationSnapshot
+from domain.credits.run_totals import RunTotal
 from domain.invoicing import events as invoice_events
 from domain.payments import events as payment_events
 from domain.pricing import plans

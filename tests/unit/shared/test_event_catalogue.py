@@ -7,7 +7,7 @@ import pytest
 
 from domain.credits.events import ChargeRefunded, CreditsGranted, GrantKind, PlanChanged
 from domain.credits.lots import Lot
-from domain.credits.organisation import OrganisationSnapshot
+from domain.credits.organisation_state import OrganisationSnapshot
 from domain.event_catalogue import CURRENT_TYPES, EventCodec, Upcaster
 from domain.shared.errors import UnknownEventType
 from tests.unit.credits.builders import NOON

@@ -13,6 +13,7 @@ from schemathesis import GenerationMode
 
 from api.app import create_app
 from domain.shared.command_context import CommandContext
+from infra.service.composition import credits_of
 from tests.integration.api.ledger_api import LedgerApi
 
 ORGANISATION_ID: Final = "org-generated"
@@ -33,7 +34,9 @@ def api_schema(ledger_api: LedgerApi) -> Any:
         allowed_hosts=frozenset({"testserver"}),
         wait_limit_s=0.0,
     )
-    services.ledger.open_organisation(ORGANISATION_ID, context=CommandContext(services.clock(), None, "test"))
+    credits_of(services.ledger).commands.open_organisation(
+        ORGANISATION_ID, context=CommandContext(services.clock(), None, "test")
+    )
     ledger_api.charge(ORGANISATION_ID, RUN_ID, 50)
     ledger_api.catch_up()
     checks = {

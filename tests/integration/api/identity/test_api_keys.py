@@ -83,7 +83,7 @@ def test_the_last_use_is_stored_to_the_minute(
                 pass
 
         a_minute_later = datetime.fromisoformat(first) + timedelta(minutes=1)
-        PostgresApiKeys(SingleConnection, lambda: a_minute_later, ledger_api.services.ledger).principal(
+        PostgresApiKeys(SingleConnection, lambda: a_minute_later, ledger_api.services.commands).principal(
             issued["key"]
         )
     assert datetime.fromisoformat(last_used_at()) == a_minute_later

@@ -13,7 +13,8 @@ import pytest
 
 from consumers.publishing.public_events import PUBLIC_MAPPINGS
 from domain.credits.audit_events import AuditEvent
-from domain.credits.auto_top_up import LastTopUpStatus, OffReason, TopUpTerms
+from domain.credits.auto_top_up import LastTopUpStatus, TopUpTerms
+from domain.credits.auto_top_up_events import OffReason
 from domain.credits.events import PurchaseRefunded
 from domain.credits.organisation import Organisation
 from domain.event_catalogue import INVOICE_EVENT_TYPES, PAYMENT_EVENT_TYPES
@@ -23,6 +24,7 @@ from domain.shared.aggregate import EventEnvelope
 from domain.shared.command_context import CommandContext
 from domain.shared.money import Cost
 from domain.shared.stream_keys import payment_stream, series_stream
+from infra.service.composition import credits_of
 from tests.auditor.topic import read_topic
 from tests.contract.asyncapi import DOCUMENT, accept, check_message, resolve
 from tests.histories import append
@@ -45,12 +47,14 @@ def live(ingest_env: IngestEnvironment) -> None:
 
     def hold(run_id: str) -> str:
         wanted = msgspec.structs.replace(HOLD_REQUEST, run_id=run_id, credits=50, photos=50)
-        placed = ledger.place_hold(ORGANISATION, wanted, context=ingest_env.request()).value.hold
+        placed = (
+            credits_of(ledger).holds.place_hold(ORGANISATION, wanted, context=ingest_env.request()).value.hold
+        )
         assert placed is not None
         return placed.hold_id
 
     ingest_env.open(ORGANISATION, trial_credits=100)
-    bought = ledger.record_purchase(
+    bought = credits_of(ledger).commands.record_purchase(
         ORGANISATION,
         1_000,
         payment_id="pay-1",
@@ -59,14 +63,16 @@ def live(ingest_env: IngestEnvironment) -> None:
         context=ingest_env.request(),
     )
     administer(ingest_env, bought.value.version)
-    ledger.change_price(ORGANISATION, 15_000, context=ingest_env.request())
-    ledger.change_plan(
+    credits_of(ledger).commands.change_price(ORGANISATION, 15_000, context=ingest_env.request())
+    credits_of(ledger).commands.change_plan(
         ORGANISATION, Plan.PRO, expires_at=ingest_env.now + timedelta(365), context=ingest_env.request()
     )
-    ledger.change_time_zone(ORGANISATION, "Asia/Kolkata", context=ingest_env.request())
-    ledger.set_low_balance_threshold(ORGANISATION, 200, context=ingest_env.request())
-    ledger.settle_hold(ORGANISATION, hold("run-1"), 30, rates=RateCard(), context=ingest_env.request())
-    ledger.release_hold(ORGANISATION, hold("run-2"), context=ingest_env.request())
+    credits_of(ledger).commands.change_time_zone(ORGANISATION, "Asia/Kolkata", context=ingest_env.request())
+    credits_of(ledger).commands.set_low_balance_threshold(ORGANISATION, 200, context=ingest_env.request())
+    credits_of(ledger).holds.settle_hold(
+        ORGANISATION, hold("run-1"), 30, rates=RateCard(), context=ingest_env.request()
+    )
+    credits_of(ledger).holds.release_hold(ORGANISATION, hold("run-2"), context=ingest_env.request())
     hold("run-3")  # expires when the first usage is charged
     charges = [
         version
@@ -74,7 +80,9 @@ def live(ingest_env: IngestEnvironment) -> None:
             "SELECT originator_version FROM ledger.events WHERE topic = 'usage_charged.v1'"
         )
     ]
-    ledger.refund_charge(ORGANISATION, charges[0], 5, reason="blurred", context=ingest_env.request())
+    credits_of(ledger).commands.refund_charge(
+        ORGANISATION, charges[0], 5, reason="blurred", context=ingest_env.request()
+    )
 
 
 def administer(ingest_env: IngestEnvironment, purchase: int) -> None:

@@ -12,6 +12,7 @@ import pytest
 from consumers.usage.ingest import UsageIngest
 from domain.shared.command_context import CommandContext
 from domain.shared.errors import DeadLettersUnavailable
+from infra.service.composition import credits_of
 from tests.integration.consumers.call_interceptor import call_once
 from tests.integration.consumers.ingest_environment import START, IngestEnvironment, Partition
 from tests.unit.usage.records import Header, KafkaRecord, as_json, binary, usage_event, usage_record
@@ -304,7 +305,7 @@ def test_a_charge_of_a_parked_message_has_both_times(
     partition, ingest = ingest_env.partition(), ingest_env.ingest()
     feed(ingest, partition, usage_record("a", "new"))
     ingest_env.wait_days(3)
-    ingest_env.ledger.open_organisation(
+    credits_of(ingest_env.ledger).commands.open_organisation(
         "new", context=CommandContext(ingest_env.now, None, "r"), time_zone="Asia/Kolkata"
     )
     ingest.charge_parked()

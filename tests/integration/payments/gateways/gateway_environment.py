@@ -22,7 +22,7 @@ from domain.shared.command_context import CommandContext
 from domain.shared.money import Currency
 from infra.embedded.gateway_sandbox.state import SandboxState
 from infra.payments.reconciliation import Reconciler
-from infra.service.composition import payments_of
+from infra.service.composition import credits_of, payments_of
 from projections.engine.runner import ProjectionRunner
 from projections.registry import ALL_PROJECTIONS
 
@@ -57,7 +57,7 @@ class GatewayEnvironment:
     def open(self, currency: Currency) -> str:
         """Open an organisation without credits."""
         organisation_id = f"org-{next(_numbers)}"
-        self.ledger.open_organisation(
+        credits_of(self.ledger).commands.open_organisation(
             organisation_id, time_zone="UTC", currency=currency, trial_credits=0, context=self.request()
         )
         return organisation_id

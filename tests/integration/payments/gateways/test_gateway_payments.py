@@ -24,7 +24,7 @@ from domain.payments.refunds import AttemptRefund, CreditRefund, FeeRefund
 from domain.shared.event_store import IdempotencyKey
 from domain.shared.money import Currency
 from infra.embedded.gateway_sandbox.server import SandboxGateway
-from infra.service.composition import open_ledger
+from infra.service.composition import credits_of, open_ledger
 from tests.integration.payments.gateways.faulty_proxy import Fault, FaultyProxy
 from tests.integration.payments.gateways.gateway_client import (
     Payer,
@@ -389,7 +389,7 @@ def test_a_purchase_recorded_by_staff_is_a_known_payment(
     payer.choose(opened.checkout, "pay")
     [paid] = adapters["razorpay"].attempts(opened.order_id)
     assert gateway_env.differences("razorpay") - before == {"unknown_payment": 1}
-    gateway_env.ledger.record_purchase(
+    credits_of(gateway_env.ledger).commands.record_purchase(
         gateway_env.open(Currency.USD),
         1_000,
         payment_id=paid.gateway_payment_id,

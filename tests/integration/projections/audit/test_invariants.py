@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from domain.credits.organisation import Organisation, OrganisationSnapshot, evolve
+from domain.credits.organisation import Organisation, evolve
+from domain.credits.organisation_state import OrganisationSnapshot
 from domain.shared.aggregate import EventEnvelope
 from projections.audit import invariants
 from projections.audit.findings import FINDINGS_MAX, Difference, Finding
