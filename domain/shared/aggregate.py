@@ -60,8 +60,8 @@ class EventEnvelope(msgspec.Struct, frozen=True, gc=False):
         Without an aggregate, the event must be the first of a history, or a snapshot: it creates one.
 
         Raises:
-            InvariantViolation: the aggregate is another one, is at another version, or has no such event; or no
-                history starts with this event.
+            InvariantViolation: the aggregate is another one, is at another version, or has no such event; or
+                no history starts with this event.
         """
         event = self.event
         if aggregate is None:

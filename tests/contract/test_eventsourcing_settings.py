@@ -66,7 +66,7 @@ def test_the_service_names_it_as_a_wrong_setting(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_command_line_says_so_in_a_sentence(service_database: str) -> None:
-    command = "-m infra.cli.main reconcile --gateway razorpay --from 2026-11-01 --to 2026-11-02"
+    command = "-m infra.cli reconcile --gateway razorpay --from 2026-11-01 --to 2026-11-02"
     variables = {**os.environ, "DATABASE_URL": service_database, "COMPRESSOR_TOPIC": "zlib"}
     ended = subprocess.run(
         [sys.executable, *command.split()], env=variables, capture_output=True, text=True, check=False

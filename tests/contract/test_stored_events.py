@@ -40,7 +40,7 @@ def test_every_topic_has_a_golden_line() -> None:
     lines = [
         f"{topic}\t{CODEC.encode(EVENTS[topic]).decode()}"
         if topic in EVENTS
-        else f"(add a fact of {topic} to tests/unit/shared/events.py first)"
+        else f"(add an event of {topic} to tests/unit/shared/events.py first)"
         for topic in missing
     ]
     assert not missing, (

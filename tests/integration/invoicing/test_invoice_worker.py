@@ -11,6 +11,7 @@ from threading import Event
 import psycopg
 import pytest
 
+from domain.credits.commands import CreditCommands
 from domain.invoicing.service import IssueResult
 from domain.payments.refunds import AttemptRefund, CreditRefund, FeeRefund
 from domain.shared.errors import StoreUnavailable
@@ -29,7 +30,7 @@ from tests.sales import NOON
 @pytest.fixture
 def payment_env(invoicing_env: InvoicingEnvironment, monkeypatch: pytest.MonkeyPatch) -> PaymentEnvironment:
     monkeypatch.setattr(
-        invoicing_env.ledger, "open_organisation", lambda *_, **__: None
+        CreditCommands, "open_organisation", lambda *_, **__: None
     )  # the organisation is open already
     return PaymentEnvironment(invoicing_env.ledger)
 

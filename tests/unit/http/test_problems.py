@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pathlib import Path
+
 import psycopg
 import pytest
 
@@ -12,6 +15,15 @@ from domain.shared import errors as shared_errors
 from projections.engine.errors import ProjectionCheckpointConflict, RebuildConflict
 from projections.query.errors import RunNotFound
 
+ROOT = Path(__file__).parents[3]
+ERROR_MODULES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for layer in ("domain", "projections")
+    for path in sorted((ROOT / layer).glob("*/errors.py"))
+]
+for module in ERROR_MODULES:
+    import_module(module)
+
 # These are not raised in requests, but by consumers, runners and rebuilds.
 NOT_OF_REQUESTS = {ProjectionCheckpointConflict, RebuildConflict, shared_errors.DeadLettersUnavailable}
 
@@ -21,7 +33,7 @@ def _with_subclasses(kind: type[Exception]) -> set[type[Exception]]:
 
 
 def _ours(kind: type[Exception]) -> bool:
-    return kind.__module__ in ("domain.shared.errors", "projections.engine.errors")
+    return kind.__module__ in ERROR_MODULES
 
 
 @pytest.mark.parametrize(
