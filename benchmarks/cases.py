@@ -6,6 +6,7 @@ from functools import partial
 
 from benchmarks.end_to_end import EndToEnd
 from benchmarks.history import LongHistory, PastLedger
+from benchmarks.holds import holds, holds_by_hand
 from benchmarks.ingest import ingest_fresh, ingest_with_far_repeats, ingest_with_repeats_and_api
 from benchmarks.library import library
 from benchmarks.memory import consumer_memory
@@ -74,6 +75,19 @@ def all_cases(sizes: Sizes) -> list[Case]:
             reads.set_up,
             rounds=1,
         ),
+        *(
+            case
+            for threads in (1, 8, 64)
+            for case in (
+                Case(
+                    f"holds_by_hand_{threads}",
+                    f"holds by hand-written SQL, {threads} threads",
+                    partial(holds_by_hand, threads=threads),
+                ),
+                Case(f"holds_{threads}", f"holds, {threads} threads", partial(holds, threads=threads)),
+            )
+        ),
+        Case("holds_one", "holds of one organisation, 8 threads", partial(holds, threads=8, organisations=1)),
         Case("replay", "replay of the whole log", replayed.measure, replayed.set_up),
         Case(
             "end_to_end",

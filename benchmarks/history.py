@@ -16,7 +16,8 @@ from benchmarks.feeding import feed, open_ingest, start_position
 from benchmarks.ingest import ingest_into
 from benchmarks.organisations import EVENTS_EACH, open_organisations
 from benchmarks.traffic import Traffic
-from domain.credits.ledger import SNAPSHOT_EVERY, Ledger
+from domain.credits.ledger import Ledger
+from domain.credits.organisation_state import SNAPSHOT_EVERY
 from infra.event_store.usage_store import PostgresUsageStore
 from infra.service.composition import open_ledger
 

@@ -13,8 +13,7 @@ from domain.credits.organisation import Organisation
 from domain.pricing.price_book import PUBLISHED_PRICES
 from domain.shared.command_context import CommandContext
 from domain.shared.money import Currency
-from infra.event_store.mapper import LedgerMapper, copy_rows
-from infra.event_store.recorder import COPY_EVENTS
+from infra.event_store.mapper import COPY_EVENTS, LedgerMapper, copy_rows
 
 TRIAL_CREDITS: Final = 200
 GRANTED_CREDITS: Final = 1_000_000_000

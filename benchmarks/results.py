@@ -44,6 +44,10 @@ _RATIOS: Final = {
     "ingest_with_repeats_and_api_vs_ingest": ("ingest_repeats_api", "ingest_2000"),
     "ingest_with_far_repeats_vs_ingest": ("ingest_far_repeats", "ingest_2000"),
     "ingest_5m_vs_10k": ("ingest_large_ledger", "ingest_small_ledger"),
+    "holds_vs_by_hand_1": ("holds_1", "holds_by_hand_1"),
+    "holds_vs_by_hand_8": ("holds_8", "holds_by_hand_8"),
+    "holds_vs_by_hand_64": ("holds_64", "holds_by_hand_64"),
+    "holds_one_vs_many": ("holds_one", "holds_8"),
 }
 _TARGETS: Final = {
     "ingest_vs_copy_limit": Target(0.65),
@@ -51,6 +55,9 @@ _TARGETS: Final = {
     "end_to_end_vs_copy_limit": Target(0.2),
     "ingest_with_repeats_and_api_vs_ingest": Target(0.7),
     "ingest_5m_vs_10k": Target(0.85),
+    "holds_vs_by_hand_8": Target(1.0),
+    "holds_vs_by_hand_64": Target(1.0),
+    "holds_one_vs_many": Target(0.9),
     "aggregate_load_1m_vs_10": Target(20, least=False),
     "pages_5m_vs_10k": Target(1.5, least=False),
     "replay_events_per_s": Target(150_000),

@@ -18,6 +18,7 @@ class Sizes(NamedTuple):
     long_history: int
     loads: int
     page_reads: int
+    hold_cycles: int
     replay: int
     memory: int
     memory_organisations: int
@@ -34,6 +35,7 @@ FULL: Final = Sizes(
     long_history=1_000_000,
     loads=300,
     page_reads=60,
+    hold_cycles=1_000,
     replay=500_000,
     memory=5_000_000,
     memory_organisations=100_000,
@@ -50,6 +52,7 @@ QUICK: Final = Sizes(
     long_history=100_000,
     loads=100,
     page_reads=15,
+    hold_cycles=150,
     replay=60_000,
     memory=200_000,
     memory_organisations=20_000,

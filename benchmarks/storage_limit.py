@@ -11,7 +11,7 @@ from benchmarks.checks import check_charges
 from benchmarks.environment import BenchmarkEnvironment, Sample
 from benchmarks.feeding import feed, open_ingest, start_position
 from domain.shared.aggregate import EventEnvelope
-from infra.event_store.recorder import COPY_EVENTS
+from infra.event_store.mapper import COPY_EVENTS
 from infra.event_store.usage_store import PostgresUsageStore
 
 

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from consumers.publishing.public_events import in_utc, mapping_of, public_data
+from consumers.publishing.public_events import mapping_of, public_data
+from consumers.publishing.public_mapping import in_utc
 from domain.shared.aggregate import DomainEvent
 
 TEST_TYPE: Final = "credit_ledger.webhook_test.v1"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
-from consumers.usage.ports import DeadLetterRecord, ParkedMessage, PositionMove
+from consumers.usage.ports import DeadLetterRecord, PositionMove
 from consumers.usage.wire_format import Headers, InvalidUsageMessage, decode_usage
 from domain.credits.organisation import Organisation
 from domain.credits.usage import ChargeFingerprint, UsageReport
@@ -82,7 +82,7 @@ class Batch:
     def forget_decisions(self) -> None:
         """Discard all decisions, so that the batch can be decided again."""
         self.organisations: dict[str, Organisation] = {}
-        self.due_for_snapshot: list[Organisation] = []
+        self.snapshots: list[EventEnvelope] = []
         self.events: list[EventEnvelope] = []
         self.charge_keys: list[bytes] = []
         self.parked: list[Message] = []
@@ -107,6 +107,11 @@ class Batch:
     def messages(self, key: bytes) -> list[Message]:
         """Return all messages of a dedupe key."""
         return [self.by_key[key], *self.duplicates.get(key, ())]
+
+    def common_keys(self, keys: Set[bytes]) -> Set[bytes]:
+        """Return which of these keys are in the batch. There are nearly always none: that check is cheap."""
+        batch_keys = self.by_key.keys()
+        return set() if batch_keys.isdisjoint(keys) else batch_keys & keys
 
     def drop(self, key: bytes, organisation_id: str, charge_fingerprint: ChargeFingerprint) -> None:
         """Remove all messages of a dedupe key that was recorded earlier. The recorded content counts."""
@@ -155,26 +160,3 @@ class Batch:
                 self.now,
             )
         )
-
-
-class StoredRecord(NamedTuple):
-    """The original Kafka record of a parked message."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-
-
-def record_of_parked(parked: ParkedMessage, headers: Headers) -> StoredRecord:
-    """Return the original Kafka record of a parked message."""
-    return StoredRecord(
-        parked.topic,
-        parked.partition,
-        parked.record_offset,
-        parked.record_key,
-        parked.record_value,
-        headers,
-    )

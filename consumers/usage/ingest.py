@@ -7,16 +7,21 @@ failure the forks are dropped, and so are the decisions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from itertools import islice
 from typing import Final, NamedTuple
 from uuid import UUID
 
-import msgspec
-
-from consumers.usage.batch import Batch, Counts, Message, Record, record_of_parked
+from consumers.usage.batch import Batch, Counts, Message, Record
+from consumers.usage.parking import (
+    TakenByAnotherConsumer,
+    park,
+    record_of_parked,
+    report_of_parked,
+    unpark,
+)
 from consumers.usage.ports import (
     DeadLetters,
     ParkedMessage,
@@ -24,9 +29,8 @@ from consumers.usage.ports import (
     UsageStore,
     UsageTransaction,
 )
-from domain.credits.ledger import snapshot_is_due
+from consumers.usage.recent_keys import RecentKeys
 from domain.credits.organisation import Organisation
-from domain.credits.usage import UsageReport
 from domain.pricing.rate_card import RateCard
 from domain.shared.errors import DuplicateKey
 from domain.shared.event_store import Clock
@@ -34,11 +38,6 @@ from domain.shared.stream_keys import stream_id
 
 CACHED_ORGANISATIONS: Final = 100_000
 PARKED_MAX_AGE: Final = timedelta(days=7)
-RECENT_KEYS: Final = 200_000
-WATCHED_BATCHES: Final = 1_000
-"""After a repeat, keys are remembered for this many batches, because more repeats are likely."""
-LOOKUP_BATCHES: Final = 50
-"""After an unexpected repeat, all keys are looked up until this many batches in a row have no such repeat."""
 ATTEMPTS: Final = 10
 
 Load = Callable[[Collection[UUID]], dict[UUID, Organisation]]
@@ -75,13 +74,7 @@ class UsageIngest:
         self._names: dict[UUID, str] = {}
         self._log_end: int | None = None
         self._in_flight: _InFlight | None = None
-        # Keys to look up before the write. This is only a hint: the unique index decides what is a repeat.
-        # Two generations, so that the older one is dropped in one step without a cost per key.
-        # Kept only while repeats occur, because it costs about 5 % of the throughput.
-        self._batches_to_watch = 0
-        self._recent_keys: set[bytes] = set()
-        self._less_recent_keys: set[bytes] = set()
-        self._batches_to_look_up = 0
+        self._recent_keys = RecentKeys()
 
     # ------------------------------------------------------------------------------ the fast path
 
@@ -167,8 +160,9 @@ class UsageIngest:
             events = organisation.collect_events()
             batch.events += events
             batch.charge_keys += keys
-            if snapshot_is_due(organisation.version - len(events), organisation.version):
-                batch.due_for_snapshot.append(organisation)
+            snapshot = organisation.due_snapshot(organisation.version - len(events))
+            if snapshot is not None:
+                batch.snapshots.append(snapshot)
         batch.rows = self._store.rows(batch.events, batch.charge_keys)
 
     def _known(self, organisation_id: str) -> Organisation | None:
@@ -221,12 +215,11 @@ class UsageIngest:
             if waiting:
                 return waiting
         if batch.parked:
-            _park(transaction, batch)
+            park(transaction, batch)
         if batch.unpark:
-            _unpark(transaction, batch)
+            unpark(transaction, batch)
         # Forks do not change after the decisions, so these are snapshots of the committed state.
-        snapshots = [organisation.snapshot() for organisation in batch.due_for_snapshot]
-        transaction.start_commit(batch.events, batch.rows, snapshots)
+        transaction.start_commit(batch.events, batch.rows, batch.snapshots)
         return {}
 
     def _apply_foreign_events(self, transaction: UsageTransaction, batch: Batch) -> bool:
@@ -273,25 +266,13 @@ class UsageIngest:
         # In one pass: finding the first key of a dict steps over all deleted entries before it.
         for name in list(islice(self._cache, max(0, len(self._cache) - self._cache_size))):
             self._forget(name)
-        self._watch_for_repeats(batch)
-
-    def _watch_for_repeats(self, batch: Batch) -> None:
-        if batch.counts.repeats or batch.counts.conflicts:
-            self._batches_to_watch = WATCHED_BATCHES
-        elif self._batches_to_watch:
-            self._batches_to_watch -= 1
-        if not self._batches_to_watch:
-            self._recent_keys, self._less_recent_keys = set(), set()
-            return
-        self._recent_keys.update(batch.charge_keys)
-        if len(self._recent_keys) >= RECENT_KEYS // 2:
-            self._recent_keys, self._less_recent_keys = set(), self._recent_keys
+        self._recent_keys.remember(batch)
 
     # ------------------------------------------------------------------------ repeats and rejects
 
     def _retry_without_recorded(self, batch: Batch) -> None:
         """Charge a batch again without the messages that are already recorded."""
-        self._batches_to_look_up = LOOKUP_BATCHES
+        self._recent_keys.look_up_all()
         for attempt in range(ATTEMPTS):
             self._drop_recorded(batch, batch.by_key.keys())
             self._decide(batch, self._store.load)
@@ -312,7 +293,7 @@ class UsageIngest:
         if self._in_flight is None:
             return {}
         in_flight = self._in_flight.batch.by_key
-        return {key: (in_flight[key], batch.remove(key)) for key in _common(batch.by_key, in_flight.keys())}
+        return {key: (in_flight[key], batch.remove(key)) for key in batch.common_keys(in_flight.keys())}
 
     def _resolve_repeats(
         self, batch: Batch, repeats: Mapping[bytes, tuple[Message, list[Message]]], decision_is_valid: bool
@@ -330,15 +311,8 @@ class UsageIngest:
 
     def _drop_likely_repeats(self, batch: Batch) -> None:
         """Drop likely repeats before the write, so that a few repeats do not roll back every batch."""
-        if self._batches_to_look_up:
-            found = self._drop_recorded(batch, batch.by_key.keys())
-            unexpected = found - self._recent_keys - self._less_recent_keys
-            self._batches_to_look_up = LOOKUP_BATCHES if unexpected else self._batches_to_look_up - 1
-        else:
-            recent = _common(batch.by_key, self._recent_keys)
-            less_recent = _common(batch.by_key, self._less_recent_keys)
-            # A key with duplicates in this batch may already be recorded, which decides the valid content.
-            self._drop_recorded(batch, {*recent, *less_recent, *batch.duplicates})
+        keys = self._recent_keys.keys_to_look_up(batch)
+        self._recent_keys.looked_up(self._drop_recorded(batch, keys))
 
     def _drop_recorded(self, batch: Batch, keys: Collection[bytes]) -> set[bytes]:
         """Drop messages whose keys are recorded.
@@ -381,26 +355,24 @@ class UsageIngest:
         batch = Batch((), self._clock())
         batch.unpark = [parked.dedupe_key for parked in waiting]
         for parked in waiting:
-            record = record_of_parked(parked, msgspec.json.decode(parked.record_headers, type=_HEADERS))
+            record = record_of_parked(parked)
             if refuse is not None:
                 batch.refuse(record, refuse, "subject")
             else:
-                report = msgspec.json.decode(parked.report, type=UsageReport)
-                message = Message(parked.dedupe_key, report, record)
+                message = Message(parked.dedupe_key, report_of_parked(parked), record)
                 batch.by_key[parked.dedupe_key] = message
         self._drop_recorded(batch, batch.by_key.keys())
         try:
             self._submit(batch)
             self.flush()
-        except _TakenByAnotherConsumer:
+        except TakenByAnotherConsumer:
             return 0
         return len(waiting)
 
     def _drop_parked(self, batch: Batch, waiting: Mapping[bytes, ParkedMessage]) -> None:
         """Drop messages with the key of a parked message. Refuses those with different content."""
         for key, earlier in waiting.items():
-            report = msgspec.json.decode(earlier.report, type=UsageReport)
-            batch.drop(key, earlier.organisation_id, report.charge_fingerprint)
+            batch.drop(key, earlier.organisation_id, report_of_parked(earlier).charge_fingerprint)
         batch.parked = [message for message in batch.parked if message.key not in waiting]
 
     # ------------------------------------------------------------------------------------- cache
@@ -413,44 +385,3 @@ class UsageIngest:
 
     def _forget(self, name: str) -> None:
         del self._names[self._cache.pop(name).id]
-
-
-_HEADERS: Final = list[tuple[str, bytes | None]]
-
-
-class _TakenByAnotherConsumer(Exception):
-    """Another consumer has already handled the parked messages."""
-
-
-def _common(batch: Mapping[bytes, Message], keys: Set[bytes]) -> Set[bytes]:
-    """Return the common keys. There are nearly always none, which is checked cheaply."""
-    batch_keys = batch.keys()
-    return set() if batch_keys.isdisjoint(keys) else batch_keys & keys
-
-
-def _park(transaction: UsageTransaction, batch: Batch) -> None:
-    transaction.park(
-        [_parked_message(message, batch) for message in batch.parked],
-        [stream_id(message.report.organisation_id) for message in batch.parked],
-    )
-
-
-def _unpark(transaction: UsageTransaction, batch: Batch) -> None:
-    if transaction.unpark(batch.unpark) != len(batch.unpark):
-        raise _TakenByAnotherConsumer
-
-
-def _parked_message(message: Message, batch: Batch) -> ParkedMessage:
-    record = message.record
-    return ParkedMessage(
-        message.key,
-        message.report.organisation_id,
-        msgspec.json.encode(message.report),
-        record.key,
-        record.value,
-        msgspec.json.encode(list(record.headers)),
-        record.topic,
-        record.partition,
-        record.offset,
-        batch.now,
-    )

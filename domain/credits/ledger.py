@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 from uuid import UUID
 
 from eventsourcing.application import AggregateNotFoundError, Application
@@ -18,14 +18,13 @@ from eventsourcing.persistence import Recording
 from domain.credits.command_result import CommandResult
 from domain.credits.errors import HoldClosed, OrganisationNotFound, PurchaseAlreadyRecorded
 from domain.credits.organisation import Organisation, evolve
+from domain.credits.organisation_state import SNAPSHOT_EVERY
 from domain.pricing.price_book import PriceBook
 from domain.shared.aggregate import Aggregate, EventEnvelope
 from domain.shared.command_runner import CommandRunner, RecordedResult
 from domain.shared.errors import DuplicateKey
 from domain.shared.event_store import EventStore, IdempotencyKey
 from domain.shared.stream_keys import stream_id
-
-SNAPSHOT_EVERY: Final = 500
 
 Decision = Callable[[Organisation], CommandResult]
 DuplicateKeyError = type[DuplicateKey] | type[PurchaseAlreadyRecorded] | type[HoldClosed]
@@ -45,7 +44,7 @@ class Ledger(Application[UUID]):
     def __init__(self, env: Mapping[str, str] | None = None, prices: PriceBook | None = None) -> None:
         super().__init__(env)
         self.prices = prices or PriceBook()
-        self.runner = CommandRunner(self._store, self._save_snapshot)
+        self.runner = CommandRunner(self.events, takes_snapshots=self.snapshots is not None)
 
     def construct_event_store(self) -> EventStore:
         """Return the event store, of which commands need more than the library does."""
@@ -73,13 +72,16 @@ class Ledger(Application[UUID]):
         Raises:
             OrganisationNotFound: nobody opened it, or not by that version.
         """
+        stream = stream_id(organisation_id)
+
+        def load() -> Organisation:
+            found: Organisation = self.repository.get(stream, version=version, projector_func=replay)
+            return found
+
         try:
-            found: Organisation = self.repository.get(
-                stream_id(organisation_id), version=version, projector_func=replay
-            )
+            return self.events.current(stream, load) if version is None else load()
         except AggregateNotFoundError:
             raise OrganisationNotFound(f"no organisation has the id {organisation_id!r}") from None
-        return found
 
     def organisation_as_of(self, organisation_id: str, moment: datetime) -> Organisation:
         """Return the organisation as the ledger knew it at a moment: all it had recorded by then.
@@ -104,7 +106,7 @@ class Ledger(Application[UUID]):
         """Return the event of a version up to the organisation's own; None if there is no such version."""
         if not 1 <= version <= organisation.version:
             return None
-        events = self._store.get(organisation.id, gt=version - 1, lte=version)
+        events = self.events.get(organisation.id, gt=version - 1, lte=version)
         return next(iter(events), None)
 
     def change(
@@ -128,23 +130,9 @@ class Ledger(Application[UUID]):
 
         return self.runner.run(decide, idempotency_key, CommandResult, on_duplicate_key=on_duplicate_key)
 
-    @property
-    def _store(self) -> EventStore:
-        return self.events
-
-    def _save_snapshot(self, aggregate: Aggregate, version_before: int) -> None:
-        is_due = isinstance(aggregate, Organisation) and snapshot_is_due(version_before, aggregate.version)
-        if is_due and self.snapshots is not None:  # None where IS_SNAPSHOTTING_ENABLED says no
-            self.snapshots.put([aggregate.snapshot()])
-
 
 def replay(organisation: Organisation | None, events: Any) -> Organisation | None:
     """Apply events in order: the library's projector, without its checks per event."""
     for envelope in events:
         organisation = evolve(organisation, envelope)
     return organisation
-
-
-def snapshot_is_due(before: int, after: int) -> bool:
-    """Tell whether a multiple of `SNAPSHOT_EVERY` lies between two versions."""
-    return before // SNAPSHOT_EVERY != after // SNAPSHOT_EVERY

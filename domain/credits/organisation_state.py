@@ -54,6 +54,7 @@ from domain.shared.errors import InvariantViolation
 from domain.shared.money import Currency
 from domain.shared.state_fields import SnapshotLayout, compile_fork, kept
 
+SNAPSHOT_EVERY: Final = 500
 NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
@@ -147,6 +148,11 @@ class OrganisationState(Aggregate):
         return EventEnvelope(
             self.id, self.version, OrganisationSnapshot(self.last_recorded_at, *_LAYOUT.dump(self))
         )
+
+    def due_snapshot(self, version_before: int) -> EventEnvelope | None:
+        """Return a snapshot if a multiple of `SNAPSHOT_EVERY` lies between a version and the current one."""
+        is_due = version_before // SNAPSHOT_EVERY != self.version // SNAPSHOT_EVERY
+        return self.snapshot() if is_due else None
 
     def check_invariants(self) -> None:
         """Check the books.

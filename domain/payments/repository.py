@@ -57,9 +57,21 @@ class PaymentRepository:
             OrganisationNotFound: there is no such organisation.
             PaymentNotFound: there is no such payment, or it belongs to another organisation.
         """
-        payment: Payment | None = None
-        for envelope in self.store.get(payment_stream(payment_id)):
-            payment = evolve(payment, envelope)
+        stream = payment_stream(payment_id)
+
+        def load() -> Payment:
+            payment: Payment | None = None
+            for envelope in self.store.get(stream):
+                payment = evolve(payment, envelope)
+            if payment is None:
+                raise PaymentNotFound(payment_id=payment_id)
+            return payment
+
+        payment: Payment | None
+        try:
+            payment = self.store.current(stream, load)
+        except PaymentNotFound:
+            payment = None
         if payment is None or organisation_id not in (None, payment.terms.organisation_id):
             if organisation_id is not None:
                 self.ledger.organisation(organisation_id)

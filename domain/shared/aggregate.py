@@ -134,6 +134,10 @@ class Aggregate:
         """
         raise NotSupportedError(f"no snapshots are kept of {type(self).__name__}: its histories are short")
 
+    def due_snapshot(self, version_before: int) -> EventEnvelope | None:
+        """Return a snapshot if one is due for the events since a version. This class has none."""
+        return None
+
     def collect_events(self) -> Sequence[EventEnvelope]:
         """Return the events that were recorded since the last call."""
         pending, self._pending = self._pending, []

@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 from eventsourcing.persistence import EventStore as LibraryEventStore
 
-from domain.shared.aggregate import EventEnvelope
+from domain.shared.aggregate import A, Aggregate, EventEnvelope
 
 EVENTS_CHANNEL: Final = "ledger_events"
 """The notification channel on which every append is announced, in the transaction that appends."""
@@ -36,11 +36,49 @@ class StoredResponse(msgspec.Struct, frozen=True):
     position: int
 
 
+class Command(msgspec.Struct, frozen=True):
+    """A decision to record: `decide` loads aggregates, lets them decide, and returns them with the result.
+
+    It may be called more than once; only the last call counts. Under an idempotency key, the result is stored
+    as JSON.
+    """
+
+    decide: Callable[[], tuple[Sequence[Aggregate], Any]]
+    idempotency_key: IdempotencyKey | None
+    takes_snapshots: bool = True
+
+
+class CommandOutcome(msgspec.Struct, frozen=True):
+    """The result of a command and its log position; or the stored result (JSON) of the command it repeats."""
+
+    value: Any
+    stored: bytes | None
+    position: int
+
+
 class EventStore(LibraryEventStore[UUID], ABC):
     """Histories of aggregates, read and appended one decision at a time.
 
     It is the library's event store with what commands need, so one object serves both.
     """
+
+    @abstractmethod
+    def run(self, command: Command) -> CommandOutcome:
+        """Record a command, in one transaction with the commands of other threads that wait at the same time.
+
+        Inside `exclusive`, the command is recorded in that transaction instead.
+
+        Raises:
+            IdempotencyConflict: the key was used for another request.
+            VersionConflict: the command starts a history that exists.
+            DuplicateKey: an event's dedupe key is in the ledger.
+            StoreUnavailable: the database cannot be reached, or the lock took too long.
+            Whatever `decide` raises.
+        """
+
+    @abstractmethod
+    def current(self, stream: UUID, load: Callable[[], A]) -> A:
+        """Return an aggregate. Inside `run`, it has the events of earlier commands of that transaction."""
 
     @abstractmethod
     def exclusive(self) -> AbstractContextManager[None]:

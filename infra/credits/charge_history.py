@@ -17,6 +17,7 @@ from domain.credits.events import UsageCharged, is_billable
 from domain.credits.ledger import Ledger
 from domain.pricing.rate_card import UsageType
 from domain.shared.aggregate import EventEnvelope
+from infra.event_store.group_commit import require_committed
 from infra.event_store.recorder import event_store_of
 
 _SELECT_REFUNDS: Final = """
@@ -56,6 +57,7 @@ class PostgresChargeHistory:
 
     def refunds_of(self, stream: UUID, charge: int) -> list[EventEnvelope]:
         """See `domain.credits.charge_history.ChargeHistory.refunds_of`."""
+        require_committed(stream)
         with self._cursor() as cursor:
             cursor.execute(_SELECT_REFUNDS, (stream, charge), prepare=True)
             return [self._mapper.to_domain_event(StoredEvent(*row)) for row in cursor]
@@ -76,6 +78,8 @@ class PostgresChargeHistory:
             row = cursor.execute(_SELECT_RUN, found, prepare=True).fetchone()
             projected, first, last = (0, None, None) if row is None else row
             projected = min(projected, version)
+            if first is None and projected == version and row is not None:
+                return []  # the projections have read all of the history, and found no such run
             bounds = {
                 "stream": stream,
                 "run": msgspec.json.encode(run_id),  # as it stands in the events of the run

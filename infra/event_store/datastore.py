@@ -18,6 +18,7 @@ from psycopg_pool import PoolTimeout
 from domain.shared.errors import DuplicateKey, StoreError, StoreUnavailable, VersionConflict
 
 SCHEMA: Final = "ledger"
+LOG_END: Final = "SELECT coalesce(max(notification_id), 0) FROM ledger.events"
 WRITE_LOCK: Final = 0x4C65_6467_6572  # the same advisory lock key for every writer of the log
 TAKE_WRITE_LOCK: Final = f"SELECT pg_advisory_xact_lock({WRITE_LOCK})"
 """A writer holds it from before it draws positions until its commit, so positions become visible in order."""
@@ -60,6 +61,16 @@ class LedgerDatastore(PostgresDatastore):
         given = {key: value for key, value in self.pool.kwargs.items() if value != ""}  # type: ignore[union-attr]
         self.pool.kwargs = given | options
         self._held: ContextVar[Connection[DictRow] | None] = ContextVar("held_connection", default=None)
+
+    @property
+    def conninfo(self) -> str:
+        """The connection string, with keepalives."""
+        return self._conninfo
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether the caller is inside `exclusive`."""
+        return self._held.get() is not None
 
     def connect(self) -> Connection[tuple[Any, ...]]:
         """Return an autocommit connection outside the pool, for operations that wait. The caller closes it.

@@ -26,7 +26,8 @@ from domain.payments.events import PaymentOrdered, PaymentRequested
 from domain.shared.aggregate import DomainEvent, EventEnvelope
 from domain.shared.stream_keys import dedupe_key, order_key, purchase_key, quote_key
 
-COPY_COLUMNS: Final = "originator_id, originator_version, dedupe_key, refers_to, topic, state"
+_COPY_COLUMNS: Final = "originator_id, originator_version, dedupe_key, refers_to, topic, state"
+COPY_EVENTS: Final = f"COPY ledger.events ({_COPY_COLUMNS}) FROM STDIN (FORMAT BINARY)"
 _FIELD_COUNT: Final = 6
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, NoReturn
 from uuid import UUID
 
+import msgspec
 from eventsourcing.application import Application
 from eventsourcing.persistence import (
     AggregateRecorder,
@@ -26,15 +27,22 @@ from eventsourcing.utils import Environment
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
-from domain.shared.aggregate import EventEnvelope
+from domain.shared.aggregate import A, EventEnvelope
 from domain.shared.errors import IdempotencyConflict, InvariantViolation
-from domain.shared.event_store import EVENTS_CHANNEL, EventStore, IdempotencyKey, StoredResponse
-from infra.event_store.datastore import TAKE_WRITE_LOCK, LedgerDatastore
+from domain.shared.event_store import (
+    EVENTS_CHANNEL,
+    Command,
+    CommandOutcome,
+    EventStore,
+    IdempotencyKey,
+    StoredResponse,
+)
+from infra.event_store.command_transaction import CommandStore
+from infra.event_store.datastore import LOG_END, TAKE_WRITE_LOCK, LedgerDatastore
+from infra.event_store.group_commit import GroupCommit, current
 from infra.event_store.library_settings import UnsupportedSetting, check_settings
-from infra.event_store.mapper import COPY_COLUMNS, LedgerMapper, copy_rows
+from infra.event_store.mapper import COPY_EVENTS, LedgerMapper, copy_rows
 from infra.event_store.subscription import LedgerSubscription
-
-COPY_EVENTS: Final = f"COPY ledger.events ({COPY_COLUMNS}) FROM STDIN (FORMAT BINARY)"
 
 _SELECT_EVENTS: Final = """
     SELECT originator_id, originator_version, topic, state FROM ledger.events
@@ -66,7 +74,6 @@ _SELECT_RESPONSE: Final = """
 _NO_TRACKING: Final = (
     "the ledger follows no other application: positions of what it reads are in ledger.consumer_positions"
 )
-LOG_END: Final = "SELECT coalesce(max(notification_id), 0) FROM ledger.events"
 _ALL: Final = (1 << 63) - 1
 
 
@@ -208,6 +215,7 @@ class LedgerEventStore(EventStore):
 
     def __init__(self, mapper: LedgerMapper, recorder: LedgerRecorder) -> None:
         super().__init__(mapper, recorder)
+        self.group_commit = GroupCommit(CommandStore(recorder.datastore.conninfo, mapper))
 
     def get(
         self,
@@ -221,6 +229,29 @@ class LedgerEventStore(EventStore):
         """See `domain.shared.event_store.EventStore.get`."""
         rows = self.recorder.select_events(originator_id, gt=gt, lte=lte, desc=desc, limit=limit)
         return map(self.mapper.to_domain_event, rows)
+
+    def run(self, command: Command) -> CommandOutcome:
+        """See `domain.shared.event_store.EventStore.run`."""
+        datastore = self.recorder.datastore
+        return self._run_exclusively(command) if datastore.is_exclusive else self.group_commit.run(command)
+
+    def current(self, stream: UUID, load: Callable[[], A]) -> A:
+        """See `domain.shared.event_store.EventStore.current`."""
+        return current(stream, load)
+
+    def _run_exclusively(self, command: Command) -> CommandOutcome:
+        """Decide and append in the transaction that the caller holds."""
+        key = command.idempotency_key
+        found = None if key is None else self.find_stored_response(key)
+        if found is not None:
+            return CommandOutcome(None, found.body, found.position)
+        aggregates, value = command.decide()
+        events: list[EventEnvelope] = []
+        for aggregate in aggregates:
+            aggregate.check_invariants()
+            events += aggregate.collect_events()
+        position = self.append(events, idempotency_key=key, response=msgspec.json.encode(value))
+        return CommandOutcome(value, None, position)
 
     def append(
         self, events: Sequence[EventEnvelope], *, idempotency_key: IdempotencyKey | None, response: bytes
@@ -274,9 +305,16 @@ class LedgerFactory(PostgresFactory):
         """
         check_settings(env)
         super(BasePostgresFactory, self).__init__(env)  # the parent's constructor reads POSTGRES_* variables
+        self._group_commits: list[GroupCommit] = []
         self.datastore = LedgerDatastore(
             env.get(self.DATABASE_URL, ""), pool_size=int(env.get(self.POOL_SIZE, "4"))
         )
+
+    def close(self) -> None:
+        """Refuse the commands that wait, finish those under way, and close the connections."""
+        for group_commit in self._group_commits:
+            group_commit.close()
+        super().close()
 
     def mapper(
         self, transcoder: Transcoder | None = None, mapper_class: type[Mapper[Any]] | None = None
@@ -297,7 +335,9 @@ class LedgerFactory(PostgresFactory):
         mapper = mapper or self.mapper()
         recorder = recorder or self.application_recorder()
         if isinstance(recorder, LedgerRecorder) and isinstance(mapper, LedgerMapper):
-            return LedgerEventStore(mapper, recorder)
+            store = LedgerEventStore(mapper, recorder)
+            self._group_commits.append(store.group_commit)
+            return store
         return LibraryEventStore(mapper, recorder)
 
     def application_recorder(self) -> LedgerRecorder:

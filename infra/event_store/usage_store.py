@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 from psycopg import Cursor
 from psycopg.pq import TransactionStatus
-from psycopg.rows import TupleRow, tuple_row
+from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Literal
 
 from consumers.usage.ports import ParkedMessage, PositionMove
@@ -22,17 +22,9 @@ from domain.shared.aggregate import EventEnvelope
 from domain.shared.errors import CheckpointConflict, InvariantViolation, StoreUnavailable
 from domain.shared.event_store import EVENTS_CHANNEL
 from infra.event_store.async_copy import fetch_results, send_statements, start_copy
-from infra.event_store.datastore import (
-    IDLE_IN_TRANSACTION_TIMEOUT_S,
-    LOCK_TIMEOUT_S,
-    TAKE_WRITE_LOCK,
-    as_store_errors,
-    with_keepalives,
-)
-from infra.event_store.mapper import LedgerMapper
-from infra.event_store.recorder import COPY_EVENTS, LOG_END
-
-Connection = psycopg.Connection[TupleRow]
+from infra.event_store.connections import Connection, StoreConnections
+from infra.event_store.datastore import LOG_END, TAKE_WRITE_LOCK, as_store_errors
+from infra.event_store.mapper import COPY_EVENTS, LedgerMapper
 
 _MOVE: Final = SQL(
     "UPDATE ledger.consumer_positions"
@@ -40,12 +32,6 @@ _MOVE: Final = SQL(
     " WHERE topic = {topic} AND partition = {partition} AND topic_id = {topic_id}"
     " AND next_offset = {expected}"
 )
-_SESSION: Final = f"""
-    SET lock_timeout = '{LOCK_TIMEOUT_S}s';
-    SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_TIMEOUT_S}s';
-    -- Every query here reads a few keys of huge tables, so always use the index.
-    SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off
-"""
 # OFFSET 0 makes PostgreSQL run each lateral look-up as a separate index scan.
 _LOAD: Final = """
     WITH base AS MATERIALIZED (
@@ -111,27 +97,24 @@ class PostgresUsageStore:
 
     def __init__(self, conninfo: str, mapper: LedgerMapper | None = None) -> None:
         self.mapper = mapper or LedgerMapper()
-        self._conninfo = conninfo
-        self._connections: dict[str, Connection] = {}
+        self._connections = StoreConnections(conninfo)
 
     def close(self) -> None:
         """Close both connections. The next use opens new ones."""
-        for connection in self._connections.values():
-            connection.close()
-        self._connections.clear()
+        self._connections.close()
 
     def log_end(self) -> int:
-        with self._use("reading") as connection:
+        with self._connections.use("reading") as connection:
             row = connection.execute(LOG_END).fetchone()
             assert row is not None
             return int(row[0])
 
     def load(self, streams: Collection[UUID]) -> dict[UUID, Organisation]:
-        with self._use("reading") as connection:
+        with self._connections.use("reading") as connection:
             return load_organisations(connection, self.mapper.codec, streams)
 
     def recorded(self, keys: Sequence[bytes]) -> dict[bytes, tuple[UUID, UsageCharged]]:
-        with self._use("reading") as connection, _binary(connection) as cursor:
+        with self._connections.use("reading") as connection, _binary(connection) as cursor:
             cursor.execute(_RECORDED, (_uuids(keys),), prepare=True)
             decode = self.mapper.codec.decode
             found = {}
@@ -168,7 +151,7 @@ class PostgresUsageStore:
         return self.mapper.charge_rows(events, charge_keys)
 
     def begin(self, moves: Sequence[PositionMove]) -> PostgresUsageTransaction:
-        with self._use("writing") as connection:
+        with self._connections.use("writing") as connection:
             cursor = connection.cursor()
             # Lock the positions before the write lock, always in the same order, to avoid deadlocks.
             ordered = sorted(moves, key=lambda move: (move.topic, move.partition))
@@ -189,37 +172,12 @@ class PostgresUsageStore:
             assert row is not None
             return PostgresUsageTransaction(self, connection, log_end=row[0], has_parked=row[1])
 
-    @contextmanager
-    def _use(self, purpose: str) -> Iterator[Connection]:
-        """Context manager that yields a connection. After an error the connection is replaced."""
-        with as_store_errors():
-            connection = self._connections.get(purpose) or self._connect(purpose)
-            try:
-                yield connection
-            except BaseException:
-                self.discard(connection)
-                raise
-
-    def _connect(self, purpose: str) -> Connection:
-        connection = psycopg.connect(with_keepalives(self._conninfo), autocommit=True, row_factory=tuple_row)
-        try:
-            connection.execute(_SESSION)
-        except BaseException:
-            connection.close()
-            raise
-        self._connections[purpose] = connection
-        return connection
-
     def discard(self, connection: Connection) -> None:
-        """Close a connection in an unknown state. The server rolls back its transaction."""
-        for purpose, held in list(self._connections.items()):
-            if held is connection:
-                del self._connections[purpose]
-        with suppress(psycopg.Error):
-            connection.close()
+        """Close a connection whose state is unknown. The server then rolls back its transaction."""
+        self._connections.discard(connection)
 
     def _parked_where(self, condition: str, values: tuple[Any, ...]) -> list[ParkedMessage]:
-        with self._use("reading") as connection, _binary(connection) as cursor:
+        with self._connections.use("reading") as connection, _binary(connection) as cursor:
             return _select_parked(cursor, condition, values)
 
 

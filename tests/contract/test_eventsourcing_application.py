@@ -15,8 +15,9 @@ from eventsourcing.application import AggregateNotFoundError
 from eventsourcing.persistence import IntegrityError, NotSupportedError, OperationalError, Recording
 
 from domain.credits.events import GrantKind
-from domain.credits.ledger import SNAPSHOT_EVERY, Ledger
+from domain.credits.ledger import Ledger
 from domain.credits.organisation import Organisation
+from domain.credits.organisation_state import SNAPSHOT_EVERY
 from domain.event_catalogue import EventCodec
 from domain.payments.payment import Payment
 from domain.shared.aggregate import Aggregate

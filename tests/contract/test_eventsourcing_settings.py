@@ -15,7 +15,8 @@ from eventsourcing.cipher import AESCipher
 from eventsourcing.persistence import EventStore, InfrastructureFactoryError, Mapper
 
 from domain.credits.events import GrantKind
-from domain.credits.ledger import SNAPSHOT_EVERY, Ledger
+from domain.credits.ledger import Ledger
+from domain.credits.organisation_state import SNAPSHOT_EVERY
 from domain.shared.command_context import CommandContext
 from domain.shared.stream_keys import stream_id
 from infra.event_store.library_settings import REFUSED_SETTINGS, UnsupportedSetting

@@ -30,9 +30,9 @@ def ingest_env(migrated_database: str, service_database: str) -> Iterator[Ingest
 @pytest.fixture(autouse=True)
 def _small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set small limits, so that a workload of a few messages reaches every branch."""
-    monkeypatch.setattr("consumers.usage.ingest.RECENT_KEYS", 2)
-    monkeypatch.setattr("consumers.usage.ingest.LOOKUP_BATCHES", 1)
-    monkeypatch.setattr("domain.credits.ledger.SNAPSHOT_EVERY", 4)
+    monkeypatch.setattr("consumers.usage.recent_keys.RECENT_KEYS", 2)
+    monkeypatch.setattr("consumers.usage.recent_keys.LOOKUP_BATCHES", 1)
+    monkeypatch.setattr("domain.credits.organisation_state.SNAPSHOT_EVERY", 4)
 
 
 @pytest.fixture

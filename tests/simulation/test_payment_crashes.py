@@ -9,7 +9,6 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import timedelta
 from itertools import count
-from typing import Any
 
 import pytest
 
@@ -31,7 +30,7 @@ from domain.payments.quotes import PurchasePlan
 from domain.payments.refunds import AttemptRefund, FeeRefund, RefundRequest
 from domain.pricing.plans import Plan
 from domain.shared.errors import LedgerError
-from domain.shared.event_store import IdempotencyKey
+from domain.shared.event_store import Command, CommandOutcome, IdempotencyKey
 from tests.integration.payments.test_payments import ORG, PAYG, PRO, PaymentEnvironment
 from tests.simulation.ingest_simulation import SimulatedCrash
 
@@ -46,25 +45,25 @@ class Process:
         self._fails_at = fails_at
         payment_env.gateway._step = self._step
         store = payment_env.ledger.events
-        self._append = store.append
-        store.append = self._append_in_steps  # type: ignore[method-assign]
+        self._run = store.run
+        store.run = self._run_in_steps  # type: ignore[method-assign]
         self._store = store
 
     def end(self) -> None:
         """End the crashing process. The next one counts no steps."""
         self._fails_at = -1
-        self._store.append = self._append  # type: ignore[method-assign]
+        self._store.run = self._run  # type: ignore[method-assign]
 
     def _step(self, name: str) -> None:
         self.steps.append(name)
         if len(self.steps) - 1 == self._fails_at:
             raise SimulatedCrash
 
-    def _append_in_steps(self, *args: Any, **kwargs: Any) -> int:
+    def _run_in_steps(self, command: Command) -> CommandOutcome:
         self._step("before append")
-        position = self._append(*args, **kwargs)
+        outcome = self._run(command)
         self._step("after append")
-        return position
+        return outcome
 
 
 def story(payment_env: PaymentEnvironment, plan: PurchasePlan, outcome: str) -> None:

@@ -23,12 +23,11 @@ from domain.credits.auto_top_up_events import (
 from domain.credits.errors import AutoTopUpAlreadyOn, AutoTopUpNotOn
 from domain.invoicing.ports import StoredBillingDetails
 from domain.payments.errors import BilledByAgreement, BillingDetailsMissing, GatewayNotFound
-from domain.payments.events import PaymentRequested, PaymentStatus
+from domain.payments.events import PaymentStatus
 from domain.payments.gateway import AttemptStatus
 from domain.payments.payment import Payment
 from domain.pricing.plans import Plan
 from domain.pricing.rate_card import WHOLE_CREDIT_MILLIONTHS
-from domain.shared.command_runner import OPTIMISTIC_ATTEMPTS
 from domain.shared.errors import InvalidInput
 from infra.event_store.recorder import event_store_of
 from infra.invoicing.document_store import PostgresBillingDocumentStore
@@ -284,15 +283,15 @@ class TestToppingUp:
         top_up_env.switch_on()
         top_up_env.spend(900)
         top_up_env.catch_up()
-        append, left = top_up_env.payment_env.ledger.runner.store.append, [OPTIMISTIC_ATTEMPTS]
+        store = event_store_of(top_up_env.payment_env.ledger).group_commit._store
+        begin = store.begin
 
-        def append_late(events: Any, **more: Any) -> int:
-            if left[0] and any(isinstance(envelope.event, PaymentRequested) for envelope in events):
-                left[0] -= 1
-                top_up_env.spend(1)
-            return append(events, **more)
+        def begin_late() -> Any:
+            monkeypatch.setattr(store, "begin", begin)
+            top_up_env.spend(1)  # another writer was first
+            return begin()
 
-        monkeypatch.setattr(top_up_env.payment_env.ledger.runner.store, "append", append_late)
+        monkeypatch.setattr(store, "begin", begin_late)
         assert top_up_env.after(seconds=2) == 1
         assert len(top_up_env.events(AutoTopUpBegun)) == 1
 

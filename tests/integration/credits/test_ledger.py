@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
 from time import monotonic
@@ -24,25 +25,24 @@ from domain.credits.errors import (
     RefundExceedsCharge,
 )
 from domain.credits.events import GrantKind
-from domain.credits.ledger import SNAPSHOT_EVERY, Ledger, replay
+from domain.credits.ledger import Ledger, replay
 from domain.credits.organisation import Organisation
+from domain.credits.organisation_state import SNAPSHOT_EVERY
 from domain.event_catalogue import EventCodec
 from domain.pricing.plans import Plan
 from domain.pricing.rate_card import WHOLE_CREDIT_MILLIONTHS
-from domain.shared.aggregate import EventEnvelope
 from domain.shared.command_context import CommandContext
-from domain.shared.command_runner import OPTIMISTIC_ATTEMPTS, RecordedResult
+from domain.shared.command_runner import RecordedResult
 from domain.shared.errors import (
     DuplicateKey,
     IdempotencyConflict,
     InvalidInput,
     StoreUnavailable,
-    VersionConflict,
 )
 from domain.shared.event_store import IdempotencyKey
 from domain.shared.money import Currency
 from domain.shared.stream_keys import stream_id
-from infra.credits.charge_history import PostgresChargeHistory
+from infra.event_store.recorder import event_store_of
 from infra.service.composition import credits_of
 from tests.usage_reports import usage_report
 
@@ -135,7 +135,7 @@ def charge(ledger: Ledger, photos: int, message_id: str) -> int:
 
 
 def append(ledger: Ledger, organisation: Organisation) -> None:
-    ledger._store.append(organisation.collect_events(), idempotency_key=None, response=b"")
+    ledger.events.append(organisation.collect_events(), idempotency_key=None, response=b"")
 
 
 def refund(
@@ -149,25 +149,23 @@ def refund(
     )
 
 
-def conflict_before_append(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, times: int) -> list[Any]:
-    """Let another writer be first a number of times; return the events that the ledger tried to append."""
-    appended: list[Any] = []
-    append_for_real = ledger._store.append
+def before_the_lock(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
+    """Do something once, after the next command has decided and before it takes the write lock."""
+    store = event_store_of(ledger).group_commit._store
+    begin = store.begin
 
-    def append(events: Any, **fields: Any) -> int:
-        appended.append(events)
-        if len(appended) <= times:
-            raise VersionConflict
-        return append_for_real(events, **fields)
+    def begin_late() -> Any:
+        monkeypatch.setattr(store, "begin", begin)
+        action()
+        return begin()
 
-    monkeypatch.setattr(ledger.events, "append", append)
-    return appended
+    monkeypatch.setattr(store, "begin", begin_late)
 
 
 def miss_the_first_response(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """Store the response of a request just after the ledger's first look-up."""
     looked = []
-    look = ledger._store.find_stored_response
+    look = ledger.events.find_stored_response
 
     def find_stored_response(asked: IdempotencyKey) -> Any:
         looked.append(asked)
@@ -423,14 +421,12 @@ class TestPayments:
         assert opened.organisation(ORG).balance == 1_200
 
     def test_a_repeat_that_is_found_under_the_write_lock(
-        self, opened: Ledger, monkeypatch: pytest.MonkeyPatch
+        self, opened: Ledger, monkeypatch: pytest.MonkeyPatch, service_database: str
     ) -> None:
-        purchase(opened)
-        attempts = conflict_before_append(opened, monkeypatch, times=OPTIMISTIC_ATTEMPTS)
-        with pytest.raises(PurchaseAlreadyRecorded):
-            purchase(opened, idempotency_key=idempotency_key())
-        assert len(attempts) == OPTIMISTIC_ATTEMPTS + 1
-        monkeypatch.undo()
+        with closing(ledger_at(service_database)) as other:
+            before_the_lock(opened, monkeypatch, lambda: purchase(other))
+            with pytest.raises(PurchaseAlreadyRecorded):
+                purchase(opened, idempotency_key=idempotency_key())
         assert grant(opened, 5).value.balance == 1_205, "the lock is released"
 
 
@@ -457,42 +453,34 @@ class TestConcurrency:
         assert (organisation.version, organisation.balance) == (2 + 80, 200 + 80)
 
     def test_the_second_writer_decides_again_on_the_newer_state(
-        self, opened: Ledger, monkeypatch: pytest.MonkeyPatch
+        self, opened: Ledger, monkeypatch: pytest.MonkeyPatch, service_database: str
     ) -> None:
-        attempts = conflict_before_append(opened, monkeypatch, times=1)
-        assert grant(opened, 50).value.balance == 250
-        assert len(attempts) == 2
+        with closing(ledger_at(service_database)) as other:
+            before_the_lock(opened, monkeypatch, lambda: grant(other, 7))
+            assert grant(opened, 50).value.balance == 257
 
-    def test_the_last_attempt_decides_under_the_write_lock(
-        self, opened: Ledger, monkeypatch: pytest.MonkeyPatch
+    def test_a_repeat_of_another_writer_changes_nothing(
+        self, opened: Ledger, monkeypatch: pytest.MonkeyPatch, service_database: str
     ) -> None:
-        attempts = conflict_before_append(opened, monkeypatch, times=OPTIMISTIC_ATTEMPTS)
         result = grant(opened, 50, idempotency_key=idempotency_key())
-        assert len(attempts) == OPTIMISTIC_ATTEMPTS + 1
-        monkeypatch.undo()
-        assert opened.organisation(ORG).balance == 250
+        with closing(ledger_at(service_database)) as other:
+            before_the_lock(opened, monkeypatch, lambda: grant(other, 50, idempotency_key=idempotency_key()))
+            assert grant(opened, 1).value.balance == 251, "the other writer only repeated a request"
         assert grant(opened, 50, idempotency_key=idempotency_key()) == RecordedResult(
             result.value, result.position, repeated=True
         )
 
     def test_a_refusal_under_the_write_lock_writes_nothing_and_releases_it(
-        self, opened: Ledger, monkeypatch: pytest.MonkeyPatch, sql: Any
+        self, opened: Ledger, monkeypatch: pytest.MonkeyPatch, sql: Any, service_database: str
     ) -> None:
         number = charge(opened, 200, "m-1")
-        attempts = conflict_before_append(opened, monkeypatch, times=OPTIMISTIC_ATTEMPTS)
-        look_up = PostgresChargeHistory.refunds_of
-
-        def refunds_of(history: Any, stream: Any, charge_number: int) -> list[EventEnvelope]:
-            if len(attempts) == OPTIMISTIC_ATTEMPTS:
-                raise RefundExceedsCharge
-            return look_up(history, stream, charge_number)
-
-        monkeypatch.setattr(PostgresChargeHistory, "refunds_of", refunds_of)
-        with pytest.raises(RefundExceedsCharge):
-            refund(opened, number)
-        monkeypatch.undo()
-        assert sql("SELECT count(*) FROM ledger.events") == [(4,)]  # opened, trial, charge, exhausted
-        assert refund(opened, number).value.balance == 200
+        with closing(ledger_at(service_database)) as other:
+            before_the_lock(opened, monkeypatch, lambda: refund(other, number))
+            with pytest.raises(RefundExceedsCharge):
+                refund(opened, number)
+        # Opened, trial, charge, exhausted, refund of the other writer, replenished.
+        assert sql("SELECT count(*) FROM ledger.events") == [(6,)]
+        assert grant(opened, 5).value.balance == 205
 
     def test_a_usage_message_counts_once(self, opened: Ledger) -> None:
         charge(opened, 10, "m-1")
@@ -562,7 +550,7 @@ class TestSnapshots:
     def test_replay_from_it_gives_the_same_organisation(self, long: Ledger) -> None:
         grant(long, 1, NOON + timedelta(days=1))
         purchase(long)
-        from_the_start = replay(None, long._store.get(stream_id(ORG)))
+        from_the_start = replay(None, long.events.get(stream_id(ORG)))
         assert from_the_start is not None
         from_snapshot = long.organisation(ORG)
         for name in ("version", "balance", "lots", "overdraft", "plan", "run_totals", "price_millionths"):

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from domain.credits.ledger import SNAPSHOT_EVERY, Ledger
+from domain.credits.ledger import Ledger
+from domain.credits.organisation_state import SNAPSHOT_EVERY
 from domain.shared.errors import InvariantViolation
 from infra.service.composition import credits_of, open_ledger
 from tests.unit.credits.builders import grant, opened, request

@@ -58,7 +58,7 @@ def test_the_latest_snapshots_and_one_per_some_thousand_versions_are_kept(
 def test_loads_are_unchanged(
     connection: psycopg.Connection[Any], service_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("domain.credits.ledger.SNAPSHOT_EVERY", 4)
+    monkeypatch.setattr("domain.credits.organisation_state.SNAPSHOT_EVERY", 4)
     monkeypatch.setattr(snapshot_retention, "KEEP_EVERY_NTH", 16)
     append(connection, Account(ORG, trial_credits=10).collect())
     with closing(open_ledger(service_database)) as ledger:

@@ -210,9 +210,9 @@ def test_a_repeated_key_leaves_nothing_and_the_connection_usable(
         write(store, [again], (move(0, 0, 9),))
     assert repeated.value.details == {"constraint": "events_dedupe_key_idx"}
     assert offsets(connection) == [(0, 0)]
-    pid = store._connections["writing"].info.backend_pid
+    pid = store._connections._by_purpose["writing"].info.backend_pid
     commit(store.begin([move(0, 0, 9)]))
-    assert store._connections["writing"].info.backend_pid == pid
+    assert store._connections._by_purpose["writing"].info.backend_pid == pid
 
 
 def test_a_taken_version_is_stale(store: PostgresUsageStore, connection: psycopg.Connection[Any]) -> None:
@@ -371,7 +371,7 @@ def test_parked_messages_of_open_and_unknown_organisations(store: PostgresUsageS
 def test_the_wait_for_the_write_lock_has_a_timeout(
     store: PostgresUsageStore, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infra.event_store.usage_store._SESSION", "SET lock_timeout = '50ms'")
+    monkeypatch.setattr("infra.event_store.connections.SESSION", "SET lock_timeout = '50ms'")
     begin_logs(connection, 0)
     with connection.transaction():
         connection.execute(TAKE_WRITE_LOCK)
@@ -385,7 +385,7 @@ def test_a_stalled_writer_is_cut_off(
     store: PostgresUsageStore, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "infra.event_store.usage_store._SESSION", "SET idle_in_transaction_session_timeout = '50ms'"
+        "infra.event_store.connections.SESSION", "SET idle_in_transaction_session_timeout = '50ms'"
     )
     begin_logs(connection, 0)
     transaction = store.begin([move(0, 0, 3)])
@@ -402,12 +402,12 @@ def test_a_failed_connection_setup_leaves_no_connection(
     store: PostgresUsageStore, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "infra.event_store.usage_store._SESSION", "SET statement_timeout = 1; SELECT pg_sleep(30)"
+        "infra.event_store.connections.SESSION", "SET statement_timeout = 1; SELECT pg_sleep(30)"
     )
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
             store.log_end()
-    assert store._connections == {}
+    assert store._connections._by_purpose == {}
     monkeypatch.undo()
     assert store.log_end() == 0
 
@@ -430,7 +430,7 @@ def test_the_service_cannot_change_events(store: PostgresUsageStore, ledger: Led
         "TRUNCATE ledger.events",
     ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            store._connections["reading"].execute(statement.encode())
+            store._connections._by_purpose["reading"].execute(statement.encode())
 
 
 def test_the_wait_for_a_silent_server_has_a_timeout(
@@ -451,4 +451,4 @@ def test_the_wait_for_a_silent_server_has_a_timeout(
     transaction.start_commit([charge], store.rows([charge], [b"k" * 16]), [])
     with pytest.raises(StoreUnavailable, match="did not reply"):
         transaction.finish_commit()
-    assert store._connections == {}
+    assert store._connections._by_purpose == {}

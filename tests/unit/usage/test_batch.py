@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from consumers.usage.batch import Batch, Counts, record_of_parked
-from consumers.usage.ports import ParkedMessage
+from consumers.usage.batch import Batch, Counts
 from tests.unit.usage.records import KafkaRecord, usage_record
 
 NOW = datetime(2026, 11, 22, 9, 15, tzinfo=UTC)
@@ -63,10 +62,3 @@ def test_counts_add_up() -> None:
     total.add(one)
     total.add(one)
     assert (total.charges, total.repeats, total.conflicts) == (6, 2, 0)
-
-
-def test_a_parked_record_is_unchanged() -> None:
-    parked = ParkedMessage(b"k" * 16, "org", b"{}", None, b"v", b"[]", "topic", 3, 4, NOW)
-    record = record_of_parked(parked, [("a", None)])
-    assert (record.topic, record.partition, record.offset) == ("topic", 3, 4)
-    assert (record.key, record.value, record.headers) == (None, b"v", [("a", None)])

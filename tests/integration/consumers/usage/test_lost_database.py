@@ -221,7 +221,7 @@ EVERY_STEP = {
 
 
 def test_every_step_is_taken(ingest_env: IngestEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.usage.ingest.RECENT_KEYS", 1)
+    monkeypatch.setattr("consumers.usage.recent_keys.RECENT_KEYS", 1)
     steps: list[str] = []
     partitions, ingest = mixed_log(ingest_env), ingest_env.ingest(hook=steps.append)
     scenario(ingest_env, ingest, partitions)
@@ -235,7 +235,7 @@ def test_a_lost_session_is_survived_at_every_step(
     ingest_env: IngestEnvironment, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """The server ends every session of the ingest just before a step."""
-    monkeypatch.setattr("consumers.usage.ingest.RECENT_KEYS", 1)
+    monkeypatch.setattr("consumers.usage.recent_keys.RECENT_KEYS", 1)
     partitions, ingest = mixed_log(ingest_env), ingest_env.ingest(hook=call_once(step, ingest_env.terminate))
     failure: Any = None
     try:

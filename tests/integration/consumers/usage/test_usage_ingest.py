@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from consumers.usage.ingest import UsageIngest
-from domain.credits.ledger import SNAPSHOT_EVERY
+from domain.credits.organisation_state import SNAPSHOT_EVERY
 from domain.shared.errors import DeadLettersUnavailable
 from domain.shared.stream_keys import stream_id
 from infra.event_store.replay import replay_log
@@ -101,7 +101,7 @@ def far(
     ingest_env: IngestEnvironment, ingest: UsageIngest, partition: Partition, monkeypatch: pytest.MonkeyPatch
 ) -> UsageIngest:
     """The second message comes after the first left the recent keys."""
-    monkeypatch.setattr("consumers.usage.ingest.RECENT_KEYS", 1)
+    monkeypatch.setattr("consumers.usage.recent_keys.RECENT_KEYS", 1)
     partition.add(usage_record("another", "org-1"))
     ingest.submit(*partition.next())
     ingest.flush()
@@ -244,8 +244,8 @@ def test_an_empty_batch_moves_the_position(ingest_env: IngestEnvironment) -> Non
 def test_after_a_far_repeat_keys_are_looked_up_for_some_batches(
     ingest_env: IngestEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.usage.ingest.RECENT_KEYS", 1)
-    monkeypatch.setattr("consumers.usage.ingest.LOOKUP_BATCHES", 3)
+    monkeypatch.setattr("consumers.usage.recent_keys.RECENT_KEYS", 1)
+    monkeypatch.setattr("consumers.usage.recent_keys.LOOKUP_BATCHES", 3)
     ingest_env.open("org-1")
     steps: list[str] = []
     partition, ingest = ingest_env.partition(), ingest_env.ingest(hook=steps.append)
@@ -272,7 +272,7 @@ def test_a_batch_after_a_failed_one_is_decided_again(
     ingest_env: IngestEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The batch in flight has a repeat; the next batch was decided without knowing it."""
-    monkeypatch.setattr("consumers.usage.ingest.RECENT_KEYS", 1)
+    monkeypatch.setattr("consumers.usage.recent_keys.RECENT_KEYS", 1)
     ingest_env.open("org-1", trial_credits=100)
     partition, ingest = ingest_env.partition(), ingest_env.ingest()
     feed(ingest, partition, usage_record("a", "org-1", 60), usage_record("filler", "org-1", 0))
@@ -407,7 +407,7 @@ def test_a_failed_batch_leaves_no_snapshot(
     ingest_env: IngestEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch that would reach the snapshot interval with its repeat, but does not without it."""
-    monkeypatch.setattr("consumers.usage.ingest.RECENT_KEYS", 1)
+    monkeypatch.setattr("consumers.usage.recent_keys.RECENT_KEYS", 1)
     ingest_env.open("org-1", trial_credits=1_000_000)
     partition, ingest = ingest_env.partition(), ingest_env.ingest()
     up_to_the_mark = SNAPSHOT_EVERY - 2 - ingest_env.ledger.organisation("org-1").version
