@@ -64,11 +64,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(RUN): $(BIN)/python requirements/run.txt pyproject.toml
+	@echo "Installing Python packages into $(VENV). This takes about a minute."
 	$(PIP) --require-hashes -r requirements/run.txt
 	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(DEV): $(BIN)/python requirements/dev.txt pyproject.toml
+	@echo "Installing Python packages into $(VENV). This takes about a minute."
 	$(PIP) --require-hashes -r requirements/dev.txt
 	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@ $(RUN)

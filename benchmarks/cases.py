@@ -39,7 +39,7 @@ def all_cases(sizes: Sizes) -> list[Case]:
         ),
         Case(
             "ingest_repeats_api",
-            "ingest, 5 % recent repeats, API writing beside it",
+            "ingest, 5 % recent repeats, API writing at the same time",
             partial(ingest_with_repeats_and_api, batch_size=2_000),
         ),
         Case(

@@ -31,7 +31,7 @@ class InvalidSetting(Exception):
 class Settings(BaseSettings):
     """All settings with their defaults.
 
-    Without DATABASE_URL or KAFKA_BOOTSTRAP_SERVERS, `up` starts its own.
+    Without DATABASE_URL or KAFKA_BOOTSTRAP_SERVERS, `up` starts its own PostgreSQL or Kafka broker.
     """
 
     model_config = SettingsConfigDict(env_file=None, extra="ignore")

@@ -93,7 +93,7 @@ class PriceChange(Body):
 
 
 class PlanChange(Body):
-    """Another plan."""
+    """Body of a plan change."""
 
     plan: LaxPlan
     expires_at: Instant | None = Field(
@@ -102,7 +102,7 @@ class PlanChange(Body):
 
 
 class TimeZoneChange(Body):
-    """Another time zone for later charges. Past days and months do not change."""
+    """A new time zone for later charges. Past days and months do not change."""
 
     time_zone: TimeZone
 

@@ -111,7 +111,7 @@ def record_purchase(organisation_id: OrganisationId, body: write_schemas.Purchas
 def refund_charge(organisation_id: OrganisationId, body: write_schemas.Refund, write: Write) -> Recorded:
     """Return credits of a charge to their lots: some of them, or all that were not refunded yet.
 
-    An open overdraft is paid first. A refund is an addition: it does not lower the usage of a month.
+    If there is an overdraft, it is paid first. A refund is an addition: the usage of a month stays the same.
     """
     result = write.services.commands.refund_charge(
         organisation_id,

@@ -96,14 +96,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Positioned(Protocol):
+class HasPosition(Protocol):
     """A query result with its log position."""
 
     @property
     def position(self) -> int: ...
 
 
-PositionedT = TypeVar("PositionedT", bound=Positioned)
+ResultT = TypeVar("ResultT", bound=HasPosition)
 
 
 class ProjectionLagging(Exception):
@@ -132,11 +132,11 @@ class ReadRequest:
 
     def view(
         self,
-        read: Callable[Concatenate[Connection, str, P], PositionedT],
+        read: Callable[Concatenate[Connection, str, P], ResultT],
         organisation_id: str,
         *args: P.args,
         **kwargs: P.kwargs,
-    ) -> PositionedT:
+    ) -> ResultT:
         """Return the result of a query on an organisation, within the caller's access.
 
         Raises:
@@ -147,8 +147,8 @@ class ReadRequest:
         )
 
     def view_all(
-        self, read: Callable[Concatenate[Connection, P], PositionedT], *args: P.args, **kwargs: P.kwargs
-    ) -> PositionedT:
+        self, read: Callable[Concatenate[Connection, P], ResultT], *args: P.args, **kwargs: P.kwargs
+    ) -> ResultT:
         """Return the result of a query on all organisations. A member of an organisation gets no rows.
 
         Raises:
@@ -174,7 +174,7 @@ class ReadRequest:
         position = self._log_end()
         return read(self.services.ledger, organisation_id, *args, **kwargs), position
 
-    def _read(self, read: Callable[[Connection], PositionedT], organisation_id: str | None) -> PositionedT:
+    def _read(self, read: Callable[[Connection], ResultT], organisation_id: str | None) -> ResultT:
         with self.services.read_connection() as connection, self._row_security(connection, organisation_id):
             if self._min_position is not None:
                 self._check(credit_queries.positions(connection).position)

@@ -163,7 +163,7 @@ Reason = Annotated[
         min_length=1,
         max_length=REASON_LENGTH_MAX,
         pattern=_NO_CONTROLS,
-        description="The reason, in a few words. It is stored for ever: no names, no email addresses.",
+        description="The reason, in a few words. It is stored permanently: no names, no email addresses.",
         examples=["goodwill after an outage"],
     ),
     AfterValidator(_check_printable),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from api.http.sessions import Sessions, Ticket
+from api.http.sessions import Sessions, SignInTicket
 from domain.payments.reconciliation import Difference
 
 
@@ -27,7 +27,7 @@ class PageServices:
     """What the pages need in addition to `Services`."""
 
     sessions: Sessions
-    verify_ticket: Callable[[str], Ticket] | None = None
+    verify_ticket: Callable[[str], SignInTicket] | None = None
     """Verifies the ticket of a sign-in link. None: sign-in links exist only with the embedded issuer.
     Raises domain.identity.principals.InvalidCredentials."""
     secure_cookies: bool = True

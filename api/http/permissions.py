@@ -1,6 +1,7 @@
 """Permissions: one rule for every operation, and the check of a rule.
 
-`RULES` is the complete table. A route without a rule cannot be created, and a rule without a route fails a
+`RULES` is the complete table. The name of a rule says who may call, not what the operation does: readers may
+also request quotes by POST. A route without a rule cannot be created, and a rule without a route fails a
 test. To add an operation, add its rule.
 """
 
@@ -42,7 +43,8 @@ class Rule:
         kinds = [name for kind, name in _KIND_NAMES.items() if kind in self.allowed_kinds]
         roles = [f"{role.value}s" for role in Role if role in self.allowed_roles]
         own = [f"{' and '.join(roles)} of the organisation"] if roles else []
-        return f"Allowed for {', '.join(own + ['its API keys'] * self.allows_api_keys + kinds)}."
+        *others, last = own + ["its API keys"] * self.allows_api_keys + kinds
+        return f"Allowed for {' and '.join([', '.join(others)] * bool(others) + [last])}."
 
 
 _KIND_NAMES: Final = {
@@ -53,16 +55,18 @@ _KIND_NAMES: Final = {
 _ANY_ROLE: Final = frozenset(Role)
 
 PUBLIC: Final = Rule(is_public=True)
-READ: Final = Rule(
+READERS: Final = Rule(
     allowed_kinds=frozenset({PrincipalKind.STAFF, PrincipalKind.AUDITOR}),
     allowed_roles=_ANY_ROLE,
     allows_api_keys=True,
 )
-READ_OR_SERVICE: Final = Rule(
-    allowed_kinds=READ.allowed_kinds | {PrincipalKind.SERVICE}, allowed_roles=_ANY_ROLE, allows_api_keys=True
+READERS_OR_SERVICE: Final = Rule(
+    allowed_kinds=READERS.allowed_kinds | {PrincipalKind.SERVICE},
+    allowed_roles=_ANY_ROLE,
+    allows_api_keys=True,
 )
 STAFF_ONLY: Final = Rule(allowed_kinds=frozenset({PrincipalKind.STAFF}))
-STAFF_OR_MEMBER: Final = Rule(allowed_kinds=frozenset({PrincipalKind.STAFF}), allowed_roles=_ANY_ROLE)
+STAFF_ADMIN_OR_MEMBER: Final = Rule(allowed_kinds=frozenset({PrincipalKind.STAFF}), allowed_roles=_ANY_ROLE)
 SERVICE_ONLY: Final = Rule(allowed_kinds=frozenset({PrincipalKind.SERVICE}))
 STAFF_OR_ADMIN: Final = Rule(
     allowed_kinds=frozenset({PrincipalKind.STAFF}), allowed_roles=frozenset({Role.ADMIN})
@@ -72,25 +76,25 @@ STAFF_ADMIN_OR_AUDITOR: Final = Rule(
     allowed_roles=STAFF_OR_ADMIN.allowed_roles,
 )
 
-PAGE: Final = Rule(allowed_kinds=READ.allowed_kinds, allowed_roles=_ANY_ROLE)
+READERS_WITHOUT_API_KEYS: Final = Rule(allowed_kinds=READERS.allowed_kinds, allowed_roles=_ANY_ROLE)
 SIGNED_IN: Final = Rule(signed_in=True)
-STAFF_OR_AUDITOR: Final = Rule(allowed_kinds=READ.allowed_kinds, without_organisation=True)
+STAFF_OR_AUDITOR: Final = Rule(allowed_kinds=READERS.allowed_kinds, without_organisation=True)
 
 _ORGANISATION: Final = "/v1/organisations/{organisation_id}"
 
 RULES: Final[Mapping[str, Rule]] = {
     f"PUT {_ORGANISATION}": STAFF_ONLY,
-    f"GET {_ORGANISATION}/balance": READ_OR_SERVICE,
-    f"GET {_ORGANISATION}/usage-summary": READ,
-    f"GET {_ORGANISATION}/daily-usage": READ,
-    f"GET {_ORGANISATION}/transactions": READ,
-    f"GET {_ORGANISATION}/transactions/{{run_id}}/charges": READ,
-    f"GET {_ORGANISATION}/events": READ,
-    f"GET {_ORGANISATION}/subscription": READ,
+    f"GET {_ORGANISATION}/balance": READERS_OR_SERVICE,
+    f"GET {_ORGANISATION}/usage-summary": READERS,
+    f"GET {_ORGANISATION}/daily-usage": READERS,
+    f"GET {_ORGANISATION}/transactions": READERS,
+    f"GET {_ORGANISATION}/transactions/{{run_id}}/charges": READERS,
+    f"GET {_ORGANISATION}/events": READERS,
+    f"GET {_ORGANISATION}/subscription": READERS,
     f"POST {_ORGANISATION}/grants": STAFF_ONLY,
     f"POST {_ORGANISATION}/purchases": STAFF_ONLY,
     f"POST {_ORGANISATION}/refunds": STAFF_ONLY,
-    f"POST {_ORGANISATION}/purchase-quotes": READ,
+    f"POST {_ORGANISATION}/purchase-quotes": READERS,
     f"POST {_ORGANISATION}/payments": STAFF_OR_ADMIN,
     f"POST {_ORGANISATION}/custom-payments": STAFF_ONLY,
     f"POST {_ORGANISATION}/payments/{{payment_id}}/checkout": STAFF_OR_ADMIN,
@@ -99,11 +103,11 @@ RULES: Final[Mapping[str, Rule]] = {
     f"POST {_ORGANISATION}/payments/{{payment_id}}/refunds": STAFF_ONLY,
     f"POST {_ORGANISATION}/payments/{{payment_id}}/flags/settle": STAFF_ONLY,
     "GET /v1/payment-flags": STAFF_OR_AUDITOR,
-    f"GET {_ORGANISATION}/payments": READ,
-    f"GET {_ORGANISATION}/auto-top-up": READ,
+    f"GET {_ORGANISATION}/payments": READERS,
+    f"GET {_ORGANISATION}/auto-top-up": READERS,
     f"PUT {_ORGANISATION}/auto-top-up": STAFF_OR_ADMIN,
     f"DELETE {_ORGANISATION}/auto-top-up": STAFF_OR_ADMIN,
-    f"GET {_ORGANISATION}/payments/{{payment_id}}": READ,
+    f"GET {_ORGANISATION}/payments/{{payment_id}}": READERS,
     "POST /v1/gateways/{gateway}/webhooks": PUBLIC,
     "POST /credits/payments/{payment_id}/return": PUBLIC,
     f"PUT {_ORGANISATION}/price": STAFF_ONLY,
@@ -120,39 +124,39 @@ RULES: Final[Mapping[str, Rule]] = {
     f"POST {_ORGANISATION}/webhook-endpoints/{{endpoint_id}}/test": STAFF_OR_ADMIN,
     f"GET {_ORGANISATION}/webhook-endpoints/{{endpoint_id}}/deliveries": STAFF_ADMIN_OR_AUDITOR,
     f"PUT {_ORGANISATION}/low-balance-threshold": STAFF_OR_ADMIN,
-    f"GET {_ORGANISATION}/billing-details": READ,
+    f"GET {_ORGANISATION}/billing-details": READERS,
     f"PUT {_ORGANISATION}/billing-details": STAFF_OR_ADMIN,
     f"DELETE {_ORGANISATION}/billing-details": STAFF_OR_ADMIN,
-    f"GET {_ORGANISATION}/invoices": READ,
-    f"GET {_ORGANISATION}/invoices/{{invoice_id}}": READ,
-    f"GET {_ORGANISATION}/invoices/{{invoice_id}}.pdf": READ,
-    f"POST {_ORGANISATION}/payments/{{payment_id}}/invoice": STAFF_OR_MEMBER,
+    f"GET {_ORGANISATION}/invoices": READERS,
+    f"GET {_ORGANISATION}/invoices/{{invoice_id}}": READERS,
+    f"GET {_ORGANISATION}/invoices/{{invoice_id}}.pdf": READERS,
+    f"POST {_ORGANISATION}/payments/{{payment_id}}/invoice": STAFF_ADMIN_OR_MEMBER,
     f"POST {_ORGANISATION}/holds": SERVICE_ONLY,
     f"POST {_ORGANISATION}/holds/{{hold_id}}/settle": SERVICE_ONLY,
     f"POST {_ORGANISATION}/holds/{{hold_id}}/release": SERVICE_ONLY,
-    f"GET {_ORGANISATION}/holds": READ_OR_SERVICE,
-    f"GET {_ORGANISATION}/holds/{{hold_id}}": READ_OR_SERVICE,
-    f"POST {_ORGANISATION}/quotes": READ_OR_SERVICE,
+    f"GET {_ORGANISATION}/holds": READERS_OR_SERVICE,
+    f"GET {_ORGANISATION}/holds/{{hold_id}}": READERS_OR_SERVICE,
+    f"POST {_ORGANISATION}/quotes": READERS_OR_SERVICE,
     "GET /sign-in": PUBLIC,
     "POST /sign-in": PUBLIC,
     "POST /sign-out": SIGNED_IN,
     "POST /credits/preferences": SIGNED_IN,
-    "GET /credits": PAGE,
-    "GET /credits/months/{month}": PAGE,
-    "GET /credits/events/{event_id}": PAGE,
-    "GET /credits/runs": PAGE,
-    "GET /credits/balance": PAGE,
-    "GET /credits/subscription": PAGE,
-    "GET /credits/export/{name}": PAGE,
+    "GET /credits": READERS_WITHOUT_API_KEYS,
+    "GET /credits/months/{month}": READERS_WITHOUT_API_KEYS,
+    "GET /credits/events/{event_id}": READERS_WITHOUT_API_KEYS,
+    "GET /credits/runs": READERS_WITHOUT_API_KEYS,
+    "GET /credits/balance": READERS_WITHOUT_API_KEYS,
+    "GET /credits/subscription": READERS_WITHOUT_API_KEYS,
+    "GET /credits/export/{name}": READERS_WITHOUT_API_KEYS,
     "GET /credits/organisations": SIGNED_IN,
-    "GET /credits/billing": PAGE,
+    "GET /credits/billing": READERS_WITHOUT_API_KEYS,
     "POST /credits/billing": STAFF_OR_ADMIN,
     "POST /credits/billing/recheck": STAFF_OR_ADMIN,
     "POST /credits/billing/abandon": STAFF_OR_ADMIN,
-    "POST /credits/billing/invoice": STAFF_OR_ADMIN,
-    "GET /credits/billing/papers/{paper}": PAGE,
+    "POST /credits/billing/invoice": STAFF_ADMIN_OR_MEMBER,
+    "GET /credits/billing/papers/{paper}": READERS_WITHOUT_API_KEYS,
     "GET /credits/payments/{payment_id}/cancelled": SIGNED_IN,
-    "GET /credits/auto-top-up": PAGE,
+    "GET /credits/auto-top-up": READERS_WITHOUT_API_KEYS,
     "POST /credits/auto-top-up": STAFF_OR_ADMIN,
     "POST /credits/auto-top-up/switch-on": STAFF_OR_ADMIN,
     "POST /credits/auto-top-up/switch-off": STAFF_OR_ADMIN,
@@ -228,4 +232,4 @@ def check_access(principal: Principal, rule: Rule, organisation_id: str | None) 
             raise OrganisationNotFound
         if rule.allows_api_keys if principal.kind is PrincipalKind.KEY else role in rule.allowed_roles:
             return
-    raise HttpProblem("role-insufficient", f"you may not call this operation. {rule.access_text}")
+    raise HttpProblem("role-insufficient", f"You may not call this operation. {rule.access_text}")

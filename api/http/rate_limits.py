@@ -19,7 +19,7 @@ BUCKETS_MAX: Final = 10_000
 
 
 @dataclass(frozen=True)
-class Allowance:
+class QuotaStatus:
     """The remaining quota after a request."""
 
     policy: str
@@ -49,7 +49,7 @@ class Quota:
         self._monotonic_s = monotonic_s
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def take(self, caller: str) -> Allowance:
+    def take(self, caller: str) -> QuotaStatus:
         """Take one request from a caller's quota, if any is left."""
         now_s = self._monotonic_s()
         tokens, filled_at_s = self._buckets.pop(caller, (float(self._quota), now_s))
@@ -59,7 +59,7 @@ class Quota:
         self._buckets[caller] = (tokens, now_s)
         if len(self._buckets) > BUCKETS_MAX:
             self._buckets.popitem(last=False)
-        return Allowance(
+        return QuotaStatus(
             self._policy,
             self._quota,
             int(tokens),
@@ -76,7 +76,7 @@ class RateLimits:
     organisations: Quota
 
 
-def headers_of(allowances: Sequence[Allowance]) -> dict[str, str]:
+def headers_of(allowances: Sequence[QuotaStatus]) -> dict[str, str]:
     """Return the RateLimit headers of the IETF draft."""
     policies = [f'"{each.policy}";q={each.quota};w={WINDOW_S}' for each in allowances]
     remaining = [f'"{each.policy}";r={each.remaining};t={each.reset_in_s}' for each in allowances]

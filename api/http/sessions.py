@@ -86,7 +86,7 @@ class Sessions(Protocol):
 
 
 @dataclass(frozen=True)
-class Ticket:
+class SignInTicket:
     """The verified content of a sign-in link."""
 
     ticket_id: str

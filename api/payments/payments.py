@@ -309,8 +309,8 @@ def get_payment(organisation_id: OrganisationId, payment_id: PaymentId, read: Re
 async def handle_gateway_webhook(gateway: GatewayName, request: Request) -> Response:
     """Receive a signed webhook from a payment gateway. Webhooks may arrive twice, late, and in any order.
 
-    A webhook about an unknown order of the same gateway account is accepted and ignored: gateways stop
-    sending to an endpoint that refuses webhooks for a day.
+    A webhook about an unknown order is accepted and ignored. If an endpoint refuses webhooks for one day, the
+    gateway stops sending them.
     """
     body = await read_body(request)
     services = services_of(request)
@@ -325,7 +325,7 @@ async def handle_gateway_webhook(gateway: GatewayName, request: Request) -> Resp
     include_in_schema=False,
 )
 async def handle_return(payment_id: PaymentId, request: Request) -> RedirectResponse:
-    """Receive the result that a browser brings back from the gateway's page, and redirect to the payment.
+    """Receive the result that a browser brings from the gateway's page, and redirect to the payment.
 
     The browser comes from another site, without our cookies. The handler trusts only the fields that the
     gateway has signed.

@@ -1,1 +1,4 @@
-"""HTTP operations on webhook endpoints."""
+"""Outgoing webhooks: HTTP operations on organisations' endpoints.
+
+Webhooks of payment gateways are incoming: `api.payments.payments` receives them.
+"""

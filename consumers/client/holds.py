@@ -14,6 +14,7 @@ import msgspec
 
 from consumers.client.usage import uuid7
 from domain.credits.holds import HoldMode
+from domain.credits.usage import PhotoEvent
 from domain.pricing.rate_card import UsageType
 from domain.shared.backoff import Backoff
 
@@ -42,7 +43,7 @@ class HoldRefused(Exception):
     """The ledger refused the request; a retry gets the same result.
 
     `problem` is the name of the RFC 9457 type. `insufficient-credits`: wait for credits. `hold-closed`: the
-    run already had its hold.
+    run has already used its one hold.
     """
 
     def __init__(self, problem: str, status: int, detail: str) -> None:
@@ -87,11 +88,16 @@ class Holds:
         mode: HoldMode = HoldMode.UP_TO,
         ai_search: bool = True,
         expires_in_s: int = 3_600,
+        event: PhotoEvent | None = None,
     ) -> PlacedHold:
         """Hold credits for a run: all that it needs, or (`up_to`) as many as are available.
 
+        `event` is the photo event to which a settlement charges photos that no message has reported. Default:
+        the photo event of the run's messages.
+
         Raises:
-            HoldRefused: too few credits are available, the run already had its hold, or a value is invalid.
+            HoldRefused: too few credits are available, the run has already used its one hold, or a value is
+                invalid.
             LedgerUnreachable: no response in time.
         """
         body = {
@@ -101,7 +107,7 @@ class Holds:
             "ai_search": ai_search,
             "mode": mode,
             "expires_in_s": expires_in_s,
-        }
+        } | ({} if event is None else {"event": event})
         return self._post(organisation_id, "holds", body)
 
     def settle(

@@ -131,7 +131,7 @@ class ReliableSender(Generic[RecordT]):
 
     @property
     def in_flight(self) -> list[RecordT]:
-        """The unacknowledged records. The broker may have them or not."""
+        """The unacknowledged records. The broker may or may not have received them."""
         with self._changed:
             return list(self._in_flight.values())
 

@@ -171,7 +171,7 @@ class Publisher:
         topic_id = self._topic_ids[topic]
         if published is None or published.topic_id != topic_id:
             if published is not None:
-                log.warning("%s was recreated, publishing everything again", topic)
+                log.info("%s was recreated: publishing all events again, nothing is lost", topic)
             published = publishing_checkpoints.start(connection, topic, topic_id, published)
         return published
 

@@ -115,7 +115,7 @@ class Batch:
 
     def drop(self, key: bytes, organisation_id: str, charge_fingerprint: ChargeFingerprint) -> None:
         """Remove all messages of a dedupe key that was recorded earlier. The recorded content counts."""
-        self.sort_repeats(self.remove(key), organisation_id, charge_fingerprint)
+        self.count_or_refuse_repeats(self.remove(key), organisation_id, charge_fingerprint)
 
     def remove(self, key: bytes) -> list[Message]:
         """Remove all messages of a dedupe key from the batch, and return them."""
@@ -124,7 +124,7 @@ class Batch:
         self.duplicates.pop(key, None)
         return messages
 
-    def sort_repeats(
+    def count_or_refuse_repeats(
         self, messages: Sequence[Message], organisation_id: str, charge_fingerprint: ChargeFingerprint
     ) -> None:
         """Count messages with the same content as repeats, and refuse messages with different content."""
@@ -140,7 +140,7 @@ class Batch:
         """Remove the repeats within the batch."""
         for key, messages in self.duplicates.items():
             first = self.by_key[key].report
-            self.sort_repeats(messages, first.organisation_id, first.charge_fingerprint)
+            self.count_or_refuse_repeats(messages, first.organisation_id, first.charge_fingerprint)
         self.duplicates.clear()
 
     def refuse(self, record: Record, reason: str, field: str | None) -> None:

@@ -42,7 +42,7 @@ class KafkaDeadLetters:
 
         def wait() -> None:
             try:
-                self._send_origins([letter for letter, future in sent if not _acknowledged(future)])
+                self._send_origins_only([letter for letter, future in sent if not _acknowledged(future)])
             except (KafkaError, OSError) as error:
                 raise self._unavailable(error) from error
 
@@ -62,16 +62,16 @@ class KafkaDeadLetters:
         try:
             return self._producer.send(self.topic, key=letter.record_key, value=value, headers=headers)
         except MessageSizeTooLargeError:
-            return self._send_origin(letter)
+            return self._send_origin_only(letter)
 
-    def _send_origins(self, too_large: Sequence[DeadLetterRecord]) -> None:
+    def _send_origins_only(self, too_large: Sequence[DeadLetterRecord]) -> None:
         if too_large:
             self.close()  # a refused batch may leave a gap in the sequence of an idempotent producer
             self._producer = self._connect()
-            for future in [self._send_origin(letter) for letter in too_large]:
+            for future in [self._send_origin_only(letter) for letter in too_large]:
                 future.get(timeout=ACKNOWLEDGED_WITHIN_S)
 
-    def _send_origin(self, letter: DeadLetterRecord) -> Any:
+    def _send_origin_only(self, letter: DeadLetterRecord) -> Any:
         headers = [*_origin(letter), (HEADER_PREFIX + "omitted", b"key, value and headers: too large")]
         return self._producer.send(self.topic, value=b"", headers=headers)
 

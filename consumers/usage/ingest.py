@@ -81,12 +81,13 @@ class UsageIngest:
     def submit(self, moves: Sequence[PositionMove], records: Sequence[Record]) -> None:
         """Charge records and move the positions past them, in one transaction.
 
-        Returns when the database has started the commit. `flush` or the next `submit` raises its errors.
+        Returns when the database has started the commit. Commit errors are raised by the next `submit` or by
+        `flush`.
 
         Raises:
             CheckpointConflict: another consumer owns a partition.
-            StoreUnavailable, DeadLettersUnavailable: the batch was not committed. Only if the reply to a
-                commit was lost, it may be committed: the stored positions show it.
+            StoreUnavailable, DeadLettersUnavailable: the batch was not committed. If the reply to a commit
+                was lost, the batch may be committed: check the stored positions.
         """
         batch = Batch(moves, self._clock())
         batch.decode(records)
@@ -303,11 +304,13 @@ class UsageIngest:
         for key, (first, messages) in repeats.items():
             if key in recorded:
                 stream, charged = recorded[key]
-                batch.sort_repeats(
+                batch.count_or_refuse_repeats(
                     messages, self._organisation_of(stream, messages), charged.charge_fingerprint
                 )
             else:
-                batch.sort_repeats(messages, first.report.organisation_id, first.report.charge_fingerprint)
+                batch.count_or_refuse_repeats(
+                    messages, first.report.organisation_id, first.report.charge_fingerprint
+                )
 
     def _drop_likely_repeats(self, batch: Batch) -> None:
         """Drop likely repeats before the write, so that a few repeats do not roll back every batch."""

@@ -28,7 +28,7 @@ from consumers.usage.positions import (
     PositionStore,
     RestartLog,
     StoredPosition,
-    choose_start,
+    choose_start_offset,
     record_digest,
 )
 
@@ -50,7 +50,7 @@ class Partition(msgspec.Struct):
 
 
 class Assignments(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Collects newly assigned partitions. Runs on the client's own thread, so it does nothing else."""
+    """Collects newly assigned partitions. The Kafka client calls it on its own thread, so it only records."""
 
     def __init__(self) -> None:
         self._new: set[int] = set()
@@ -273,7 +273,7 @@ class Partitions:
         self, topic_partition: TopicPartition, stored: StoredPosition | None, bounds: LogBounds
     ) -> None:
         partition = topic_partition.partition
-        start = choose_start(stored, bounds)
+        start = choose_start_offset(stored, bounds)
         if isinstance(start, DataLost):
             self.lost[partition] = start
             with suppress(KeyError):  # it was revoked
@@ -287,7 +287,9 @@ class Partitions:
             return
         if isinstance(start, RestartLog):
             if stored is not None:
-                log.warning("reading partition %d again from its beginning: %s", partition, start.reason)
+                # A recreated topic is normal. A topic that became shorter has lost records.
+                level = logging.INFO if stored.topic_id != bounds.topic_id else logging.WARNING
+                log.log(level, "partition %d: %s, so it is read from its beginning", partition, start.reason)
             self._start_over(topic_partition, stored, bounds)
             return
         proof_deadline = time.monotonic() + PROOF_TIMEOUT_S if start.unproven else math.inf

@@ -1,4 +1,4 @@
-"""Positions of partitions. A position belongs to a log, not to a topic name.
+"""Positions of partitions. A position belongs to a topic's id, not to its name.
 
 A topic can be deleted and recreated, a broker can lose its disk, a cluster can be restored from an old
 backup. So a position is stored with the topic's id and a digest of the last charged record. A consumer
@@ -16,7 +16,7 @@ from consumers.usage.batch import Record
 
 
 class StoredPosition(msgspec.Struct, frozen=True):
-    """The next offset to charge in one partition of one log."""
+    """The next offset to read in a partition, with the id of the topic that it belongs to."""
 
     topic_id: str
     next_offset: int
@@ -36,7 +36,7 @@ class PositionStore(Protocol):
     def start_log(
         self, topic: str, partition: int, topic_id: str, offset: int, replaces: StoredPosition | None
     ) -> None:
-        """Store the start of a log, replacing the expected position.
+        """Store the start of a partition of a new topic id, replacing the expected position.
 
         Raises:
             CheckpointConflict: another consumer has moved the position.
@@ -77,7 +77,7 @@ class DataLost(msgspec.Struct, frozen=True):
     earliest: int
 
 
-def choose_start(stored: StoredPosition | None, log: LogBounds) -> ResumeAt | RestartLog | DataLost:
+def choose_start_offset(stored: StoredPosition | None, log: LogBounds) -> ResumeAt | RestartLog | DataLost:
     """Decide at which offset a partition starts."""
     if stored is None:
         return RestartLog("the partition is new")

@@ -62,7 +62,7 @@ class WebhookEndpointEnabled(EventHeader, frozen=True):
 class BillingDetailsChanged(EventHeader, frozen=True):
     """The recipient of invoices changed. The details themselves are not in the log.
 
-    `digest` is of the details and a salt that is stored with them; None: they were erased.
+    `digest` is the digest of the details and a salt that is stored with them; None: they were erased.
     """
 
     digest: str | None

@@ -101,7 +101,7 @@ class AutoTopUp(msgspec.Struct, frozen=True):
         """
         if total_minor > self.amount_minor_max:
             raise InvalidInput(
-                "credits", "these cost more than was agreed to: switch auto top-up on anew for them"
+                "credits", "these cost more than the agreed maximum: switch auto top-up on again for them"
             )
 
     def start(
@@ -152,7 +152,7 @@ class AutoTopUp(msgspec.Struct, frozen=True):
         return None if self.held_on == today else AutoTopUpHeld(*header, reason, today, self.terms.per_day)
 
 
-def running(auto_top_up: AutoTopUp | None) -> AutoTopUp:
+def require_on(auto_top_up: AutoTopUp | None) -> AutoTopUp:
     """Return auto top-up if it is on.
 
     Raises:

@@ -282,7 +282,7 @@ class CreditCommands:
         decision: Callable[[Organisation], object],
         idempotency_key: IdempotencyKey | None,
     ) -> RecordedResult[CommandResult]:
-        """Record a decision that moves no credits."""
+        """Run and record a decision that moves no credits."""
 
         def decide(organisation: Organisation) -> CommandResult:
             decision(organisation)

@@ -1,4 +1,4 @@
-"""The steps of every decision of an organisation: begin, record, collect."""
+"""The base of `Organisation`: the steps that all decisions share (begin, record, collect)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONSEQUENCES: Final = (HoldExpired, BalanceWentLow, CreditsExhausted, CreditsRe
 
 
 class DecisionSteps(OrganisationState):
-    """What all decisions share. A decision that does not begin gets no event header, and cannot record."""
+    """The steps of a decision. Each decision calls `_begin` first, because every event needs its header."""
 
     __slots__ = ()
 
@@ -51,7 +51,7 @@ class DecisionSteps(OrganisationState):
         return context.event_header
 
     def _record(self, event: DomainEvent) -> EventEnvelope:
-        """Apply an event and keep it to be collected. What was available before the first one is kept too."""
+        """Apply an event and keep it for `collect_events`. The first event stores what was available."""
         assert event.recorded_at < self.next_expiry or isinstance(event, _CONSEQUENCES), (
             "a decision begins with _begin"
         )

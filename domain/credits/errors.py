@@ -30,7 +30,7 @@ class RefundExceedsCharge(LedgerError):
 
 
 class InsufficientCredits(LedgerError):
-    """Fewer credits are available than were asked for."""
+    """Fewer credits are available than were requested."""
 
 
 class HoldNotFound(LedgerError):
@@ -38,11 +38,11 @@ class HoldNotFound(LedgerError):
 
 
 class HoldClosed(LedgerError):
-    """The run had its hold: it was settled, released, or has lapsed."""
+    """The run has already used its one hold: it was settled or released, or it has expired."""
 
 
 class HoldConflict(LedgerError):
-    """The run has an open hold that was asked for differently."""
+    """The run has an open hold that was requested with other values."""
 
 
 class AutoTopUpAlreadyOn(LedgerError):
@@ -54,4 +54,4 @@ class AutoTopUpNotOn(LedgerError):
 
 
 class RefundExceedsPurchase(LedgerError):
-    """More credits than can be taken back: some were spent, are held, or went back before."""
+    """More credits than can be taken back: some were spent, are held, or were taken back before."""

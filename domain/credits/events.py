@@ -76,7 +76,7 @@ class CreditsPurchased(EventHeader, frozen=True):
 class UsageCharged(EventHeader, frozen=True):
     """Photos of a run were processed; `credits` may be 0, and then only the message is on record.
 
-    `draws` are the lots it drew on, in spend order; `overdraft` what none of them covered. `day` is
+    `draws` are the draws on lots, in spend order. `overdraft` is the part that no lot covered. `day` is
     the calendar day of `occurred_at` in the zone that the organisation had then; it never changes.
     The settlement of the run's hold has charged `settled` of the photos before; `from_hold` of the credits
     were held for the run.
@@ -122,8 +122,8 @@ class UsageCharged(EventHeader, frozen=True):
 class ChargeRefunded(EventHeader, frozen=True):
     """Credits of a charge were returned, as if the charge had been smaller.
 
-    `charge` is the number (version) of the charge; `overdraft_covered` of the credits paid an overdraft and
-    `returned` went back to lots, where a lot with this event's own number is new.
+    `charge` is the version of the charge event. `overdraft_covered` is the part of the credits that paid an
+    overdraft. `returned` is the part that returned to lots; a lot with this event's own version is new.
     """
 
     charge: int
@@ -141,10 +141,10 @@ class ChargeRefunded(EventHeader, frozen=True):
 
 
 class PurchaseRefunded(EventHeader, frozen=True):
-    """Credits of a purchase were taken out of the lot it opened, so that its money can be refunded.
+    """Credits were removed from the lot of a purchase, so that the money of the purchase can be refunded.
 
-    `purchase` is the number (version) of the purchase, `taken` what left its lot. `payment_id` and
-    `refund_id` are the ledger's own; amounts are in minor units, without tax.
+    `purchase` is the version of the purchase event. `taken` is the part of its lot that was removed.
+    `payment_id` and `refund_id` are the ledger's own; amounts are in minor units, without tax.
     """
 
     purchase: int
@@ -168,7 +168,7 @@ class PurchaseRefunded(EventHeader, frozen=True):
 class PurchaseRefundReversed(EventHeader, frozen=True):
     """The refund of a purchase failed, so its credits were returned.
 
-    `overdraft_covered` of the credits paid an overdraft; the rest went back to the lot of the purchase.
+    `overdraft_covered` of the credits paid an overdraft; the rest returned to the lot of the purchase.
     """
 
     purchase: int

@@ -1,4 +1,4 @@
-"""The open holds of an organisation, and the photos that settlements charged before their messages came."""
+"""Decisions on holds: place, settle, release, expire. They return events; `Organisation` applies them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from domain.shared.command_context import HeaderFields
 
 
 class HoldBook(msgspec.Struct, frozen=True, gc=False):
-    """A view of an organisation's holds by run, and settlements. It decides; the organisation records."""
+    """Decides on the open holds (by run) and the settlements of an organisation. `Organisation` records."""
 
     holds: Mapping[str, Hold]
     settlements: Mapping[SettlementKey, Settlement]
@@ -39,13 +39,13 @@ class HoldBook(msgspec.Struct, frozen=True, gc=False):
         wanted: HoldRequest,
         expires_at: datetime,
         *,
-        number: int,
+        version: int,
         available: int,
         reported: Mapping[UsageType, int],
     ) -> HoldPlaced | None:
-        """Hold all that a run requests, or as much as is available; None: the run has the same hold already.
+        """Decide a hold: all that is requested, or what is available. None: the run has this hold already.
 
-        `number` is the version that the event will have.
+        `version` is the version that the event will have.
 
         Raises:
             HoldConflict: the run has an open hold of another request.
@@ -59,12 +59,12 @@ class HoldBook(msgspec.Struct, frozen=True, gc=False):
         usable = max(available, 0)
         if wanted.credits > usable and (wanted.mode is HoldMode.ALL_OR_NOTHING or usable == 0):
             raise InsufficientCredits(
-                f"{wanted.credits:,} credits were asked for and {usable:,} are available",
+                f"{wanted.credits:,} credits were requested and {usable:,} are available",
                 available=available,
                 requested=wanted.credits,
             )
         credits_count = min(wanted.credits, usable)
-        hold_id = f"{HOLD_PREFIX}{number}"
+        hold_id = f"{HOLD_PREFIX}{version}"
         return HoldPlaced(*header, hold_id, wanted, credits_count, expires_at, dict(reported))
 
     def release(self, header: HeaderFields, hold_id: str) -> HoldReleased:

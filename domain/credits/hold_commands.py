@@ -37,7 +37,7 @@ class QuotedDraw(msgspec.Struct, frozen=True):
 class Quote(msgspec.Struct, frozen=True):
     """What a run would cost: credits by lot in spend order, what no lot covers, and what would remain.
 
-    `draws` and `overdraft` are of the balance; `available` is the balance less open holds.
+    `draws` and `overdraft` are computed from the balance; `available` is the balance minus open holds.
     """
 
     credits: int
@@ -67,9 +67,9 @@ class HoldCommands:
 
         Raises:
             OrganisationNotFound, InvalidInput, IdempotencyConflict, StoreUnavailable.
-            InsufficientCredits: less is available than asked for, or nothing at all.
+            InsufficientCredits: fewer credits are available than requested, or none.
             HoldConflict: the run has an open hold of another request.
-            HoldClosed: the run had its hold.
+            HoldClosed: the run has already used its one hold.
         """
 
         def decide(organisation: Organisation) -> CommandResult:

@@ -19,15 +19,15 @@ from domain.pricing.rate_card import UsageType
 from domain.shared.errors import InvalidInput
 
 HOLD_PREFIX: Final = "hold-"
-"""Of a hold's id; the version of the event that placed it follows."""
+"""A hold's id is this prefix and the version of the event that placed the hold."""
 HOLD_DURATION_MAX: Final = timedelta(days=1)
 ROTATION_IMAGES_RANGE: Final = range(1, 100_001)
-"""How many images one AI image rotation may be asked for."""
+"""The numbers of images that one AI image rotation accepts."""
 PHOTOS_MAX: Final = 1_000_000_000
 
 
 class HoldMode(StrEnum):
-    """What to do where less is available than is asked for."""
+    """What to do if fewer credits are available than requested."""
 
     ALL_OR_NOTHING = "all_or_nothing"
     UP_TO = "up_to"
@@ -66,7 +66,7 @@ class Hold(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def photo_event(self) -> PhotoEvent:
-        """The photo event that the hold was asked for, or else the one that the run's messages named."""
+        """The photo event that the hold names, or else the one that the run's messages named."""
         if self.request.event_id:
             return PhotoEvent(self.request.event_id, self.request.event_name)
         return PhotoEvent(self.event_id, self.event_name)
@@ -108,7 +108,7 @@ def check_photos(photos: int) -> None:
 
 
 def check_requested_photos(usage_type: UsageType, photos: int) -> None:
-    """Check what a hold or a quote is asked for: AI image rotation takes 1 to 100,000 images.
+    """Check the request for a hold or a quote: AI image rotation takes 1 to 100,000 images.
 
     Raises:
         InvalidInput: out of range.

@@ -23,8 +23,8 @@ class LotKind(IntEnum):
 class Lot(msgspec.Struct, array_like=True):
     """Credits that came in together and are not all spent.
 
-    `number` is the version of the event that opened the lot, `size` the credits it was opened with and
-    `remaining` what is left of them: 0 < remaining <= size.
+    `number` is the version of the event that opened the lot. `size` is the number of credits at its opening.
+    `remaining` is the part that is left: 0 < remaining <= size.
     """
 
     kind: LotKind
@@ -74,7 +74,7 @@ def draw(lots: list[Lot], draws: Sequence[LotAllocation]) -> None:
 
 
 def withdraw(lots: list[Lot], number: int, credits_count: int) -> None:
-    """Take credits out of one lot, whatever its place in the spend order; an emptied lot is dropped."""
+    """Take credits out of one lot, in any place of the spend order. A lot without credits is removed."""
     (place,) = [place for place, lot in enumerate(lots) if lot.number == number]
     lot = lots[place]
     assert lot.remaining >= credits_count, "more than the lot has"

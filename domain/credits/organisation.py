@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from domain.credits.audit_events import AuditEvent
-from domain.credits.auto_top_up import LastTopUpStatus, TopUpTerms, running
+from domain.credits.auto_top_up import LastTopUpStatus, TopUpTerms, require_on
 from domain.credits.auto_top_up_events import (
     AutoTopUpBegun,
     AutoTopUpChanged,
@@ -52,7 +52,7 @@ from domain.shared.money import Cost, Currency
 from domain.shared.stream_keys import stream_id
 
 
-class Organisation(DecisionSteps, begins_with=(OrganisationOpened, OrganisationSnapshot)):
+class Organisation(DecisionSteps, first_events=(OrganisationOpened, OrganisationSnapshot)):
     """An organisation's credits, and every decision on them."""
 
     __slots__ = ()
@@ -299,13 +299,13 @@ class Organisation(DecisionSteps, begins_with=(OrganisationOpened, OrganisationS
             AutoTopUpNotOn: it is not on.
         """
         terms.check()
-        running(self.auto_top_up).check_total(total_minor)
+        require_on(self.auto_top_up).check_total(total_minor)
         header = self._begin(context)
         return self._record(AutoTopUpChanged(*header, terms.credits, terms.threshold, terms.per_day))
 
     def switch_off_auto_top_up(self, reason: OffReason, context: CommandContext) -> EventEnvelope:
         """Switch auto top-up off. Raises AutoTopUpNotOn: it is not on."""
-        running(self.auto_top_up)
+        require_on(self.auto_top_up)
         return self._record(AutoTopUpSwitchedOff(*self._begin(context), reason))
 
     def start_top_up(
@@ -325,7 +325,7 @@ class Organisation(DecisionSteps, begins_with=(OrganisationOpened, OrganisationS
         return event if isinstance(event, AutoTopUpBegun) else None
 
     def complete_top_up(self, context: CommandContext) -> None:
-        """Take note that a top-up was paid: if credits are still low, no other starts on this day."""
+        """Record that a top-up was paid. If credits are still low, no other one starts on this day."""
         header = self._begin(context)
         state = self.auto_top_up
         if state is not None and state.is_needed(self.available):
@@ -341,9 +341,9 @@ class Organisation(DecisionSteps, begins_with=(OrganisationOpened, OrganisationS
         *,
         reported: Mapping[UsageType, int],
     ) -> Hold:
-        """Set credits aside for a run: all that it requests, or as many as there are.
+        """Set credits aside for a run: all that it requests, or as many as are available.
 
-        The same request again returns the hold as it is, while it is open. `reported` are the photos of each
+        The same request again returns the same hold while it is open. `reported` are the photos of each
         type that the run was charged for so far (`ChargeHistory.photos_reported`): its settlement does not
         charge them again.
 
@@ -353,9 +353,9 @@ class Organisation(DecisionSteps, begins_with=(OrganisationOpened, OrganisationS
         """
         check_hold(wanted, expires_at - context.at)
         header = self._begin(context)
-        available, number = self.available, self.version + 1
+        available, version = self.available, self.version + 1
         placed = self.hold_book.place(
-            header, wanted, expires_at, number=number, available=available, reported=reported
+            header, wanted, expires_at, version=version, available=available, reported=reported
         )
         if placed is not None:
             self._record(placed)
@@ -400,12 +400,12 @@ class Organisation(DecisionSteps, begins_with=(OrganisationOpened, OrganisationS
         return released
 
     def expire_holds(self, context: CommandContext) -> None:
-        """Free the holds that are past their end, and do nothing else."""
+        """Expire the holds that are past their end, and do nothing else."""
         self._begin(context)
 
 
 def evolve(organisation: Organisation | None, envelope: EventEnvelope) -> Organisation:
-    """Return the organisation after an event or a snapshot; None stands before the first event."""
+    """Return the organisation after an event or a snapshot; it is None before the first event."""
     if isinstance(envelope.event, OrganisationSnapshot):
         return Organisation.from_snapshot(envelope)
     return envelope.mutate(organisation or Organisation(envelope.originator_id))

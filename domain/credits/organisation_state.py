@@ -52,7 +52,7 @@ from domain.pricing.rate_card import WHOLE_CREDIT_MILLIONTHS
 from domain.shared.aggregate import Aggregate, EventEnvelope
 from domain.shared.errors import InvariantViolation
 from domain.shared.money import Currency
-from domain.shared.state_fields import SnapshotLayout, compile_fork, kept
+from domain.shared.state_fields import SnapshotLayout, compile_fork, field_metadata
 
 SNAPSHOT_EVERY: Final = 500
 NEVER: Final = datetime.max.replace(tzinfo=UTC)
@@ -76,9 +76,9 @@ def _pairs(totals: Mapping[RunKey, RunTotal]) -> list[tuple[RunKey, RunTotal]]:
 
 @dataclass(slots=True, eq=False, repr=False)
 class OrganisationState(Aggregate):
-    """An organisation's credits. Small whatever its history: only lots that are not empty are kept.
+    """An organisation's credits. Small, however long its history is: only lots that are not empty are kept.
 
-    The fields that are not derived stand in the order of the stored snapshot. New fields go behind them and
+    The fields that are not derived are in the order of the stored snapshot. New fields go after them and
     are optional.
     """
 
@@ -90,30 +90,34 @@ class OrganisationState(Aggregate):
     plan: Plan = Plan.TRIAL
     plan_expires_at: datetime | None = None
     lots: list[Lot] = field(
-        default_factory=list, metadata=kept(copy=copy_lots, dump=copy_lots, load=copy_lots)
+        default_factory=list, metadata=field_metadata(copy=copy_lots, dump=copy_lots, load=copy_lots)
     )
     overdraft: int = 0
     run_totals: dict[RunKey, RunTotal] = field(
         default_factory=dict,
-        metadata=kept(copy=dict.copy, stored_as=list[tuple[RunKey, RunTotal]], dump=_pairs, load=dict),
+        metadata=field_metadata(
+            copy=dict.copy, stored_as=list[tuple[RunKey, RunTotal]], dump=_pairs, load=dict
+        ),
     )
     holds: dict[str, Hold] = field(
         default_factory=dict,
-        metadata=kept(copy=dict.copy, optional=True, stored_as=list[Hold], dump=_values, load=_by_run),
+        metadata=field_metadata(
+            copy=dict.copy, optional=True, stored_as=list[Hold], dump=_values, load=_by_run
+        ),
     )
     settlements: dict[SettlementKey, Settlement] = field(
         default_factory=dict,
-        metadata=kept(
+        metadata=field_metadata(
             copy=dict.copy, optional=True, stored_as=list[Settlement], dump=_values, load=_by_run_and_type
         ),
     )
-    low_balance_threshold: int = field(default=0, metadata=kept(optional=True))
-    auto_top_up: AutoTopUp | None = field(default=None, metadata=kept(optional=True))
-    balance: int = field(default=0, metadata=kept(derived=True))
-    on_hold: int = field(default=0, metadata=kept(derived=True))
-    next_expiry: datetime = field(default=NEVER, metadata=kept(derived=True))
+    low_balance_threshold: int = field(default=0, metadata=field_metadata(optional=True))
+    auto_top_up: AutoTopUp | None = field(default=None, metadata=field_metadata(optional=True))
+    balance: int = field(default=0, metadata=field_metadata(derived=True))
+    on_hold: int = field(default=0, metadata=field_metadata(derived=True))
+    next_expiry: datetime = field(default=NEVER, metadata=field_metadata(derived=True))
     """When the first of the open holds expires."""
-    _available_before: int = field(default=0, metadata=kept(derived=True))
+    _available_before: int = field(default=0, metadata=field_metadata(derived=True))
     """What was available before the first of the pending events."""
 
     def __post_init__(self, stream: UUID) -> None:
@@ -125,7 +129,10 @@ class OrganisationState(Aggregate):
         return self.balance - self.on_hold
 
     def __eq__(self, other: object) -> bool:
-        """Compare all that a snapshot has: what is derived follows, and what is pending does not count."""
+        """Compare the fields of the snapshot.
+
+        Derived fields need no comparison, and uncollected events are ignored.
+        """
         return isinstance(other, OrganisationState) and self.snapshot() == other.snapshot()
 
     __hash__ = None  # type: ignore[assignment]
@@ -134,7 +141,7 @@ class OrganisationState(Aggregate):
     def from_snapshot(cls, envelope: EventEnvelope) -> Self:
         """Return the organisation as it was at the version of a snapshot."""
         state = cls(envelope.originator_id)
-        state._start_at(envelope)
+        state._continue_after(envelope)
         _LAYOUT.load(state, envelope.event)
         state._derive()
         return state
@@ -155,17 +162,19 @@ class OrganisationState(Aggregate):
         return self.snapshot() if is_due else None
 
     def check_invariants(self) -> None:
-        """Check the books.
+        """Check lots, overdraft, holds and balance against each other.
 
         Raises:
-            InvariantViolation: lots less overdraft are not the balance, or a lot is out of its bounds.
+            InvariantViolation: they do not agree, or one is out of its bounds.
         """
         if sum(lot.remaining for lot in self.lots) - self.overdraft != self.balance:
             raise InvariantViolation(f"lots less overdraft are not the balance of {self.organisation_id}")
         if any(not 0 < lot.remaining <= lot.size for lot in self.lots):
             raise InvariantViolation(f"a lot of {self.organisation_id} is out of its bounds")
         if self.overdraft < 0 or (self.overdraft and self.lots):
-            raise InvariantViolation(f"{self.organisation_id} has an overdraft beside credits to pay it")
+            raise InvariantViolation(
+                f"{self.organisation_id} has an overdraft although it has credits to pay it"
+            )
         if sum(hold.remaining for hold in self.holds.values()) != self.on_hold:
             raise InvariantViolation(f"open holds of {self.organisation_id} are not what it has on hold")
         if any(not 0 <= hold.remaining <= hold.size for hold in self.holds.values()):
@@ -222,7 +231,7 @@ def _usage_charged(state: OrganisationState, event: UsageCharged) -> None:
 
 
 def apply_charge_to_run(state: OrganisationState, event: UsageCharged) -> None:
-    """Count a charge on its run: in the total of its rate, in its settlement and on its hold."""
+    """Add a charge to the totals, the settlement and the hold of its run."""
     if event.rate_millionths % WHOLE_CREDIT_MILLIONTHS:
         add_to_run_totals(state.run_totals, event)
     if event.settled:

@@ -1,4 +1,4 @@
-"""The Pro subscription: when it can be bought, when it is over, when it can come back."""
+"""The Pro subscription (a plan): when it can be bought, when it is over, when it can come back."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
 
 
 class UsageReport(msgspec.Struct, frozen=True, gc=False):
-    """One usage message, a CloudEvent. Its identity, for ever, is (`source`, `message_id`)."""
+    """One usage message, a CloudEvent. (`source`, `message_id`) identifies it permanently."""
 
     specversion: Literal["1.0"]
     message_id: Identifier = msgspec.field(name="id")

@@ -102,10 +102,10 @@ class InvoiceSeries(Aggregate):
         self.name = name
         self.time_zone = time_zone
         if last is not None:
-            self._start_at(last)
+            self._continue_after(last)
 
     def next_header(self, at: datetime) -> DocumentHeader:
-        """Return the header of the next document. Dates never go back within a series."""
+        """Return the header of the next document. Dates in a series never decrease."""
         issued_at = max(at, self.last_recorded_at)
         number = f"{self.name.text}/{self.version + 1:06}"
         return DocumentHeader(number, issued_at, local_day(self.time_zone, issued_at))

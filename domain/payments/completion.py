@@ -33,9 +33,9 @@ class Completion(NamedTuple):
 def complete(
     ledger: Ledger, payment: Payment, attempt: Attempt, context: CommandContext, *, recorded_before: bool
 ) -> Completion:
-    """Complete a payment with the attempt that pays for it, and let the organisation have what it bought.
+    """Complete a payment with the attempt that pays for it, and apply what it bought: credits, Pro, top-ups.
 
-    `recorded_before` says that somebody recorded the credits by hand before.
+    `recorded_before`: staff have already recorded these credits by hand, so none are added.
     """
     terms = payment.terms
     if terms.kind is PaymentKind.CUSTOM:

@@ -18,15 +18,15 @@ class QuoteExpired(LedgerError):
 
 
 class ProAlreadyActive(LedgerError):
-    """The organisation has the Pro subscription: it is bought when that has ended."""
+    """The organisation has the Pro subscription. It can be bought again after it ends."""
 
 
 class BilledByAgreement(LedgerError):
-    """The organisation is billed by agreement: it buys nothing here."""
+    """The organisation is billed by agreement: it cannot buy here."""
 
 
 class GatewayNotFound(LedgerError):
-    """No gateway of this name is set up, or it does not take the currency."""
+    """No gateway of this name is configured, or it does not support the currency."""
 
 
 class PaymentNotFound(LedgerError):
@@ -34,15 +34,15 @@ class PaymentNotFound(LedgerError):
 
 
 class PaymentClosed(LedgerError):
-    """The payment is paid or has failed: there is nothing to give up."""
+    """The payment is paid or has failed, so it cannot be abandoned."""
 
 
 class PaymentNotRefundable(LedgerError):
-    """The payment is not paid, or took nothing of the kind that is to go back."""
+    """The payment is not paid, or has nothing of this kind to refund."""
 
 
 class RefundExceedsRefundableFee(LedgerError):
-    """More money than was paid for no credits, and has not gone back."""
+    """The refund exceeds the money that paid for no credits and is not refunded yet."""
 
 
 class FlagNotOpen(LedgerError):

@@ -62,7 +62,7 @@ REFUNDABLE_FLAGS: Final = frozenset({Flag.AMOUNT_DIFFERS, Flag.PAID_TWICE})
 
 
 class FlagKey(NamedTuple):
-    """The identity of a flag: the same thing is flagged once."""
+    """The fields that identify a flag. A payment has at most one flag with the same key."""
 
     flag: Flag
     gateway_payment_id: str

@@ -27,22 +27,25 @@ def id_for_gateway(prefix: str, unique: str) -> str:
 
 
 class GatewayError(LedgerError):
-    """The gateway did not do what was asked."""
+    """The gateway did not do what was requested."""
 
 
 class GatewayUnavailable(GatewayError):
-    """The gateway does not answer, or answers that it is down: ask again later.
+    """The gateway does not answer, or answers that it is down: try again later.
 
-    Whatever was asked may or may not have happened.
+    The request may or may not have taken effect.
     """
 
 
 class GatewayRefused(GatewayError):
-    """The gateway refused what was asked, and would again; `details["code"]` is its own word for why."""
+    """The gateway refused the request. Another try would be refused too.
+
+    `details["code"]` is the gateway's code of the reason.
+    """
 
 
 class InvalidWebhookSignature(GatewayError):
-    """What claims to come from the gateway is not signed by it, or cannot be read: nothing of it counts."""
+    """The webhook is not signed by the gateway, or cannot be decoded. It is ignored."""
 
 
 class AttemptStatus(StrEnum):
@@ -122,7 +125,7 @@ class GatewayNotification(msgspec.Struct, frozen=True):
     """A report that the gateway has signed. `attempt` is None if it is not about an attempt."""
 
     notification_id: str
-    """Unique per gateway; a replay has the same id."""
+    """Unique per gateway; a repeated notification has the same id."""
     kind: str
     attempt: Attempt | None
 
@@ -182,7 +185,10 @@ class SettlementLine(msgspec.Struct, frozen=True):
 
 
 class PaymentGateway(Protocol):
-    """A payment gateway. Methods may take seconds. They raise GatewayUnavailable if they get no answer."""
+    """A payment gateway.
+
+    Methods call the network and can take seconds. They raise GatewayUnavailable if they get no answer.
+    """
 
     @property
     def name(self) -> str:

@@ -1,6 +1,6 @@
 """The decisions of a payment, from its order at a gateway to its refunds. Its state is in `payment_state`.
 
-Every amount that an attempt took is recorded, in whatever order the gateway reports attempts. Money that does
+Every amount that an attempt took is recorded. The gateway may report attempts in any order. Money that does
 not fit the order is flagged.
 """
 
@@ -52,7 +52,7 @@ CANCELLED_BY_CUSTOMER: Final = "CUSTOMER_CANCELLED"
 """The reason of an abandoned payment if the gateway gives none."""
 
 
-class Payment(PaymentState, begins_with=(PaymentRequested,)):
+class Payment(PaymentState, first_events=(PaymentRequested,)):
     """A payment that decides. Each decision checks the state, then records events."""
 
     __slots__ = ()
@@ -116,13 +116,13 @@ class Payment(PaymentState, begins_with=(PaymentRequested,)):
             self._record(PaymentOrdered(*self._event_header(context), self.terms.gateway, order_id))
 
     def record_attempt(self, attempt: Attempt, context: CommandContext) -> bool:
-        """Record what the gateway reports about an attempt, whatever it reported before.
+        """Record what the gateway reports about an attempt, also if it contradicts an earlier report.
 
         Returns:
             Whether the attempt pays for the order: then the caller calls `complete`.
         """
         if attempt.gateway_payment_id in self.refunded_attempts:
-            return False  # its money goes back, so it pays for nothing, whatever is reported later
+            return False  # its money is refunded, so later reports about it change nothing
         if self._captured_other_amount(attempt):
             self.flag(Flag.AMOUNT_DIFFERS, attempt, context)
             self._close_unpaid(PaymentFailed, Flag.AMOUNT_DIFFERS.value, context)
@@ -248,14 +248,14 @@ class Payment(PaymentState, begins_with=(PaymentRequested,)):
         fee = self.fee
         if fee.amount_minor == 0:
             raise PaymentNotRefundable(
-                "it is not paid, or bought credits alone: their money goes back with them",
+                "it is not paid, or bought credits alone: their money is refunded with the credits",
                 payment_id=self.terms.payment_id,
             )
         if amount_minor < 1:
             raise InvalidInput("amount_minor", "a refund gives back at least 1 minor unit")
         if amount_minor > self.refundable_fee_minor:
             raise RefundExceedsRefundableFee(
-                f"{self.refundable_fee_minor:,} minor units can still go back, tax not counted",
+                f"{self.refundable_fee_minor:,} minor units can still be refunded, without tax",
                 refundable_minor=self.refundable_fee_minor,
             )
         before = [refund for refund in self.purchase_refunds if not refund.credits]
@@ -283,7 +283,7 @@ class Payment(PaymentState, begins_with=(PaymentRequested,)):
         ]
         if not refundable:
             raise PaymentNotRefundable(
-                "no attempt of this id took money that waits to go back",
+                "no attempt with this id has money to refund",
                 payment_id=self.terms.payment_id,
                 gateway_payment_id=gateway_payment_id,
             )
@@ -359,11 +359,11 @@ class Payment(PaymentState, begins_with=(PaymentRequested,)):
             self.flag(Flag.REFUND_UNKNOWN, attempt, context, amount_minor=unrequested_minor)
 
     def _close_unpaid(
-        self, ending: type[PaymentFailed] | type[PaymentAbandoned], reason: str, context: CommandContext
+        self, event_type: type[PaymentFailed] | type[PaymentAbandoned], reason: str, context: CommandContext
     ) -> None:
-        """Close a payment that is not paid. One that is paid or closed stays as it is."""
+        """Close a payment that is not paid. Does nothing if the payment is paid or closed."""
         if self.status in UNPAID_STATUSES:
-            self._record(ending(*self._event_header(context), reason))
+            self._record(event_type(*self._event_header(context), reason))
 
     def _event_header(self, context: CommandContext) -> tuple[datetime, str | None, str, str, str]:
         """Return the first fields of every event of the payment."""

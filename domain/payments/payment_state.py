@@ -142,11 +142,11 @@ class PaymentState(Aggregate):
         return self.gateway_payment_id
 
     def currency_of(self, refund: RefundRequested) -> str:
-        """Return the currency of a refund: an attempt may have taken another one than the order's."""
+        """Return the currency of a refund: an attempt can be in a different currency than the order."""
         return refund.currency if isinstance(refund, AttemptRefundRequested) else self.terms.currency.value
 
     def is_refundable(self, key: FlagKey) -> bool:
-        """Tell whether all the money of a flagged attempt can go back: it paid for nothing."""
+        """Tell whether all the money of a flagged attempt can be refunded, because it paid for nothing."""
         return (
             key in self.open_flags
             and key.flag in REFUNDABLE_FLAGS

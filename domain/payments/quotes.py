@@ -200,7 +200,7 @@ def check_custom_amount(credits_count: int, amount_minor: int | None, remark: st
     if credits_count:
         field_errors.add("credits", "a custom payment adds no credits")
     if amount_minor is None:
-        field_errors.add("amount_minor", "a custom payment is of an amount")
+        field_errors.add("amount_minor", "a custom payment needs an amount")
     if not (remark or "").strip():
         field_errors.add("remark", "a custom payment says what it is for")
     field_errors.check()
@@ -211,7 +211,7 @@ def check_custom_amount(credits_count: int, amount_minor: int | None, remark: st
 def _check_has_no_amount(amount_minor: int | None, remark: str | None) -> None:
     field_errors = ValidationErrors()
     if amount_minor is not None:
-        field_errors.add("amount_minor", "only a custom payment is of an amount")
+        field_errors.add("amount_minor", "only a custom payment has an amount")
     if remark is not None:
         field_errors.add("remark", "only a custom payment has a remark")
     field_errors.check()

@@ -54,7 +54,7 @@ class Difference(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class LedgerRefund(msgspec.Struct, frozen=True):
-    """A refund in the ledger. `attempt` is set if it is of an attempt that paid for nothing."""
+    """A refund in the ledger. `attempt` is set if it refunds an attempt that paid for nothing."""
 
     refund_id: str
     gateway_refund_id: str
@@ -107,9 +107,12 @@ def reconcile(
     """Return every difference of a period.
 
     Args:
-        lines: the gateway's lines. Those outside the period only help to match the others. payments: the
-        ledger's payments of the lines' orders, those paid in the period, and those refunded in it. period:
-        the period to compare. lists_refunds: whether the gateway's lines include refunds.
+        lines: the gateway's settlement lines. Lines outside the period are used only to find the payments of
+            lines inside it.
+        payments: the ledger's payments of the lines' orders, those paid in the period, and those refunded in
+            it.
+        period: the period to compare.
+        lists_refunds: whether the gateway's lines include refunds.
     """
     comparison = _Comparison(list(lines), list(payments), period)
     differences = [*comparison.of_payment_lines(), *comparison.of_payments()]

@@ -162,7 +162,7 @@ class PaymentRefunds:
         context: CommandContext,
     ) -> PaymentRefundRequested:
         if credits_count is None and payment.purchase is None and payment.refundable_fee_minor:
-            raise InvalidInput("amount_minor", "say how much is to go back: the payment bought no credits")
+            raise InvalidInput("amount_minor", "state the amount to refund: the payment bought no credits")
         purchase = payment.refundable_purchase()
         wanted = organisation.refundable(purchase) if credits_count is None else credits_count
         if credits_count is None and wanted == 0:

@@ -32,7 +32,7 @@ class PaymentResult:
 
 
 class PaymentReference(msgspec.Struct, frozen=True):
-    """The stored response of a command: what it was about."""
+    """The stored response of a command: the ids of the payment and the refund."""
 
     payment_id: str
     refund_id: str | None = None
@@ -95,7 +95,7 @@ class PaymentRepository:
         """Run a decision of a payment, and record its events.
 
         Raises:
-            PaymentNotFound, StoreUnavailable, and whatever `change` raises.
+            PaymentNotFound, StoreUnavailable, and the errors of `change`.
         """
 
         def decide() -> tuple[Sequence[Aggregate], PaymentReference]:

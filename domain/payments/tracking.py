@@ -53,12 +53,12 @@ class PaymentTracking:
     ) -> None:
         """Handle a webhook: raw bytes, header names in lower case.
 
-        A webhook about an order that no payment has is ignored: it is of another user of the same gateway
-        account. Our own orders are in the log before anybody can pay them.
+        A webhook about an unknown order is ignored: the order belongs to another user of the same gateway
+        account. Our own orders are in the log before a payer can pay them.
 
         Raises:
             GatewayNotFound: no such gateway.
-            InvalidWebhookSignature: the gateway has not signed it.
+            InvalidWebhookSignature: it is not signed by the gateway, or it is not readable.
         """
         notification = self._repository.gateway(gateway).verify_webhook(body, headers)
         if notification.attempt is not None:

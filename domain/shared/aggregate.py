@@ -84,7 +84,7 @@ class EventEnvelope(msgspec.Struct, frozen=True, gc=False):
 
 
 class Aggregate:
-    """The current state of a history. Recorded times never decrease, even if a writer's clock does."""
+    """State that follows from a stream of events. Recorded times never decrease, even if a clock does."""
 
     APPLY: ClassVar[Mapping[type, Callable[[Any, Any], None]]] = {}
     """The function that changes the state, by event type. Its arguments are the aggregate and the event.
@@ -101,10 +101,10 @@ class Aggregate:
         def take(aggregate: Aggregate) -> EventEnvelope:
             return aggregate.snapshot()
 
-    def __init_subclass__(cls, *, begins_with: Sequence[type[Any]] = (), **options: Any) -> None:
-        """Take the types of facts that a history of the class begins with, its snapshots included."""
+    def __init_subclass__(cls, *, first_events: Sequence[type[Any]] = (), **options: Any) -> None:
+        """Take the possible first events of the class: event types, and the type of its snapshots."""
         super().__init_subclass__(**options)
-        _CLASS_THAT_BEGINS_WITH.update(dict.fromkeys(begins_with, cls))
+        _CLASS_BY_FIRST_EVENT.update(dict.fromkeys(first_events, cls))
 
     def __init__(self, stream: UUID) -> None:
         self.id = stream
@@ -112,7 +112,7 @@ class Aggregate:
         self.last_recorded_at = datetime.min.replace(tzinfo=UTC)
         self._pending: list[EventEnvelope] = []
 
-    def _start_at(self, envelope: EventEnvelope) -> None:
+    def _continue_after(self, envelope: EventEnvelope) -> None:
         """Take the version and the time of an event that is not applied, such as a snapshot."""
         self.version = envelope.originator_version
         self.last_recorded_at = envelope.event.recorded_at
@@ -166,11 +166,11 @@ class Aggregate:
 
 A = TypeVar("A", bound=Aggregate)
 
-_CLASS_THAT_BEGINS_WITH: Final[dict[type[Any], type[Aggregate]]] = {}
+_CLASS_BY_FIRST_EVENT: Final[dict[type[Any], type[Aggregate]]] = {}
 
 
 def _aggregate_from(envelope: EventEnvelope) -> Aggregate:
-    aggregate_class = _CLASS_THAT_BEGINS_WITH.get(type(envelope.event))
+    aggregate_class = _CLASS_BY_FIRST_EVENT.get(type(envelope.event))
     if aggregate_class is None:
         raise InvariantViolation(
             f"event {envelope.originator_version} of {envelope.originator_id} begins no history that can be"

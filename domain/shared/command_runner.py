@@ -43,7 +43,7 @@ class CommandRunner:
         idempotency_key: IdempotencyKey | None,
         result_type: type[T],
         *,
-        on_version_conflict: type[LedgerError] | None = None,
+        on_version_conflict: type[LedgerError] = VersionConflict,
         on_duplicate_key: type[LedgerError] = DuplicateKey,
     ) -> RecordedResult[T]:
         """Decide and append.
@@ -52,13 +52,11 @@ class CommandRunner:
         history exists already, `on_duplicate_key` where a dedupe key is in the ledger.
 
         Raises:
-            IdempotencyConflict, StoreUnavailable, and whatever `decide` raises.
+            IdempotencyConflict, StoreUnavailable, and the errors of `decide`.
         """
         try:
             outcome = self.store.run(Command(decide, idempotency_key, self._takes_snapshots))
         except VersionConflict:
-            if on_version_conflict is None:
-                raise
             raise on_version_conflict() from None
         except DuplicateKey:
             raise on_duplicate_key() from None

@@ -17,7 +17,7 @@ _PER_CENT: Final = 100
 
 
 class Currency(StrEnum):
-    """ISO 4217 codes the ledger sells credits in."""
+    """The currencies in which the ledger sells credits (ISO 4217 codes)."""
 
     USD = "USD"
     INR = "INR"

@@ -33,7 +33,7 @@ class FieldOptions(msgspec.Struct, frozen=True):
     load: Convert | None = None
 
 
-def kept(**options: Any) -> dict[str, FieldOptions]:
+def field_metadata(**options: Any) -> dict[str, FieldOptions]:
     """Return the metadata of a field, see `FieldOptions`."""
     return {_OPTIONS: FieldOptions(**options)}
 

@@ -1,1 +1,4 @@
-"""Webhook endpoints of organisations: their rules, and the allowed URLs."""
+"""Outgoing webhooks: the rules of organisations' endpoints, and the allowed URLs.
+
+Webhooks of payment gateways are incoming: `domain.payments.tracking` handles them.
+"""

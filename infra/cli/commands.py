@@ -263,8 +263,12 @@ def _seal(settings: Settings) -> int:
 def dead_letters(settings: Settings, _: argparse.Namespace) -> int:
     """Print each dead letter as a JSON line."""
     require_broker(settings)
+    is_empty = True
     for record in read_dead_letters(settings):
+        is_empty = False
         _print_json(dead_letter_fields(record))
+    if is_empty:
+        log.info("there are no dead letters")
     return 0
 
 

@@ -21,7 +21,7 @@ from infra.embedded.errors import EmbeddedServerError
 from infra.service.process import ServiceUnreachable, reason
 from infra.service.telemetry import log_to_stderr
 from infra.settings import InvalidSetting, Settings
-from infra.up.instance_lock import join_running_instance
+from infra.up.instance_lock import settings_of_running_instance
 from infra.up.tokens import PEOPLE, ROLES
 from projections.audit.seals import ExternalSeal
 from projections.registry import ALL_PROJECTIONS
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = Settings()
         log_to_stderr(settings.log_level)
         if options.run is not commands.up:
-            settings = join_running_instance(settings)
+            settings = settings_of_running_instance(settings)
         code: int = options.run(settings, options)
     except ValidationError as error:
         for problem in error.errors():

@@ -14,7 +14,7 @@ from infra.payments.reconciliation import make_reconciliation
 from infra.service.composition import open_ledger
 from infra.service.process import database_url, stop_on_signals
 from infra.settings import InvalidSetting, Settings
-from infra.up.servers import reachable
+from infra.up.servers import reachable_data_dir
 
 log = logging.getLogger("creditledger")
 
@@ -25,7 +25,7 @@ def sandbox_gateway(settings: Settings, options: argparse.Namespace) -> int:
     from infra.embedded.gateway_sandbox.server import SandboxGateway
 
     stop = stop_on_signals()
-    data_dir = reachable(settings.data_dir.resolve())
+    data_dir = reachable_data_dir(settings.data_dir.resolve())
     webhook_url = f"{settings.public_address}/v1/gateways/razorpay/webhooks"
     port = options.port or KeyFolder(data_dir).port()
     sandbox = SandboxGateway(data_dir, port=port, webhook_url=webhook_url)

@@ -82,7 +82,7 @@ class PostgresChargeHistory:
                 return []  # the projections have read all of the history, and found no such run
             bounds = {
                 "stream": stream,
-                "run": msgspec.json.encode(run_id),  # as it stands in the events of the run
+                "run": msgspec.json.encode(run_id),  # as in the events of the run
                 "first": 1 if first is None else first,
                 "last": 0 if last is None else min(last, projected),
                 "projected": projected,

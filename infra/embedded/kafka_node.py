@@ -101,7 +101,7 @@ class KafkaNode:
         """Wait until this node serves clients and lists `peers` as live brokers.
 
         Raises:
-            EmbeddedServerError: the node exits or does not answer. The message contains the end of its log.
+            EmbeddedServerError: the node exits or does not answer. The message has its last lines of output.
         """
         deadline = time.monotonic() + _START_SECONDS
         while not live_brokers(self.address) >= peers:

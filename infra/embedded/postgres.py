@@ -21,7 +21,7 @@ from psycopg import sql
 
 from infra.embedded.errors import EmbeddedServerError
 from infra.embedded.files import read_number, rename_durably, tail, write_atomically
-from infra.embedded.processes import process_with, processes_in, send, wait_for_end, works_in
+from infra.embedded.processes import is_running_in, process_with, processes_in, send, wait_for_end
 from infra.embedded.server import EmbeddedServer
 from infra.embedded.wheels import copy_package, package_folder
 
@@ -39,8 +39,8 @@ _ORPHAN_SECONDS = 5.0
 class EmbeddedPostgres(EmbeddedServer):
     """PostgreSQL on 127.0.0.1 and a Unix socket, with its data in `root`. Durable by default.
 
-    `settings` are server parameters, such as {"fsync": "off"} for tests. `template` is the root of a stopped
-    server: a new server starts with a copy of its data, which is faster than initdb.
+    `settings` are server parameters, such as {"fsync": "off"} for tests. `template` is the data
+    directory of a stopped server: a new server starts with a copy of it, which is faster than initdb.
     """
 
     title = "embedded PostgreSQL"
@@ -138,7 +138,7 @@ class EmbeddedPostgres(EmbeddedServer):
     def _find_adoptable(self) -> psutil.Process | None:
         pid = read_number(self._pid_file)
         process = None if pid is None else process_with(abs(pid))
-        return process if process is not None and works_in(process, self._data, _PROGRAM) else None
+        return process if process is not None and is_running_in(process, self._data, _PROGRAM) else None
 
     def _answers(self) -> bool:
         try:

@@ -110,10 +110,10 @@ class Account:
 
 def processes_in(directory: Path, name: str) -> list[psutil.Process]:
     """Return the live processes with a name and a working directory."""
-    return [process for process in psutil.process_iter() if works_in(process, directory, name)]
+    return [process for process in psutil.process_iter() if is_running_in(process, directory, name)]
 
 
-def works_in(process: psutil.Process, directory: Path, name: str) -> bool:
+def is_running_in(process: psutil.Process, directory: Path, name: str) -> bool:
     """Return whether a live process has a name and a working directory. A zombie has no working directory."""
     try:
         return bool(process.name() == name and process.cwd() == str(directory))

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import jwt
 
-from api.http.sessions import Ticket
+from api.http.sessions import SignInTicket
 from domain.identity.principals import (
     Credentials,
     InvalidCredentials,
@@ -84,7 +84,7 @@ class TokenVerifier:
         """
         return principal_of(self._verify(token), self._claims)
 
-    def ticket(self, token: str) -> Ticket:
+    def ticket(self, token: str) -> SignInTicket:
         """Return the ticket of a sign-in link. Its id is the token's `jti` claim.
 
         Raises:
@@ -95,7 +95,7 @@ class TokenVerifier:
         ticket_id = claims.get("jti")
         if not isinstance(ticket_id, str) or not ticket_id:
             raise InvalidCredentials("the sign-in link has no id")
-        return Ticket(ticket_id, principal_of(claims, self._claims))
+        return SignInTicket(ticket_id, principal_of(claims, self._claims))
 
     def _verify(self, token: str) -> Mapping[str, Any]:
         if len(token) > _TOKEN_LENGTH_MAX:
@@ -154,7 +154,7 @@ def principal_of(claims: Mapping[str, Any], names: ClaimNames) -> Principal:
     subject = claims.get(names.subject)
     if not isinstance(subject, str) or not _SUBJECT.fullmatch(subject):
         raise InvalidCredentials("the token's subject is not an id of 1 to 128 printable ASCII characters")
-    if _EMAIL.fullmatch(subject):  # events would store it for ever
+    if _EMAIL.fullmatch(subject):  # events would store it permanently
         raise InvalidCredentials("the token's subject is an email address; it must be an opaque id")
     kinds = _recognised_roles(claims.get(names.roles, []))
     if len(kinds) > 1:  # an auditor must not have the rights of another role

@@ -32,7 +32,7 @@ _HALF: Final = _WIDTH / 2
 _TOTALS: Final = 84
 _GAP: Final = 4
 _FOOT: Final = 279
-_REST: Final = 85  # largest height from the parties to the foot
+_REST: Final = 85  # largest height from the buyer_and_payment to the foot
 _COLUMNS: Final = (("Description", 78), ("SAC", 20), ("Quantity", 22), ("Unit price", 24), ("Amount", 30))
 
 _INK: Final = (28, 32, 42)
@@ -50,7 +50,7 @@ def render_pdf(document: InvoiceDocument) -> bytes:
     drawing = _Drawing(document)
     below = drawing.head()
     below = drawing.details(below + 6)
-    below = drawing.parties(below + 7)
+    below = drawing.buyer_and_payment(below + 7)
     below = drawing.lines(below + 7)
     drawing.totals(below + 4)
     drawing.foot()
@@ -99,8 +99,8 @@ class _Drawing:
             self.canvas.text(value, left, below, width - _GAP, size=9.5, colour=_INK, height=5.4, bold=True)
         return top + height
 
-    def parties(self, top: float) -> float:
-        """Draw the buyer and the payment."""
+    def buyer_and_payment(self, top: float) -> float:
+        """Draw the buyer, the shipping address and the payment, in columns."""
         document = self._document
         buyer = [document.buyer.name, *_address(document.buyer.address), *_contact(document.buyer)]
         columns = [("Billed to", buyer)]

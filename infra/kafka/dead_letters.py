@@ -1,4 +1,4 @@
-"""Reads the dead-letter topic for the command line and the pages."""
+"""Reads the dead-letter topic, which `consumers.usage.dead_letters` writes, for commands and pages."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ from infra.kafka.dead_letters import latest_dead_letters
 from infra.payments.reconciliation import make_reconciliation
 from infra.service.composition import credits_of, open_invoicing, open_ledger, open_payments, ticket_verifier
 from infra.settings import Settings, load_price_book, load_rate_card
+from infra.struct_types import prepare_struct_types
 from infra.webhooks.endpoints import PostgresWebhookEndpoints
 
 READ_CONNECTIONS: Final = 16
@@ -50,6 +51,7 @@ def serve(settings: Settings, database_url: str, verifier: TokenVerifier, stop: 
             timeout_graceful_shutdown=10,
         )
         server = _Server(config)
+        prepare_struct_types()
         threading.Thread(target=_stop_server, args=(server, stop), daemon=True).start()
         server.run()
         if not server.started:

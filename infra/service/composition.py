@@ -93,7 +93,7 @@ def credits_of(ledger: Ledger) -> CreditServices:
 
 @dataclass(frozen=True)
 class PaymentServices:
-    """The commands on payments, all on one repository."""
+    """The commands on payments. They share one repository."""
 
     payments: Payments
     tracking: PaymentTracking
@@ -104,7 +104,7 @@ class PaymentServices:
 def payments_of(
     ledger: Ledger, gateways: Mapping[str, PaymentGateway], return_urls: Callable[[str], ReturnUrls]
 ) -> PaymentServices:
-    """Return the commands on payments through some gateways. `return_urls` maps a payment id to its URLs."""
+    """Build the payment services for the given gateways. `return_urls` maps a payment id to its URLs."""
     quote_store = PostgresQuoteStore(ledger)
     repository = PaymentRepository(ledger, gateways, PostgresChargeHistory(ledger))
     orders = PaymentOrders(repository, quote_store, return_urls)

@@ -21,6 +21,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from infra.kafka.connections import connection_options
 from infra.settings import Settings
+from infra.struct_types import prepare_struct_types
 
 SWITCH_INTERVAL_S: Final = 0.0002
 SUPERVISED: Final = "CREDITLEDGER_SUPERVISED"
@@ -164,6 +165,7 @@ def run_in_threads(tasks: Sequence[Callable[[Event], None]], stop: Event) -> Non
         finally:
             stop.set()
 
+    prepare_struct_types()
     with ThreadPoolExecutor(len(tasks)) as pool:
         running = [pool.submit(run, task) for task in tasks]
     for each in running:
@@ -186,8 +188,8 @@ def tune_for_throughput() -> None:
 def stop_on_signals() -> Event:
     """Return an event that SIGTERM and SIGINT set. A second signal ends the process at once.
 
-    A part of `creditledger up` also stops when its parent ends for any reason: it then reads the end of its
-    standard input.
+    A child process of `creditledger up` also stops when its standard input is closed, because this means that
+    the parent has ended.
     """
     stop = Event()
     signalled = False

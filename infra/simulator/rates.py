@@ -13,7 +13,7 @@ _MILLIONTHS: Final = 1_000_000
 
 
 class Rates:
-    """Rates in millionths of a credit per photo. The rate for storing originals is not published."""
+    """Rates in millionths of a credit per photo. The rate for storing originals can be given."""
 
     def __init__(self, store_originals_rate_millionths: int = 0) -> None:
         self._searched = {

@@ -20,7 +20,7 @@ _STABLE_AFTER_S: Final = 30.0
 _STOP_TIMEOUT_S: Final = 30.0
 
 
-class Terminal:
+class PrefixedPrinter:
     """Prints lines with the name of their part, in colour if the terminal supports colours."""
 
     def __init__(self, stream: IO[str]) -> None:
@@ -42,18 +42,18 @@ class Terminal:
 class ChildProcess:
     """A child process that is restarted when it exits, until `stop` is called.
 
-    Its standard input is a pipe from this process. When this process ends for any reason, the child reads the
-    end of the pipe and stops.
+    Its standard input is a pipe from this process. When this process ends for any reason, the pipe is closed
+    and the child stops.
     """
 
     def __init__(
-        self, name: str, arguments: Sequence[str], environment: Mapping[str, str], terminal: Terminal
+        self, name: str, arguments: Sequence[str], environment: Mapping[str, str], printer: PrefixedPrinter
     ) -> None:
         self.name = name
         self.restarts = 0
         self._command = [sys.executable, "-m", "infra.cli", *arguments]
         self._environment = {**os.environ, **environment, SUPERVISED: "1", "PYTHONUNBUFFERED": "1"}
-        self._terminal = terminal
+        self._printer = printer
         self._process: subprocess.Popen[str] | None = None
         self._started_at = 0.0
         self._restart_at = 0.0
@@ -73,7 +73,7 @@ class ChildProcess:
             start_new_session=True,
         )
         self._started_at = time.monotonic()
-        Thread(target=self._relay, args=(self._process.stdout,), daemon=True).start()
+        Thread(target=self._relay_output, args=(self._process.stdout,), daemon=True).start()
 
     @property
     def pid(self) -> int | None:
@@ -89,7 +89,7 @@ class ChildProcess:
             return
         if not self._restart_at:
             code = self._process.returncode if self._process else None
-            self._terminal.print_line(
+            self._printer.print_line(
                 self.name, f"exited with code {code}; restarts in {self._backoff.next_s:.1f} s"
             )
             self._restart_at = now + self._backoff.advance()
@@ -114,10 +114,10 @@ class ChildProcess:
             return
         process.terminate()
         if self.wait(within_s) is None:
-            self._terminal.print_line(self.name, "does not stop; killed")
+            self._printer.print_line(self.name, "does not stop; killed")
             process.kill()
             process.wait()
 
-    def _relay(self, output: IO[str]) -> None:
+    def _relay_output(self, output: IO[str]) -> None:
         for line in output:
-            self._terminal.print_line(self.name, line.rstrip())
+            self._printer.print_line(self.name, line.rstrip())

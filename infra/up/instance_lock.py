@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from infra.embedded.files import FileLock, write_atomically
 from infra.settings import InvalidSetting, Settings
-from infra.up.servers import reachable
+from infra.up.servers import reachable_data_dir
 
 _LOCK: Final = "up.lock"
 _ENVIRONMENT: Final = "environment"
@@ -63,9 +63,9 @@ def write_environment(data_dir: Path, environment: Mapping[str, str]) -> None:
     write_atomically(data_dir / _ENVIRONMENT, "".join(lines))
 
 
-def join_running_instance(settings: Settings) -> Settings:
-    """Return the settings with missing servers filled in from the `up` that runs in the data directory."""
-    data_dir = reachable(settings.data_dir.resolve())
+def settings_of_running_instance(settings: Settings) -> Settings:
+    """Return the settings, with missing servers taken from the `up` that runs in the data directory."""
+    data_dir = reachable_data_dir(settings.data_dir.resolve())
     running = _read_environment(data_dir)
     taken: dict[str, object] = {}
     if settings.database_url is None and "DATABASE_URL" in running:
@@ -87,7 +87,7 @@ def join_running_instance(settings: Settings) -> Settings:
         parsed = Settings.model_validate(given)
         taken |= {name: getattr(parsed, name) for name in given}
     if taken:
-        log.info("using %s of the `up` that runs in %s", ", ".join(map(str.upper, taken)), data_dir)
+        log.info("using the servers of the `up` that runs in %s", data_dir)
     return settings.model_copy(update=taken)
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from typing import Any, Final
@@ -21,7 +22,7 @@ from infra.payments.gateways.wiring import open_gateways
 from infra.service.process import stop_on_signals
 from infra.settings import Settings, load_price_book, load_rate_card
 from infra.simulator.demo import DEMO_ORGANISATIONS, DEMO_SUPPORT_CONTACT
-from infra.up.child_processes import ChildProcess, Terminal
+from infra.up.child_processes import ChildProcess, PrefixedPrinter
 from infra.up.demo import open_demo
 from infra.up.instance_lock import AlreadyRunning, single_instance, write_environment
 from infra.up.servers import Servers
@@ -29,6 +30,7 @@ from infra.up.tokens import example_commands, require_service_token, sign_in_lin
 from infra.up.verification import LedgerTotals, LoadVerifier, PublishedTotals
 
 READY_WITHIN_S: Final = 60.0
+SANDBOX_WITHIN_S: Final = 20.0
 DRAINED_WITHIN_S: Final = 60.0
 SUPERVISE_EVERY_S: Final = 0.2
 
@@ -51,22 +53,22 @@ def run_up(settings: Settings, *, demo: bool, for_s: float | None, rate: float) 
     if demo:
         require_service_token(settings)
     stop = stop_on_signals()
-    terminal = Terminal(sys.stderr)
+    printer = PrefixedPrinter(sys.stderr)
     servers = Servers(settings)
     try:
         with single_instance(servers.data_dir):
             _check_port_is_free(settings)
             servers.check_configured()
-            return _run(settings, servers, terminal, stop, demo=demo, for_s=for_s, rate=rate)
+            return _run(settings, servers, printer, stop, demo=demo, for_s=for_s, rate=rate)
     except AlreadyRunning as error:
-        terminal.print_line("up", str(error))
+        printer.print_line("up", str(error))
         return 1
 
 
 def _run(
     settings: Settings,
     servers: Servers,
-    terminal: Terminal,
+    printer: PrefixedPrinter,
     stop: Event,
     *,
     demo: bool,
@@ -78,31 +80,31 @@ def _run(
         if demo and not settings.support_contact:
             servers.environment["SUPPORT_CONTACT"] = DEMO_SUPPORT_CONTACT
         api_address = {"API_HOST": settings.api_host, "API_PORT": str(settings.api_port)}
-        write_environment(servers.data_dir, {**servers.environment, **api_address})
+        servers.environment |= api_address
+        write_environment(servers.data_dir, servers.environment)
         for line in servers.descriptions:
-            terminal.print_line("up", line)
-        return _Up(settings, servers, terminal, stop).run(demo=demo, for_s=for_s, rate=rate)
+            printer.print_line("up", line)
+        return _Up(settings, servers, printer, stop).run(demo=demo, for_s=for_s, rate=rate)
     except EmbeddedServerError as error:
-        terminal.print_line("up", str(error))
+        printer.print_line("up", str(error))
         return 1
     finally:
         servers.stop()
-        terminal.print_line("up", "stopped")
+        printer.print_line("up", "stopped")
 
 
 class _Up:
-    def __init__(self, settings: Settings, servers: Servers, terminal: Terminal, stop: Event) -> None:
+    def __init__(self, settings: Settings, servers: Servers, printer: PrefixedPrinter, stop: Event) -> None:
         self._settings = settings
         self._servers = servers
-        self._terminal = terminal
+        self._printer = printer
         self._stop = stop
         self._url = f"http://{settings.api_host}:{settings.api_port}"
         self._children = [
-            ChildProcess(name, [command], servers.environment, terminal)
+            ChildProcess(name, [command], servers.environment, printer)
             for name, command in (
                 ("consumer", "consume"),
                 ("projector", "project"),
-                ("worker", "worker"),
                 ("publisher", "publish"),
                 ("webhooks", "deliver-webhooks"),
                 ("api", "api"),
@@ -123,17 +125,19 @@ class _Up:
             if not self._wait_until_ready():
                 return 0 if self._stop.is_set() else 1
             self._start_sandbox()
+            self._start_worker()
             before = self._begin(demo, rate)
-            self._terminal.print_line(
+            self._printer.print_line(
                 "up", f"the API is at {self._url}, its documentation at {self._url}/docs"
             )
             if self._settings.oidc_issuer is None:
                 organisation_id = DEMO_ORGANISATIONS[0].id if demo else "acme"
                 opened = [organisation.id for organisation in DEMO_ORGANISATIONS] if demo else []
                 for line in sign_in_links(self._settings, self._url, opened):
-                    self._terminal.print_line("up", line)
+                    self._printer.print_line("up", line)
                 for line in example_commands(self._settings, self._url, organisation_id, is_open=demo):
-                    self._terminal.print_line("up", line)
+                    self._printer.print_line("up", line)
+            self._printer.print_line("up", "ready; Ctrl-C stops it")
             self._supervise(for_s)
             published = self._drain()
             if for_s is None:
@@ -143,14 +147,24 @@ class _Up:
             self._stop_children()
 
     def _start_sandbox(self) -> None:
-        """Start the sandbox gateway. No part needs it before the API is ready."""
+        """Start the sandbox gateway. Only the worker needs it before the first payment."""
         port = self._servers.sandbox_port
         if port is not None:
             arguments = ["sandbox-gateway", "--port", str(port)]
             self._children.append(
-                ChildProcess("gateway", arguments, self._servers.environment, self._terminal)
+                ChildProcess("gateway", arguments, self._servers.environment, self._printer)
             )
             self._children[-1].start()
+
+    def _start_worker(self) -> None:
+        """Start the worker when the sandbox gateway answers, because it asks about open payments at once."""
+        port = self._servers.sandbox_port
+        deadline = time.monotonic() + SANDBOX_WITHIN_S
+        while port is not None and time.monotonic() < deadline and not self._stop.wait(0.05):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+        self._children.append(ChildProcess("worker", ["worker"], self._servers.environment, self._printer))
+        self._children[-1].start()
 
     def _begin(self, demo: bool, rate: float) -> LedgerTotals:
         """Open the demo organisations, read the ledger's totals, and start the traffic."""
@@ -163,7 +177,7 @@ class _Up:
             arguments = ["simulate-pipeline", "--rate", str(rate), "--tally", str(self._sent_totals_file)]
             if history:
                 arguments.append("--history")
-            self._simulator = ChildProcess("pipeline", arguments, self._servers.environment, self._terminal)
+            self._simulator = ChildProcess("pipeline", arguments, self._servers.environment, self._printer)
             self._simulator.start()
         return before
 
@@ -184,7 +198,7 @@ class _Up:
         if restart:
             self._simulator.supervise()
         elif self._simulator.pid is None:
-            self._terminal.print_line("up", "the simulated pipeline exited: the report cannot be equal")
+            self._printer.print_line("up", "the simulated pipeline exited: the report cannot be equal")
             self._simulator = None
 
     def _drain(self) -> PublishedTotals:
@@ -192,14 +206,14 @@ class _Up:
 
         The embedded broker loses them on exit.
         """
-        self._terminal.print_line("up", "stopping: charging the remaining messages")
+        self._printer.print_line("up", "stopping: charging the remaining messages")
         published = self._stop_simulator()
         end_offsets = self._verifier.read_end_offsets()
         targets = {p: max(end, published.next_offsets.get(p, 0)) for p, end in end_offsets.items()}
         deadline = time.monotonic() + DRAINED_WITHIN_S
         while not self._verifier.wait_until_drained(targets, SUPERVISE_EVERY_S):
             if time.monotonic() > deadline:
-                self._terminal.print_line("up", "some messages were not charged in time")
+                self._printer.print_line("up", "some messages were not charged in time")
                 break
             for part in self._children:
                 part.supervise()
@@ -229,7 +243,7 @@ class _Up:
                 for part in self._children:
                     part.supervise()
         if not self._stop.is_set():
-            self._terminal.print_line("up", f"the API was not ready within {READY_WITHIN_S:.0f} s")
+            self._printer.print_line("up", f"the API was not ready within {READY_WITHIN_S:.0f} s")
         return False
 
     def _stop_children(self) -> None:

@@ -29,7 +29,7 @@ class Servers:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.data_dir = reachable(settings.data_dir.resolve())
+        self.data_dir = reachable_data_dir(settings.data_dir.resolve())
         self._embedded: list[EmbeddedServer] = []
         self.environment: dict[str, str] = {}
         self.descriptions: list[str] = []
@@ -133,11 +133,11 @@ class Servers:
         self.descriptions.append(f"sandbox payment gateway at {url}, for local use only: no money moves")
 
 
-def reachable(data_dir: Path) -> Path:
-    """Return the directory, or one under /var/lib if embedded servers started by root cannot reach it.
+def reachable_data_dir(data_dir: Path) -> Path:
+    """Return the directory. If root runs `up` and `nobody` cannot enter it, return one under /var/lib.
 
-    PostgreSQL refuses to run as root. For root the servers run as the user `nobody`, who cannot enter private
-    directories such as /root.
+    PostgreSQL refuses to run as root. So root starts the servers as the user `nobody`, who cannot enter
+    private directories such as /root.
     """
     existing = next(folder for folder in (data_dir, *data_dir.parents) if folder.exists())
     if os.geteuid() != 0 or all(

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from api.http.sessions import SIGN_IN
 from infra.embedded.issuer import EmbeddedIssuer
 from infra.settings import InvalidSetting, Settings
-from infra.up.servers import reachable
+from infra.up.servers import reachable_data_dir
 
 _ORGANISATION_ROLES: Final = {"admin": "u-1", "member": "u-2"}
 _GLOBAL_ROLES: Final = {"staff": "s-1", "auditor": "a-1", "service": "pipeline"}
@@ -23,7 +23,11 @@ ROLES: Final = (*_ORGANISATION_ROLES, *_GLOBAL_ROLES)
 PEOPLE: Final = (*_ORGANISATION_ROLES, "staff", "auditor")
 """Roles that can sign in to the pages."""
 _JSON: Final = "-H 'Content-Type: application/json'"
-_OPEN: Final = f"""-X PUT {_JSON} -d '{{"time_zone":"UTC","currency":"USD"}}'"""
+_OPEN: Final = (
+    f"-X PUT {_JSON} -H 'Idempotency-Key: open-acme'"
+    """ -d '{"time_zone":"Asia/Kolkata","currency":"INR"}'"""
+)
+"""The same request as in docs/http-api.md, so that both can be run."""
 _GRANT: Final = f"""-X POST {_JSON} -d '{{"credits":50,"kind":"admin","reason":"to try it out"}}'"""
 
 
@@ -77,7 +81,7 @@ def sign_in_links(settings: Settings, url: str, organisation_ids: Sequence[str])
 def _issuer(settings: Settings) -> EmbeddedIssuer:
     if settings.oidc_issuer is not None:
         raise InvalidSetting(f"OIDC_ISSUER is set: tokens come from {settings.oidc_issuer}")
-    data_dir = reachable(settings.data_dir.resolve())
+    data_dir = reachable_data_dir(settings.data_dir.resolve())
     issuer = EmbeddedIssuer(data_dir)
     if not issuer.exists:
         raise InvalidSetting(f"DATA_DIR: {data_dir} has no token issuer: `creditledger up` creates one")
@@ -127,7 +131,8 @@ def example_commands(settings: Settings, url: str, organisation_id: str, *, is_o
     command = _command(settings)
     organisation = f"{url}/v1/organisations/{organisation_id}"
     own = f" --organisation {shlex.quote(organisation_id)}"
-    yield "example commands for each role:"
+    hint = "" if is_open else f"; run the one for staff first, it opens {organisation_id}"
+    yield f"example commands for each role{hint}:"
     for role, token_options, request in (
         ("staff", "", f"{_GRANT} {organisation}/grants" if is_open else f"{_OPEN} {organisation}"),
         ("admin", own, f"{organisation}/subscription"),

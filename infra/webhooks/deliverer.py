@@ -29,6 +29,7 @@ from domain.shared.command_context import CommandContext
 from domain.shared.errors import StoreError
 from domain.shared.event_store import EVENTS_CHANNEL
 from domain.webhooks.endpoints import DELIVERY_RETENTION, FAILURE_PERIOD_MAX, signed_headers
+from infra.struct_types import prepare_struct_types
 from infra.webhooks import delivery_queue
 from infra.webhooks.delivery_queue import DueDelivery
 from infra.webhooks.endpoints import PostgresWebhookEndpoints
@@ -105,6 +106,7 @@ class WebhookDeliverer:
         Raises:
             UnknownEventType: a newer version of the ledger wrote the log.
         """
+        prepare_struct_types()
         with ThreadPoolExecutor(self._threads, thread_name_prefix="webhook") as pool:
             while not stop.is_set():
                 try:

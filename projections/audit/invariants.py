@@ -95,7 +95,7 @@ _codec: Final = EventCodec()
 
 
 def check(connection: Connection) -> list[Finding]:
-    """Return all inconsistencies; an empty list if there are none. Takes a connection in autocommit.
+    """Return all inconsistencies; an empty list if there are none. The connection must be in autocommit mode.
 
     Each check returns a limited number of findings and counts the others. Memory does not grow with the data.
 

@@ -54,7 +54,7 @@ class _SwitchedOn(msgspec.Struct, frozen=True):
 
 
 class TopUpChange(msgspec.Struct):
-    """Changes of a batch for one organisation; None means unchanged."""
+    """What a batch changes in the row of one organisation. None: the column does not change."""
 
     stream: str
     is_on: bool | None = None
@@ -73,14 +73,14 @@ class TopUpChange(msgspec.Struct):
 
 
 class TopUpChanges:
-    """Changes of a batch in `auto_top_ups`."""
+    """What a batch changes in `auto_top_ups`."""
 
     def __init__(self, switched_on: Sequence[str], changes: Sequence[TopUpChange]) -> None:
         self._switched_on = switched_on
         self._changes = changes
 
     def write(self, connection: Connection) -> None:
-        """Insert organisations that switched it on for the first time, then update all changed ones.
+        """Insert organisations that switched auto top-up on for the first time, then update all changes.
 
         Raises:
             InvariantViolation: auto top-up changed but was never switched on.

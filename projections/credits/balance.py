@@ -84,7 +84,7 @@ class NewBalanceRow(msgspec.Struct, frozen=True):
 
 
 class BalanceChange(msgspec.Struct):
-    """Changes of a batch for one organisation; None means that a term is unchanged."""
+    """What a batch changes in the row of one organisation. None: the column does not change."""
 
     stream: str
     version: int = 0
@@ -101,7 +101,7 @@ class BalanceChange(msgspec.Struct):
 
 
 class BalanceChanges:
-    """Changes of a batch in `balances`, `holds` and `auto_top_ups`."""
+    """What a batch changes in `balances`, `holds` and `auto_top_ups`."""
 
     def __init__(
         self,
@@ -119,12 +119,14 @@ class BalanceChanges:
         """Insert organisations that opened, then update all changed ones.
 
         Raises:
-            InvariantViolation: an organisation changed but never opened.
+            InvariantViolation: an organisation changed but was never opened.
         """
         write_rows(connection, _OPEN, self._opened)
         changed = write_rows(connection, _CHANGE, self._changes)
         if changed != len(self._changes):
-            raise InvariantViolation(f"{len(self._changes) - changed} organisations changed but never opened")
+            raise InvariantViolation(
+                f"{len(self._changes) - changed} organisations changed but were never opened"
+            )
         self._holds.write(connection)
         self._top_ups.write(connection)
 

@@ -98,7 +98,7 @@ def event_details(
     Raises:
         OrganisationNotFound: no such organisation is projected.
         PhotoEventNotFound: it has no usage of this event.
-        InvalidInput: the cursor is of another list, or `limit` is outside 1 to 500.
+        InvalidInput: the cursor belongs to another list, or `limit` is outside 1 to 500.
     """
     check_limit(limit)
     (row,) = fetch_of(connection, organisation_id, _TOTAL, event_id=event_id)
@@ -144,12 +144,12 @@ def _runs(
 def run_details(
     connection: Connection, organisation_id: str, run_id: str, cursor: str | None, limit: int
 ) -> RunDetails:
-    """Return a run, a page of its charges, and the additions that their credits were drawn from.
+    """Return a run, a page of its charges, and the additions that paid for these charges.
 
     Raises:
         OrganisationNotFound: no such organisation is projected.
         RunNotFound: the organisation has no usage of this run.
-        InvalidInput: the cursor is of another list, or `limit` is outside 1 to 500.
+        InvalidInput: the cursor belongs to another list, or `limit` is outside 1 to 500.
     """
     page = transaction_charges(connection, organisation_id, run_id, cursor, limit)
     (row,) = fetch(connection, _RUN, stream=stream_id(organisation_id), run_id=run_id)
@@ -157,13 +157,15 @@ def run_details(
     return RunDetails(
         transaction_of(row),
         page.charges,
-        lot_origins(connection, organisation_id, numbers),
+        additions_by_lot(connection, organisation_id, numbers),
         page.next_cursor,
         page.position,
     )
 
 
-def lot_origins(connection: Connection, organisation_id: str, numbers: set[int]) -> dict[int, Transaction]:
+def additions_by_lot(
+    connection: Connection, organisation_id: str, numbers: set[int]
+) -> dict[int, Transaction]:
     """Return the additions that opened the lots of these charges, by lot number."""
     rows = fetch(
         connection, _LOTS, stream=stream_id(organisation_id), references=[str(number) for number in numbers]

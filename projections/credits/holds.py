@@ -61,7 +61,7 @@ class NewHoldRow(msgspec.Struct, frozen=True):
 
 
 class HoldChange(msgspec.Struct):
-    """Changes of a batch for one hold; None means unchanged."""
+    """What a batch changes in the row of one hold. None: the column does not change."""
 
     stream: str
     hold_id: str
@@ -71,7 +71,7 @@ class HoldChange(msgspec.Struct):
 
 
 class HoldChanges:
-    """Changes of a batch in `holds`."""
+    """What a batch changes in `holds`."""
 
     def __init__(self, placed: Sequence[NewHoldRow], changes: Sequence[HoldChange]) -> None:
         self._placed = placed

@@ -144,7 +144,7 @@ def balance(connection: Connection, organisation_id: str) -> Balance:
 
 
 def usage_summary(connection: Connection, organisation_id: str, months: int, now: datetime) -> UsageSummary:
-    """Return exactly `months` cards (1 to 36), newest first. The first is the month of `now`.
+    """Return the totals of the last `months` months (1 to 36), newest first. The first is that of `now`.
 
     Raises:
         OrganisationNotFound: no such organisation is projected.
@@ -192,8 +192,8 @@ def event_usage(
 
     Raises:
         OrganisationNotFound: no such organisation is projected.
-        InvalidInput: `month` is not the first day of a month, the cursor is of another list, or `limit` is
-            outside 1 to 500.
+        InvalidInput: `month` is not the first day of a month, the cursor belongs to another list, or `limit`
+            is outside 1 to 500.
     """
     check_limit(limit)
     if month is not None and month.day != 1:

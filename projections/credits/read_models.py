@@ -229,7 +229,7 @@ class PhotoEventUsagePage(msgspec.Struct, frozen=True):
 
 
 class DayUsage(msgspec.Struct, frozen=True):
-    """Usage on a calendar day, whatever month its runs count in."""
+    """Usage on a calendar day. Its runs may count in another month."""
 
     day: date
     credits: int

@@ -27,7 +27,7 @@ from projections.credits.usage_runs import RunChange, RunKey, fold_runs
 from projections.engine.event_log import LogEntry
 from projections.engine.upserts import write_rows
 
-# LIMIT makes each row a primary-key look-up, whatever the planner's statistics of the table are.
+# LIMIT makes each row a primary-key look-up, even if the planner has no statistics of the table.
 _KNOWN_RUNS: Final = """
     SELECT uuid_send(requested.stream), requested.run_id, existing.*
     FROM unnest(%s::uuid[], %s::text[]) AS requested (stream, run_id)
@@ -59,7 +59,7 @@ class StatementProjection:
 
 
 class StatementChanges:
-    """Changes of a batch in the tables of the statement."""
+    """What a batch changes in the tables of the statement."""
 
     def __init__(self, runs: Mapping[RunKey, RunChange], additions: Sequence[TransactionRow]) -> None:
         self._runs = runs

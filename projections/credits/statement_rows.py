@@ -15,7 +15,7 @@ from projections.credits.read_models import TransactionKind, TransactionType
 
 
 class TransactionRow(msgspec.Struct, kw_only=True):
-    """Changes of a batch for a run, or a new addition; lists are complete. `details` is JSON in hex."""
+    """What a batch changes in a run, or a new addition. Lists are complete. `details` is JSON in hex."""
 
     stream: str
     kind: TransactionKind
@@ -36,7 +36,7 @@ class TransactionRow(msgspec.Struct, kw_only=True):
 
 
 class MonthRow(msgspec.Struct):
-    """Changes of a batch for a month card."""
+    """What a batch changes in the totals of a month."""
 
     stream: str
     month: date
@@ -47,7 +47,7 @@ class MonthRow(msgspec.Struct):
 
 
 class DayRow(msgspec.Struct):
-    """Changes of a batch for a day of a month."""
+    """What a batch changes in a day of a month."""
 
     stream: str
     day: date
@@ -57,7 +57,7 @@ class DayRow(msgspec.Struct):
 
 
 class PhotoEventRow(msgspec.Struct):
-    """Changes of a batch for a photo event, in a month or (None) in total.
+    """What a batch changes in a photo event, in a month or (None) in total.
 
     `name_version` is the version of the event that `event_name` is from."""
 

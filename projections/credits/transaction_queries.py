@@ -97,7 +97,7 @@ def transactions(
 
     Raises:
         OrganisationNotFound: no such organisation is projected.
-        InvalidInput: the cursor is of another list, or `limit` is outside 1 to 500.
+        InvalidInput: the cursor belongs to another list, or `limit` is outside 1 to 500.
     """
     check_limit(limit)
     kinds = [kind] if kind else list(TransactionKind)
@@ -129,7 +129,7 @@ def transaction_charges(
     Raises:
         OrganisationNotFound: no such organisation is projected.
         RunNotFound: the organisation has no usage of this run.
-        InvalidInput: the cursor is of another list, or `limit` is outside 1 to 500.
+        InvalidInput: the cursor belongs to another list, or `limit` is outside 1 to 500.
     """
     check_limit(limit)
     (run,) = fetch_of(connection, organisation_id, _RUN, run_id=run_id)

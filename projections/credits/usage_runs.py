@@ -31,7 +31,7 @@ class RunPart(msgspec.Struct, gc=False):
 
 
 class RunChange(msgspec.Struct):
-    """Changes of a batch for a run, from its charges in ledger order.
+    """What a batch changes in a run, from its charges in ledger order.
 
     `first` is the earliest of these charges in the ledger. `parts` are keyed by event id and day, in order of
     appearance; `part` belongs to the latest charge.
@@ -86,7 +86,7 @@ class RunChange(msgspec.Struct):
 
     @property
     def occurred_at(self) -> datetime:
-        """The time of the earliest charge, whatever its place in the ledger."""
+        """The time of the earliest charge; it need not be the first one in the ledger."""
         return min(part.first_occurred_at for part in self.parts.values())
 
     @property

@@ -62,7 +62,7 @@ def lock_expected(connection: Connection, expected: Sequence[Checkpoint]) -> Non
 
 
 def advance(connection: Connection, projections: Sequence[str], to: int) -> None:
-    """Move locked projections to a position."""
+    """Set the checkpoint of projections whose rows are locked by `lock_expected`."""
     connection.execute(
         'UPDATE positions SET "position" = %s, updated_at = clock_timestamp() WHERE projection = ANY(%s)',
         [to, list(projections)],

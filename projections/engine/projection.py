@@ -10,7 +10,7 @@ from projections.engine.event_log import LogEntry
 
 
 class Changes(Protocol):
-    """Changes of a batch in a projection's tables."""
+    """What a batch changes in a projection's tables."""
 
     def write(self, connection: Connection) -> None:
         """Write the changes to the tables, in the transaction that also moves the position.

@@ -134,7 +134,10 @@ class Projector:
         )
 
     def _advance(self, group: CheckpointGroup, stopping: Event | None) -> int:
-        """Advance a group to its end. Each batch is written while the next one is read and folded."""
+        """Process the log for a group of checkpoints, up to the group's last position.
+
+        Each batch is written while the next one is read and folded.
+        """
         read = 0
         members = group.checkpoints
         writing: Future[list[Checkpoint]] | None = None

@@ -65,7 +65,7 @@ class ProjectionRunner:
 
         Raises:
             UnknownEventType: the log was written by a newer version of the ledger.
-            InvariantViolation: the log contains a change of an organisation that never opened.
+            InvariantViolation: the log contains a change of an organisation that was never opened.
         """
         backoff = Backoff(_BACKOFF_INITIAL_S, _BACKOFF_MAX_S)
         while not self._stopping.is_set():

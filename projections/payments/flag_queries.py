@@ -99,7 +99,7 @@ def flags(connection: Connection, cursor: str | None, limit: int) -> FlagPage:
     """Return a page of flags of all organisations, open before settled, newest first.
 
     Raises:
-        InvalidInput: the cursor is of another list, or `limit` is outside 1 to 500.
+        InvalidInput: the cursor belongs to another list, or `limit` is outside 1 to 500.
     """
     check_limit(limit)
     after = decode_cursor(cursor, FlagCursor) if cursor else FlagCursor(True, _FIRST_PAGE)

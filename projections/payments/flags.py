@@ -56,7 +56,7 @@ class FlagRow(msgspec.Struct):
 
 
 class FlagChanges:
-    """Changes of a batch in `payment_flags`."""
+    """What a batch changes in `payment_flags`."""
 
     def __init__(self, rows: Sequence[FlagRow]) -> None:
         self._raised = [row for row in rows if row.flagged_at is not None]

@@ -108,7 +108,7 @@ class BillingRow(msgspec.Struct, frozen=True):
 
 
 class PaymentChange(msgspec.Struct):
-    """Changes of a batch for one payment; None means unchanged."""
+    """What a batch changes in the row of one payment. None: the column does not change."""
 
     stream: str
     payment_id: str
@@ -127,7 +127,7 @@ class PaymentChange(msgspec.Struct):
 
 
 class PaymentChanges:
-    """Changes of a batch in `payments` and `billing`."""
+    """What a batch changes in `payments` and `billing`."""
 
     def __init__(
         self,

@@ -90,7 +90,7 @@ def payments(connection: Connection, organisation_id: str, cursor: str | None, l
 
     Raises:
         OrganisationNotFound: no such organisation is projected.
-        InvalidInput: the cursor is of another list, or `limit` is outside 1 to 500.
+        InvalidInput: the cursor belongs to another list, or `limit` is outside 1 to 500.
     """
     check_limit(limit)
     before = decode_cursor(cursor, PaymentCursor) if cursor else _FIRST_PAGE

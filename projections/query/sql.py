@@ -18,7 +18,7 @@ PAGE_MAX: Final = 500
 
 
 def fetch(connection: Connection, query: str, **parameters: object) -> list[Row]:
-    """Return the rows of a query by column name, whatever the connection's row factory is."""
+    """Return the rows of a query by column name, for any row factory of the connection."""
     cursor = connection.cursor(row_factory=dict_row, binary=True)
     return [_in_utc(row) for row in cursor.execute(query, parameters)]
 

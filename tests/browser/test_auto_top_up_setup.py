@@ -37,7 +37,7 @@ def test_credits_are_added_automatically(open_page: Open) -> None:
     expect(page.get_by_text("This purchase switches auto top-up on.")).to_be_visible()
     page.get_by_role("button", name="Continue to payment").click()
     at_gateway(page, "Pay")
-    expect(page.locator("#came-back")).to_contain_text("Completed")
+    expect(page.locator("#returned-payment")).to_contain_text("Completed")
 
     page.get_by_role("link", name="Auto top-up").click()
     expect(page.get_by_role("heading", name="Auto top-up is on")).to_be_visible()
@@ -50,7 +50,7 @@ def test_credits_are_added_automatically(open_page: Open) -> None:
         page.reload()
     expect(held).to_be_visible()
     page.get_by_role("link", name="See payment").click()
-    expect(page.locator("#came-back")).to_contain_text("1,000 credits were added.")
+    expect(page.locator("#returned-payment")).to_contain_text("1,000 credits were added.")
     page.get_by_role("link", name="Auto top-up").click()
     page.get_by_role("button", name="Switch off").click()
     expect(page.get_by_role("heading", name="Auto top-up is off")).to_be_visible()

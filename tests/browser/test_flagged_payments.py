@@ -22,10 +22,10 @@ def test_a_second_payment_is_refunded(open_page: Open, url: str) -> None:
     ).click()
     payer.get_by_text("For tests").click()
     payer.get_by_role("button", name="Pay twice").click()
-    expect(payer.locator("#came-back")).to_contain_text("Completed.")
+    expect(payer.locator("#returned-payment")).to_contain_text("Completed.")
 
     staff = open_page("staff", "/credits/flags", reduced_motion="reduce")
-    give_back = staff.get_by_role("link", name="Refund attempt").first
+    give_back = staff.get_by_role("link", name="Refund this attempt").first
     for _ in range(20):  # until both webhooks have arrived
         if give_back.is_visible():
             break
@@ -36,7 +36,7 @@ def test_a_second_payment_is_refunded(open_page: Open, url: str) -> None:
         staff.set_viewport_size({"width": width, "height": 900})
         assert staff.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"too wide at {width}"
         staff.screenshot(path=SCREENSHOTS / f"flagged-{width}.png", full_page=True)
-    staff.get_by_text("Settle").first.click()
+    staff.get_by_text("Resolve").first.click()
     found = Axe().run(staff)
     assert found.violations_count == 0, found.generate_report()
 
@@ -48,5 +48,5 @@ def test_a_second_payment_is_refunded(open_page: Open, url: str) -> None:
     staff.get_by_role("button", name="Refund ₹1,770.00").click()
     staff.wait_for_url("**/credits/billing*")
     staff.goto(f"{url}/credits/flags")
-    expect(staff.get_by_text("Settled").first).to_be_visible()
+    expect(staff.get_by_text("Resolved").first).to_be_visible()
     staff.screenshot(path=SCREENSHOTS / "settled-1280.png", full_page=True)

@@ -52,7 +52,7 @@ def test_from_a_thousand_credits_to_the_invoice(open_page: Open) -> None:
     before = number(page.locator(".big").inner_text())
     to_payment(page)
     at_gateway(page, "Pay")
-    expect(page.locator("#came-back")).to_contain_text("Completed. 1,000 credits were added.")
+    expect(page.locator("#returned-payment")).to_contain_text("Completed. 1,000 credits were added.")
     expect(page.get_by_text("Waiting for billing details").first).to_be_visible()
 
     page.get_by_role("link", name="Add billing details").first.click()
@@ -105,7 +105,7 @@ def test_a_custom_payment_from_the_wizard(open_page: Open) -> None:
     page.get_by_role("button", name="Continue to payment").click()
     picture(page, "purchase-custom-payment")
     at_gateway(page, "Pay")
-    expect(page.locator("#came-back")).to_contain_text("Custom Payment, ₹1,47,500.00: Completed.")
+    expect(page.locator("#returned-payment")).to_contain_text("Custom Payment, ₹1,47,500.00: Completed.")
     row = page.get_by_role("row").filter(has_text="Banner at the finish").first
     expect(row).to_contain_text("GST ₹22,500.00")
 
@@ -158,12 +158,12 @@ def test_the_page_shows_the_outcome_of_a_payment(
     to_payment(page, gateway=gateway)
     at_gateway(page, does)
     back = page.get_by_role("link", name="Back to the shop")
-    came_back = page.locator("#came-back")
-    expect(back.or_(came_back)).to_be_visible()
+    returned_payment = page.locator("#returned-payment")
+    expect(back.or_(returned_payment)).to_be_visible()
     if back.is_visible():
         back.click()
-    expect(came_back).to_contain_text(status)
-    expect(came_back).to_contain_text(said)
+    expect(returned_payment).to_contain_text(status)
+    expect(returned_payment).to_contain_text(said)
 
 
 def test_the_back_button_works_in_the_wizard(open_page: Open) -> None:
@@ -184,9 +184,9 @@ def test_two_tabs_buy_two_things_and_one_form_buys_one(open_page: Open) -> None:
     other.goto(page.url)
     assert other.url == page.url, "the same payment"
     at_gateway(page, "Pay")
-    expect(page.locator("#came-back")).to_contain_text("Completed")
+    expect(page.locator("#returned-payment")).to_contain_text("Completed")
     other.reload()
-    expect(other.locator("#came-back")).to_contain_text("Completed")
+    expect(other.locator("#returned-payment")).to_contain_text("Completed")
 
 
 def test_a_member_has_no_purchase_button_and_is_refused(open_page: Open, url: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from consumers.publishing.public_events import PUBLIC_MAPPINGS
 from domain.event_catalogue import EventCodec
+from domain.pricing.rate_card import UsageType
 from infra.kafka.connections import COMPACTED
 from infra.settings import Settings
 from tests.contract.asyncapi import DOCUMENT, accept, check, check_message, messages_of, payload_of, resolve
@@ -41,6 +42,10 @@ def test_every_type_of_event_is_described_once() -> None:
     for message in messages_of("events"):
         properties = message["payload"]["allOf"][1]["properties"]
         assert properties["type"]["const"] == message["name"]
+
+
+def test_every_usage_type_is_described() -> None:
+    assert DOCUMENT["components"]["schemas"]["UsageType"]["enum"] == list(UsageType)
 
 
 def test_every_reference_has_a_target() -> None:

@@ -165,7 +165,7 @@ class TestTables(OnLedgerTables):
                 recorder.create_table()
 
     def test_there_is_one_log(self) -> None:
-        """Refused: events beside the log would be in no position, projection or audit."""
+        """Refused: events outside the log would be in no position, projection or audit."""
         with pytest.raises(NotSupportedError, match="besides the log"):
             self.factory().aggregate_recorder("events")
 

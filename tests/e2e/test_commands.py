@@ -282,6 +282,7 @@ def test_commands_find_the_servers_of_a_running_up(environment: dict[str, str]) 
             done = run(command, up_env)
             assert done.returncode == 0, done.stderr
             assert f"of the `up` that runs in {environment['DATA_DIR']}" in done.stderr
+        assert "there are no dead letters" in run("dlq list", up_env).stderr
         assert [json.loads(line)["partition"] for line in run("positions list", up_env).stdout.splitlines()]
         mine = run("audit check", {**up_env, "DATABASE_URL": f"postgresql://u@{NO_SERVER}/none"})
         assert "DATABASE_URL: connection" in mine.stderr.splitlines()[-1]

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from infra.embedded.issuer import EmbeddedIssuer
 from tests.documents import ROOT, blocks
 from tests.e2e.test_up import READY_WITHIN_S, environment, get, stop, up, wait_until  # noqa: F401
 
@@ -25,7 +22,6 @@ WALKED: Final = (
 )
 NOT_RUN: Final = re.compile(r"make (up|test|help)")
 NEEDS_A_PAID_PAYMENT: Final = "INVOICE_ID"
-ANSWERED_WITHIN_S: Final = 120
 HTTP_ERROR: Final = 22
 """What curl exits with for 4xx and 5xx."""
 _END: Final = "end-of-command"
@@ -141,27 +137,3 @@ def test_commands_of_the_documents_work(running: dict[str, str], subtests: pytes
                     assert code == (HTTP_ERROR if refused else 0), printed
                     ids |= ids_in(printed)
         shell.close()
-
-
-def test_the_python_client_of_the_documents_works(running: dict[str, str]) -> None:
-    (code,) = [block for block in blocks(ROOT / "docs" / "holds.md", "python") if "UsageReporter" in block]
-    data_dir = Path(running["DATA_DIR"])
-    told = dict(word.split("=", 1) for word in shlex.split((data_dir / "environment").read_text()))
-    token = EmbeddedIssuer(data_dir).token("pipeline", roles=["service"])
-    for shown, real in {
-        "localhost:9092": told["KAFKA_BOOTSTRAP_SERVERS"],
-        'token = "..."': f'token = "{token}"',
-        "http://127.0.0.1:8000": f"http://127.0.0.1:{running['API_PORT']}",
-    }.items():
-        assert shown in code
-        code = code.replace(shown, real)
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=ANSWERED_WITHIN_S)
-    holds = wait_until(
-        lambda: [
-            hold
-            for hold in get(running, "/v1/organisations/stride-photos/holds")["holds"]
-            if hold["run_id"] == "run-89" and hold["status"] == "settled"
-        ],
-        READY_WITHIN_S,
-    )
-    assert len(holds) == 1

@@ -91,7 +91,7 @@ def chart_of(days: Sequence[DayUsage]) -> Chart:
 
 
 def _line_step(highest: int) -> int:
-    """Return the credits between two grid lines: a round number, so that the highest bar fits."""
+    """Return the distance between two grid lines in credits: a round number, so that the highest bar fits."""
     magnitude = 1
     while True:
         for factor in _ROUND:

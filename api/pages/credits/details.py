@@ -23,7 +23,7 @@ from domain.shared.calendar import local_day
 from domain.shared.money import MILLIONTHS_PER_MINOR_UNIT, divide_half_up
 from projections.connection import Connection
 from projections.credits import queries as credit_queries
-from projections.credits.detail_queries import event_details, lot_origins, run_details
+from projections.credits.detail_queries import additions_by_lot, event_details, run_details
 from projections.credits.holds import HoldStatus
 from projections.credits.read_models import (
     Balance,
@@ -154,7 +154,7 @@ def get_balance(page: PageDep) -> Response:
         return _BalanceData(
             credit_queries.balance(connection, organisation_id),
             holds,
-            lot_origins(connection, organisation_id, numbers),
+            additions_by_lot(connection, organisation_id, numbers),
             Freshness.of(credit_queries.positions(connection), now),
             holds.position,
         )

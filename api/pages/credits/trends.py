@@ -58,7 +58,9 @@ def read_trend(months: Sequence[MonthUsage]) -> Trend:
         return Trend(Pattern.SPIKE, spike.month)
     if not all(month.credits for month in finished):
         return Trend(Pattern.GAPS)
-    if _grows([month.credits for month in reversed(finished)]) and _keeps_up(current, finished[0]):
+    if _grows([month.credits for month in reversed(finished)]) and _uses_at_least_as_much(
+        current, finished[0]
+    ):
         return Trend(Pattern.GROWING)
     if _is_flat([month.credits for month in finished]):
         return Trend(Pattern.FLAT)
@@ -93,7 +95,7 @@ def _grows(credits_by_month: Sequence[int]) -> bool:
     return never_falls and credits_by_month[-1] >= GROWTH * credits_by_month[0]
 
 
-def _keeps_up(current: MonthUsage, before: MonthUsage) -> bool:
+def _uses_at_least_as_much(current: MonthUsage, before: MonthUsage) -> bool:
     return current.to_same_point >= before.to_same_point
 
 

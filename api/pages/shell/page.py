@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from api.http.dependencies import (
     PageReadRequest,
-    PositionedT,
+    ResultT,
     ServicesDep,
     command_context_of,
 )
@@ -60,16 +60,21 @@ class Page:
         return self.session.principal.memberships.get(self.organisation_id) is _BUYER_ROLE
 
     @property
+    def is_member(self) -> bool:
+        """Whether the signed-in person belongs to the organisation, in any role."""
+        return self.organisation_id in self.session.principal.memberships
+
+    @property
     def command_context(self) -> command_context.CommandContext:
         """The actor, the time and the id of the request."""
         return command_context_of(self.http, self.services)
 
     def view(
         self,
-        read: Callable[Concatenate[Connection, str, P], PositionedT],
+        read: Callable[Concatenate[Connection, str, P], ResultT],
         *args: P.args,
         **kwargs: P.kwargs,
-    ) -> PositionedT:
+    ) -> ResultT:
         """Return the result of a query on the organisation, within the person's access.
 
         Raises:
@@ -121,6 +126,7 @@ class Page:
             "language": formats.language,
             "may_buy": self.may_buy,
             "is_staff": self.is_staff,
+            "is_member": self.is_member,
         }
         return rendering.render(self.http, template, status, **{**common, **context})
 

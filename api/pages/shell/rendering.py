@@ -95,7 +95,7 @@ def support_link(contact: str) -> Markup:
 def asset(name: str) -> str:
     """Return the path of an asset.
 
-    It contains the digest of the content, so browsers may cache it for ever.
+    It contains the digest of the content, so browsers may cache it without a limit.
     """
     return f"/assets/{blake2b(asset_content(name), digest_size=8).hexdigest()}/{name}"
 

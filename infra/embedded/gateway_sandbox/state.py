@@ -78,7 +78,7 @@ class Refund(msgspec.Struct):
 
 
 class Delivery(msgspec.Struct):
-    """A webhook without acknowledgement."""
+    """A webhook that the receiver has not acknowledged yet."""
 
     event_id: str
     body: str

@@ -64,7 +64,10 @@ _REFUND_FAILED: Final = frozenset({"REQUEST_ERROR", "SYSTEM_ERROR"})
 
 
 class _Data(msgspec.Struct, frozen=True):
-    """PayGlocal's documentation uses two names for the amount and the currency."""
+    """The data of a response.
+
+    PayGlocal's documentation has two names for the amount, and two for the currency.
+    """
 
     Amount: str | int | float | None = None
     Currency: str | None = None

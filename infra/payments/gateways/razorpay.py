@@ -88,7 +88,7 @@ class RazorpayGateway:
     def open_order(self, request: OrderRequest) -> OpenedOrder:
         """Open an order with our payment id as its receipt, or return the existing order of that receipt."""
         answer = self._client.order.all({"receipt": request.payment_id})
-        known = entities.read_all(answer, entities.Order)
+        known = entities.parse_all(answer, entities.Order)
         order = known[-1] if known else self._create_order(request)
         if (order.amount, order.currency) != (request.amount_minor, request.currency):
             raise GatewayRefused(
@@ -100,7 +100,7 @@ class RazorpayGateway:
         """Return the form that opens the hosted checkout."""
         order = entities.Order(order_id, request.amount_minor, request.currency)
         if request.mandate_minor is not None:  # the form needs the order's customer
-            order = entities.read(self._client.order.fetch(order_id), entities.Order)
+            order = entities.parse(self._client.order.fetch(order_id), entities.Order)
         return self._checkout(order, request)
 
     def _checkout(self, order: entities.Order, request: OrderRequest) -> Checkout:
@@ -123,7 +123,7 @@ class RazorpayGateway:
         return Checkout(f"{self._url}/v1/checkout/embedded", "POST", known)
 
     def attempts(self, order_id: str) -> Sequence[Attempt]:
-        """Return the payments of an order, oldest first. Capture a payment that is only authorised."""
+        """Return the attempts of an order, oldest first. Captures one that is only authorized."""
         payments = self._payments(order_id)
         authorized = [payment for payment in payments if payment.is_only_authorized]
         if authorized and not any(payment.status == "captured" for payment in payments):
@@ -177,7 +177,7 @@ class RazorpayGateway:
 
     def _saved_card(self, gateway_payment_id: str) -> tuple[entities.Payment, str, str] | None:
         """Return a payment with the customer id and token id of its saved card; None if it saved none."""
-        payment = entities.read(self._client.payment.fetch(gateway_payment_id), entities.Payment)
+        payment = entities.parse(self._client.payment.fetch(gateway_payment_id), entities.Payment)
         if payment.customer_id is None or payment.token_id is None:
             return None
         return payment, payment.customer_id, payment.token_id
@@ -190,7 +190,7 @@ class RazorpayGateway:
         """
         order_id, payment_id = self._returned_ids(fields)
         answer = self._client.order.payments(order_id)
-        for payment in entities.read_all(answer, entities.Payment):
+        for payment in entities.parse_all(answer, entities.Payment):
             if payment.id == payment_id:
                 return GatewayNotification(
                     f"return-{payment_id}-{payment.status}", "return", payment.attempt()
@@ -218,7 +218,7 @@ class RazorpayGateway:
         """Refund money, once per refund id. The id is the receipt and Razorpay's idempotency key."""
         payment_id = request.gateway_payment_id
         answer = self._client.payment.fetch_multiple_refund(payment_id, {"count": _PAGE_OF_PAYMENTS})
-        for known in entities.read_all(answer, entities.RefundEntity):
+        for known in entities.parse_all(answer, entities.RefundEntity):
             if known.receipt == request.refund_id:
                 return known.refund()
         made = self._client.payment.refund(
@@ -226,12 +226,12 @@ class RazorpayGateway:
             {"amount": request.amount_minor, "receipt": request.refund_id, "speed": "normal"},
             headers={"X-Refund-Idempotency": _idempotency_key(request.refund_id)},
         )
-        return entities.read(made, entities.RefundEntity).refund()
+        return entities.parse(made, entities.RefundEntity).refund()
 
     def settlement_lines(self, first: date, last: date) -> Iterator[SettlementLine]:
         """Return the settled payments and refunds that were created on these days (UTC).
 
-        Razorpay lists them by settlement day, which is days later and in Indian time.
+        Razorpay groups them by settlement day, some days after the payment, in Indian time.
         """
         until = min(last + SETTLES_WITHIN, self._clock().astimezone(UTC).date() + timedelta(days=1))
         for year, month in _months(first - timedelta(days=1), until):
@@ -253,16 +253,16 @@ class RazorpayGateway:
                 "method": "card",
                 "token": {"max_amount": request.mandate_minor, "frequency": "as_presented"},
             }
-        return entities.read(self._client.order.create(wanted), entities.Order)
+        return entities.parse(self._client.order.create(wanted), entities.Order)
 
     def _customer(self, payer: Payer) -> str:
         fields = {"name": payer.name, "email": payer.email, "contact": payer.phone}
         given = {name: value for name, value in fields.items() if value}
         answer = self._client.customer.create({**given, "fail_existing": "0"})
-        return entities.read(answer, entities.Customer).id
+        return entities.parse(answer, entities.Customer).id
 
     def _payments(self, order_id: str) -> list[entities.Payment]:
-        return entities.read_all(self._client.order.payments(order_id), entities.Payment)
+        return entities.parse_all(self._client.order.payments(order_id), entities.Payment)
 
     def _capture(self, payment: entities.Payment) -> None:
         # Razorpay refuses if the payment was captured or refunded in the meantime. The caller reads it again.
@@ -291,7 +291,7 @@ class RazorpayGateway:
         skip = 0
         while True:
             query = {"year": year, "month": month, "count": _PAGE_OF_SETTLEMENTS, "skip": skip}
-            items = entities.read_all(self._client.settlement.report(query), entities.SettledEntity)
+            items = entities.parse_all(self._client.settlement.report(query), entities.SettledEntity)
             if not items:
                 return
             yield from items

@@ -33,7 +33,7 @@ T = TypeVar("T")
 class Order(msgspec.Struct, frozen=True):
     """An order. All amounts of Razorpay are in minor units.
 
-    An order that saves a card for later charges has a customer.
+    `customer_id` is set for an order that saves a card for later charges.
     """
 
     id: str
@@ -149,8 +149,8 @@ class Collection(msgspec.Struct, frozen=True):
     items: list[Any] = []
 
 
-def read(answer: object, entity: type[T]) -> T:
-    """Return a response as an entity.
+def parse(answer: object, entity: type[T]) -> T:
+    """Parse a response as an entity.
 
     Raises:
         GatewayUnavailable: the response is not such an entity, so the outcome is unknown.
@@ -161,13 +161,13 @@ def read(answer: object, entity: type[T]) -> T:
         raise GatewayUnavailable(f"razorpay's response is not a valid {entity.__name__}: {error}") from None
 
 
-def read_all(answer: object, entity: type[T]) -> list[T]:
-    """Return the entities of a collection.
+def parse_all(answer: object, entity: type[T]) -> list[T]:
+    """Parse a response as a collection of entities.
 
     Raises:
         GatewayUnavailable: the response is not a collection of such entities.
     """
-    return [read(item, entity) for item in read(answer, Collection).items]
+    return [parse(item, entity) for item in parse(answer, Collection).items]
 
 
 class _Entity(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from infra.clock import utc_now
 from infra.settings import InvalidSetting, Settings
+from infra.struct_types import prepare_struct_types
 
 if TYPE_CHECKING:
     from infra.payments.gateways.payglocal import PayGlocalGateway
@@ -26,6 +27,7 @@ def open_gateways(settings: Settings) -> Mapping[str, RazorpayGateway | PayGloca
         opened.append(_razorpay(settings, settings.razorpay_key_id))
     if settings.payglocal_merchant_id is not None:
         opened.append(_payglocal(settings, settings.payglocal_merchant_id))
+    prepare_struct_types()  # webhooks arrive in many threads
     return {gateway.name: gateway for gateway in opened}
 
 

@@ -18,7 +18,7 @@ import uvicorn
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 
-from consumers.client import Balances, HoldRefused, Holds, LedgerUnreachable, UsageReporter
+from consumers.client import Balances, HoldRefused, Holds, LedgerUnreachable, PhotoEvent, UsageReporter
 from consumers.client.sending import PRODUCER_OPTIONS
 from consumers.client.usage import NotReported, uuid7
 from consumers.usage.wire_format import decode_usage
@@ -262,9 +262,24 @@ class TestHolds:
         between.losses = 1
         settled = holds.settle("org/1", hold.hold_id, 120, usage_type=PROCESSING)
         assert (settled.status, settled.available) == ("settled", 80)
-        with pytest.raises(HoldRefused, match="had its hold"):
+        with pytest.raises(HoldRefused, match="already used its one hold"):
             holds.release("org/1", hold.hold_id)
         assert ledger.organisation("org/1").balance == 80
+
+    def test_a_settlement_charges_unreported_photos_to_the_event_of_the_hold(
+        self, flaky: tuple[LedgerApi, Flaky]
+    ) -> None:
+        api, between = flaky
+        ledger = api.services.ledger
+        context = CommandContext(api.services.clock(), None, "r")
+        credits_of(ledger).commands.open_organisation("org", context=context)
+        service = api.bearer("pipeline-1", roles=["service"])
+        holds = Holds(between.url, headers=lambda: service)
+        hold = holds.place("org", "run-88", PROCESSING, 30, event=PhotoEvent(1042, "City Marathon 2026"))
+        holds.settle("org", hold.hold_id, 28)
+        api.catch_up()
+        (event,) = api.client().get("/v1/organisations/org/events").json()["events"]
+        assert (event["event_id"], event["event_name"]) == (1042, "City Marathon 2026")
 
     def test_an_unavailable_api(self) -> None:
         with pytest.raises(LedgerUnreachable):

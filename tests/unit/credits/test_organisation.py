@@ -471,11 +471,11 @@ class TestInvariants:
     def test_an_overdraft_with_credits_that_could_pay_it(self) -> None:
         organisation = opened(trial_credits=200)
         organisation.overdraft, organisation.balance = 50, 150
-        with pytest.raises(InvariantViolation, match="an overdraft beside credits"):
+        with pytest.raises(InvariantViolation, match="an overdraft although it has credits"):
             organisation.check_invariants()
 
     def test_an_overdraft_below_zero(self) -> None:
         organisation = opened()
         organisation.overdraft, organisation.balance = -50, 50
-        with pytest.raises(InvariantViolation, match="an overdraft beside credits"):
+        with pytest.raises(InvariantViolation, match="an overdraft although it has credits"):
             organisation.check_invariants()

@@ -94,8 +94,9 @@ def test_restored_credits_pay_an_overdraft_first(spent_meanwhile: int, left: int
     bought = purchase(organisation, 1_000)
     event = refund(organisation, bought, 400)
     charge(organisation, spent_meanwhile)
-    organisation.reverse_purchase_refund(event, request())
+    restored = organisation.reverse_purchase_refund(event, request())
     organisation.check_invariants()
+    assert restored.event.balance_delta == 400
     assert organisation.balance == left
     assert lots_of(organisation) == ([(bought.originator_version, left)] if left else [])
 

@@ -7,7 +7,7 @@ import pytest
 from infra.settings import InvalidSetting, Settings
 from infra.up.instance_lock import (
     AlreadyRunning,
-    join_running_instance,
+    settings_of_running_instance,
     single_instance,
     write_environment,
 )
@@ -50,23 +50,26 @@ def test_a_directory_that_cannot_be_created(tmp_path: Path) -> None:
 def test_settings_without_a_server_use_those_of_the_up(var: Path) -> None:
     settings = Settings(data_dir=var)
     with single_instance(var):
-        assert join_running_instance(settings) == settings
+        assert settings_of_running_instance(settings) == settings
         write_environment(var, PUBLISHED)
-        assert _urls(join_running_instance(settings)) == list(PUBLISHED.values())
-    assert join_running_instance(settings) == settings
+        assert _urls(settings_of_running_instance(settings)) == list(PUBLISHED.values())
+    assert settings_of_running_instance(settings) == settings
 
 
 def test_settings_that_name_a_server_keep_it_and_its_owner(var: Path) -> None:
     with single_instance(var):
         write_environment(var, PUBLISHED)
         given = Settings(data_dir=var, database_url="postgresql://mine")  # type: ignore[arg-type]
-        assert _urls(join_running_instance(given)) == [
+        assert _urls(settings_of_running_instance(given)) == [
             "postgresql://mine",
             None,
             PUBLISHED["KAFKA_BOOTSTRAP_SERVERS"],
         ]
         given = Settings(data_dir=var, migration_database_url="postgresql://mine")  # type: ignore[arg-type]
-        assert _urls(join_running_instance(given))[:2] == [PUBLISHED["DATABASE_URL"], "postgresql://mine"]
+        assert _urls(settings_of_running_instance(given))[:2] == [
+            PUBLISHED["DATABASE_URL"],
+            "postgresql://mine",
+        ]
 
 
 def test_the_address_is_that_of_the_up_unless_one_is_given(
@@ -75,8 +78,8 @@ def test_the_address_is_that_of_the_up_unless_one_is_given(
     monkeypatch.delenv("API_PORT", raising=False)
     with single_instance(var):
         write_environment(var, {"API_HOST": "127.0.0.1", "API_PORT": "8951"})
-        assert join_running_instance(Settings(data_dir=var)).api_port == 8951
-        assert join_running_instance(Settings(data_dir=var, api_port=8000)).api_port == 8000
+        assert settings_of_running_instance(Settings(data_dir=var)).api_port == 8951
+        assert settings_of_running_instance(Settings(data_dir=var, api_port=8000)).api_port == 8000
 
 
 def test_the_state_of_a_dead_one_is_ignored(var: Path) -> None:
@@ -85,7 +88,7 @@ def test_the_state_of_a_dead_one_is_ignored(var: Path) -> None:
         left = (var / "environment").read_text()
     (var / "environment").write_text(left)
     settings = Settings(data_dir=var)
-    assert join_running_instance(settings) == settings
+    assert settings_of_running_instance(settings) == settings
     with single_instance(var):  # the check did not keep the lock
         pass
 

@@ -10,7 +10,7 @@ from consumers.usage.positions import (
     RestartLog,
     ResumeAt,
     StoredPosition,
-    choose_start,
+    choose_start_offset,
     record_digest,
 )
 from tests.unit.usage.records import KafkaRecord
@@ -19,52 +19,52 @@ LOG = LogBounds("id-1", earliest=10, end=20)
 
 
 def test_a_new_partition_is_read_from_its_beginning() -> None:
-    assert choose_start(None, LOG) == RestartLog("the partition is new")
+    assert choose_start_offset(None, LOG) == RestartLog("the partition is new")
 
 
 @pytest.mark.parametrize("offset", [0, 10, 15, 20, 25])
 def test_another_topic_id_is_another_log(offset: int) -> None:
-    assert choose_start(StoredPosition("id-0", offset, b"digest"), LOG) == RestartLog(
+    assert choose_start_offset(StoredPosition("id-0", offset, b"digest"), LOG) == RestartLog(
         "the topic was recreated"
     )
 
 
 def test_a_position_after_the_end_is_of_another_log() -> None:
-    assert choose_start(StoredPosition("id-1", 21, None), LOG) == RestartLog(
+    assert choose_start_offset(StoredPosition("id-1", 21, None), LOG) == RestartLog(
         "the log ends before the position"
     )
 
 
 def test_with_a_wrong_end_the_previous_record_decides() -> None:
     stored = StoredPosition("id-1", 21, b"digest")
-    assert choose_start(stored, LOG) == ResumeAt(21, b"digest", unproven=True)
+    assert choose_start_offset(stored, LOG) == ResumeAt(21, b"digest", unproven=True)
 
 
 @pytest.mark.parametrize(("offset", "checks"), [(10, False), (11, True), (19, True), (20, True)])
 def test_within_the_log_it_resumes_and_checks_the_previous_record(offset: int, checks: bool) -> None:
     expected = ResumeAt(offset, b"digest" if checks else None)
-    assert choose_start(StoredPosition("id-1", offset, b"digest"), LOG) == expected
+    assert choose_start_offset(StoredPosition("id-1", offset, b"digest"), LOG) == expected
 
 
 def test_without_a_digest_there_is_nothing_to_check() -> None:
-    assert choose_start(StoredPosition("id-1", 15, None), LOG) == ResumeAt(15, None)
+    assert choose_start_offset(StoredPosition("id-1", 15, None), LOG) == ResumeAt(15, None)
 
 
 @pytest.mark.parametrize("offset", [0, 9])
 def test_records_deleted_by_retention_are_lost(offset: int) -> None:
-    assert choose_start(StoredPosition("id-1", offset, b"digest"), LOG) == DataLost(offset, 10)
+    assert choose_start_offset(StoredPosition("id-1", offset, b"digest"), LOG) == DataLost(offset, 10)
 
 
 def test_an_emptied_log_continues_if_everything_is_charged() -> None:
     empty = LogBounds("id-1", earliest=20, end=20)
-    assert choose_start(StoredPosition("id-1", 20, b"digest"), empty) == ResumeAt(20, None)
-    assert choose_start(StoredPosition("id-1", 19, b"digest"), empty) == DataLost(19, 20)
+    assert choose_start_offset(StoredPosition("id-1", 20, b"digest"), empty) == ResumeAt(20, None)
+    assert choose_start_offset(StoredPosition("id-1", 19, b"digest"), empty) == DataLost(19, 20)
 
 
 def test_a_new_empty_log() -> None:
     empty = LogBounds("id-1", earliest=0, end=0)
-    assert choose_start(StoredPosition("id-1", 0, None), empty) == ResumeAt(0, None)
-    assert choose_start(StoredPosition("id-1", 1, None), empty) == RestartLog(
+    assert choose_start_offset(StoredPosition("id-1", 0, None), empty) == ResumeAt(0, None)
+    assert choose_start_offset(StoredPosition("id-1", 1, None), empty) == RestartLog(
         "the log ends before the position"
     )
 

@@ -27,19 +27,19 @@ PAYMENT = {"id": "pay_1", "amount": 100, "currency": "INR", "order_id": "order_1
     ],
 )
 def test_a_payment_of_razorpay(given: dict[str, object], status: AttemptStatus) -> None:
-    assert entities.read({**PAYMENT, **given}, entities.Payment).attempt().status is status
+    assert entities.parse({**PAYMENT, **given}, entities.Payment).attempt().status is status
 
 
 @pytest.mark.parametrize("wrong", [{"amount": "100"}, {"amount": 1.5}, {"id": None}, {"currency": 7}])
 def test_a_response_of_another_shape_is_invalid(wrong: dict[str, object]) -> None:
     with pytest.raises(GatewayUnavailable):
-        entities.read({**PAYMENT, "status": "captured", **wrong}, entities.Payment)
+        entities.parse({**PAYMENT, "status": "captured", **wrong}, entities.Payment)
 
 
 def test_settlements_other_than_payments_and_refunds_are_skipped() -> None:
     item = {"entity_id": "adj_1", "amount": 5, "currency": "INR", "created_at": 1_700_000_000}
     for kind in ("adjustment", "transfer", "refund"):  # a refund without a payment is not ours
-        assert entities.read({**item, "type": kind}, entities.SettledEntity).line() is None
+        assert entities.parse({**item, "type": kind}, entities.SettledEntity).line() is None
 
 
 @pytest.mark.parametrize(

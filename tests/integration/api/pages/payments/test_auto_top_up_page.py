@@ -141,7 +141,7 @@ def test_more_than_was_agreed_to_is_refused_with_a_reason(
 ) -> None:
     page = switch_on(admin, gateway, ledger_api)
     refused = admin.submit(page.form(PATH), credits="5,000")
-    assert "these cost more than was agreed to" in refused.text
+    assert "these cost more than the agreed maximum" in refused.text
 
 
 def test_a_member_sees_no_form_and_changes_nothing(member: Browser) -> None:

@@ -118,7 +118,7 @@ def test_auditors_can_only_read(
     pay(begin(admin), gateway, ledger_api, amount_minor=100)
     listed = auditor.get("/credits/flags")
     assert studio in listed.text
-    assert "Refund attempt" not in listed.links
+    assert "Refund extra payment" not in listed.links
     assert not [form for form in listed.forms if "settle" in form.action]
 
 
@@ -126,7 +126,7 @@ def test_a_payment_links_to_its_flag(
     staff: Browser, admin: Browser, studio: str, ledger_api: LedgerApi, gateway: InMemoryGateway
 ) -> None:
     pay(begin(admin), gateway, ledger_api, amount_minor=100)
-    page = staff.get(staff.get("/credits/billing", organisation=studio).links["Refund attempt"])
+    page = staff.get(staff.get("/credits/billing", organisation=studio).links["Refund extra payment"])
     assert "The paid amount differs from the requested amount" in page.text
     assert "Requested ₹1,770.00" in page.text
     review = staff.submit(page.form("/credits/staff/refund-payment"))

@@ -310,6 +310,32 @@ def test_invoices_come_with_billing_details(
     assert "attachment" in pdf.headers["content-disposition"]
 
 
+def pay_with_billing_details(admin: Browser, gateway: InMemoryGateway, ledger_api: LedgerApi) -> None:
+    """Save billing details and complete a payment, whose invoice is then due."""
+    form = admin.get("/credits/billing").form("/credits/billing")
+    assert admin.post("/credits/billing", **{**form.fields, **DETAILS}).status_code == 303
+    pay(begin(admin), gateway, ledger_api)
+
+
+def test_a_member_issues_a_missing_invoice(
+    admin: Browser, member: Browser, gateway: InMemoryGateway, ledger_api: LedgerApi
+) -> None:
+    pay_with_billing_details(admin, gateway, ledger_api)
+    form = member.get("/credits/billing").form("/credits/billing/invoice")
+    issued = member.post("/credits/billing/invoice", **form.fields)
+    assert issued.status_code == 303
+    assert member.raw(issued.headers["location"]).headers["content-type"] == "application/pdf"
+
+
+def test_an_auditor_waits_for_the_invoice(
+    admin: Browser, auditor: Browser, studio: str, gateway: InMemoryGateway, ledger_api: LedgerApi
+) -> None:
+    pay_with_billing_details(admin, gateway, ledger_api)
+    billing = auditor.get("/credits/billing", organisation=studio)
+    assert "Invoice is being issued" in billing.text
+    assert not [form for form in billing.forms if "invoice" in form.action]
+
+
 def test_all_errors_of_billing_details_are_shown_next_to_their_fields(admin: Browser) -> None:
     form = admin.get("/credits/billing").form("/credits/billing")
     del form.fields["shipping_same"]

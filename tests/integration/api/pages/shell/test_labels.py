@@ -10,6 +10,7 @@ import pytest
 from api.pages.shell import labels
 from api.pages.shell.formats import in_utc
 from domain.payments.gateway import AttemptStatus
+from domain.pricing.rate_card import UsageType
 from tests.integration.api.ledger_api import LedgerApi
 from tests.integration.api.pages.browser import Browser
 from tests.integration.api.pages.payments.test_payment_pages import begin, pay
@@ -27,6 +28,10 @@ def test_the_end_of_a_plan_is_a_readable_date(
         text = admin.get(path).text
         assert "Expires on " in text
         assert f"Expires on {ends_at:%Y}" not in text, "no ISO 8601"
+
+
+def test_every_usage_type_has_a_label() -> None:
+    assert labels.USAGE_TYPES.keys() == set(UsageType)
 
 
 def test_the_moment_of_a_dead_letter() -> None:
@@ -106,7 +111,14 @@ def test_a_refusal_names_the_required_role(member: Browser) -> None:
     assert page.status == 403
     assert "Your role does not allow this" in page.text
     assert "Role insufficient" not in page.text
-    assert "admins of the organisation" in page.text
+    assert "Allowed for admins of the organisation and staff. Ask an admin of the organisation." in page.text
+
+
+def test_a_refusal_sends_nobody_to_an_admin_who_may_not_do_it_either(member: Browser) -> None:
+    page = member.get("/credits/flags")
+    assert page.status == 403
+    assert "Allowed for staff and auditors." in page.text
+    assert "Ask an admin" not in page.text
 
 
 @pytest.mark.parametrize("ticket", ["garbage", "a.b.c"])

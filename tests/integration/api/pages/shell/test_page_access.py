@@ -37,7 +37,7 @@ MAY_OPEN = {
     "POST /credits/billing": "admin staff",
     "POST /credits/billing/recheck": "admin staff",
     "POST /credits/billing/abandon": "admin staff",
-    "POST /credits/billing/invoice": "admin staff",
+    "POST /credits/billing/invoice": "admin member staff",
     "GET /credits/staff/grant": "staff",
     "POST /credits/staff/grant": "staff",
     "GET /credits/staff/refund": "staff",
