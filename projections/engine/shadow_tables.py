@@ -7,9 +7,10 @@ tables of an interrupted one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
+import psycopg
 from psycopg import sql
 
 from projections.connection import Connection
@@ -25,7 +26,7 @@ _LOCK: Final = 0x4C454447_52454255  # "LEDGREBU"
 
 @contextmanager
 def rebuild_lock(connection: Connection) -> Iterator[None]:
-    """Hold the lock on the schema; the server releases it when the connection ends.
+    """Hold the lock on the schema. If the process dies, the server releases it.
 
     Raises:
         RebuildConflict: a rebuild or a comparison is running.
@@ -33,7 +34,12 @@ def rebuild_lock(connection: Connection) -> Iterator[None]:
     row = connection.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK]).fetchone()
     if row is None or not row[0]:
         raise RebuildConflict("another rebuild or comparison of this database is running")
-    yield
+    try:
+        yield
+    finally:
+        # The server notices a closed connection a moment later; the next caller may come sooner.
+        with suppress(psycopg.Error):
+            connection.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
 
 
 def create_shadow_tables(

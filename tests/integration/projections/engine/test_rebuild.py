@@ -18,7 +18,7 @@ from projections.engine.errors import ProjectionCheckpointConflict, RebuildConfl
 from projections.engine.projector import Projector
 from projections.engine.rebuild import rebuild
 from projections.engine.runner import ProjectionRunner
-from projections.engine.shadow_tables import SHADOW_SCHEMA
+from projections.engine.shadow_tables import SHADOW_SCHEMA, rebuild_lock
 from projections.registry import ALL_PROJECTIONS, projections_named
 from tests.database import catalogue
 from tests.histories import START, Account
@@ -190,3 +190,11 @@ def test_a_second_rebuild_is_refused(ledger: Ledger, monkeypatch: pytest.MonkeyP
 def test_unknown_projections_are_refused(ledger: Ledger, names: list[str]) -> None:
     with pytest.raises(InvalidInput):
         rebuild(ledger.owner, projections_named(names))
+
+
+def test_the_next_rebuild_finds_the_lock_free_immediately(ledger: Ledger) -> None:
+    with psycopg.connect(ledger.owner, autocommit=True) as connection:
+        with rebuild_lock(connection):
+            pass
+        with psycopg.connect(ledger.owner, autocommit=True) as other, rebuild_lock(other):
+            pass
